@@ -1,0 +1,38 @@
+# The two commands that matter: `make demo` and `make test`. `make check` lints and types.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?= $(CURDIR)/.demo
+CORES ?= 2
+STAMP := $(VENV)/.installed
+
+# One thread a process: seeds run side by side, and results do not depend on the number of cores.
+export OMP_NUM_THREADS = 1
+export MLFLOW_DISABLE_TELEMETRY = true
+
+.PHONY: install demo test check clean
+.DEFAULT_GOAL := install
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[baselines,pipeline]" --group dev
+	touch $@
+
+install: $(STAMP)
+
+demo: $(STAMP)
+	IQ_OFFLINE_HOME="$(DEMO)" $(BIN)/snakemake --snakefile pipelines/Snakefile --configfile pipelines/demo.yaml \
+		--directory "$(DEMO)" --workflow-profile pipelines/profiles/local --cores $(CORES)
+	@cat "$(DEMO)/report/summary.txt"
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) $(DEMO)

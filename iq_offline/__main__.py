@@ -1,0 +1,5 @@
+"""`python -m iq_offline` is `iq-offline`."""
+
+from iq_offline.cli import main
+
+main()

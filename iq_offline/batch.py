@@ -1,0 +1,23 @@
+"""One minibatch of transitions, as tensors: what the data give and the algorithms take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B transitions.
+
+    Shapes: observations and next_observations (B, D); actions (B, A) floats, or (B,) integers if discrete;
+    terminations (B,), 1 where the task ended with that step, else 0 (a truncation is not one).
+    """
+
+    observations: Tensor
+    actions: Tensor
+    next_observations: Tensor
+    terminations: Tensor

@@ -1,0 +1,358 @@
+"""The command line: parse, call one stage, print. Heavy packages are imported by the command that needs them."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from iq_offline import __version__, console
+from iq_offline.errors import ConfigError, NotYet, UserError
+
+app = typer.Typer(
+    name="iq-offline",
+    help="Offline imitation on D4RL and Minari datasets: from demonstrations to a policy, its reward and a comparison.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Dataset = Annotated[
+    str, typer.Argument(help="A catalogue id, a Minari id, or the path of an HDF5 file or Minari folder.")
+]
+Runs = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")]
+
+
+def main() -> None:
+    """Run the command line. A user's error is told in two lines and exits 2; a bug keeps its traceback and exits 1."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        console.show(f"iq-offline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Offline imitation on D4RL and Minari datasets: from demonstrations to a policy, its reward and a comparison."""
+
+
+@app.command()
+def datasets(json: Json = False) -> None:
+    """List the catalogue, with what is on disk and verified."""
+    from iq_offline.data.catalogue import catalogue
+
+    rows = [
+        entry.model_dump(mode="json")
+        | {"on_disk": entry.on_disk, "verified": entry.verified, "path": str(entry.stored_path)}
+        for entry in catalogue().values()
+    ]
+    if json:
+        return console.show_json({"datasets": rows})
+    for row in rows:
+        state = "verified" if row["verified"] else "on disk" if row["on_disk"] else "not fetched"
+        console.show(f"{row['id']:<26} {row['steps']:>7} steps  {row['env_id']:<14} {state:<12} {row['description']}")
+    return None
+
+
+@app.command()
+def fetch(
+    dataset: Dataset,
+    source: Annotated[str | None, typer.Option("--from", help="Take the data from this path.")] = None,
+    json: Json = False,
+) -> None:
+    """Fetch a dataset, verify it, and print where it lies."""
+    from iq_offline.stages.fetch import fetch_dataset
+
+    located = fetch_dataset(dataset, source)
+    if json:
+        return console.show_json(
+            {"dataset": located.name, "path": str(located.path), "verified": located.entry is not None}
+        )
+    return console.show(str(located.path))
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="The dataset to convert: an id or a path.")],
+    to: Annotated[Path, typer.Option("--to", help="Where to write: a Minari folder, or an HDF5 file.")],
+    output_format: Annotated[str, typer.Option("--format", help="minari or d4rl.")] = "minari",
+    input_format: Annotated[str, typer.Option("--input-format", help="auto, d4rl or minari.")] = "auto",
+    json: Json = False,
+) -> None:
+    """Convert a dataset, with its provenance and a validation summary beside it."""
+    from iq_offline.stages.convert import convert_dataset
+
+    record = convert_dataset(source, to, output_format, input_format)
+    if json:
+        return console.show_json(record | {"path": str(to)})
+    read = record["read"]
+    console.show(f"{to}: {read['episodes']} episodes, {read['steps']} steps")
+    return _show_defects(record["written"]["defects"])
+
+
+@app.command()
+def inspect(
+    dataset: Dataset,
+    json: Json = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write a picture.")] = None,
+) -> None:
+    """Show counts, ranges, returns and defects of a dataset."""
+    from iq_offline.data.summary import summarise
+    from iq_offline.stages.fetch import open_dataset
+
+    if plot:
+        raise NotYet("inspect --plot is not built yet", "leave it out; --json has the numbers")
+    summary = summarise(open_dataset(dataset))
+    if json:
+        return console.show_json(summary)
+    defects = summary.pop("defects")
+    for key in ("return", "length"):
+        summary[key] = "{mean:.1f} ± {std:.1f}, from {min:.1f} to {max:.1f}".format(**summary[key])
+    console.show_fields(summary)
+    return _show_defects(defects)
+
+
+@app.command()
+def train(
+    dataset: Annotated[str, typer.Option("--dataset", help="A catalogue id, a Minari id or a path.")],
+    method: Annotated[str, typer.Option("--method", help="iq (IQ-Learn) or bc (behavioural cloning).")] = "iq",
+    preset: Annotated[str | None, typer.Option("--preset", help="A named preset, or a TOML file.")] = None,
+    demos: Annotated[int | None, typer.Option("--demos", min=1, help="Expert episodes; all if not given.")] = None,
+    subsample: Annotated[int, typer.Option("--subsample", min=1, help="Keep every k-th transition.")] = 1,
+    supplementary: Annotated[list[str] | None, typer.Option("--supplementary", help="Reward-free extra data.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="One seed (default 0).")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Several: 0-4 or 0,2,5.")] = None,
+    updates: Annotated[int | None, typer.Option("--updates", min=1, help="Gradient updates of the method.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value of the method's settings.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads; one makes runs repeatable.")] = 1,
+    out: Annotated[Path | None, typer.Option("--out", help="The run folder; with --seeds, the folder of them.")] = None,
+    group: Annotated[
+        str | None, typer.Option("--group", help="The comparison in MLflow to file the runs under.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was cut off.")] = False,
+    json: Json = False,
+) -> None:
+    """Train a policy from demonstrations and write its run folder."""
+    if supplementary:
+        raise NotYet("--supplementary is not built yet", "leave it out: training uses the expert's episodes alone")
+    if resume:
+        raise NotYet("--resume is not built yet", "train again: a run that was cut off leaves nothing behind")
+    from iq_offline.stages.train import TrainRequest, train_run
+
+    runs = []
+    for number, several in _seeds(seed, seeds):
+        request = TrainRequest(
+            dataset=dataset,
+            method=method,
+            preset=preset,
+            demos=demos,
+            subsample=subsample,
+            seed=number,
+            updates=updates,
+            overrides=tuple(overrides or ()),
+            device=device,
+            threads=threads,
+            out=out / f"seed-{number}" if out and several else out,
+            group=group,
+            overwrite=overwrite,
+        )
+        with console.progress(f"{method} seed {number}", total=100) as advance:
+            run = train_run(request, lambda p: advance(100 * p.step // p.total, _short(p.metrics)), console.warn)
+        runs.append({"run": str(run.path)} | {key: run.manifest[key] for key in ("method", "seed", "transitions")})
+        if not json:
+            console.show(str(run.path))
+    if json:
+        console.show_json({"runs": runs})
+
+
+@app.command(name="eval")
+def evaluate(
+    runs: Runs,
+    episodes: Annotated[int, typer.Option("--episodes", min=1, help="Simulated episodes a run.")] = 20,
+    env_id: Annotated[str | None, typer.Option("--env-id", help="Another environment than the data's.")] = None,
+    env_kwargs: Annotated[str | None, typer.Option("--env-kwargs", help="Its arguments, a JSON object.")] = None,
+    video: Annotated[Path | None, typer.Option("--video", help="Write a video.")] = None,
+    json: Json = False,
+) -> None:
+    """Simulate the last policy of each run; print returns and scores."""
+    if video:
+        raise NotYet("eval --video is not built yet", "leave it out")
+    from iq_offline.stages.eval import EvalRequest, aggregate, evaluate_run
+    from iq_offline.training.run_folder import find_runs
+
+    request = EvalRequest(episodes, env_id, _json_object(env_kwargs))
+    results = []
+    for run in find_runs(runs):
+        done = iter(range(1, episodes + 1))
+        with console.progress(run.path.name, total=episodes) as advance:
+            results.append(evaluate_run(run, request, lambda: advance(next(done), ""), console.warn))  # noqa: B023
+    combined = aggregate(results)
+    if json:
+        return console.show_json({"runs": results, "aggregate": combined})
+    for result in results:
+        console.show(_evaluation_line(result))
+    return console.show_fields(combined)
+
+
+@app.command()
+def reward(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    dataset: Annotated[
+        list[str] | None, typer.Option("--dataset", help="Recorded data; the run's own if none.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Correlate the recovered reward with the true reward of recorded data."""
+    from iq_offline.stages.reward import recover_reward
+    from iq_offline.training.run_folder import RunFolder
+
+    report = recover_reward(RunFolder.open(run.resolve()), dataset or [], lambda _: None, console.warn)
+    if json:
+        return console.show_json(report)
+    console.show(f"{'':<16}{'Pearson':>9}{'Spearman':>10}{'n':>9}")
+    for level in ("transition", "episode", "within_source", "null_length", "null_bc"):
+        row = report[level]
+        console.show(f"{level:<16}{_number(row['pearson']):>9}{_number(row['spearman']):>10}{row['n']:>9}")
+    return None
+
+
+@app.command()
+def report(runs: Runs, out: Annotated[Path, typer.Option("--out", help="The folder to write into.")]) -> None:
+    """Write tables, plots and one HTML page of a comparison; print the table."""
+    from iq_offline.stages.report import make_report
+    from iq_offline.training.run_folder import find_runs
+
+    console.show(make_report(find_runs(runs), out.resolve(), console.warn).summary)
+
+
+@app.command()
+def sync(runs: Runs) -> None:
+    """Mirror finished runs into MLflow that are not there yet."""
+    from iq_offline.tracking.mirror import sync as mirror
+    from iq_offline.training.run_folder import find_runs
+
+    for run in find_runs(runs):
+        console.show(f"{run.path.name}: {'mirrored' if mirror(run.path) else 'already there'}")
+
+
+@app.command()
+def ui(
+    host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
+) -> None:
+    """Serve MLflow's interface on this project's store; stop it with Ctrl-C."""
+    import subprocess
+
+    from iq_offline.stages.ui import prepare_ui
+
+    prepared = prepare_ui(host, port)
+    console.show(f"comparison: {prepared.url}")
+    raise typer.Exit(subprocess.run(prepared.command, check=False).returncode)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Show versions, devices, threads, the store, and what is missing and how to get it."""
+    from iq_offline.stages.doctor import examine
+
+    found = examine()
+    if json:
+        return console.show_json(found)
+    missing = found.pop("missing")
+    versions = found.pop("versions")
+    console.show_fields(found | {f"{name} version": number for name, number in versions.items()})
+    for item in missing:
+        console.show(f"missing: {item['module']} ({item['for']}); {item['remedy']}")
+    return None
+
+
+@app.command()
+def relabel(
+    run: Path,
+    dataset: Annotated[str, typer.Option("--dataset")],
+    to: Annotated[Path, typer.Option("--to")],
+) -> None:
+    """Write a dataset with the recovered reward in place of the true one (not built yet)."""
+    raise NotYet(f"relabel is not built yet ({run}, {dataset}, {to})", "use `iq-offline reward` for the correlations")
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def run(pipeline: str) -> None:
+    """Run a named pipeline (not built yet)."""
+    raise NotYet(f"run {pipeline} is not built yet", "use snakemake with pipelines/Snakefile, as the Makefile does")
+
+
+@app.command()
+def reproduce(run: Path) -> None:
+    """Train again from what a run recorded, and compare (not built yet)."""
+    raise NotYet(f"reproduce {run} is not built yet", "train again with the run's config and compare policy_sha256")
+
+
+def _seeds(seed: int | None, seeds: str | None) -> list[tuple[int, bool]]:
+    if seeds is None:
+        return [(seed or 0, False)]
+    if seed is not None:
+        raise ConfigError("--seed and --seeds are both given", "give one of them")
+    numbers: list[int] = []
+    for part in seeds.split(","):
+        first, _, last = part.partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            raise ConfigError(f"--seeds {seeds} is not a list of seeds", "write it as 0-4 or 0,2,5")
+        numbers += range(int(first), int(last or first) + 1)
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ConfigError(f"--seeds {seeds} names no seed, or one twice", "write it as 0-4 or 0,2,5")
+    return [(number, True) for number in numbers]
+
+
+def _json_object(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    import json
+
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError:
+        content = None
+    if not isinstance(content, dict):
+        raise ConfigError(f"--env-kwargs {text} is not a JSON object", """write it as '{"key": value}'""")
+    return content
+
+
+def _show_defects(defects: list[dict[str, Any]]) -> None:
+    for defect in defects:
+        console.show(f"defect: {defect['kind']} ({defect['count']}): {defect['handling']}")
+
+
+def _evaluation_line(result: dict[str, Any]) -> str:
+    score = (
+        f"score {result['score']:.1f} ({result['reference']})" if result["score"] is not None else "no score reference"
+    )
+    share = 100 * result["return_mean"] / result["dataset_return_mean"] if result["dataset_return_mean"] > 0 else None
+    of_data = f", {share:.1f} % of the data's mean" if share is not None else ""
+    return (
+        f"{result['run']}: return {result['return_mean']:.1f} ± {result['return_std']:.1f} over {result['episodes']} "
+        f"episodes{of_data}, {score}"
+    )
+
+
+def _short(metrics: dict[str, float]) -> str:
+    return " ".join(f"{name} {value:.3g}" for name, value in list(metrics.items())[:1])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,61 @@
+"""What people see: plain lines on standard output, warnings and progress on standard error."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def show(text: str = "") -> None:
+    """A line of the answer."""
+    print(text)
+
+
+def show_json(content: Any) -> None:
+    """The whole answer, as one JSON object and nothing else."""
+    print(json.dumps(content, indent=2, allow_nan=False))
+
+
+def warn(text: str) -> None:
+    """A warning, off the answer's stream."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def show_fields(fields: dict[str, Any]) -> None:
+    """Names and values in two columns."""
+    width = max(len(name) for name in fields)
+    for name, value in fields.items():
+        print(f"{name:<{width}}  {value}")
+
+
+Advance = Callable[[int, str], None]
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Advance]:
+    """A bar on a terminal; elsewhere nothing, so that logs stay short. Call it with (completed, note)."""
+    if not sys.stderr.isatty():
+        yield _no_bar
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total, note="")
+
+        def advance(completed: int, note: str) -> None:
+            bar.update(task, completed=completed, note=note)
+
+        yield advance
+
+
+def _no_bar(completed: int, note: str) -> None:
+    """Without a terminal there is no bar to move."""

@@ -1,0 +1,1 @@
+"""One file a format; `detect` finds the one that a path is in."""

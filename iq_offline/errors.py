@@ -1,0 +1,76 @@
+"""Errors that a user can act on: the problem, then the remedy. The command line prints both and exits 2.
+
+UserError
+├── ConfigError            an option, key or value that is not valid
+├── NotYet                 asked for by the contract, built in a later release
+├── DatasetError
+│   ├── UnknownDataset     no such name, id or path
+│   ├── DatasetUnreadable  not the format it claims, truncated, or a key missing
+│   └── InvalidEpisode     arrays that break an invariant of an episode
+├── RunError               not a run folder, not complete, or not made for what was asked
+├── TrainingDiverged   a loss or value is no longer a finite number
+├── EnvironmentMissing     Gymnasium cannot make the environment
+└── TrackingUnavailable    MLflow's store cannot be used (training goes on, with a warning)
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: what is wrong, and what to do about it."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem}\n  -> {self.remedy}"
+
+
+class ConfigError(UserError):
+    """An option, key or value that is not valid."""
+
+
+class NotYet(UserError):
+    """A part of the command line's contract that this release does not build."""
+
+
+class DatasetError(UserError):
+    """A dataset that cannot be found or used."""
+
+
+class UnknownDataset(DatasetError):
+    """No such catalogue id, Minari id or path."""
+
+
+class DatasetUnreadable(DatasetError):
+    """A file that is not the format it claims to be, is truncated, or lacks a key."""
+
+
+class InvalidEpisode(DatasetError):
+    """Arrays that break an invariant of an episode."""
+
+
+class RunError(UserError):
+    """A folder that is not a complete run, or a run that cannot answer what was asked."""
+
+
+class TrainingDiverged(UserError):
+    """A loss or value that is no longer a finite number."""
+
+
+class EnvironmentMissing(UserError):
+    """An environment that Gymnasium cannot make here."""
+
+
+class TrackingUnavailable(UserError):
+    """MLflow's store cannot be reached or used."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """The valid names nearest to `name`, as the tail of a remedy."""
+    names = sorted(valid)
+    close = get_close_matches(name, names, n=3, cutoff=0.4) or names
+    return ", ".join(close)

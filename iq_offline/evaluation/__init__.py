@@ -1,0 +1,1 @@
+"""Evaluation: simulation, scores and intervals, recovered reward against true reward."""

@@ -1,0 +1,170 @@
+"""Which runs may be averaged together, which may not, and what is still to be done."""
+
+import json
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iq_offline.report.results import RunResult
+
+METHODS = ("bc", "iq")
+"""In the order of rows; any other method follows, by name."""
+NOT_SETTINGS = {"dataset", "method", "demos", "subsample", "seed", "device", "threads"}
+"""Keys of config.toml that have a column of their own or do not change what is learnt."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ only in their seed: one row of the summary."""
+
+    dataset: str
+    method: str
+    demos: int | None
+    subsample: int
+    settings: str
+    """What sets this row apart from others of its dataset, method, demos and subsample; mostly empty."""
+    runs: tuple[RunResult, ...]
+
+    @property
+    def label(self) -> str:
+        """The row's name beside others of the same dataset."""
+        demos = "" if self.demos is None else f"{self.demos} demos"
+        every = "" if self.subsample == 1 else f"1 step in {self.subsample}"
+        return ", ".join(part for part in (self.method, demos, every, self.settings) if part)
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Of the runs that were evaluated."""
+        return [run.evaluation for run in self.runs if run.evaluation is not None]
+
+    @property
+    def references(self) -> set[str | None]:
+        """Names of the tables that the runs' scores refer to; more than one must not be averaged."""
+        return {evaluation.get("reference") for evaluation in self.evaluations}
+
+    @property
+    def rewards(self) -> list[dict[str, Any]]:
+        """Reward recoveries, or none where they were measured on different data."""
+        found = [run.reward for run in self.runs if run.reward is not None]
+        return found if len({_canonical(reward.get("datasets")) for reward in found}) < 2 else []
+
+
+@dataclass(frozen=True)
+class NotDone:
+    """A stage that a run still lacks, and the command that does it."""
+
+    run: str
+    lacking: str
+    command: str
+
+
+def grouped(results: Sequence[RunResult]) -> list[Group]:
+    """Groups by dataset, then bc before iq, then demonstrations (all of them last), subsample and settings."""
+    families: dict[tuple[Any, ...], list[RunResult]] = {}
+    for result in results:
+        key = (result.dataset, result.method, result.manifest["demos"], int(result.manifest["subsample"]))
+        families.setdefault(key, []).append(result)
+    groups = [
+        Group(*key, settings=settings, runs=tuple(sorted(runs, key=lambda run: (run.seed, run.run))))
+        for key, family in families.items()
+        for settings, runs in _by_settings(family).items()
+    ]
+    return sorted(groups, key=_place)
+
+
+def cautions(groups: Sequence[Group]) -> list[str]:
+    """What a reader should know before comparing: sentences, empty where there is nothing to say."""
+    return [f"{group.dataset}, {group.label}: {sentence}" for group in groups for sentence in _cautions(group)]
+
+
+def not_done(results: Sequence[RunResult]) -> list[NotDone]:
+    """The stages that runs still lack, in the order of the runs."""
+    lacking = []
+    for result in results:
+        if result.evaluation is None:
+            lacking.append(_lack(result, "returns in simulation", "eval"))
+        if result.reward is None and result.learns_reward:
+            lacking.append(_lack(result, "recovered reward", "reward"))
+    return lacking
+
+
+def _cautions(group: Group) -> Iterator[str]:
+    if len(group.references) > 1:
+        yield f"scores refer to {_names(group.references)} and are not averaged."
+    if len({evaluation["episodes"] for evaluation in group.evaluations}) > 1:
+        yield "the runs were evaluated on different numbers of episodes; each run's mean counts once."
+    if 0 < len(group.evaluations) < len(group.runs):
+        yield f"{len(group.evaluations)} of {len(group.runs)} runs are evaluated; the returns are theirs alone."
+    measured = [run for run in group.runs if run.reward is not None]
+    if measured and not group.rewards:
+        yield "rewards were recovered on different data and are not averaged."
+    elif 0 < len(measured) < len(group.runs):
+        yield f"{len(measured)} of {len(group.runs)} runs have a recovered reward; the correlations are theirs alone."
+    if len({run.seed for run in group.runs}) < len(group.runs):
+        yield "a seed occurs more than once, so the interval is too narrow."
+
+
+def _lack(result: RunResult, what: str, stage: str) -> NotDone:
+    return NotDone(result.run, what, f"iq-offline {stage} {shlex.quote(_typed(result.folder))}")
+
+
+def _typed(folder: Path) -> str:
+    """The path as one would type it here: relative below the working folder, else as it is."""
+    here, there = Path.cwd(), folder.resolve()
+    return os.path.relpath(there, here) if there.is_relative_to(here) else str(folder)
+
+
+def _by_settings(family: Sequence[RunResult]) -> dict[str, list[RunResult]]:
+    """Runs by the settings in which the family's runs differ, written `key=value`."""
+    settings = [_settings(run) for run in family]
+    keys = sorted({key for one in settings for key in one})
+    differing = [key for key in keys if len({_canonical(one.get(key)) for one in settings}) > 1]
+    split: dict[str, list[RunResult]] = {}
+    for run, own in zip(family, settings, strict=True):
+        name = " ".join(f"{key}={_shown(own.get(key))}" for key in differing)
+        split.setdefault(name, []).append(run)
+    return split
+
+
+def _settings(result: RunResult) -> dict[str, Any]:
+    """A run's flat configuration, and the environment that it was evaluated in if that is not the data's own."""
+    data, evaluation = result.manifest["dataset"], result.evaluation or {}
+    own = (data.get("env_id"), data.get("env_kwargs"))
+    used = (evaluation.get("env_id", own[0]), evaluation.get("env_kwargs", own[1]))
+    settings = {key: value for key, value in _flat(result.config) if key not in NOT_SETTINGS}
+    return settings | ({} if used == own else {"env": environment(*used)})
+
+
+def environment(env_id: str | None, env_kwargs: Mapping[str, Any] | None) -> str:
+    """An environment's id, with its arguments if it has any."""
+    arguments = ", ".join(f"{key}={json.dumps(value)}" for key, value in (env_kwargs or {}).items())
+    return f"{env_id or 'none named'}{f' ({arguments})' if arguments else ''}"
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value, prefix if (prefix, key) == ("", "algorithm") else f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _place(group: Group) -> tuple[Any, ...]:
+    rank = METHODS.index(group.method) if group.method in METHODS else len(METHODS)
+    demos = float("inf") if group.demos is None else group.demos
+    return group.dataset, rank, group.method, demos, group.subsample, group.settings
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _names(references: set[str | None]) -> str:
+    return " and ".join(sorted(name or "nothing" for name in references))

@@ -1,0 +1,197 @@
+"""Tables of runs: a summary over seeds, one row a run, and both as plain text or Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from iq_offline.evaluation.scores import interquartile_mean, interval95
+from iq_offline.report.cells import cells
+from iq_offline.report.groups import Group, grouped
+from iq_offline.report.results import RunResult
+
+TEXT_WIDTH = 120
+GAP = "  "
+SHORTEST = 12
+"""Characters below which a name is never shortened."""
+KEYS = ("run", "dataset", "method", "demos", "sub", "settings")
+"""Headers that every part of a table too wide for one line begins with."""
+
+KEY_SCHEMA = {"dataset": pl.String, "method": pl.String, "demos": pl.Int64, "subsample": pl.Int64, "settings": pl.String}
+REWARD_PATHS = {
+    "transition_pearson": ("transition",),
+    "null_bc_pearson": ("null_bc",),
+    "episode_pearson": ("episode",),
+    "null_bc_episode_pearson": ("null_bc", "episode"),
+    "null_length_pearson": ("null_length",),
+}
+"""Where in reward.json each correlation lies; each recovered one stands before its nulls."""
+REWARD_SCHEMA = dict.fromkeys(REWARD_PATHS, pl.Float64)
+SUMMARY_SCHEMA: dict[str, Any] = {
+    **KEY_SCHEMA,
+    "seeds": pl.Int64,
+    "episodes": pl.Int64,
+    "return_mean": pl.Float64,
+    "return_iqm": pl.Float64,
+    "return_low": pl.Float64,
+    "return_high": pl.Float64,
+    "score_iqm": pl.Float64,
+    "reference": pl.String,
+    "percent_of_data": pl.Float64,
+    **REWARD_SCHEMA,
+}
+RUNS_SCHEMA: dict[str, Any] = {
+    "run": pl.String,
+    **KEY_SCHEMA,
+    "seed": pl.Int64,
+    "transitions": pl.Int64,
+    "updates": pl.Int64,
+    "seconds": pl.Float64,
+    "episodes": pl.Int64,
+    "return_mean": pl.Float64,
+    "return_std": pl.Float64,
+    "length_mean": pl.Float64,
+    "score": pl.Float64,
+    "reference": pl.String,
+    "percent_of_data": pl.Float64,
+    **REWARD_SCHEMA,
+    "within_source_pearson": pl.Float64,
+}
+
+
+def summary_table(results: Sequence[RunResult]) -> pl.DataFrame:
+    """One row per dataset, method, demos, subsample and, where runs differ in them, settings. Null: not known.
+
+    `return_mean` and `return_iqm` are over the seeds' mean returns, `return_low` and `return_high` the IQM's
+    95 % interval (null with one seed), `percent_of_data` relates `return_mean` to the dataset's own (null
+    unless that is positive). Scores of several references are never averaged: `score_iqm` is then null and
+    `reference` "mixed". Correlations are means over seeds.
+    """
+    return pl.DataFrame([_summary(group) for group in grouped(results)], schema=SUMMARY_SCHEMA)
+
+
+def runs_table(results: Sequence[RunResult]) -> pl.DataFrame:
+    """One row a run, in the order of `summary_table` and then by seed; null where a stage was not run."""
+    rows = [_run(group, run) for group in grouped(results) for run in group.runs]
+    return pl.DataFrame(rows, schema=RUNS_SCHEMA)
+
+
+def as_markdown(table: pl.DataFrame) -> str:
+    """The table in Markdown, numbers to the right, '-' for null."""
+    shown = cells(table)
+    rule = ["---:" if numeric else "---" for numeric in shown.numeric]
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in [shown.headers, rule, *shown.rows]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
+
+
+def as_text(table: pl.DataFrame, width: int = TEXT_WIDTH) -> str:
+    """The table in plain aligned lines of at most `width` characters, '-' for null.
+
+    What does not fit beside the rest follows in a further part that repeats what names the row; names that
+    fill half a line lose their middle.
+    """
+    shown = cells(table)
+    columns = [list(column) for column in zip(shown.headers, *shown.rows, strict=True)]
+    names = [place for place, header in enumerate(shown.headers) if header in KEYS]
+    _shorten(columns, names, width // 2)
+    sizes = [max(map(len, column)) for column in columns]
+    parts = _parts(sizes, names, width)
+    return "\n\n".join(_aligned([columns[i] for i in part], [shown.numeric[i] for i in part]) for part in parts)
+
+
+def _summary(group: Group) -> dict[str, Any]:
+    means = [evaluation["return_mean"] for evaluation in group.evaluations]
+    interval = interval95(means) or (None, None)
+    comparable = len(group.references) == 1 and None not in group.references
+    scores = [evaluation["score"] for evaluation in group.evaluations] if comparable else []
+    mean = float(np.mean(means)) if means else None
+    return {
+        **_keys(group),
+        "seeds": len({run.seed for run in group.runs}),
+        "episodes": sum(evaluation["episodes"] for evaluation in group.evaluations) if means else None,
+        "return_mean": mean,
+        "return_iqm": interquartile_mean(means) if means else None,
+        "return_low": interval[0],
+        "return_high": interval[1],
+        "score_iqm": interquartile_mean(scores) if scores else None,
+        "reference": "mixed" if len(group.references) > 1 else next(iter(group.references), None),
+        "percent_of_data": _percent(mean, group.runs[0]),
+        **{name: _mean([_pearson(reward, name) for reward in group.rewards]) for name in REWARD_PATHS},
+    }
+
+
+def _run(group: Group, run: RunResult) -> dict[str, Any]:
+    evaluation, reward = run.evaluation or {}, run.reward or {}
+    told = {key: run.manifest.get(key) for key in ("transitions", "updates", "seconds")}
+    stage = ("episodes", "return_mean", "return_std", "length_mean", "score", "reference")
+    return {
+        "run": run.run,
+        **_keys(group),
+        "seed": run.seed,
+        **told,
+        **{key: evaluation.get(key) for key in stage},
+        "percent_of_data": _percent(evaluation.get("return_mean"), run),
+        **{name: _pearson(reward, name) for name in REWARD_PATHS},
+        "within_source_pearson": reward.get("within_source", {}).get("pearson"),
+    }
+
+
+def _keys(group: Group) -> dict[str, Any]:
+    return {name: getattr(group, name) for name in KEY_SCHEMA}
+
+
+def _percent(mean: float | None, run: RunResult) -> float | None:
+    """A percentage of a return that is zero or negative would mislead."""
+    of_data = run.manifest["dataset"].get("return_mean")
+    return 100 * mean / of_data if mean is not None and of_data is not None and of_data > 0 else None
+
+
+def _pearson(reward: dict[str, Any], name: str) -> float | None:
+    for key in REWARD_PATHS[name]:
+        reward = reward.get(key, {})
+    return reward.get("pearson")
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return float(np.mean(present)) if present else None
+
+
+def _parts(sizes: Sequence[int], names: Sequence[int], width: int) -> list[list[int]]:
+    """Places of the columns of each part: the names, then as many others as fit the width."""
+    parts, others = [list(names)], [place for place in range(len(sizes)) if place not in names]
+    for place in others:
+        together = sum(sizes[i] + len(GAP) for i in parts[-1]) + sizes[place]
+        if together > width and len(parts[-1]) > len(names):
+            parts.append(list(names))
+        parts[-1].append(place)
+    return parts
+
+
+def _shorten(columns: list[list[str]], names: Sequence[int], limit: int) -> None:
+    """Cut the middle of the longest name, a character at a time, until the names fit the limit."""
+    sizes = {place: max(map(len, columns[place])) for place in names}
+    while names and sum(sizes.values()) + len(GAP) * len(names) > limit:
+        place = max(sizes, key=lambda name: sizes[name])
+        if sizes[place] <= SHORTEST:
+            return
+        sizes[place] -= 1
+        columns[place] = [_without_middle(cell, sizes[place]) for cell in columns[place]]
+
+
+def _without_middle(text: str, length: int) -> str:
+    if len(text) <= length:
+        return text
+    head = (length - 1) // 2
+    return f"{text[:head]}~{text[len(text) - (length - 1 - head) :]}"
+
+
+def _aligned(columns: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
+    sizes = [max(map(len, column)) for column in columns]
+    rows = zip(*columns, strict=True)
+    return "\n".join(
+        GAP.join(f"{cell:{'>' if right else '<'}{size}}" for cell, right, size in zip(row, numeric, sizes, strict=True))
+        .rstrip()
+        for row in rows
+    )

@@ -1,0 +1,49 @@
+"""doctor: what this installation has, and how to get what it lacks."""
+
+import importlib.util
+import os
+from typing import Any
+
+from iq_offline import paths
+from iq_offline.tracking.mlflow_store import tracking_uri
+from iq_offline.training.provenance import git_commit, package_versions, platform_description
+
+OPTIONAL = {
+    "mujoco": ("MuJoCo tasks in simulation", "pip install 'gymnasium[mujoco]'"),
+    "d3rlpy": ("offline-RL baselines", "pip install 'iq-offline[baselines]'"),
+    "snakemake": ("pipelines", "pip install 'iq-offline[pipeline]'"),
+    "huggingface_hub": ("Minari's remote datasets", "pip install 'iq-offline[remote]'"),
+    "Box2D": ("LunarLander in simulation", "pip install 'gymnasium[box2d]'"),
+}
+
+
+def examine() -> dict[str, Any]:
+    """The object that `doctor --json` prints. Opens the store's place, not the store."""
+    import torch
+
+    missing = [
+        {"module": module, "for": purpose, "remedy": remedy}
+        for module, (purpose, remedy) in OPTIONAL.items()
+        if importlib.util.find_spec(module) is None
+    ]
+    cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "versions": package_versions(),
+        "git_commit": git_commit(),
+        "platform": platform_description(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "cuda_devices": cuda,
+        "home": str(paths.home()),
+        "home_writable": _writable(),
+        "minari_home": str(paths.minari_home()),
+        "tracking_uri": tracking_uri(),
+        "missing": missing,
+    }
+
+
+def _writable() -> bool:
+    folder = paths.home()
+    while not folder.exists():
+        folder = folder.parent
+    return os.access(folder, os.W_OK)

@@ -1,0 +1,102 @@
+"""eval: run folders to simulated returns and scores, in the environment that the data themselves name."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from iq_offline.data.catalogue import catalogue
+from iq_offline.data.files import whole_file
+from iq_offline.errors import RunError
+from iq_offline.evaluation.scores import ScoreReference, interquartile_mean, interval95
+from iq_offline.evaluation.simulation import SimulatedEpisode, simulate
+from iq_offline.tracking.mirror import evaluation_metrics, mirror_stage
+from iq_offline.training import run_folder
+from iq_offline.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class EvalRequest:
+    """How to evaluate. The environment is the data's own unless another is named."""
+
+    episodes: int = 20
+    env_id: str | None = None
+    env_kwargs: dict[str, Any] | None = None
+
+
+def evaluate_run(
+    run: RunFolder, request: EvalRequest, on_episode: Callable[[], None], warn: Callable[[str], None]
+) -> dict[str, Any]:
+    """Simulate the run's last policy; writes returns.parquet and evaluation.json into its folder.
+
+    Raises EnvironmentMissing, and RunError where no environment is known.
+    """
+    dataset = run.manifest["dataset"]
+    env_id = request.env_id or dataset["env_id"]
+    env_kwargs = request.env_kwargs if request.env_kwargs is not None else dataset["env_kwargs"]
+    if not env_id:
+        raise RunError(f"{dataset['name']} names no environment to evaluate in", "name one with --env-id")
+    episodes = []
+    for episode in simulate(env_id, env_kwargs, run.policy(), request.episodes):
+        episodes.append(episode)
+        on_episode()
+    own_environment = (env_id, env_kwargs) == (dataset["env_id"], dataset["env_kwargs"])
+    result = _result(run, episodes, _reference(dataset) if own_environment else None)
+    result |= {"env_id": env_id, "env_kwargs": env_kwargs, "dataset_return_mean": dataset["return_mean"]}
+    _write(run.path, episodes, result)
+    mirror_stage(run.path, evaluation_metrics(result), (run_folder.EVALUATION, run_folder.RETURNS), warn)
+    return result
+
+
+def aggregate(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Interquartile means and the 95 % interval over the runs' means; nulls where runs must not be compared.
+
+    Runs of several datasets, or scores of several references, are never averaged together.
+    """
+    one_dataset = len({result["dataset"] for result in results}) == 1
+    references = {result["reference"] for result in results}
+    comparable = one_dataset and len(references) == 1 and None not in references
+    scores = [result["score"] for result in results] if comparable else []
+    interval = interval95(scores) if scores else None
+    return {
+        "return_iqm": interquartile_mean([r["return_mean"] for r in results]) if one_dataset else None,
+        "score_iqm": interquartile_mean(scores) if scores else None,
+        "score_ci95": list(interval) if interval else None,
+    }
+
+
+def _result(run: RunFolder, episodes: list[SimulatedEpisode], reference: ScoreReference | None) -> dict[str, Any]:
+    returns = np.array([episode.episode_return for episode in episodes])
+    mean = float(returns.mean())
+    return {
+        "run": run.manifest["run"],
+        "method": run.manifest["method"],
+        "dataset": run.manifest["dataset"]["name"],
+        "seed": run.manifest["seed"],
+        "episodes": len(episodes),
+        "return_mean": mean,
+        "return_std": float(returns.std()),
+        "length_mean": float(np.mean([episode.length for episode in episodes])),
+        "score": reference.score(mean) if reference else None,
+        "reference": reference.name if reference else None,
+    }
+
+
+def _reference(dataset: dict[str, Any]) -> ScoreReference | None:
+    """Of the catalogue entry with these very bytes, else those that the dataset carries itself."""
+    for entry in catalogue().values():
+        if entry.sha256 == dataset["sha256"]:
+            return ScoreReference(entry.reference.name, entry.reference.random, entry.reference.expert)
+    return ScoreReference(*dataset["reference"]) if dataset["reference"] else None
+
+
+def _write(folder: Path, episodes: list[SimulatedEpisode], result: dict[str, Any]) -> None:
+    rows = [{"episode": e.episode, "seed": e.seed, "length": e.length, "return": e.episode_return} for e in episodes]
+    with whole_file(folder / run_folder.RETURNS) as temporary:
+        pl.DataFrame(rows).write_parquet(temporary)
+    with whole_file(folder / run_folder.EVALUATION) as temporary:
+        temporary.write_text(json.dumps(result, indent=1))

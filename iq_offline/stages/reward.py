@@ -1,0 +1,165 @@
+"""reward: a run's recovered reward against the true reward of recorded data, which training never saw."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from iq_offline.algorithms.iq_continuous import recovered_rewards as continuous_rewards
+from iq_offline.algorithms.iq_discrete import recovered_rewards as discrete_rewards
+from iq_offline.algorithms.learner import Stream, generator
+from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Policy
+from iq_offline.batch import Batch
+from iq_offline.config import BCConfig, ContinuousIQConfig, DiscreteIQConfig
+from iq_offline.data.files import whole_file
+from iq_offline.data.table import TransitionTable, rows_of_episodes
+from iq_offline.errors import ConfigError, RunError
+from iq_offline.evaluation.correlation import cloning_null, reward_report
+from iq_offline.stages.fetch import open_dataset
+from iq_offline.tracking.mirror import mirror_stage, reward_metrics
+from iq_offline.training import run_folder
+from iq_offline.training.batches import TransitionSampler
+from iq_offline.training.loop import fit_clone
+from iq_offline.training.run_folder import RunFolder, load_critic, part
+
+CHUNK = 8192
+Rewarder = Callable[[Batch], torch.Tensor]
+
+
+def recover_reward(
+    run: RunFolder,
+    datasets: Sequence[str],
+    on_chunk: Callable[[int], None],
+    warn: Callable[[str], None],
+) -> dict[str, Any]:
+    """Correlate recovered and true reward on datasets (the run's own if none is named).
+
+    Writes reward.json and rewards.parquet into the run folder. Raises RunError for a method that learns no reward,
+    ConfigError for a dataset of another shape.
+    """
+    if isinstance(run.config.algorithm, BCConfig):
+        raise RunError(
+            f"{run.manifest['run']} was trained by {run.config.method}, which learns no reward",
+            "use a run of --method iq",
+        )
+    torch.set_num_threads(run.config.threads)
+    rewarder, null = _recovered(run), _cloning_null(run)
+    frames = []
+    for table in _tables(run, datasets):
+        rows = _rows_with_successors(table)
+        frames.append(_frame(table, rows, rewarder, null, on_chunk))
+    transitions = pl.concat(frames)
+    report = {"run": run.manifest["run"], "datasets": [frame["source"][0] for frame in frames]}
+    report |= reward_report(transitions)
+    with whole_file(run.path / run_folder.REWARDS) as temporary:
+        transitions.write_parquet(temporary)
+    with whole_file(run.path / run_folder.REWARD) as temporary:
+        temporary.write_text(json.dumps(report, indent=1))
+    mirror_stage(run.path, reward_metrics(report), (run_folder.REWARD, run_folder.REWARDS), warn)
+    return report
+
+
+def _tables(run: RunFolder, datasets: Sequence[str]) -> list[TransitionTable]:
+    tables = [open_dataset(dataset) for dataset in datasets or [run.config.dataset]]
+    policy = run.policy()
+    size, discrete = len(policy.observation_mean), isinstance(policy, DiscretePolicy)
+    for table in tables:
+        if table.observation_size != size or (table.action_space.to_json()["type"] == "discrete") != discrete:
+            raise ConfigError(
+                f"{table.info.name} has observations of {table.observation_size} numbers and {table.action_space}; "
+                f"the run was trained on {size} and {'discrete' if discrete else 'continuous'} actions",
+                "name datasets of the run's own task",
+            )
+    if len({table.info.name for table in tables}) < len(tables):
+        raise ConfigError("a dataset is named twice", "name each dataset once")
+    return tables
+
+
+def _rows_with_successors(table: TransitionTable) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Every step whose successor was recorded, or that ended the task."""
+    rows = rows_of_episodes(table.episodes, 1)
+    unknown = table.episodes.filter(~pl.col("successor_known") & ~pl.col("terminated"))
+    last = (unknown["start_row"] + unknown["steps"] - 1).to_numpy()
+    return rows[~np.isin(rows, last)]
+
+
+def _frame(
+    table: TransitionTable, rows: Any, rewarder: Rewarder, null: Rewarder, on_chunk: Callable[[int], None]
+) -> pl.DataFrame:
+    sampler = TransitionSampler(table, rows, torch.device("cpu"))
+    recovered, nulls = [], []
+    for first in range(0, len(rows), CHUNK):
+        batch = sampler.gather(torch.arange(first, min(first + CHUNK, len(rows))))
+        recovered.append(rewarder(batch))
+        nulls.append(null(batch))
+        on_chunk(len(batch.terminations))
+    number = np.searchsorted(table.episodes["start_row"].to_numpy(), rows, side="right") - 1
+    return pl.DataFrame(
+        {
+            "source": pl.Series([table.info.name]).repeat_by(len(rows)).explode(),
+            "episode": table.episodes["episode"].to_numpy()[number],
+            "step": rows - table.episodes["start_row"].to_numpy()[number],
+            "true": table.rewards(rows).astype(np.float64),
+            "recovered": torch.cat(recovered).double().numpy(),
+            "null_bc": torch.cat(nulls).double().numpy(),
+        }
+    )
+
+
+def _recovered(run: RunFolder) -> Rewarder:
+    algorithm, policy = run.config.algorithm, run.policy()
+    if isinstance(algorithm, DiscreteIQConfig):
+        assert isinstance(policy, DiscretePolicy)
+        return lambda batch: discrete_rewards(policy, batch, temperature=algorithm.temperature, gamma=algorithm.gamma)
+    assert isinstance(algorithm, ContinuousIQConfig)
+    assert isinstance(policy, ContinuousPolicy)
+    tensors = run.checkpoint()
+    prior, critic = _prior(policy, tensors), load_critic(tensors, run)
+    noise = generator(run.config.seed, Stream.REWARD)
+    return lambda batch: continuous_rewards(policy, prior, critic, batch, config=algorithm, noise=noise)
+
+
+def _prior(policy: ContinuousPolicy, tensors: dict[str, torch.Tensor]) -> ContinuousPolicy:
+    import copy
+
+    prior = copy.deepcopy(policy)
+    prior.load_state_dict(part(tensors, "prior"))
+    return prior
+
+
+def _cloning_null(run: RunFolder) -> Rewarder:
+    """The reward that needs no dynamics: how near the recorded action is to that of a cloned policy."""
+    algorithm = run.config.algorithm
+    if isinstance(algorithm, ContinuousIQConfig):
+        policy = run.policy()
+        assert isinstance(policy, ContinuousPolicy)
+        prior, std = _prior(policy, run.checkpoint()), algorithm.policy_std
+        return lambda batch: _squared_error_null(prior, batch, std)
+    clone = _clone_again(run)
+    return lambda batch: _surprise_null(clone, batch)
+
+
+def _clone_again(run: RunFolder) -> Policy:
+    """Behavioural cloning on the run's own transitions, for a run that holds no prior."""
+    table = open_dataset(run.config.dataset)
+    if table.info.sha256 != run.manifest["dataset"]["sha256"]:
+        raise RunError(f"{run.config.dataset} has changed since the run was trained", "fetch the original data again")
+    chosen = table.episodes[run.split["expert_episodes"]]
+    sampler = TransitionSampler(table, rows_of_episodes(chosen, run.config.subsample), torch.device("cpu"))
+    *_, last = fit_clone(BCConfig(), run.config.seed, sampler, table.action_space, torch.device("cpu"))
+    return last.learner.policy
+
+
+@torch.no_grad()
+def _squared_error_null(prior: ContinuousPolicy, batch: Batch, std: float) -> torch.Tensor:
+    error = (prior(batch.observations).clamp(-1, 1) - prior.scale_actions(batch.actions)).square().sum(dim=-1)
+    return torch.from_numpy(cloning_null(error.double().numpy(), std))
+
+
+@torch.no_grad()
+def _surprise_null(clone: Policy, batch: Batch) -> torch.Tensor:
+    surprise = torch.nn.functional.cross_entropy(clone(batch.observations), batch.actions, reduction="none")
+    return torch.from_numpy(cloning_null(2 * surprise.double().numpy(), 1.0))
