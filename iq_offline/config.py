@@ -44,7 +44,7 @@ HiddenSizes = tuple[int, ...]
 
 
 class BCConfig(FrozenModel):
-    """Behavioural cloning: squared error of an un-squashed mean (continuous) or cross entropy (discrete)."""
+    """Behavioural cloning: censored squared error of an un-squashed mean (continuous) or cross entropy (discrete)."""
 
     name: Literal["bc"] = "bc"
     updates: int = Field(5000, ge=1)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from iq_offline.algorithms.learner import Metrics, named
-from iq_offline.algorithms.losses import cloning_cross_entropy, cloning_squared_error
+from iq_offline.algorithms.losses import censored_squared_error, cloning_cross_entropy
 from iq_offline.algorithms.networks import ContinuousPolicy, Policy
 from iq_offline.batch import Batch
 from iq_offline.config import BCConfig
@@ -35,8 +35,8 @@ class BCLearner:
 
 
 def cloning_loss(policy: Policy, batch: Batch) -> Tensor:
-    """Squared error of scaled actions for a continuous policy, cross entropy for a discrete one."""
+    """Censored squared error of scaled actions for a continuous policy, cross entropy for a discrete one."""
     outputs = policy(batch.observations)
     if isinstance(policy, ContinuousPolicy):
-        return cloning_squared_error(outputs, policy.scale_actions(batch.actions))
+        return censored_squared_error(outputs, policy.scale_actions(batch.actions))
     return cloning_cross_entropy(outputs, batch.actions)

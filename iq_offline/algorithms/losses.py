@@ -7,6 +7,9 @@ from torch import Tensor
 
 Phi = Callable[[Tensor], Tensor]
 
+ON_THE_BOUND = 1e-6
+"""A scaled action this near to -1 or 1 lies on the bound."""
+
 
 def soft_value(q: Tensor, temperature: float) -> Tensor:
     """V(s) = temperature * logsumexp(Q(s, .) / temperature), the value of the policy softmax(Q / temperature).
@@ -74,15 +77,19 @@ def actor_loss(q: Tensor, kl: Tensor, temperature: float) -> Tensor:
     return -kl_soft_value(q, kl, temperature).mean()
 
 
-def cloning_squared_error(means: Tensor, actions: Tensor) -> Tensor:
-    """Squared error of an un-squashed mean, averaged over batch and action dimensions.
+def censored_squared_error(means: Tensor, actions: Tensor) -> Tensor:
+    """Squared error of an un-squashed mean, censored at the bounds -1 and 1; averaged over batch and dimensions.
 
-    Shapes: (B, A), (B, A) -> (). The mean may leave the bounds; it is clipped when executed. A tanh-squashed
-    likelihood would diverge at recorded actions of exactly -1 and 1.
+    Shapes: (B, A), (B, A) -> (). Means are clipped when executed, so one beyond a bound that the recorded action lies
+    on is right, and costs nothing (Tobit's censoring, Tobin 1958); all else is the plain squared error. Experts' actions
+    often lie on the bounds: the plain error spends the network on them, and a tanh-squashed likelihood diverges there.
     """
     if means.shape != actions.shape:
         raise ValueError(f"means {tuple(means.shape)} for actions {tuple(actions.shape)}")
-    return (means - actions).square().mean()
+    residuals = means - actions
+    right_above = (actions >= 1 - ON_THE_BOUND) & (residuals > 0)
+    right_below = (actions <= -1 + ON_THE_BOUND) & (residuals < 0)
+    return residuals.masked_fill(right_above | right_below, 0).square().mean()
 
 
 def cloning_cross_entropy(logits: Tensor, actions: Tensor) -> Tensor:

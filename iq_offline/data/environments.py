@@ -1,5 +1,6 @@
 """The one home of Gymnasium: environments by id, for their action spaces and for evaluation."""
 
+import logging
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ def make_environment(env_id: str, env_kwargs: dict[str, Any]) -> "gymnasium.Env[
     import gymnasium
     from gymnasium.error import DependencyNotInstalled, Error
 
+    _log_mujoco_warnings(gymnasium.registry.get(env_id))
     with warnings.catch_warnings():
         # An older environment version is asked for on purpose: the one that made the data.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -80,6 +82,17 @@ def environment_spec_json(env_id: str, env_kwargs: dict[str, Any]) -> str | None
     spec = copy.deepcopy(gymnasium.registry[env_id])
     spec.kwargs = {**spec.kwargs, **env_kwargs}
     return spec.to_json()
+
+
+def _log_mujoco_warnings(spec: "gymnasium.envs.registration.EnvSpec | None") -> None:
+    """MuJoCo's warnings go to the log: by default they are printed, and written to a file in the working folder."""
+    if spec is None or "mujoco" not in str(spec.entry_point):
+        return
+    try:
+        import mujoco
+    except ModuleNotFoundError:
+        return
+    mujoco.set_mju_user_warning(logging.getLogger("mujoco").info)
 
 
 def _install_hint(env_id: str) -> str:

@@ -91,6 +91,8 @@ class DatasetInfo:
     description: str = ""
     reference: tuple[str, float, float] | None = None
     """Reference scores that the dataset itself carries: name, return at 0, return at 100."""
+    origin_sha256: str | None = None
+    """Of the source that this dataset was converted from, if it was."""
 
 
 @dataclass(frozen=True)

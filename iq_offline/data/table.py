@@ -119,6 +119,7 @@ def pack(source: EpisodeSource, folder: Path) -> None:
         "env_kwargs": source.info.env_kwargs,
         "description": source.info.description,
         "reference": source.info.reference,
+        "origin_sha256": source.info.origin_sha256,
         "action_space": space.to_json(),
         "observation_size": observation_size,
         "shape": [next_row, observation_size + space.width + 2],
@@ -141,6 +142,7 @@ def load(folder: Path, located: Located) -> TransitionTable:
         action_space=action_space_from_json(content["action_space"]),
         description=content["description"],
         reference=(reference[0], reference[1], reference[2]) if reference else None,
+        origin_sha256=content["origin_sha256"],
     )
     return TransitionTable(
         info=info,

@@ -41,7 +41,9 @@ COLUMNS: Mapping[str, Column] = {
     "score": Column("score", "0 is the reference's random policy, 100 its expert", 1),
     "score_iqm": Column("score", "IQM of the seeds' scores: 0 is the reference's random policy, 100 its expert", 1),
     "reference": Column("ref", "the table of returns that the score refers to"),
-    "percent_of_data": Column("% data", "mean return in percent of the dataset's own mean return, where that is > 0", 1),
+    "percent_of_data": Column(
+        "% data", "mean return in percent of the dataset's own mean return, where that is > 0", 1
+    ),
     "transition_pearson": Column("r trans", "Pearson r of recovered and true reward, by transition", 2),
     "null_bc_pearson": Column("null bc", "the same for a reward that only measures nearness to a cloned policy", 2),
     "episode_pearson": Column("r epis", "Pearson r of an episode's recovered and true reward sums", 2),
@@ -68,7 +70,7 @@ class Cells:
 
 def cells(table: pl.DataFrame) -> Cells:
     """The table's values as people read them; `settings` is left out where no rows differ in any."""
-    if "settings" in table.columns and not table["settings"].fill_null("").str.len_chars().any():
+    if "settings" in table.columns and not any(table["settings"]):
         table = table.drop("settings")
     columns = [COLUMNS.get(name, Column(name, name)) for name in table.columns]
     rows = [[_cell(value, column) for value, column in zip(row, columns, strict=True)] for row in table.iter_rows()]

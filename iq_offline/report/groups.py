@@ -63,12 +63,12 @@ class NotDone:
 
 def grouped(results: Sequence[RunResult]) -> list[Group]:
     """Groups by dataset, then bc before iq, then demonstrations (all of them last), subsample and settings."""
-    families: dict[tuple[Any, ...], list[RunResult]] = {}
+    families: dict[tuple[str, str, int | None, int], list[RunResult]] = {}
     for result in results:
         key = (result.dataset, result.method, result.manifest["demos"], int(result.manifest["subsample"]))
         families.setdefault(key, []).append(result)
     groups = [
-        Group(*key, settings=settings, runs=tuple(sorted(runs, key=lambda run: (run.seed, run.run))))
+        Group(*key, settings, tuple(sorted(runs, key=lambda run: (run.seed, run.run))))
         for key, family in families.items()
         for settings, runs in _by_settings(family).items()
     ]
@@ -94,6 +94,9 @@ def not_done(results: Sequence[RunResult]) -> list[NotDone]:
 def _cautions(group: Group) -> Iterator[str]:
     if len(group.references) > 1:
         yield f"scores refer to {_names(group.references)} and are not averaged."
+    elsewhere = {environment(run.evaluation or {}) for run in group.runs if not in_own_environment(run)}
+    if elsewhere:
+        yield f"evaluated in {' and '.join(sorted(elsewhere))}, not in the data's own environment."
     if len({evaluation["episodes"] for evaluation in group.evaluations}) > 1:
         yield "the runs were evaluated on different numbers of episodes; each run's mean counts once."
     if 0 < len(group.evaluations) < len(group.runs):
@@ -130,18 +133,21 @@ def _by_settings(family: Sequence[RunResult]) -> dict[str, list[RunResult]]:
 
 
 def _settings(result: RunResult) -> dict[str, Any]:
-    """A run's flat configuration, and the environment that it was evaluated in if that is not the data's own."""
-    data, evaluation = result.manifest["dataset"], result.evaluation or {}
-    own = (data.get("env_id"), data.get("env_kwargs"))
-    used = (evaluation.get("env_id", own[0]), evaluation.get("env_kwargs", own[1]))
+    """A run's flat configuration, and the environment of its returns."""
     settings = {key: value for key, value in _flat(result.config) if key not in NOT_SETTINGS}
-    return settings | ({} if used == own else {"env": environment(*used)})
+    return settings | {"env": environment(result.evaluation or result.manifest["dataset"])}
 
 
-def environment(env_id: str | None, env_kwargs: Mapping[str, Any] | None) -> str:
-    """An environment's id, with its arguments if it has any."""
-    arguments = ", ".join(f"{key}={json.dumps(value)}" for key, value in (env_kwargs or {}).items())
-    return f"{env_id or 'none named'}{f' ({arguments})' if arguments else ''}"
+def in_own_environment(result: RunResult) -> bool:
+    """Whether the run was evaluated where its data were recorded; true of a run that was not evaluated."""
+    return result.evaluation is None or environment(result.evaluation) == environment(result.manifest["dataset"])
+
+
+def environment(described: Mapping[str, Any]) -> str:
+    """The environment's id, with its arguments if it has any, of a manifest's dataset or an evaluation."""
+    arguments = sorted((described.get("env_kwargs") or {}).items())
+    shown = ", ".join(f"{key}={json.dumps(value)}" for key, value in arguments)
+    return f"{described.get('env_id') or 'none named'}{f' ({shown})' if shown else ''}"
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

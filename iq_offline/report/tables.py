@@ -8,17 +8,18 @@ import polars as pl
 
 from iq_offline.evaluation.scores import interquartile_mean, interval95
 from iq_offline.report.cells import cells
-from iq_offline.report.groups import Group, grouped
+from iq_offline.report.groups import Group, grouped, in_own_environment
+from iq_offline.report.layout import aligned
 from iq_offline.report.results import RunResult
 
 TEXT_WIDTH = 120
-GAP = "  "
-SHORTEST = 12
-"""Characters below which a name is never shortened."""
-KEYS = ("run", "dataset", "method", "demos", "sub", "settings")
-"""Headers that every part of a table too wide for one line begins with."""
-
-KEY_SCHEMA = {"dataset": pl.String, "method": pl.String, "demos": pl.Int64, "subsample": pl.Int64, "settings": pl.String}
+KEY_SCHEMA = {
+    "dataset": pl.String,
+    "method": pl.String,
+    "demos": pl.Int64,
+    "subsample": pl.Int64,
+    "settings": pl.String,
+}
 REWARD_PATHS = {
     "transition_pearson": ("transition",),
     "null_bc_pearson": ("null_bc",),
@@ -91,20 +92,14 @@ def as_text(table: pl.DataFrame, width: int = TEXT_WIDTH) -> str:
     What does not fit beside the rest follows in a further part that repeats what names the row; names that
     fill half a line lose their middle.
     """
-    shown = cells(table)
-    columns = [list(column) for column in zip(shown.headers, *shown.rows, strict=True)]
-    names = [place for place, header in enumerate(shown.headers) if header in KEYS]
-    _shorten(columns, names, width // 2)
-    sizes = [max(map(len, column)) for column in columns]
-    parts = _parts(sizes, names, width)
-    return "\n\n".join(_aligned([columns[i] for i in part], [shown.numeric[i] for i in part]) for part in parts)
+    return aligned(cells(table), width)
 
 
 def _summary(group: Group) -> dict[str, Any]:
     means = [evaluation["return_mean"] for evaluation in group.evaluations]
     interval = interval95(means) or (None, None)
     comparable = len(group.references) == 1 and None not in group.references
-    scores = [evaluation["score"] for evaluation in group.evaluations] if comparable else []
+    scores: list[Any] = [evaluation.get("score") for evaluation in group.evaluations] if comparable else []
     mean = float(np.mean(means)) if means else None
     return {
         **_keys(group),
@@ -114,7 +109,7 @@ def _summary(group: Group) -> dict[str, Any]:
         "return_iqm": interquartile_mean(means) if means else None,
         "return_low": interval[0],
         "return_high": interval[1],
-        "score_iqm": interquartile_mean(scores) if scores else None,
+        "score_iqm": interquartile_mean(scores) if scores and None not in scores else None,
         "reference": "mixed" if len(group.references) > 1 else next(iter(group.references), None),
         "percent_of_data": _percent(mean, group.runs[0]),
         **{name: _mean([_pearson(reward, name) for reward in group.rewards]) for name in REWARD_PATHS},
@@ -142,9 +137,11 @@ def _keys(group: Group) -> dict[str, Any]:
 
 
 def _percent(mean: float | None, run: RunResult) -> float | None:
-    """A percentage of a return that is zero or negative would mislead."""
+    """None where the data's own return is not positive, or the return is from another environment than the data."""
     of_data = run.manifest["dataset"].get("return_mean")
-    return 100 * mean / of_data if mean is not None and of_data is not None and of_data > 0 else None
+    if mean is None or of_data is None or of_data <= 0 or not in_own_environment(run):
+        return None
+    return float(100 * mean / of_data)
 
 
 def _pearson(reward: dict[str, Any], name: str) -> float | None:
@@ -156,42 +153,3 @@ def _pearson(reward: dict[str, Any], name: str) -> float | None:
 def _mean(values: Sequence[float | None]) -> float | None:
     present = [value for value in values if value is not None]
     return float(np.mean(present)) if present else None
-
-
-def _parts(sizes: Sequence[int], names: Sequence[int], width: int) -> list[list[int]]:
-    """Places of the columns of each part: the names, then as many others as fit the width."""
-    parts, others = [list(names)], [place for place in range(len(sizes)) if place not in names]
-    for place in others:
-        together = sum(sizes[i] + len(GAP) for i in parts[-1]) + sizes[place]
-        if together > width and len(parts[-1]) > len(names):
-            parts.append(list(names))
-        parts[-1].append(place)
-    return parts
-
-
-def _shorten(columns: list[list[str]], names: Sequence[int], limit: int) -> None:
-    """Cut the middle of the longest name, a character at a time, until the names fit the limit."""
-    sizes = {place: max(map(len, columns[place])) for place in names}
-    while names and sum(sizes.values()) + len(GAP) * len(names) > limit:
-        place = max(sizes, key=lambda name: sizes[name])
-        if sizes[place] <= SHORTEST:
-            return
-        sizes[place] -= 1
-        columns[place] = [_without_middle(cell, sizes[place]) for cell in columns[place]]
-
-
-def _without_middle(text: str, length: int) -> str:
-    if len(text) <= length:
-        return text
-    head = (length - 1) // 2
-    return f"{text[:head]}~{text[len(text) - (length - 1 - head) :]}"
-
-
-def _aligned(columns: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
-    sizes = [max(map(len, column)) for column in columns]
-    rows = zip(*columns, strict=True)
-    return "\n".join(
-        GAP.join(f"{cell:{'>' if right else '<'}{size}}" for cell, right, size in zip(row, numeric, sizes, strict=True))
-        .rstrip()
-        for row in rows
-    )

@@ -87,9 +87,9 @@ def _result(run: RunFolder, episodes: list[SimulatedEpisode], reference: ScoreRe
 
 
 def _reference(dataset: dict[str, Any]) -> ScoreReference | None:
-    """Of the catalogue entry with these very bytes, else those that the dataset carries itself."""
+    """Of the catalogue entry with these bytes, or that was converted to them; else what the dataset carries itself."""
     for entry in catalogue().values():
-        if entry.sha256 == dataset["sha256"]:
+        if entry.sha256 in (dataset["sha256"], dataset["origin_sha256"]):
             return ScoreReference(entry.reference.name, entry.reference.random, entry.reference.expert)
     return ScoreReference(*dataset["reference"]) if dataset["reference"] else None
 

@@ -1,10 +1,12 @@
 """report: run folders to tables, plots and one HTML page, mirrored onto the comparison in MLflow."""
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from iq_offline.data.files import whole_file
 from iq_offline.report.tables import as_text
@@ -29,13 +31,20 @@ def make_report(runs: Sequence[RunFolder], out: Path, warn: Callable[[str], None
     with whole_file(out / "summary.txt") as temporary:
         temporary.write_text(summary)
     figures = {
-        f"summary/{row['method']}/{column}": float(row[column])
+        f"summary/{_row_name(row)}/{column}": float(row[column])
         for row in files.summary.iter_rows(named=True)
         for column in ("return_iqm", "score_iqm")
-        if row.get(column) is not None
+        if row[column] is not None
     }
     mirror_report(folders, figures, [files.html, *files.plots], warn)
     return Report(files, summary)
+
+
+def _row_name(row: dict[str, Any]) -> str:
+    """A row of the summary as a metric's name, in the characters that MLflow admits."""
+    demos = "all" if row["demos"] is None else row["demos"]
+    name = f"{row['dataset']} {row['method']} {demos}x{row['subsample']} {row['settings'] or ''}"
+    return re.sub(r"[^\w.:/ -]", "_", name).strip()
 
 
 def _ui_command() -> str:

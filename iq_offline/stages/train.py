@@ -195,6 +195,7 @@ def _manifest(
             "name": info.name,
             "path": info.path,
             "sha256": info.sha256,
+            "origin_sha256": info.origin_sha256,
             "format": info.format,
             "env_id": info.env_id,
             "env_kwargs": info.env_kwargs,

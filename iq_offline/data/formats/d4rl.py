@@ -52,6 +52,7 @@ def write(source: EpisodeSource, destination: Path) -> None:
         file.attrs["env_id"] = source.info.env_id or ""
         write_json_attribute(file, "env_kwargs", source.info.env_kwargs)
         file.attrs["source"] = source.info.description
+        file.attrs["origin_sha256"] = source.info.origin_sha256 or source.info.sha256
         write_json_attribute(file, "unknown_successors", unknown)
 
 
@@ -89,6 +90,7 @@ def _info(file: h5py.File, path: Path, name: str) -> DatasetInfo:
         env_id=_text(file.attrs.get("env_id", "")) or None,
         env_kwargs=_json_attribute(file, "env_kwargs", {}, path),
         description=_text(file.attrs.get("source", "")),
+        origin_sha256=_text(file.attrs.get("origin_sha256", "")) or None,
     )
 
 

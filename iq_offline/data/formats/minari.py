@@ -54,6 +54,7 @@ def read(path: Path, name: str) -> EpisodeSource:
         action_space=_action_space(metadata, path),
         description=metadata.get("description") or "",
         reference=_reference(metadata),
+        origin_sha256=metadata.get("origin_sha256"),
     )
     return EpisodeSource(info, _episodes(main))
 
@@ -122,6 +123,7 @@ def _describe(info: DatasetInfo, destination: Path) -> dict[str, Any]:
         "jpeg_encoding": False,
         "description": info.description,
         "minari_version": MINARI_VERSION,
+        "origin_sha256": info.origin_sha256 or info.sha256,
     }
     return described | ({"env_spec": spec} if spec else {})
 

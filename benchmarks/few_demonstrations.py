@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""Behavioural cloning beside IQ-Learn from few demonstrations: returns of the last checkpoint, paired by seed.
+
+Usage: few_demonstrations.py DATASET... [--demos 5] [--subsample 1] [--seeds 0-2] [--episodes 20] [--out FOLDER]
+                                        [--jobs 2] [--set key=value for iq]...
+
+Each DATASET is an id or a path. Every run is an ordinary run folder under --out, trained and evaluated by the
+command line, one thread a process. Prints one Markdown row a dataset: percent of the dataset's own mean return.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+METHODS = ("bc", "iq")
+
+
+def command(*arguments: str) -> str:
+    """Run `iq-offline` and return what it prints; its errors go to the terminal."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-m", "iq_offline", *arguments]
+    return subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+
+
+def percent(dataset: str, method: str, seed: int, options: argparse.Namespace) -> float:
+    """Train and evaluate one run; its mean return in percent of the dataset's."""
+    name = f"{Path(dataset).stem}-{method}-{options.demos}x{options.subsample}-seed{seed}"
+    out = Path(options.out) / name
+    if not (out / "manifest.json").is_file():
+        sizes = ("--demos", str(options.demos), "--subsample", str(options.subsample), "--seed", str(seed))
+        extra = [part for pair in options.set for part in ("--set", pair)] if method == "iq" else []
+        command("train", "--dataset", dataset, "--method", method, *sizes, "--out", str(out), *extra)
+    (run,) = json.loads(command("eval", str(out), "--episodes", str(options.episodes), "--json"))["runs"]
+    return float(100 * run["return_mean"] / run["dataset_return_mean"])
+
+
+def seeds_of(text: str) -> list[int]:
+    """`0-2` or `0,3` as numbers."""
+    first, _, last = text.partition("-")
+    return list(range(int(first), int(last) + 1)) if last else [int(part) for part in text.split(",")]
+
+
+def main() -> None:
+    """Run everything and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("datasets", nargs="+")
+    parser.add_argument("--demos", type=int, default=5)
+    parser.add_argument("--subsample", type=int, default=1)
+    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-2"))
+    parser.add_argument("--episodes", type=int, default=20)
+    parser.add_argument("--out", default="few-demonstrations")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--set", action="append", default=[])
+    options = parser.parse_args()
+
+    cells = [(d, m, s) for d in options.datasets for s in options.seeds for m in METHODS]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        found = dict(zip(cells, pool.map(lambda cell: percent(*cell, options), cells), strict=True))
+
+    print(f"\n| dataset | demonstrations | {' | '.join(f'{m}: seeds' + ' | mean' for m in METHODS)} | iq - bc |")
+    print("|---|---|" + "---|" * (2 * len(METHODS) + 1))
+    for dataset in options.datasets:
+        row, means = [], {}
+        for method in METHODS:
+            values = [found[dataset, method, seed] for seed in options.seeds]
+            means[method] = np.mean(values)
+            row += [", ".join(f"{value:.1f}" for value in values), f"{means[method]:.1f}"]
+        sizes = f"{options.demos}, every {options.subsample}"
+        print(f"| {Path(dataset).stem} | {sizes} | {' | '.join(row)} | {means['iq'] - means['bc']:+.1f} |")
+
+
+if __name__ == "__main__":
+    main()

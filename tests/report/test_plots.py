@@ -1,0 +1,86 @@
+"""Plots: PNG files, the same bytes each time, that show the data and nothing of the machine."""
+
+import polars as pl
+import pytest
+
+from iq_offline.report.groups import grouped
+from iq_offline.report.pictures import pictures
+from iq_offline.report.plots import MAX_POINTS, _sampled, curves_plot, returns_plot, reward_plot
+from iq_offline.report.results import load_results
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def two_by_two(write_run, **facts):
+    folders = [
+        write_run(f"{method}-{seed}", method=method, seed=seed, returns=[500.0 + seed, 700.0], rewards=rewards, **facts)
+        for method, rewards in (("bc", None), ("iq", {"transition": 0.5}))
+        for seed in (0, 1)
+    ]
+    return load_results(folders)
+
+
+def test_every_kind_of_plot_is_a_png_without_a_software_tag_and_equal_over_two_calls(write_run):
+    groups = grouped(two_by_two(write_run))
+    once, again = pictures(groups), pictures(groups)
+    kinds = ["returns", "curves", "reward", "episodes"]
+    assert [picture.file_name for picture in once] == [f"hopper-expert-v2-{kind}.png" for kind in kinds]
+    assert [picture.png for picture in once] == [picture.png for picture in again]
+    assert all(picture.png.startswith(PNG) and b"Software" not in picture.png for picture in once)
+
+
+def test_plots_do_not_follow_the_callers_matplotlib_settings_and_leave_them_alone(write_run):
+    import matplotlib as mpl
+
+    groups = grouped(two_by_two(write_run))
+    plain = returns_plot(groups)
+    with mpl.rc_context({"font.size": 30.0}):
+        assert returns_plot(groups) == plain
+        assert mpl.rcParams["font.size"] == 30.0
+
+
+def test_curves_change_with_the_metrics_and_nulls_are_no_points(write_run):
+    results = two_by_two(write_run)
+    before = curves_plot(grouped(results))
+    path = results[-1].folder / "metrics.parquet"
+    pl.read_parquet(path).with_columns(pl.col("loss") * 2).write_parquet(path)
+    assert curves_plot(grouped(results)) != before
+
+
+def test_the_scatter_shows_the_rewards(write_run):
+    run = two_by_two(write_run)[-1]
+    before = reward_plot([run])
+    path = run.folder / "rewards.parquet"
+    pl.read_parquet(path).with_columns(-pl.col("recovered")).write_parquet(path)
+    assert reward_plot([run]) != before
+
+
+def test_a_scatter_holds_at_most_4000_points_the_same_each_time():
+    transitions = pl.DataFrame({"true": range(10_000)})
+    sampled = _sampled(transitions)
+    assert len(sampled) == sampled["true"].n_unique() == MAX_POINTS == 4000
+    assert sampled["true"].is_sorted()
+    assert sampled.equals(_sampled(transitions))
+
+
+def test_more_runs_than_panels_are_counted_in_the_caption(write_run):
+    folders = [write_run(f"r{seed}", seed=seed, rewards={}) for seed in range(13)]
+    captions = [picture.caption for picture in pictures(grouped(load_results(folders)))]
+    assert captions[-1].endswith("The first 12 of 13 runs.")
+
+
+@pytest.mark.parametrize("dataset", ["a$b$_{", "<b>", "..", "a/b"])
+def test_odd_dataset_names_make_plain_file_names(write_run, dataset):
+    for picture in pictures(grouped([*two_by_two(write_run, dataset=dataset)])):
+        assert set(picture.file_name) <= set("abcdefghijklmnopqrstuvwxyz-.")
+        assert not picture.file_name.startswith(".")
+
+
+def test_two_names_that_become_one_file_name_are_numbered(write_run):
+    results = load_results([write_run("a", dataset="x/y"), write_run("b", dataset="x y")])
+    assert [picture.file_name for picture in pictures(grouped(results))] == ["x-y-curves.png", "x-y-2-curves.png"]
+
+
+def test_runs_without_results_have_only_learning_curves(write_run):
+    (picture,) = pictures(grouped(load_results([write_run("a")])))
+    assert picture.title == "hopper-expert-v2: learning curves"

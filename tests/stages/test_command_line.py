@@ -1,0 +1,275 @@
+"""The command line, run as its users run it: the whole line on tiny episodes, and every mistake with its message."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from iq_offline.cli import app
+from iq_offline.errors import UserError
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+TRAIN = ("train", "--device", "cpu", "--demos", "2")
+SMALL = ("--set", "hidden_sizes=[8]", "--updates", "20")
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def answer(*arguments: object) -> dict:
+    result = call(*arguments, "--json")
+    assert result.exit_code == 0, result.output + str(result.exception)
+    content: dict = json.loads(result.stdout)
+    return content
+
+
+def refusal(*arguments: object) -> UserError:
+    result = call(*arguments)
+    assert isinstance(result.exception, UserError), result.output + str(result.exception)
+    return result.exception
+
+
+@pytest.fixture
+def cartpole(write_d4rl) -> Path:
+    """Four CartPole episodes of a policy that pushes to where the pole falls."""
+    import gymnasium
+
+    environment = gymnasium.make("CartPole-v1", max_episode_steps=40)
+    rows: dict[str, list] = {
+        key: [] for key in ("observations", "next_observations", "actions", "rewards", "terminals", "timeouts")
+    }
+    for episode in range(4):
+        observation, _ = environment.reset(seed=episode)
+        ended = False
+        while not ended:
+            action = int(observation[2] + observation[3] > 0)
+            following, reward, terminated, truncated, _ = environment.step(action)
+            for key, value in zip(rows, (observation, following, action, reward, terminated, truncated), strict=True):
+                rows[key].append(value)
+            observation, ended = following, terminated or truncated
+    arrays = {key: np.array(values) for key, values in rows.items()}
+    return write_d4rl(arrays, name="cartpole.hdf5", env_id="CartPole-v1", env_kwargs={"max_episode_steps": 40})
+
+
+@pytest.fixture
+def hopper(write_d4rl) -> Path:
+    """Three short Hopper episodes of random actions, in the shape of the real ones."""
+    rng = np.random.default_rng(0)
+    observations = rng.normal(size=(31, 11)).astype(np.float32)
+    ends = np.zeros(30, dtype=bool)
+    ends[[9, 19, 29]] = True
+    arrays = {
+        "observations": observations[:-1],
+        "next_observations": observations[1:],
+        "actions": rng.uniform(-1, 1, size=(30, 3)).astype(np.float32),
+        "rewards": rng.normal(size=30).astype(np.float32),
+        "terminals": ends,
+        "timeouts": np.zeros(30, dtype=bool),
+    }
+    return write_d4rl(arrays, name="hopper.hdf5", env_id="Hopper-v5")
+
+
+@pytest.mark.parametrize("method", ["bc", "iq"])
+def test_the_line_runs_on_a_discrete_task(cartpole, tmp_path, method):
+    trained = answer(*TRAIN, "--dataset", cartpole, "--method", method, *SMALL, "--out", tmp_path / "run")
+    assert trained["runs"][0]["run"] == str(tmp_path / "run")
+    evaluated = answer("eval", tmp_path / "run", "--episodes", 3)
+    (run,) = evaluated["runs"]
+    assert set(run) >= {"run", "method", "dataset", "seed", "episodes", "return_mean", "return_std", "length_mean"}
+    assert (run["score"], run["reference"], run["episodes"]) == (None, None, 3)
+    assert run["return_mean"] == run["length_mean"] <= 40
+    assert evaluated["aggregate"]["return_iqm"] == run["return_mean"]
+
+
+def test_the_line_runs_on_a_continuous_task_and_recovers_a_reward(hopper, tmp_path):
+    small = (*SMALL, "--set", "prior.updates=20", "--set", "prior.hidden_sizes=[8]")
+    trained = answer(*TRAIN, "--dataset", hopper, "--seeds", "0,1", *small, "--out", tmp_path / "runs")
+    assert [run["seed"] for run in trained["runs"]] == [0, 1]
+    assert len(answer("eval", tmp_path / "runs", "--episodes", 2)["runs"]) == 2
+    run = tmp_path / "runs" / "seed-0"
+    reward = answer("reward", run)
+    assert set(reward) >= {"transition", "episode", "within_source", "null_length", "null_bc"}
+    assert (reward["transition"]["n"], reward["episode"]["n"]) == (30, 3)
+    assert -1 <= reward["transition"]["pearson"] <= 1
+    result = call("report", tmp_path / "runs", "--out", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "report" / "report.html").is_file()
+    assert "iq-offline ui" in result.stdout
+    assert result.stdout.strip() == (tmp_path / "report" / "summary.txt").read_text().strip()
+
+
+def test_inspect_prints_the_contracts_keys(cartpole):
+    summary = answer("inspect", cartpole)
+    assert summary["env_id"] == "CartPole-v1"
+    assert summary["env_kwargs"] == {"max_episode_steps": 40}
+    assert set(summary["return"]) == {"mean", "std", "min", "max"}
+    assert set(summary) >= {"episodes", "steps", "terminations", "truncations", "observation_shape", "action_space"}
+
+
+def test_convert_writes_minari_with_its_provenance(cartpole, tmp_path):
+    record = answer("convert", cartpole, "--to", tmp_path / "cart-v0")
+    assert record["read"]["episodes"] == 4
+    assert json.loads((tmp_path / "cart-v0" / "provenance.json").read_text())["source"] == record["source"]
+    ours, original = answer("inspect", tmp_path / "cart-v0"), answer("inspect", cartpole)
+    assert {key: ours[key] for key in ("episodes", "steps", "return")} == {
+        key: original[key] for key in ("episodes", "steps", "return")
+    }
+
+
+def test_a_local_minari_dataset_is_found_by_its_id(cartpole, tmp_path):
+    answer("convert", cartpole, "--to", tmp_path / "minari" / "cart" / "pushed-v0")
+    assert answer("inspect", "cart/pushed-v0")["episodes"] == 4
+
+
+def test_doctor_and_datasets_answer_in_json(home):
+    assert answer("doctor")["home"] == str(home)
+    assert {row["id"] for row in answer("datasets")["datasets"]} >= {"demo/cartpole/expert-v0"}
+
+
+def test_fetching_a_catalogue_dataset_verifies_it(home):
+    fetched = answer("fetch", "demo/cartpole/expert-v0")
+    assert Path(fetched["path"]).is_relative_to(home)
+    (row,) = [row for row in answer("datasets")["datasets"] if row["id"] == "demo/cartpole/expert-v0"]
+    assert row["verified"]
+
+
+def test_wrong_bytes_are_refused_and_leave_nothing(home, cartpole):
+    error = refusal("fetch", "demo/cartpole/expert-v0", "--from", cartpole)
+    assert "its SHA-256 is" in error.problem
+    assert list(home.rglob("*.hdf5")) == []
+    assert list(home.rglob("*.part")) == []
+
+
+def test_a_run_in_the_way_is_kept_unless_overwriting_is_asked_for(cartpole, tmp_path):
+    arguments = (*TRAIN, "--dataset", cartpole, "--method", "bc", *SMALL, "--out", tmp_path / "run")
+    answer(*arguments)
+    assert "--overwrite" in refusal(*arguments).remedy
+    answer(*arguments, "--overwrite")
+
+
+MISTAKES = {
+    "a missing file": (("inspect", "nowhere.hdf5"), "no file or folder at nowhere.hdf5"),
+    "an unknown dataset": (("fetch", "demo/cartpole/expertt"), "nearest: demo/cartpole/expert-v0"),
+    "a remote dataset": (("fetch", "hopper-expert-v2"), "remote fetching is not built yet"),
+    "a remote Minari id": (("inspect", "mujoco/hopper/expert-v0"), "remote fetching is not built yet"),
+    "a URL": (("fetch", "https://example.org/a.hdf5"), "not built yet"),
+    "no run": (("eval", "nowhere"), "nowhere does not exist"),
+    "a folder that is no run": (("eval", "."), "is not a run folder"),
+    "a later command": (("relabel", "r", "--dataset", "d", "--to", "t"), "not built yet"),
+    "a later pipeline command": (("run", "demo", "--cores", "2"), "not built yet"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_answered_with_its_name_and_remedy(mistake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, message = MISTAKES[mistake]
+    error = refusal(*arguments)
+    assert message in str(error)
+    assert error.remedy
+
+
+TRAINING_MISTAKES = {
+    "method": (("--method", "iqq"), "unknown method 'iqq'", "iq"),
+    "device": (("--device", "gpu"), "unknown device 'gpu'", "cuda"),
+    "no CUDA": (("--device", "cuda"), "no CUDA device", "cpu"),
+    "key": (("--set", "temprature=1"), "unknown key 'temprature'", "temperature"),
+    "nested key": (("--set", "prior.update=1"), "unknown key 'prior.update'", "prior.updates"),
+    "value": (("--set", "gamma=2"), "gamma=2 does not fit", "less than 1"),
+    "no value": (("--set", "gamma"), "has no '='", "key=value"),
+    "too many demonstrations": (("--demos", "9"), "--demos 9: hopper has 3 episodes", "at most 3"),
+    "preset": (("--preset", "quik"), "unknown preset 'quik'", "quick"),
+    "format of seeds": (("--seeds", "a-b"), "--seeds a-b is not a list", "0-4"),
+    "supplementary": (("--supplementary", "x"), "not built yet", "leave it out"),
+    "resume": (("--resume",), "not built yet", "train again"),
+}
+
+
+@pytest.mark.parametrize("mistake", TRAINING_MISTAKES)
+def test_a_training_mistake_is_answered_before_anything_is_written(mistake, hopper, tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    arguments, problem, remedy = TRAINING_MISTAKES[mistake]
+    error = refusal("train", "--dataset", hopper, "--out", tmp_path / "run", *arguments)
+    assert problem in error.problem
+    assert remedy in error.remedy
+    assert not (tmp_path / "run").exists()
+
+
+def broken_files(folder: Path, whole: Path) -> dict[str, tuple[Path, str]]:
+    text = folder / "text.hdf5"
+    text.write_text("not data at all")
+    truncated = folder / "truncated.hdf5"
+    truncated.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+
+    def changed(name: str, change) -> Path:
+        path = folder / name
+        path.write_bytes(whole.read_bytes())
+        with h5py.File(path, "a") as file:
+            change(file)
+        return path
+
+    def poison(file):
+        file["observations"][3, 0] = np.nan
+
+    def shorten(file):
+        rewards = file["rewards"][:-1]
+        del file["rewards"]
+        file["rewards"] = rewards
+
+    return {
+        "text": (text, "not a readable HDF5 file"),
+        "truncated": (truncated, "truncated HDF5 file"),
+        "key missing": (changed("key.hdf5", lambda file: file.__delitem__("actions")), "'actions' is missing"),
+        "not a number": (changed("nan.hdf5", poison), "not finite in observations at its step 3"),
+        "unequal lengths": (changed("short.hdf5", shorten), "unequal lengths"),
+    }
+
+
+@pytest.mark.parametrize("fault", ["text", "truncated", "key missing", "not a number", "unequal lengths"])
+@pytest.mark.parametrize("command", ["inspect", "train", "convert"])
+def test_a_broken_file_is_named_and_nothing_is_written(fault, command, hopper, tmp_path, home):
+    path, message = broken_files(tmp_path, hopper)[fault]
+    out = tmp_path / "out-v0"
+    arguments = {
+        "inspect": ("inspect", path),
+        "train": ("train", "--dataset", path, "--out", out),
+        "convert": ("convert", path, "--to", out),
+    }[command]
+    error = refusal(*arguments)
+    assert message in error.problem
+    assert str(path) in error.problem
+    assert not out.exists()
+    assert list(home.glob("tables/*/*")) == []
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_an_environment_that_is_not_installed_is_named_at_evaluation(numbered, write_d4rl, tmp_path):
+    dataset = write_d4rl(numbered([5, 5], terminated=[True, True]), env_id="NotInstalled-v3")
+    answer(*TRAIN, "--dataset", dataset, "--method", "bc", *SMALL, "--out", tmp_path / "run")
+    error = refusal("eval", tmp_path / "run")
+    assert "NotInstalled-v3" in error.problem
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+
+
+def test_a_reward_is_not_asked_of_cloning(cartpole, tmp_path):
+    answer(*TRAIN, "--dataset", cartpole, "--method", "bc", *SMALL, "--out", tmp_path / "run")
+    assert "learns no reward" in refusal("reward", tmp_path / "run").problem
+
+
+def test_a_users_error_exits_2_with_two_lines_and_no_traceback(tmp_path):
+    import subprocess
+    import sys
+
+    result = subprocess.run(
+        [sys.executable, "-m", "iq_offline", "inspect", "nowhere.hdf5"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert result.returncode == 2
+    assert result.stderr == "error: no file or folder at nowhere.hdf5\n  -> check the path\n"
+    assert result.stdout == ""

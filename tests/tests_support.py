@@ -1,0 +1,41 @@
+"""Small recorded episodes whose numbers tell where they belong."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+
+def numbered_arrays(lengths: list[int], *, terminated: list[bool], observation_size: int = 3) -> Arrays:
+    """Episodes whose numbers tell where they belong: observation = 100 * episode + step, action = its hundredth."""
+    parts: dict[str, list[np.ndarray]] = {
+        key: [] for key in ("observations", "next_observations", "actions", "rewards")
+    }
+    terminals, timeouts = [], []
+    for episode, length in enumerate(lengths):
+        steps = 100.0 * episode + np.arange(length + 1)
+        observations = np.repeat(steps[:, None], observation_size, axis=1).astype(np.float32)
+        parts["observations"].append(observations[:-1])
+        parts["next_observations"].append(observations[1:])
+        parts["actions"].append((observations[:-1, :2] / 1000).astype(np.float32))
+        parts["rewards"].append(np.full(length, episode + 1, dtype=np.float32))
+        ends = np.zeros(length, dtype=bool)
+        ends[-1] = True
+        terminals.append(ends & terminated[episode])
+        timeouts.append(ends & (not terminated[episode]))
+    arrays = {key: np.concatenate(values) for key, values in parts.items()}
+    return arrays | {"terminals": np.concatenate(terminals), "timeouts": np.concatenate(timeouts)}
+
+
+def write_hdf5(path: Path, arrays: Arrays, env_id: str = "", env_kwargs: dict[str, Any] | None = None) -> Path:
+    """Arrays as a D4RL file."""
+    with h5py.File(path, "w") as file:
+        for key, values in arrays.items():
+            file[key] = values
+        file.attrs["env_id"] = env_id
+        file.attrs["env_kwargs"] = json.dumps(env_kwargs or {})
+    return path
