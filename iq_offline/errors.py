@@ -70,7 +70,8 @@ class TrackingUnavailable(UserError):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """The valid names nearest to `name`, as the tail of a remedy."""
+    """The valid names nearest to `name`, nearest first, as the tail of a remedy: a few of many, all of a few."""
     names = sorted(valid)
-    close = get_close_matches(name, names, n=3, cutoff=0.4) or names
-    return ", ".join(close)
+    close = get_close_matches(name, names, n=3, cutoff=0.4)
+    rest = [other for other in names if other not in close]
+    return ", ".join(close + rest if len(names) <= 6 or not close else close)

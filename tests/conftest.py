@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tests_support import Arrays, numbered_arrays, write_hdf5  # noqa: E402
+from tests_support import Arrays, numbered_arrays, write_hdf5
 
 WriteD4RL = Callable[..., Path]
 

@@ -81,8 +81,8 @@ def censored_squared_error(means: Tensor, actions: Tensor) -> Tensor:
     """Squared error of an un-squashed mean, censored at the bounds -1 and 1; averaged over batch and dimensions.
 
     Shapes: (B, A), (B, A) -> (). Means are clipped when executed, so one beyond a bound that the recorded action lies
-    on is right, and costs nothing (Tobit's censoring, Tobin 1958); all else is the plain squared error. Experts' actions
-    often lie on the bounds: the plain error spends the network on them, and a tanh-squashed likelihood diverges there.
+    on is right, and costs nothing (Tobit's censoring, Tobin 1958); all else is the plain squared error. Experts often
+    act on the bounds: the plain error spends the network on them, and a tanh-squashed likelihood diverges there.
     """
     if means.shape != actions.shape:
         raise ValueError(f"means {tuple(means.shape)} for actions {tuple(actions.shape)}")

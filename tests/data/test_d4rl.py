@@ -95,7 +95,7 @@ def test_a_missing_key_is_named(numbered, write_d4rl, key: str):
 def test_unequal_lengths_are_refused_with_both_numbers(numbered, write_d4rl):
     arrays = numbered([3], terminated=[True])
     arrays["actions"] = arrays["actions"][:-1]
-    with pytest.raises(InvalidEpisode, match="unequal lengths .*observations 3.*actions 2"):
+    with pytest.raises(InvalidEpisode, match=r"unequal lengths .*observations 3.*actions 2"):
         read(write_d4rl(arrays))
 
 
@@ -106,7 +106,7 @@ def test_not_a_number_is_refused_with_its_episode(numbered, write_d4rl):
         read(write_d4rl(arrays))
 
 
-def test_a_link_out_of_the_file_is_not_followed(numbered, write_d4rl, tmp_path: Path):
+def test_a_link_out_of_the_file_is_not_followed(numbered, write_d4rl):
     import h5py
 
     other = write_d4rl(numbered([3], terminated=[True]), name="other.hdf5")

@@ -86,7 +86,7 @@ def run_one(tmp_path: Path, dataset: Path):
 
 
 def test_a_diverging_run_ends_with_a_message_and_leaves_nothing(tmp_path, linear_task):
-    with pytest.raises(TrainingDiverged, match="training diverged: .* at update"):
+    with pytest.raises(TrainingDiverged, match=r"training diverged: .* at update"):
         run(tmp_path / "x", linear_task, "iq", "updates=300", "critic_learning_rate=1e30", *QUICK)
     assert not (tmp_path / "x").exists()
     assert [item for item in tmp_path.iterdir() if item.suffix == ".part"] == []
