@@ -154,16 +154,20 @@ def algorithm_class(method: Method, *, discrete: bool) -> type[BCConfig | Discre
 
 
 def algorithm_config(
-    method: Method, *, discrete: bool, preset: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()
+    method: Method,
+    *,
+    discrete: bool,
+    preset: Mapping[str, Mapping[str, Any]] | None = None,
+    overrides: Sequence[str] = (),
 ) -> AlgorithmConfig:
-    """Defaults of the method, then the preset's values, then `key=value` overrides.
+    """Defaults of the method, then the preset's values for its configuration, then `key=value` overrides.
 
-    Keys may be dotted (`prior.updates=1000`). Raises ConfigError for an unknown key, with the nearest valid
-    ones, and for a value that does not fit.
+    `preset`: values by the configuration's name. Keys may be dotted (`prior.updates=1000`).
+    Raises ConfigError for an unknown key, with the nearest valid ones, and for a value that does not fit.
     """
     model = algorithm_class(method, discrete=discrete)
     values: dict[str, Any] = {}
-    for key, value in (preset or {}).items():
+    for key, value in (preset or {}).get(model.model_fields["name"].default, {}).items():
         _assign(values, model, key, value)
     for override in overrides:
         key, separator, text = override.partition("=")

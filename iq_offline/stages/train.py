@@ -147,12 +147,12 @@ def _config(request: TrainRequest, method: Method, device: Device, table: Transi
         subsample=request.subsample,
         device=device,
         threads=request.threads,
-        algorithm=algorithm_config(method, discrete=discrete, preset=preset.get(method, {}), overrides=overrides),
+        algorithm=algorithm_config(method, discrete=discrete, preset=preset, overrides=overrides),
     )
 
 
 def _preset(name: str) -> dict[str, dict[str, Any]]:
-    """A preset file: one table a method, only what differs from the defaults."""
+    """A preset file: one table a configuration class, only what differs from the defaults."""
     folder = paths.shipped("pipelines") / "presets"
     file = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
     if not file.is_file():

@@ -1,0 +1,55 @@
+"""The README's commands are true: they run in order as they stand, with few updates; the Makefile has its two."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from iq_offline.cli import app
+
+ROOT = Path(__file__).parents[1]
+
+
+def code_blocks(heading: str) -> list[str]:
+    section = (ROOT / "README.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"```\n(.*?)```", section, flags=re.DOTALL)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_commands_of_the_readme_run_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    commands = [line for line in code_blocks("Use")[0].splitlines() if line]
+    assert len(commands) == 5
+    for command in commands:
+        _, *arguments = shlex.split(command)
+        if arguments[0] == "train":
+            arguments += ["--preset", "quick", "--device", "cpu"]
+        if arguments[0] == "eval":
+            arguments += ["--episodes", "2"]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, f"{command}: {result.output} {result.exception}"
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_set_up_is_the_two_commands_of_the_readme():
+    assert code_blocks("Start")[0].split("\n")[:2] == ["make demo", "make test"]
+    for target in ("demo", "test"):
+        planned = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        assert {"demo": "snakemake", "test": "pytest"}[target] in planned
+
+
+def test_the_demonstration_plans_every_stage_of_the_line(tmp_path):
+    pytest.importorskip("snakemake")
+    pipelines = ROOT / "pipelines"
+    files = ["--snakefile", str(pipelines / "Snakefile"), "--configfile", str(pipelines / "demo.yaml")]
+    command = [sys.executable, "-m", "snakemake", *files, "--directory", str(tmp_path), "--dry-run", "--cores", "2"]
+    planned = subprocess.run(command, capture_output=True, text=True, check=True)
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", planned.stdout + planned.stderr, flags=re.MULTILINE))
+    assert counts == {
+        **{"all": "1", "fetch": "2", "convert": "2", "train": "8", "eval": "8", "reward": "4", "report": "1"},
+        "total": "26",
+    }
