@@ -42,6 +42,10 @@ class ContinuousIQLearner:
             self.policy.network.parameters(), lr=config.actor_learning_rate, fused=True
         )
         self._critic_optimiser = torch.optim.Adam(critic.parameters(), lr=config.critic_learning_rate, fused=True)
+        self._schedules = [
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(config.updates, 1))
+            for optimiser in (self._actor_optimiser, self._critic_optimiser)
+        ]
 
     def update(self, batch: Batch) -> Metrics:
         """One step of the critic, one of the actor, one of the target's average."""
@@ -49,6 +53,8 @@ class ContinuousIQLearner:
         with torch.no_grad():
             for target, online in zip(self.target_critic.parameters(), self.critic.parameters(), strict=True):
                 target.lerp_(online, self._config.polyak_rate)
+        for schedule in self._schedules:
+            schedule.step()
         return metrics
 
     def tensors(self) -> dict[str, Tensor]:
