@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 install: $(STAMP)
 
 demo: $(STAMP)
-	IQ_OFFLINE_HOME="$(DEMO)" $(BIN)/snakemake --snakefile pipelines/Snakefile --configfile pipelines/demo.yaml \
+	PATH="$(CURDIR)/$(BIN):$$PATH" IQ_OFFLINE_HOME="$(DEMO)" snakemake --snakefile pipelines/Snakefile --configfile pipelines/demo.yaml \
 		--directory "$(DEMO)" --workflow-profile pipelines/profiles/local --cores $(CORES)
 	@cat "$(DEMO)/report/summary.txt"
 
