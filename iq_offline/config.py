@@ -6,15 +6,23 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from iq_offline.errors import ConfigError, nearest
+
+NONE = "none"
 
 
 class FrozenModel(BaseModel):
     """A configuration: frozen, and with no keys beyond its own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_none(cls, values: Any) -> Any:
+        """TOML has no null: `none` stands for a setting that is off."""
+        return {key: None if value == NONE else value for key, value in values.items()}
 
 
 class Method(StrEnum):
@@ -62,16 +70,23 @@ class DiscreteIQConfig(FrozenModel):
 
     name: Literal["iq-discrete"] = "iq-discrete"
     updates: int = Field(5000, ge=1)
+    """Gradient updates; the learning rate falls to zero along a cosine over them."""
     batch_size: int = Field(256, ge=1)
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    """Decoupled (AdamW)."""
     gamma: float = Field(0.99, ge=0, lt=1)
     """Discount per environment step."""
     temperature: float = Field(0.1, gt=0)
     """Weight of the policy's entropy in the soft value."""
     reward_penalty: float = Field(0.5, gt=0)
     """Chi-squared coefficient c of phi(x) = x - x^2 / (4c)."""
+    polyak_rate: float | None = Field(0.005, gt=0, le=1)
+    """Share of the Q-function that enters its target at each update; None: no target, a gradient through V(s')."""
+    target_bound: float | None = Field(100.0, gt=0)
+    """Largest |V(s')|: by default that of rewards up to 2c, where phi is greatest, for ever. None: unbounded."""
     hidden_sizes: HiddenSizes = (256, 256)
-    activation: Activation = Activation.RELU
+    activation: Activation = Activation.TANH
 
 
 class ContinuousIQConfig(FrozenModel):
@@ -79,7 +94,7 @@ class ContinuousIQConfig(FrozenModel):
 
     name: Literal["iq-continuous"] = "iq-continuous"
     updates: int = Field(2000, ge=0)
-    """Updates of critic and actor together, after the prior's own."""
+    """Updates of critic and actor together, after the prior's own; both learning rates fall to zero along a cosine."""
     batch_size: int = Field(256, ge=1)
     actor_learning_rate: float = Field(3e-4, gt=0)
     critic_learning_rate: float = Field(3e-4, gt=0)
@@ -95,6 +110,8 @@ class ContinuousIQConfig(FrozenModel):
     """Weight of E |dQ/da|^2 at the expert's actions (conservative: keeps Q flat around the data)."""
     polyak_rate: float = Field(0.005, gt=0, le=1)
     """Share of the critic that enters its target at each update."""
+    target_bound: float | None = Field(100.0, gt=0)
+    """Largest |V(s')|: by default that of rewards up to 2c, where phi is greatest, for ever. None: unbounded."""
     hidden_sizes: HiddenSizes = (256, 256)
     critic_activation: Activation = Activation.RELU
     critic_layer_norm: bool = True
@@ -128,10 +145,10 @@ class TrainConfig(FrozenModel):
         return dataset
 
     def to_toml(self) -> str:
-        """The configuration as TOML; keys whose value is None are left out."""
+        """The configuration as TOML; a setting that is off is written as `none`."""
         import tomlkit
 
-        return tomlkit.dumps(self.model_dump(mode="json", exclude_none=True))
+        return tomlkit.dumps(_without_null(self.model_dump(mode="json")))
 
     @classmethod
     def from_toml(cls, text: str) -> Self:
@@ -191,6 +208,13 @@ def valid_keys(model: type[BaseModel], prefix: str = "") -> dict[str, type[BaseM
         else:
             keys[prefix + name] = None
     return keys
+
+
+def _without_null(content: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_null(value) if isinstance(value, dict) else NONE if value is None else value
+        for key, value in content.items()
+    }
 
 
 def _assign(values: dict[str, Any], model: type[BaseModel], key: str, value: Any) -> None:

@@ -17,6 +17,15 @@ def test_toml_gives_back_the_same_configuration():
     assert TrainConfig.from_toml(config.to_toml()) == config
 
 
+def test_what_is_off_stays_off_through_toml_and_on_the_command_line():
+    config = train_config(demos=None, algorithm=DiscreteIQConfig(polyak_rate=None))
+    assert TrainConfig.from_toml(config.to_toml()) == config
+    for text in ("none", "null"):
+        off = algorithm_config(Method.IQ, discrete=True, overrides=[f"polyak_rate={text}"])
+        assert isinstance(off, DiscreteIQConfig)
+        assert off.polyak_rate is None
+
+
 def test_a_configuration_cannot_be_changed_or_given_unknown_keys():
     with pytest.raises(ValidationError, match="frozen"):
         BCConfig().updates = 3  # type: ignore[misc]

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from iq_offline.algorithms.divergences import ChiSquared
-from iq_offline.algorithms.learner import Metrics, named
+from iq_offline.algorithms.learner import Metrics, average_into, named
 from iq_offline.algorithms.losses import (
     action_gradient_penalty,
     actor_loss,
+    bounded,
     gaussian_kl,
     implicit_reward,
     iq_expert_loss,
@@ -50,9 +51,7 @@ class ContinuousIQLearner:
     def update(self, batch: Batch) -> Metrics:
         """One step of the critic, one of the actor, one of the target's average."""
         metrics = self._update_critic(batch) | self._update_actor(batch)
-        with torch.no_grad():
-            for target, online in zip(self.target_critic.parameters(), self.critic.parameters(), strict=True):
-                target.lerp_(online, self._config.polyak_rate)
+        average_into(self.target_critic, self.critic, self._config.polyak_rate)
         for schedule in self._schedules:
             schedule.step()
         return metrics
@@ -75,7 +74,7 @@ class ContinuousIQLearner:
             actions, kl = self._sample(batch.observations)
             next_actions, next_kl = self._sample(batch.next_observations)
             next_q = self.target_critic(next_observations, next_actions)
-            next_v = kl_soft_value(next_q, next_kl, self._config.temperature)
+            next_v = bounded(kl_soft_value(next_q, next_kl, self._config.temperature), self._config.target_bound)
         q = self.critic(observations, expert_actions)
         v = kl_soft_value(self.critic(observations, actions), kl, self._config.temperature)
         rewards = implicit_reward(q, next_v, discounts)

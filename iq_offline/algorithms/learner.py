@@ -48,6 +48,13 @@ def generator(seed: int, stream: Stream, device: torch.device | None = None) -> 
     return torch.Generator(device=device or torch.device("cpu")).manual_seed(int(state[0]) >> 1)
 
 
+@torch.no_grad()
+def average_into(target: torch.nn.Module, online: torch.nn.Module, polyak_rate: float) -> None:
+    """Move each parameter of `target` that share of the way to `online`'s."""
+    for slow, fast in zip(target.parameters(), online.parameters(), strict=True):
+        slow.lerp_(fast, polyak_rate)
+
+
 def named(prefix: str, module: torch.nn.Module) -> dict[str, Tensor]:
     """A module's tensors, their names behind a prefix."""
     return {f"{prefix}.{name}": tensor.detach() for name, tensor in module.state_dict().items()}

@@ -39,6 +39,14 @@ def gaussian_kl(mean: Tensor, prior_mean: Tensor, std: float) -> Tensor:
     return (mean - prior_mean).square().sum(dim=-1) / (2 * std**2)
 
 
+def bounded(next_v: Tensor, bound: float | None) -> Tensor:
+    """Values clipped to [-bound, bound], so that bootstrapping cannot run away; unchanged for None.
+
+    Shapes: (B,) -> (B,). Source: [LSIQ23] sec. 4: a regularised reward is bounded, and with it every true value.
+    """
+    return next_v if bound is None else next_v.clamp(-bound, bound)
+
+
 def implicit_reward(q: Tensor, next_v: Tensor, discounts: Tensor) -> Tensor:
     """Reward that makes `q` the soft Q-function of the policy behind `next_v`.
 

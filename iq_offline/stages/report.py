@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,5 +49,7 @@ def _row_name(row: dict[str, Any]) -> str:
 
 
 def _ui_command() -> str:
-    home = os.environ.get("IQ_OFFLINE_HOME")
-    return (f"IQ_OFFLINE_HOME={shlex.quote(home)} " if home else "") + "iq-offline ui"
+    """How to open MLflow's comparison from any shell: this environment's own command, on this store."""
+    home, script = os.environ.get("IQ_OFFLINE_HOME"), Path(sys.executable).with_name("iq-offline")
+    command = shlex.quote(str(script)) if script.is_file() else "iq-offline"
+    return (f"IQ_OFFLINE_HOME={shlex.quote(home)} " if home else "") + f"{command} ui"

@@ -9,6 +9,7 @@ from iq_offline.algorithms.divergences import ChiSquared
 from iq_offline.algorithms.losses import (
     action_gradient_penalty,
     actor_loss,
+    bounded,
     censored_squared_error,
     cloning_cross_entropy,
     gaussian_kl,
@@ -42,6 +43,12 @@ def test_soft_value_tends_to_the_maximum_as_the_temperature_falls():
 
 def test_kl_of_equal_width_gaussians_is_the_squared_distance_over_twice_the_variance():
     close(gaussian_kl(torch.tensor([[0.3, 0.0]]), torch.tensor([[0.0, 0.4]]), 0.5), torch.tensor([0.5]))
+
+
+def test_a_bounded_value_is_clipped_on_both_sides_and_no_bound_changes_nothing():
+    values = torch.tensor([-7.0, 1.0, 9.0])
+    close(bounded(values, 5.0), torch.tensor([-5.0, 1.0, 5.0]))
+    assert bounded(values, None) is values
 
 
 def test_kl_soft_value_at_temperature_zero_is_q():

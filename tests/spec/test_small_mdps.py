@@ -78,12 +78,21 @@ def test_the_learner_reaches_the_exact_minimum_of_equation_12():
 
     one_hot = torch.eye(STATES)
     policy = DiscretePolicy(Standardiser(torch.zeros(STATES), torch.ones(STATES)), ACTIONS, (), "tanh")
-    config = DiscreteIQConfig(temperature=temperature, reward_penalty=coefficient, gamma=GAMMA, learning_rate=3e-2)
+    config = DiscreteIQConfig(
+        temperature=temperature,
+        reward_penalty=coefficient,
+        gamma=GAMMA,
+        learning_rate=3e-2,
+        weight_decay=0,
+        updates=4000,
+        polyak_rate=None,
+        target_bound=None,
+    )
     learner = DiscreteIQLearner(config, policy)
     batch = Batch(
         one_hot[states], torch.from_numpy(actions), one_hot[next_states], torch.from_numpy(terminations).float()
     )
-    for _ in range(1500):
+    for _ in range(4000):
         loss = learner.update(batch)["loss"]
     assert loss.item() == pytest.approx(exact.fun, abs=1e-4)
     assert policy.act(one_hot[:1]).item() == 1
