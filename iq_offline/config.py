@@ -52,17 +52,30 @@ HiddenSizes = tuple[int, ...]
 
 
 class BCConfig(FrozenModel):
-    """Behavioural cloning: censored squared error of an un-squashed mean (continuous) or cross entropy (discrete)."""
+    """Behavioural cloning, whatever the actions."""
 
-    name: Literal["bc"] = "bc"
     updates: int = Field(5000, ge=1)
     """Gradient updates; the learning rate falls to zero along a cosine over them."""
     batch_size: int = Field(256, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
+    """At the first update."""
     weight_decay: float = Field(1e-2, ge=0)
     """Decoupled (AdamW)."""
     hidden_sizes: HiddenSizes = (256, 256)
     activation: Activation = Activation.TANH
+
+
+class ContinuousBCConfig(BCConfig):
+    """Behavioural cloning of continuous actions: censored squared error of an un-squashed mean."""
+
+    name: Literal["bc-continuous"] = "bc-continuous"
+    learning_rate: float = Field(3e-3, gt=0)
+
+
+class DiscreteBCConfig(BCConfig):
+    """Behavioural cloning of discrete actions: cross entropy."""
+
+    name: Literal["bc-discrete"] = "bc-discrete"
 
 
 class DiscreteIQConfig(FrozenModel):
@@ -115,11 +128,11 @@ class ContinuousIQConfig(FrozenModel):
     hidden_sizes: HiddenSizes = (256, 256)
     critic_activation: Activation = Activation.RELU
     critic_layer_norm: bool = True
-    prior: BCConfig = BCConfig()
+    prior: ContinuousBCConfig = ContinuousBCConfig()
     """The cloned policy that starts the actor and anchors the soft value."""
 
 
-AlgorithmConfig = BCConfig | DiscreteIQConfig | ContinuousIQConfig
+AlgorithmConfig = ContinuousBCConfig | DiscreteBCConfig | ContinuousIQConfig | DiscreteIQConfig
 
 
 class TrainConfig(FrozenModel):
@@ -163,10 +176,10 @@ class TrainConfig(FrozenModel):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def algorithm_class(method: Method, *, discrete: bool) -> type[BCConfig | DiscreteIQConfig | ContinuousIQConfig]:
+def algorithm_class(method: Method, *, discrete: bool) -> type[AlgorithmConfig]:
     """The configuration class of a method for a discrete or a continuous action space."""
     if method is Method.BC:
-        return BCConfig
+        return DiscreteBCConfig if discrete else ContinuousBCConfig
     return DiscreteIQConfig if discrete else ContinuousIQConfig
 
 

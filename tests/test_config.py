@@ -3,7 +3,16 @@
 import pytest
 from pydantic import ValidationError
 
-from iq_offline.config import BCConfig, ContinuousIQConfig, DiscreteIQConfig, Method, TrainConfig, algorithm_config
+from iq_offline.config import (
+    BCConfig,
+    ContinuousBCConfig,
+    ContinuousIQConfig,
+    DiscreteBCConfig,
+    DiscreteIQConfig,
+    Method,
+    TrainConfig,
+    algorithm_config,
+)
 from iq_offline.errors import ConfigError, nearest
 
 
@@ -13,7 +22,7 @@ def train_config(**changes: object) -> TrainConfig:
 
 
 def test_toml_gives_back_the_same_configuration():
-    config = train_config(algorithm=ContinuousIQConfig(prior=BCConfig(updates=7, hidden_sizes=(8,))))
+    config = train_config(algorithm=ContinuousIQConfig(prior=ContinuousBCConfig(updates=7, hidden_sizes=(8,))))
     assert TrainConfig.from_toml(config.to_toml()) == config
 
 
@@ -41,7 +50,7 @@ def test_the_hash_names_the_content_and_not_the_place():
 
 
 def test_overrides_follow_the_preset_which_follows_the_defaults():
-    preset = {"iq-continuous": {"temperature": 1.0, "prior.updates": 10}, "bc": {"updates": 3}}
+    preset = {"iq-continuous": {"temperature": 1.0, "prior.updates": 10}, "bc-continuous": {"updates": 3}}
     config = algorithm_config(Method.IQ, discrete=False, preset=preset, overrides=["temperature=0.5", "updates=9"])
     assert isinstance(config, ContinuousIQConfig)
     assert (config.temperature, config.updates, config.prior.updates) == (0.5, 9, 10)
@@ -50,7 +59,7 @@ def test_overrides_follow_the_preset_which_follows_the_defaults():
 
 def test_the_action_space_decides_which_iq_is_configured():
     assert isinstance(algorithm_config(Method.IQ, discrete=True), DiscreteIQConfig)
-    assert isinstance(algorithm_config(Method.BC, discrete=True), BCConfig)
+    assert isinstance(algorithm_config(Method.BC, discrete=True), DiscreteBCConfig)
 
 
 def test_lists_and_names_are_parsed():

@@ -13,7 +13,7 @@ from iq_offline.algorithms.iq_discrete import recovered_rewards as discrete_rewa
 from iq_offline.algorithms.learner import Stream, generator
 from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Policy
 from iq_offline.batch import Batch
-from iq_offline.config import BCConfig, ContinuousIQConfig, DiscreteIQConfig
+from iq_offline.config import BCConfig, ContinuousIQConfig, DiscreteBCConfig, DiscreteIQConfig
 from iq_offline.data.files import whole_file
 from iq_offline.data.table import TransitionTable, rows_of_episodes
 from iq_offline.errors import ConfigError, RunError
@@ -149,7 +149,7 @@ def _clone_again(run: RunFolder) -> Policy:
         raise RunError(f"{run.config.dataset} has changed since the run was trained", "fetch the original data again")
     chosen = table.episodes[run.split["expert_episodes"]]
     sampler = TransitionSampler(table, rows_of_episodes(chosen, run.config.subsample), torch.device("cpu"))
-    *_, last = fit_clone(BCConfig(), run.config.seed, sampler, table.action_space, torch.device("cpu"))
+    *_, last = fit_clone(DiscreteBCConfig(), run.config.seed, sampler, table.action_space, torch.device("cpu"))
     return last.learner.policy
 
 
