@@ -32,6 +32,9 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except PermissionError as error:
+        print(f"error: no permission for {error.filename}\n  -> name a place that you may write to", file=sys.stderr)
+        sys.exit(2)
 
 
 def _version(asked: bool) -> None:
@@ -254,15 +257,14 @@ def sync(runs: Runs) -> None:
 def ui(
     host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser, where there is one.")] = True,
 ) -> None:
-    """Serve MLflow's interface on this project's store; stop it with Ctrl-C."""
-    import subprocess
-
-    from iq_offline.stages.ui import prepare_ui
+    """Serve MLflow's interface on this project's store and open the latest comparison; stop it with Ctrl-C."""
+    from iq_offline.stages.ui import prepare_ui, serve
 
     prepared = prepare_ui(host, port)
     console.show(f"comparison: {prepared.url}")
-    raise typer.Exit(subprocess.run(prepared.command, check=False).returncode)
+    raise typer.Exit(serve(prepared, open_browser=browser))
 
 
 @app.command()

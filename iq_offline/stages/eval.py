@@ -35,6 +35,9 @@ def evaluate_run(
 
     Raises EnvironmentMissing, and RunError where no environment is known.
     """
+    import torch
+
+    torch.set_num_threads(run.config.threads)
     dataset = run.manifest["dataset"]
     env_id = request.env_id or dataset["env_id"]
     env_kwargs = request.env_kwargs if request.env_kwargs is not None else dataset["env_kwargs"]

@@ -61,9 +61,15 @@ def train_run(request: TrainRequest, on_progress: Callable[[Progress], None], wa
         need_successors=method is not Method.BC,
     )
     out = request.out or paths.home() / "runs" / _run_name(config, table)
-    if out.exists() and not request.overwrite and any(out.iterdir()):
-        raise ConfigError(f"{out} exists", "name another folder with --out, or give --overwrite to train it anew")
+    _check_free(out, overwrite=request.overwrite)
     return _train_into(out, config, table, split, device, request.group, on_progress, warn)
+
+
+def _check_free(out: Path, *, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file", "name a folder with --out")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise ConfigError(f"{out} exists", "name another folder with --out, or give --overwrite to train it anew")
 
 
 def _train_into(

@@ -1,11 +1,16 @@
 """ui: MLflow's own interface on this project's store, opened at the comparison."""
 
 import socket
+import subprocess
 import sys
+import time
+import webbrowser
 from dataclasses import dataclass
 
 from iq_offline.errors import ConfigError
 from iq_offline.tracking.mlflow_store import MlflowStore
+
+START_SECONDS = 90
 
 
 @dataclass(frozen=True)
@@ -14,6 +19,7 @@ class UserInterface:
 
     command: tuple[str, ...]
     url: str
+    address: tuple[str, int]
 
 
 def prepare_ui(host: str, port: int) -> UserInterface:
@@ -31,7 +37,33 @@ def prepare_ui(host: str, port: int) -> UserInterface:
             ) from None
     store = MlflowStore.open()
     command = (sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port))
-    return UserInterface((*command, "--backend-store-uri", store.uri), _comparison(store, f"http://{host}:{port}"))
+    url = _comparison(store, f"http://{host}:{port}")
+    return UserInterface((*command, "--backend-store-uri", store.uri), url, (host, port))
+
+
+def serve(interface: UserInterface, *, open_browser: bool) -> int:
+    """Run MLflow's server until it ends; returns its exit status. Opens a browser once the server answers."""
+    with subprocess.Popen(interface.command) as server:
+        try:
+            if open_browser and _answers(interface.address, server):
+                webbrowser.open(interface.url)
+            return server.wait()
+        except KeyboardInterrupt:
+            server.terminate()
+            return server.wait()
+
+
+def _answers(address: tuple[str, int], server: "subprocess.Popen[bytes]") -> bool:
+    """Wait until the server takes connections; False if it ended, or took longer than START_SECONDS."""
+    deadline = time.monotonic() + START_SECONDS
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(address, timeout=1).close()
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return True
+    return False
 
 
 def _comparison(store: MlflowStore, base: str) -> str:

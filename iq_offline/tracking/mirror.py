@@ -112,8 +112,7 @@ def sync(folder: Path) -> bool:
     note = _read_note(folder)
     if note and store.has(note["run_id"]):
         return False
-    if note:
-        store.discard(note["run_id"])
+    store.discard_unfinished(str(folder))
     manifest = json.loads((folder / "manifest.json").read_text())
     description = describe(manifest, folder)
     parent = store.parent(description.group)

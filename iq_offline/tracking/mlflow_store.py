@@ -1,6 +1,5 @@
 """The one home of MLflow: a store that runs are mirrored into, safe to open from several processes at once."""
 
-import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -112,12 +111,13 @@ class MlflowStore:
         with _mlflow_errors(self.uri):
             self._client.set_terminated(run_id, status)
 
-    def discard(self, run_id: str) -> None:
-        """Remove an incomplete run; nothing happens if it is not there."""
-        from mlflow.exceptions import MlflowException
-
-        with _mlflow_errors(self.uri), contextlib.suppress(MlflowException):
-            self._client.delete_run(run_id)
+    def discard_unfinished(self, run_folder: str) -> None:
+        """Remove what an interrupted mirror of a run folder has left."""
+        quoted = run_folder.replace("'", "")
+        with _mlflow_errors(self.uri):
+            query = f"tags.run_folder = '{quoted}' and attributes.status != 'FINISHED'"
+            for run in self._client.search_runs([self.experiment_id], query):
+                self._client.delete_run(run.info.run_id)
 
     def children(self, parent: str) -> list[str]:
         """Ids of the runs under a parent."""

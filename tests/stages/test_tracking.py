@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from iq_offline.errors import TrackingUnavailable
 from iq_offline.stages.train import TrainRequest, train_run
 from iq_offline.tracking.mirror import mirror_stage, sync
 from iq_offline.tracking.mlflow_store import MlflowStore
@@ -79,6 +80,22 @@ def test_sync_mirrors_a_run_that_was_not_and_leaves_one_that_was(tmp_path, linea
     _, mirrored, _ = client_and_run(run.path)
     assert mirrored.data.metrics["eval/return_mean"] == 5.0
     assert mirrored.data.metrics["train/loss"] > 0
+
+
+def test_a_store_that_fails_midway_costs_one_warning_and_sync_replaces_what_it_left(tmp_path, linear_task, monkeypatch):
+    def fail(*_):
+        raise TrackingUnavailable("MLflow's store is gone", "check it")
+
+    warnings: list[str] = []
+    with monkeypatch.context() as broken:
+        broken.setattr(MlflowStore, "log_points", fail)
+        run = trained(linear_task, tmp_path / "run", warnings)
+    assert len(warnings) == 1
+    assert "iq-offline sync" in warnings[0]
+    assert (run.path / "metrics.parquet").is_file()
+    assert sync(run.path)
+    store = MlflowStore.open()
+    assert len(store.children(store.parent(run.manifest["group"]))) == 1
 
 
 def test_a_later_stage_adds_to_the_same_run(tmp_path, linear_task):

@@ -25,6 +25,13 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
 def read_array(group: h5py.Group, key: str, path: Path) -> NDArray[Any]:
     """The whole array under `key`. Raises DatasetUnreadable where it is missing, linked elsewhere or damaged."""
+    try:
+        return _read(group, key, path)
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _read(group: h5py.Group, key: str, path: Path) -> NDArray[Any]:
     if key not in group:
         raise DatasetUnreadable(
             f"{path}: the key '{key}' is missing{_inside(group)} (it has: {', '.join(sorted(group)) or 'nothing'})",
@@ -35,10 +42,7 @@ def read_array(group: h5py.Group, key: str, path: Path) -> NDArray[Any]:
     item = group[key]
     if not isinstance(item, h5py.Dataset):
         raise DatasetUnreadable(f"{path}: '{key}'{_inside(group)} is a group, not an array", "flatten it to one array")
-    try:
-        array: NDArray[Any] = item[()]
-    except OSError as error:
-        raise _unreadable(path, error) from None
+    array: NDArray[Any] = item[()]
     if array.dtype.kind not in "biuf":
         raise DatasetUnreadable(f"{path}: '{key}' holds {array.dtype}, not numbers", "store numbers")
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
@@ -80,7 +84,7 @@ def _inside(group: h5py.Group) -> str:
     return "" if group.name == "/" else f" in {group.name}"
 
 
-def _unreadable(path: Path, error: OSError) -> DatasetUnreadable:
+def _unreadable(path: Path, error: Exception) -> DatasetUnreadable:
     reason = str(error).replace("\n", " ")
     what = "is a truncated HDF5 file" if "truncated" in reason else "is not a readable HDF5 file"
     return DatasetUnreadable(f"{path} {what} ({reason})", "fetch or copy the file again, whole")
