@@ -1,11 +1,13 @@
 """ui: MLflow's own interface on this project's store, opened at the comparison."""
 
+import json
 import socket
 import subprocess
 import sys
 import time
 import webbrowser
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from iq_offline.errors import ConfigError
 from iq_offline.tracking.mlflow_store import MlflowStore
@@ -72,5 +74,5 @@ def _comparison(store: MlflowStore, base: str) -> str:
     runs = store.children(parent) if parent else []
     if len(runs) < 2:
         return f"{base}/#/experiments/{store.experiment_id}"
-    listed = ",".join(f'"{run}"' for run in runs)
-    return f'{base}/#/compare-runs?runs=[{listed}]&experiments=["{store.experiment_id}"]'
+    query = {"runs": json.dumps(runs, separators=(",", ":")), "experiments": json.dumps([store.experiment_id])}
+    return f"{base}/#/compare-runs?{urlencode(query)}"

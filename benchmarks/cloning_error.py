@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""The censored squared error of `bc` beside the plain one: held-out error (the offline signal) and return.
+
+Usage: cloning_error.py DATASET... [--demos 5] [--subsample 1] [--seeds 0-2] [--episodes 10] [--learning-rate RATE]
+
+Both losses start from the same weights and see the same batches. Held-out error: mean squared error of the executed,
+scaled action on every 7th step of the episodes that were not learnt from. Return: percent of the dataset's own mean.
+One Markdown row a dataset and loss; one thread.
+"""
+
+import argparse
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iq_offline.algorithms import bc
+from iq_offline.algorithms.losses import censored_squared_error
+from iq_offline.algorithms.networks import ContinuousPolicy
+from iq_offline.config import ContinuousBCConfig
+from iq_offline.data.split import choose_expert
+from iq_offline.data.table import TransitionTable, rows_of_episodes
+from iq_offline.evaluation.simulation import simulate
+from iq_offline.stages.fetch import open_dataset
+from iq_offline.training.batches import TransitionSampler
+from iq_offline.training.loop import fit_clone
+
+HELD_OUT_EVERY = 7
+CPU = torch.device("cpu")
+
+
+def plain_squared_error(means: Tensor, actions: Tensor) -> Tensor:
+    """Squared error without censoring."""
+    return (means - actions).square().mean()
+
+
+LOSSES = {"plain": plain_squared_error, "censored": censored_squared_error}
+
+
+def clone(table: TransitionTable, loss: str, seed: int, options: argparse.Namespace) -> tuple[float, float]:
+    """Held-out error and return in percent of one cloned policy."""
+    split = choose_expert(table, demos=options.demos, subsample=options.subsample, seed=seed, need_successors=False)
+    bc.censored_squared_error = LOSSES[loss]
+    config = ContinuousBCConfig(learning_rate=options.learning_rate)
+    *_, last = fit_clone(config, seed, TransitionSampler(table, split.rows, CPU), table.action_space, CPU)
+    policy = last.learner.policy
+    assert isinstance(policy, ContinuousPolicy)
+    others = np.setdiff1d(np.arange(len(table.episodes)), split.episodes)
+    rows = rows_of_episodes(table.episodes[others.tolist()], HELD_OUT_EVERY)
+    with torch.no_grad():
+        executed = policy(torch.from_numpy(table.observations(rows))).clamp(-1, 1)
+        error = (executed - policy.scale_actions(torch.from_numpy(table.actions(rows)))).square().mean().item()
+    assert table.info.env_id is not None
+    episodes = simulate(table.info.env_id, table.info.env_kwargs, policy, options.episodes)
+    mean = np.mean([episode.episode_return for episode in episodes])
+    return error, float(100 * mean / table.episodes["return"].to_numpy().mean())
+
+
+def main() -> None:
+    """Run all and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("datasets", nargs="+")
+    parser.add_argument("--demos", type=int, default=5)
+    parser.add_argument("--subsample", type=int, default=1)
+    parser.add_argument("--seeds", default="0-2")
+    parser.add_argument("--episodes", type=int, default=10)
+    parser.add_argument("--learning-rate", type=float, default=ContinuousBCConfig().learning_rate)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    first, _, last = options.seeds.partition("-")
+    seeds = range(int(first), int(last or first) + 1)
+
+    print("| dataset | demonstrations | loss | held-out error, x 1e-4 | return, % |\n|---|---|---|---|---|")
+    for dataset in options.datasets:
+        table = open_dataset(dataset)
+        for loss in LOSSES:
+            results = [clone(table, loss, seed, options) for seed in seeds]
+            errors = ", ".join(f"{1e4 * error:.2f}" for error, _ in results)
+            returns = ", ".join(f"{percent:.0f}" for _, percent in results)
+            sizes = f"{options.demos}, every {options.subsample}"
+            print(f"| {table.info.name} | {sizes} | {loss} | {errors} | {returns} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
