@@ -250,4 +250,5 @@ def _parse(text: str) -> Any:
 def _invalid_value(error: ValidationError, method: Method) -> ConfigError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
-    return ConfigError(f"{key}={first.get('input')!r} does not fit method {method}", first["msg"])
+    remedy = "write it as a list, such as [256, 256]" if first["type"] == "tuple_type" else first["msg"]
+    return ConfigError(f"{key}={first.get('input')!r} does not fit method {method}", remedy)

@@ -26,7 +26,7 @@ def show_fields(fields: dict[str, Any]) -> None:
     """Names and values in two columns."""
     width = max(len(name) for name in fields)
     for name, value in fields.items():
-        print(f"{name:<{width}}  {value}")
+        print(f"{name:<{width}}  {'-' if value is None else value}")
 
 
 Advance = Callable[[int, str], None]

@@ -90,6 +90,8 @@ def locate(dataset: str) -> Located | CatalogueEntry:
     """
     if dataset in catalogue():
         return catalogue()[dataset]
+    if not dataset.strip():
+        raise UnknownDataset("the dataset's name is empty", "give an id or a path; all ids: iq-offline datasets")
     path = Path(dataset).expanduser()
     if path.exists():
         return Located(name=_name_of(path), path=path.resolve())

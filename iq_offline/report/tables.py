@@ -90,8 +90,11 @@ def as_text(table: pl.DataFrame, width: int = TEXT_WIDTH) -> str:
     """The table in plain aligned lines of at most `width` characters, '-' for null.
 
     What does not fit beside the rest follows in a further part that repeats what names the row; names that
-    fill half a line lose their middle.
+    fill half a line lose their middle. Reward columns are left out where no run has recovered a reward.
     """
+    rewards = [name for name in REWARD_PATHS if name in table.columns]
+    if rewards and all(table[name].null_count() == table.height for name in rewards):
+        table = table.drop(rewards)
     return aligned(cells(table), width)
 
 

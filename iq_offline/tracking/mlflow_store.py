@@ -1,6 +1,7 @@
 """The one home of MLflow: a store that runs are mirrored into, safe to open from several processes at once."""
 
 import os
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ POINTS_A_BATCH = 1000
 GROUP_TAG = "iq_offline.group"
 PARENT_TAG = "mlflow.parentRunId"
 LOCK_SECONDS = 120
+REASON_LENGTH = 200
 
 
 def tracking_uri() -> str:
@@ -180,7 +182,8 @@ def _mlflow_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError, TimeoutError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        told = str(error).strip()
+        reason = textwrap.shorten(told, REASON_LENGTH, placeholder=" ...") if told else type(error).__name__
         raise TrackingUnavailable(
             f"MLflow's store {uri} cannot be used: {reason}", "check MLFLOW_TRACKING_URI"
         ) from None
