@@ -40,7 +40,6 @@ def test_an_unknown_successor_stays_marked_as_unknown(numbered, write_d4rl, tmp_
     assert [episode.successor_known for episode in d4rl.read(tmp_path / "back.hdf5", "b")] == [False, False]
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_minaris_own_reader_sees_the_same_episodes(original: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "store"))
     minari.write(d4rl.read(original, "demo"), tmp_path / "store" / "hopper" / "demo-v0")
@@ -58,7 +57,7 @@ def test_minaris_own_reader_sees_the_same_episodes(original: Path, tmp_path: Pat
         assert ours.truncated == theirs.truncations[-1]
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore::UserWarning:minari.utils")
 def test_a_dataset_that_minari_wrote_is_read(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "store"))
     import gymnasium

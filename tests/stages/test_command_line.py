@@ -11,8 +11,6 @@ from typer.testing import CliRunner, Result
 from iq_offline.cli import app
 from iq_offline.errors import UserError
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 TRAIN = ("train", "--device", "cpu", "--demos", "2")
 SMALL = ("--set", "hidden_sizes=[8]", "--updates", "20")
 

@@ -13,8 +13,6 @@ from iq_offline.tracking.mirror import mirror_stage, sync
 from iq_offline.tracking.mlflow_store import MlflowStore
 from iq_offline.training.run_folder import RunFolder
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 
 def request(dataset: Path, out: Path, seed: int = 0) -> TrainRequest:
     overrides = ("updates=120", "hidden_sizes=[8]")
