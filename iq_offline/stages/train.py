@@ -1,8 +1,10 @@
 """train: a dataset and a method to a run folder, mirrored into MLflow while it goes on."""
 
+import itertools
 import json
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,9 +62,34 @@ def train_run(request: TrainRequest, on_progress: Callable[[Progress], None], wa
         seed=config.seed,
         need_successors=method is not Method.BC,
     )
-    out = request.out or paths.home() / "runs" / _run_name(config, table)
-    _check_free(out, overwrite=request.overwrite)
-    return _train_into(out, config, table, split, device, request.group, on_progress, warn)
+    with _run_place(request, _run_name(config, table)) as out:
+        return _train_into(out, config, table, split, device, request.group, on_progress, warn)
+
+
+@contextmanager
+def _run_place(request: TrainRequest, name: str) -> Iterator[Path]:
+    """The folder asked for; else one of that name under the user's store, numbered where the name is taken."""
+    if request.out:
+        _check_free(request.out, overwrite=request.overwrite)
+        yield request.out
+        return
+    reserved = _reserve(paths.home() / "runs" / name)
+    try:
+        yield reserved
+    finally:
+        with suppress(OSError):  # a folder that holds a run is not empty, and stays
+            reserved.rmdir()
+
+
+def _reserve(folder: Path) -> Path:
+    """An empty folder of that name, or with the first free number behind it; no two processes get the same."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        with suppress(FileExistsError):
+            candidate.mkdir()
+            break
+    return candidate
 
 
 def _check_free(out: Path, *, overwrite: bool) -> None:

@@ -150,6 +150,14 @@ def test_a_run_in_the_way_is_kept_unless_overwriting_is_asked_for(cartpole, tmp_
     answer(*arguments, "--overwrite")
 
 
+def test_the_same_command_twice_gives_two_runs_with_the_same_tensors(cartpole, home):
+    runs = [Path(answer(*TRAIN, "--dataset", cartpole, "--method", "iq", *SMALL)["runs"][0]["run"]) for _ in range(2)]
+    assert runs[1].name == f"{runs[0].name}-2"
+    assert all(run.parent == home / "runs" for run in runs)
+    first, second = (json.loads((run / "manifest.json").read_text()) for run in runs)
+    assert first["checkpoint_sha256"] == second["checkpoint_sha256"]
+
+
 MISTAKES = {
     "a missing file": (("inspect", "nowhere.hdf5"), "no file or folder at nowhere.hdf5"),
     "an unknown dataset": (("fetch", "demo/cartpole/expertt"), "nearest: demo/cartpole/expert-v0"),
