@@ -1,5 +1,6 @@
 """The command line: parse, call one stage, print. Heavy packages are imported by the command that needs them."""
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +35,11 @@ def main() -> None:
         sys.exit(2)
     except PermissionError as error:
         print(f"error: no permission for {error.filename}\n  -> name a place that you may write to", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        print(f"error: the disk is full ({error})\n  -> free some space, or name another place", file=sys.stderr)
         sys.exit(2)
 
 
@@ -90,19 +96,33 @@ def fetch(
 @app.command()
 def convert(
     source: Annotated[str, typer.Argument(help="The dataset to convert: an id or a path.")],
-    to: Annotated[Path, typer.Option("--to", help="Where to write: a Minari folder, or an HDF5 file.")],
-    output_format: Annotated[str, typer.Option("--format", help="minari or d4rl.")] = "minari",
-    input_format: Annotated[str, typer.Option("--input-format", help="auto, d4rl or minari.")] = "auto",
+    to: Annotated[Path, typer.Option("--to", help="Where to write: a Minari folder, or a file.")],
+    output_format: Annotated[str, typer.Option("--format", help="minari, d4rl, d3rlpy or npz.")] = "minari",
+    input_format: Annotated[
+        str, typer.Option("--input-format", help="auto, d4rl, minari, d3rlpy, npz or dictionaries.")
+    ] = "auto",
+    ends: Annotated[
+        str, typer.Option("--ends", help="Ends of a layout with one flag: auto, termination or truncation.")
+    ] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="Real numbers: keep, float32 or float64.")] = "keep",
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Leave out broken episodes, and count them.")
+    ] = False,
+    infos: Annotated[bool, typer.Option("--infos/--no-infos", help="Carry infos where the format can.")] = True,
     json: Json = False,
 ) -> None:
-    """Convert a dataset, with its provenance and a validation summary beside it."""
-    from iq_offline.stages.convert import convert_dataset
+    """Convert a dataset, read it back, and write its provenance and a validation summary with it."""
+    from iq_offline.stages.convert import ConvertRequest, convert_dataset
 
-    record = convert_dataset(source, to, output_format, input_format)
+    request = ConvertRequest(output_format, input_format, ends, dtype, keep_going, infos)
+    with console.counter("converting", "steps") as count:
+        record = convert_dataset(source, to, request, count)
     if json:
         return console.show_json(record | {"path": str(to)})
-    read = record["read"]
-    console.show(f"{to}: {read['episodes']} episodes, {read['steps']} steps")
+    read, left_out = record["read"], record["left_out"]
+    console.show(f"{to}: {read['episodes']} episodes, {read['steps']} steps, read back and equal")
+    for note in [*record["notes"], *left_out["faults"]]:
+        console.show(f"note: {note}")
     return _show_defects(record["written"]["defects"])
 
 

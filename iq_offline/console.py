@@ -57,5 +57,20 @@ def progress(title: str, total: int) -> Iterator[Advance]:
         yield advance
 
 
+@contextmanager
+def counter(title: str, unit: str) -> Iterator[Callable[[int], None]]:
+    """A running count on a terminal, where the end is not known; elsewhere nothing. Call it with the count so far."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed:,} " + unit), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda completed: bar.update(task, completed=completed)
+
+
 def _no_bar(completed: int, note: str) -> None:
     """Without a terminal there is no bar to move."""

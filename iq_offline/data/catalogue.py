@@ -5,6 +5,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -34,6 +35,8 @@ class CatalogueEntry(FrozenModel):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     licence: str
     env_id: str
+    env_kwargs: dict[str, Any] = {}
+    max_episode_steps: int | None = None
     episodes: int
     steps: int
     description: str

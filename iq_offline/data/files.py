@@ -1,8 +1,10 @@
 """Files that are whole or absent: hashes, and writing under a temporary name that is renamed at the end."""
 
+import glob
 import hashlib
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,16 +27,27 @@ def sha256_of_path(path: Path) -> str:
     if path.is_file():
         return sha256_of_file(path)
     digest = hashlib.sha256()
-    for file in sorted(item for item in path.rglob("*") if item.is_file()):
+    for file in data_files(path):
         digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_of_file(file)}\n".encode())
     return digest.hexdigest()
+
+
+def data_path(path: Path) -> Path:
+    """What of a dataset's path holds its data: the file itself, or the folder `data` of a Minari dataset."""
+    return path / "data" if (path / "data").is_dir() else path
+
+
+def data_files(path: Path) -> list[Path]:
+    """The file itself; of a folder, all files in it, sorted."""
+    return [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
 
 
 @contextmanager
 def whole_file(destination: Path) -> Iterator[Path]:
     """A temporary path beside `destination` that takes its name once the block has ended without an error."""
     destination.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=destination.parent, prefix=f".{destination.name}.", suffix=".part")
+    _clear_dead(destination)
+    handle, name = tempfile.mkstemp(dir=destination.parent, prefix=_prefix(destination), suffix=".part")
     os.close(handle)
     temporary = Path(name)
     try:
@@ -49,12 +62,13 @@ def whole_file(destination: Path) -> Iterator[Path]:
 def whole_folder(destination: Path) -> Iterator[Path]:
     """A temporary folder beside `destination` that replaces it once the block has ended without an error."""
     destination.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}.", suffix=".part"))
+    _clear_dead(destination)
+    temporary = Path(tempfile.mkdtemp(dir=destination.parent, prefix=_prefix(destination), suffix=".part"))
     try:
         yield temporary
         temporary.chmod(0o755)
         if destination.exists():
-            discarded = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}.", suffix=".old"))
+            discarded = Path(tempfile.mkdtemp(dir=destination.parent, prefix=_prefix(destination), suffix=".old"))
             destination.rename(discarded / destination.name)
             temporary.rename(destination)
             shutil.rmtree(discarded)
@@ -62,3 +76,29 @@ def whole_folder(destination: Path) -> Iterator[Path]:
             temporary.rename(destination)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _prefix(destination: Path) -> str:
+    """Names the destination, the machine and the process, so that what a dead one left can be told and removed."""
+    return f".{destination.name[:80]}.{socket.gethostname()[:40]}-{os.getpid()}-"
+
+
+def _clear_dead(destination: Path) -> None:
+    start = _prefix(destination).rsplit(f"{os.getpid()}-", 1)[0]
+    for left in destination.parent.glob(f"{glob.escape(start)}*"):
+        process = left.name.removeprefix(start).split("-")[0]
+        if process.isdigit() and left.suffix in {".part", ".old"} and not _alive(int(process)):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

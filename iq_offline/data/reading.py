@@ -1,50 +1,101 @@
 """From a place on disk to its episodes, by the format that it is in."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
-from iq_offline.data.catalogue import Located
-from iq_offline.data.episodes import EpisodeSource
-from iq_offline.errors import ConfigError, DatasetUnreadable, NotYet, nearest
+from iq_offline.data.catalogue import CatalogueEntry, Located
+from iq_offline.data.episodes import DatasetInfo, EpisodeSource
+from iq_offline.errors import ConfigError, DatasetUnreadable, nearest
 
 
 class Format(StrEnum):
-    """Layouts that are read and written."""
+    """Layouts that are read. Those of WRITABLE are written too."""
 
     D4RL = "d4rl"
     MINARI = "minari"
+    D3RLPY = "d3rlpy"
+    NPZ = "npz"
+    DICTIONARIES = "dictionaries"
 
 
-LATER_FORMATS = ("d3rlpy", "arrow", "npz", "pkl", "npy")
+WRITABLE = (Format.MINARI, Format.D4RL, Format.D3RLPY, Format.NPZ)
+
+
+class Ends(StrEnum):
+    """How to take the ends of a layout that has one flag for both kinds. AUTO decides by the episodes' lengths."""
+
+    AUTO = "auto"
+    TERMINATION = "termination"
+    TRUNCATION = "truncation"
 
 
 def parse_format(text: str) -> Format:
-    """The format of that name. Raises NotYet for a known later one and ConfigError for an unknown one."""
+    """The format of that name. Raises ConfigError for an unknown one."""
     if text in list(Format):
         return Format(text)
-    if text in LATER_FORMATS:
-        raise NotYet(f"the format {text} is not built yet", f"use one of: {', '.join(Format)}")
     raise ConfigError(f"unknown format '{text}'", f"nearest: {nearest(text, Format)}")
 
 
-def read_episodes(located: Located, input_format: str = "auto") -> EpisodeSource:
-    """The dataset's episodes, read as they are iterated; hashing and opening happen at once."""
-    from iq_offline.data.formats import d4rl, minari
+def read_episodes(located: Located, input_format: str = "auto", ends: Ends = Ends.AUTO) -> EpisodeSource:
+    """The dataset's episodes, read as they are iterated; the file is opened at once.
 
-    chosen = _detect(located.path) if input_format == "auto" else parse_format(input_format)
-    reader = minari.read if chosen is Format.MINARI else d4rl.read
-    return reader(located.path, located.name)
+    What the catalogue knows of the environment counts where the data do not say. Raises DatasetUnreadable.
+    """
+    chosen = detect(located.path) if input_format == "auto" else parse_format(input_format)
+    source = _reader(chosen, located.entry, ends)(located.path, located.name)
+    return replace(source, info=_completed(source.info, located.entry))
 
 
-def _detect(path: Path) -> Format:
-    from iq_offline.data.formats import d4rl, minari
+def _reader(chosen: Format, entry: CatalogueEntry | None, ends: Ends) -> Callable[[Path, str], EpisodeSource]:
+    if chosen is Format.D4RL:
+        from iq_offline.data.formats import d4rl
+
+        horizon = entry.max_episode_steps if entry else None
+        return lambda path, name: d4rl.read(path, name, horizon)
+    if chosen is Format.DICTIONARIES:
+        from iq_offline.data.formats import dictionaries
+
+        return lambda path, name: dictionaries.read(path, name, ends=ends)
+    if chosen is Format.NPZ:
+        from iq_offline.data.formats import flat_npz
+
+        return lambda path, name: flat_npz.read(path, name, ends=ends)
+    if chosen is Format.D3RLPY:
+        from iq_offline.data.formats import d3rlpy
+
+        return d3rlpy.read
+    from iq_offline.data.formats import minari
+
+    return minari.read
+
+
+def _completed(info: DatasetInfo, entry: CatalogueEntry | None) -> DatasetInfo:
+    if entry is None:
+        return info
+    if info.env_id is None and entry.env_id is not None:
+        info = replace(info, env_id=entry.env_id, env_kwargs=entry.env_kwargs)
+    if info.reference is None and entry.reference is not None:
+        info = replace(info, reference=(entry.reference.name, entry.reference.random, entry.reference.expert))
+    return replace(info, description=info.description or entry.description)
+
+
+def detect(path: Path) -> Format:
+    """The format of what lies at a path. Raises DatasetUnreadable where it is none."""
+    from iq_offline.data.formats import d4rl, hdf5, minari
 
     if path.is_dir():
         if minari.is_minari(path):
             return Format.MINARI
         raise DatasetUnreadable(f"{path} is not a Minari dataset: no data/metadata.json", "name a dataset's own folder")
     if d4rl.is_d4rl(path):
-        return Format.D4RL
-    if path.suffix.lstrip(".") in LATER_FORMATS:
-        raise NotYet(f"{path}: files of the kind {path.suffix} are not read yet", "convert it to D4RL's HDF5 layout")
-    raise DatasetUnreadable(f"{path} is in no known format", "name it with --input-format d4rl or minari")
+        with hdf5.open_hdf5(path) as file:
+            return Format.D3RLPY if "num_episodes" in file and "columns" in file else Format.D4RL
+    if path.suffix == ".npz":
+        return Format.NPZ
+    if path.suffix in {".pkl", ".pickle", ".npy"}:
+        return Format.DICTIONARIES
+    raise DatasetUnreadable(
+        f"{path} is in no format that its name tells", f"name it with --input-format: {', '.join(Format)}"
+    )

@@ -1,18 +1,24 @@
-"""What a dataset holds: counts, ranges, returns and defects, from its table."""
+"""What a dataset holds: counts, ranges, returns, saturated actions, duplicates and defects, from its table."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
 from iq_offline.data.spaces import ContinuousActions
 from iq_offline.data.table import TransitionTable
 
+CHUNK_ROWS = 1 << 16
+AT_BOUND = 1e-6
+"""Within this share of its range from a bound, an action counts as saturated."""
+
 
 def summarise(table: TransitionTable) -> dict[str, Any]:
     """The object that `inspect --json` prints. Returns are undiscounted sums of the recorded rewards."""
-    episodes = table.episodes
-    returns, lengths = episodes["return"].to_numpy(), episodes["steps"].to_numpy()
-    observations, actions = table.observations(table.transition_rows), table.actions(table.transition_rows)
+    episodes, columns = table.episodes, _Columns(table)
+    observations, actions = columns.observations, columns.actions
     return {
         "dataset": table.info.name,
         "path": table.info.path,
@@ -22,33 +28,149 @@ def summarise(table: TransitionTable) -> dict[str, Any]:
         "terminations": int(episodes["terminated"].sum()),
         "truncations": int(episodes["truncated"].sum()),
         "observation_shape": [table.observation_size],
-        "observation_range": [float(observations.min()), float(observations.max())],
+        "observation_layout": {leaf.path or "observations": [leaf.dtype, *leaf.shape] for leaf in table.layout},
+        "observation_range": observations.range(),
         "action_space": table.action_space.to_json(),
-        "action_range": [float(actions.min()), float(actions.max())],
-        "return": _statistics(returns),
-        "length": _statistics(lengths),
+        "action_range": actions.range(),
+        "actions": columns.per_action(),
+        "return": _statistics(episodes["return"].to_numpy()),
+        "length": _statistics(episodes["steps"].to_numpy()),
+        "reward_range": columns.rewards.range(),
+        "duplicates": {"transitions": columns.duplicates, "episodes": columns.duplicate_episodes},
         "env_id": table.info.env_id,
         "env_kwargs": table.info.env_kwargs,
         "sha256": table.info.sha256,
-        "defects": defects(table),
+        "notes": list(table.info.notes),
+        "defects": _defects(table, columns),
     }
 
 
-def defects(table: TransitionTable) -> list[dict[str, Any]]:
-    """What is wrong with the recording, how often, and what is done about it. Empty if nothing is."""
-    episodes = table.episodes
-    unknown = int((~episodes["successor_known"]).sum())
-    found = [
-        ("unflagged_tail", int(episodes["unflagged"].sum()), "episodes with no end marked; kept, as truncated"),
-        ("discontinuity", int(episodes["discontinuous"].sum()), "unmarked cuts in the data; split there, as truncated"),
-        ("unknown_successor", unknown, "episodes whose last observation was not recorded; it repeats the one before"),
-        ("action_out_of_bounds", _out_of_bounds(table), "steps with an action outside the bounds; kept as they are"),
-        ("constant_observation", _constant_columns(table), "observation dimensions that never change; kept"),
-    ]
-    return [{"kind": kind, "count": count, "handling": handling} for kind, count, handling in found if count]
+def per_episode(table: TransitionTable) -> pl.DataFrame:
+    """A row an episode: number, steps, return, how it ended, the share of its actions at a bound, what was repaired."""
+    numbers = table.episodes.drop("start_row")
+    if not isinstance(table.action_space, ContinuousActions):
+        return numbers
+    saturated = np.concatenate([_at_bound(table, rows)[0] | _at_bound(table, rows)[1] for rows in _chunks(table)])
+    of_steps = saturated.any(axis=1)[_is_step(table)]
+    starts = np.cumsum(table.episodes["steps"].to_numpy()) - table.episodes["steps"].to_numpy()
+    share = np.add.reduceat(of_steps.astype(np.float64), starts) / table.episodes["steps"].to_numpy()
+    return numbers.with_columns(pl.Series("saturated_share", share))
 
 
-def _statistics(values: np.ndarray[Any, Any]) -> dict[str, float]:
+class _Range:
+    """Least, greatest, mean and spread of each column, chunk by chunk."""
+
+    def __init__(self, width: int) -> None:
+        self.low, self.high = np.full(width, np.inf), np.full(width, -np.inf)
+        self._sum, self._squares, self._count = np.zeros(width), np.zeros(width), 0
+
+    def include(self, values: NDArray[Any]) -> None:
+        """Values of shape (n, width)."""
+        if len(values):
+            self.low = np.minimum(self.low, values.min(axis=0))
+            self.high = np.maximum(self.high, values.max(axis=0))
+            self._sum += values.sum(axis=0, dtype=np.float64)
+            self._squares += np.square(values, dtype=np.float64).sum(axis=0)
+            self._count += len(values)
+
+    def range(self) -> list[float] | None:
+        """Over all columns; None where there are none."""
+        return [float(self.low.min()), float(self.high.max())] if len(self.low) else None
+
+    def mean(self, column: int) -> float:
+        """Of one column."""
+        return float(self._sum[column] / self._count)
+
+    def std(self, column: int) -> float:
+        """Of one column."""
+        return float(np.sqrt(max(0.0, self._squares[column] / self._count - self.mean(column) ** 2)))
+
+
+class _Columns:
+    """One pass over the rows."""
+
+    def __init__(self, table: TransitionTable) -> None:
+        size, width = table.observation_size, table.action_space.width
+        self._table = table
+        self.observations, self.actions, self.rewards = _Range(size), _Range(width), _Range(1)
+        self._saturated = np.zeros((2, width), dtype=np.int64)
+        self.out_of_bounds = 0
+        is_step, hashes = _is_step(table), []
+        for rows in _chunks(table):
+            values, steps = np.asarray(table.rows[rows]), is_step[rows]
+            of_steps = values[steps]
+            self.observations.include(values[:, :size])
+            self.actions.include(of_steps[:, size:-2])
+            self.rewards.include(of_steps[:, -2:-1])
+            hashes.append(_hashes(of_steps))
+            if isinstance(table.action_space, ContinuousActions):
+                self._count_bounds(rows, steps)
+        self._count_duplicates(np.concatenate(hashes))
+
+    def per_action(self) -> list[dict[str, float]] | None:
+        """Range, mean and saturation of each dimension of continuous actions; None for discrete ones."""
+        if not isinstance(self._table.action_space, ContinuousActions):
+            return None
+        return [
+            {
+                "min": float(self.actions.low[column]),
+                "max": float(self.actions.high[column]),
+                "mean": self.actions.mean(column),
+                "std": self.actions.std(column),
+                "at_low": float(self._saturated[0, column] / self._table.steps),
+                "at_high": float(self._saturated[1, column] / self._table.steps),
+            }
+            for column in range(self._table.action_space.width)
+        ]
+
+    @property
+    def constant_observations(self) -> int:
+        """Observation columns that never change."""
+        return int((self.observations.low == self.observations.high).sum())
+
+    def _count_bounds(self, rows: slice, steps: NDArray[np.bool_]) -> None:
+        low, high = (found[steps] for found in _at_bound(self._table, rows))
+        self._saturated += np.stack([low.sum(axis=0), high.sum(axis=0)])
+        space = self._table.action_space
+        assert isinstance(space, ContinuousActions)
+        actions = self._table.rows[rows, self._table.observation_size : -2][steps]
+        outside = (actions < np.float32(space.low)) | (actions > np.float32(space.high))
+        self.out_of_bounds += int(outside.any(axis=1).sum())
+
+    def _count_duplicates(self, hashes: NDArray[np.uint64]) -> None:
+        lengths = self._table.episodes["steps"].to_numpy()
+        starts = np.cumsum(lengths) - lengths
+        within = (np.arange(len(hashes)) - np.repeat(starts, lengths)).astype(np.uint64)
+        of_episodes = np.add.reduceat(hashes * (within * np.uint64(2) + np.uint64(1)), starts)
+        self.duplicates = len(hashes) - pl.Series(hashes).n_unique()
+        self.duplicate_episodes = len(of_episodes) - pl.Series(of_episodes).n_unique()
+
+
+def _chunks(table: TransitionTable) -> Iterator[slice]:
+    return (slice(first, first + CHUNK_ROWS) for first in range(0, len(table.rows), CHUNK_ROWS))
+
+
+def _is_step(table: TransitionTable) -> NDArray[np.bool_]:
+    """Whether a row is a step, and not an episode's final observation; shape (N + episodes,)."""
+    is_step = np.ones(len(table.rows), dtype=bool)
+    is_step[(table.episodes["start_row"] + table.episodes["steps"]).to_numpy()] = False
+    return is_step
+
+
+def _at_bound(table: TransitionTable, rows: slice) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether each action lies at its lower and at its upper bound, each of shape (n, A)."""
+    assert isinstance(table.action_space, ContinuousActions)
+    low, high = np.float32(table.action_space.low), np.float32(table.action_space.high)
+    actions, margin = table.rows[rows, table.observation_size : -2], AT_BOUND * (high - low)
+    return np.asarray(actions <= low + margin), np.asarray(actions >= high - margin)
+
+
+def _hashes(rows: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """A 64-bit hash of each row."""
+    return pl.DataFrame(np.ascontiguousarray(rows)).hash_rows(seed=0).to_numpy()
+
+
+def _statistics(values: NDArray[Any]) -> dict[str, float]:
     return {
         "mean": float(values.mean()),
         "std": float(values.std()),
@@ -57,15 +179,16 @@ def _statistics(values: np.ndarray[Any, Any]) -> dict[str, float]:
     }
 
 
-def _out_of_bounds(table: TransitionTable) -> int:
-    if not isinstance(table.action_space, ContinuousActions):
-        return 0
-    low = np.asarray(table.action_space.low, dtype=np.float32)
-    high = np.asarray(table.action_space.high, dtype=np.float32)
-    actions = table.actions(table.transition_rows)
-    return int(((actions < low) | (actions > high)).any(axis=1).sum())
-
-
-def _constant_columns(table: TransitionTable) -> int:
-    observations = table.observations(table.transition_rows)
-    return int((observations.max(axis=0) == observations.min(axis=0)).sum())
+def _defects(table: TransitionTable, columns: _Columns) -> list[dict[str, Any]]:
+    """What is wrong with the recording, how often, and what is done about it. Empty if nothing is."""
+    episodes = table.episodes
+    unknown = int((~episodes["successor_known"]).sum())
+    found = [
+        ("unflagged_tail", int(episodes["unflagged"].sum()), "episodes with no end marked; kept, as truncated"),
+        ("discontinuity", int(episodes["discontinuous"].sum()), "unmarked cuts in the data; split there, as truncated"),
+        ("unknown_successor", unknown, "episodes whose last observation was not recorded; it repeats the one before"),
+        ("action_out_of_bounds", columns.out_of_bounds, "steps with an action outside the bounds; kept as they are"),
+        ("constant_observation", columns.constant_observations, "observation dimensions that never change; kept"),
+        ("duplicate_episode", columns.duplicate_episodes, "episodes that repeat another step by step; kept"),
+    ]
+    return [{"kind": kind, "count": count, "handling": handling} for kind, count, handling in found if count]

@@ -1,87 +1,246 @@
-"""convert: any readable dataset to an interchange layout, with its provenance and a validation summary."""
+"""convert: any readable dataset to another layout, read back and compared, with its provenance beside it."""
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import iq_offline
 from iq_offline.data.catalogue import Located
 from iq_offline.data.download import fetch
-from iq_offline.data.episodes import DatasetInfo, Episode, EpisodeSource
-from iq_offline.data.files import whole_file
-from iq_offline.data.reading import Format, parse_format, read_episodes
+from iq_offline.data.episodes import ContentDigest, Episode, EpisodeSource, segment_of
+from iq_offline.data.files import data_path, whole_file, whole_folder
+from iq_offline.data.identity import sha256_of
+from iq_offline.data.observations import from_leaves, leaves, map_leaves
+from iq_offline.data.reading import WRITABLE, Ends, Format, parse_format, read_episodes
 from iq_offline.data.summary import summarise
-from iq_offline.data.table import open_table
-from iq_offline.errors import ConfigError
+from iq_offline.data.table import TransitionTable, open_table
+from iq_offline.errors import ConfigError, DatasetUnreadable, InvalidEpisode, nearest
 
 MINARI_NAME = re.compile(r"[A-Za-z0-9][\w.-]*-v\d+")
+SUFFIXES = {Format.D4RL: (".hdf5", ".h5"), Format.D3RLPY: (".h5",), Format.NPZ: (".npz",)}
+WITH_INFOS = {Format.MINARI, Format.D4RL}
+"""Layouts that have a place for infos."""
+LISTED_FAULTS = 100
 
 
-def convert_dataset(source: str, destination: Path, output_format: str, input_format: str = "auto") -> dict[str, Any]:
-    """Write `source` as `destination` in a format; returns the provenance that is written beside it.
+class Floats(StrEnum):
+    """What to do with real numbers: keep their type, or narrow (widen) all of them."""
 
-    Raises ConfigError for a destination that exists or does not fit the format, and every error of reading.
+    KEEP = "keep"
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+
+
+@dataclass(frozen=True)
+class ConvertRequest:
+    """What the command line asks of a conversion."""
+
+    output_format: str = Format.MINARI
+    input_format: str = "auto"
+    ends: str = Ends.AUTO
+    floats: str = Floats.KEEP
+    keep_going: bool = False
+    infos: bool = True
+
+
+def convert_dataset(
+    source: str, destination: Path, request: ConvertRequest, advance: Callable[[int], None] = lambda _: None
+) -> dict[str, Any]:
+    """Write `source` as `destination`; returns the provenance that is written with it.
+
+    What was written is read back and compared before it gets its name. A destination that holds the same conversion
+    of the same data already is left as it is. `advance` is told the number of steps read so far.
+
+    Raises ConfigError for a destination that holds something else or does not fit the format, and every error of
+    reading. InvalidEpisode, unless `keep_going`: then such episodes are left out, counted and listed.
     """
-    chosen = parse_format(output_format)
-    _check_destination(destination, chosen)
-    origin = read_episodes(fetch(source), input_format)
-    counted = _Counted(origin)
+    chosen = _writable(request.output_format)
+    _check_name(destination, chosen)
+    ends = _choice(Ends, request.ends, "--ends")
+    _choice(Floats, request.floats, "--dtype")
+    origin = read_episodes(fetch(source), request.input_format, ends)
+    made_from = _made_from(origin, request)
+    if destination.exists():
+        return _made_before(destination, chosen, made_from)
+    passing = _Passing(origin, request, chosen, advance)
+    record = made_from
+    with _whole(destination, chosen) as temporary:
+        _write(EpisodeSource(origin.info, passing), temporary, destination, chosen)
+        written = summarise(_read_back(Located(name=destination.stem, path=temporary), destination, chosen, passing))
+        record |= passing.record() | {"notes": origin.info.notes}
+        record["written"] = {key: value for key, value in written.items() if key not in {"dataset", "path"}}
+        _write_record(temporary, destination, chosen, record)
     if chosen is Format.MINARI:
         from iq_offline.data.formats import minari
 
-        minari.write(EpisodeSource(origin.info, counted), destination)
-    else:
-        from iq_offline.data.formats import d4rl
-
-        d4rl.write(EpisodeSource(origin.info, counted), destination)
-    written = open_table(Located(name=destination.stem, path=destination.resolve()))
-    record = _provenance(origin.info, counted, summarise(written))
-    _write_record(destination, chosen, record)
+        minari.mark_namespaces(destination)
     return record
 
 
-class _Counted:
-    """Passes episodes on, and counts what was repaired on the way."""
+class _Passing:
+    """Passes episodes on as they are asked for, and keeps count and a hash of what went by."""
 
-    def __init__(self, source: EpisodeSource) -> None:
-        self._source = source
+    def __init__(
+        self, source: EpisodeSource, request: ConvertRequest, chosen: Format, advance: Callable[[int], None]
+    ) -> None:
+        self._source, self._request, self._advance = source, request, advance
+        self.infos = request.infos and chosen in WITH_INFOS
+        self.digest = ContentDigest(infos=self.infos)
         self.counts = {"episodes": 0, "steps": 0, "unflagged_tail": 0, "discontinuity": 0, "unknown_successor": 0}
+        self.faults: list[str] = []
+        self.infos_left_out: set[str] = set()
 
     def __iter__(self) -> Iterator[Episode]:
-        for episode in self._source:
+        refused = self._refused if self._request.keep_going else None
+        for read in self._source.checked(refused, infos=self._request.infos):
+            episode = self._as_asked(read)
             self.counts["episodes"] += 1
             self.counts["steps"] += len(episode)
             self.counts["unflagged_tail"] += episode.unflagged
             self.counts["discontinuity"] += episode.discontinuous
             self.counts["unknown_successor"] += not episode.successor_known
+            self.digest.add(segment_of(episode))
+            self._advance(self.counts["steps"])
             yield episode
 
+    def record(self) -> dict[str, Any]:
+        """What the provenance says of the reading."""
+        return {
+            "read": self.counts,
+            "left_out": {
+                "episodes": len(self.faults),
+                "faults": self.faults[:LISTED_FAULTS],
+                "infos": sorted(self.infos_left_out),
+            },
+        }
 
-def _check_destination(destination: Path, chosen: Format) -> None:
-    if destination.exists():
-        raise ConfigError(f"{destination} exists", "name a new path, or remove it first")
-    if chosen is Format.MINARI and not MINARI_NAME.fullmatch(destination.name):
-        raise ConfigError(
-            f"{destination.name} is not a name that Minari's tools accept",
-            f"end it with a version, as in {destination.name or 'name'}-v0",
+    def _as_asked(self, episode: Episode) -> Episode:
+        if not self.infos and episode.infos:
+            self.infos_left_out |= set(episode.infos)
+            episode = replace(episode, infos={})
+        return episode if self._request.floats == Floats.KEEP else _cast(episode, np.dtype(self._request.floats))
+
+    def _refused(self, fault: InvalidEpisode) -> None:
+        self.faults.append(fault.problem)
+
+
+def _cast(episode: Episode, dtype: np.dtype[Any]) -> Episode:
+    def narrow(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        with np.errstate(over="ignore"):  # a number too large for the type is refused as not finite
+            return array.astype(dtype) if array.dtype.kind == "f" else array
+
+    return replace(
+        episode,
+        observations=from_leaves(map_leaves(narrow, leaves(episode.observations))),
+        actions=narrow(episode.actions),
+        rewards=narrow(episode.rewards),
+    )
+
+
+def _write(source: EpisodeSource, temporary: Path, destination: Path, chosen: Format) -> None:
+    if chosen is Format.MINARI:
+        from iq_offline.data.formats import minari
+
+        minari.write_into(source, temporary, minari.dataset_id(destination))
+    elif chosen is Format.D4RL:
+        from iq_offline.data.formats import d4rl
+
+        d4rl.write(source, temporary)
+    elif chosen is Format.D3RLPY:
+        from iq_offline.data.formats import d3rlpy
+
+        d3rlpy.write(source, temporary)
+    else:
+        from iq_offline.data.formats import flat_npz
+
+        flat_npz.write(source, temporary)
+
+
+def _read_back(located: Located, destination: Path, chosen: Format, passed: _Passing) -> TransitionTable:
+    """The table of what was written, which must read as what was passed to the writer, to the bit."""
+    digest = ContentDigest(infos=passed.infos)
+    table = open_table(located, chosen, digest)
+    if digest.steps == 0:  # the table of the same bytes was there already
+        for segment in read_episodes(located, chosen).segments(infos=True):
+            digest.add(segment)
+    if digest.value() != passed.digest.value():
+        raise DatasetUnreadable(
+            f"{destination}: what was written as {chosen} does not read back as it was",
+            "report this with the dataset's name; another --format may hold it",
         )
-    if chosen is Format.D4RL and destination.suffix not in {".hdf5", ".h5"}:
-        raise ConfigError(f"{destination} is not an HDF5 name", f"end it with .hdf5, as in {destination.name}.hdf5")
+    return table
 
 
-def _provenance(origin: DatasetInfo, counted: _Counted, validation: dict[str, Any]) -> dict[str, Any]:
+@contextmanager
+def _whole(destination: Path, chosen: Format) -> Iterator[Path]:
+    """Where to write: a folder or a file that gets its name when all is done."""
+    with whole_folder(destination) if chosen is Format.MINARI else whole_file(destination) as temporary:
+        yield temporary
+
+
+def _write_record(temporary: Path, destination: Path, chosen: Format, record: dict[str, Any]) -> None:
+    """The provenance lies inside a folder; beside a file, where it is before the file has its name."""
+    text = json.dumps(record, indent=1)
+    if chosen is Format.MINARI:
+        (temporary / "provenance.json").write_text(text)
+        return
+    with whole_file(_record_path(destination, chosen)) as beside:
+        beside.write_text(text)
+
+
+def _record_path(destination: Path, chosen: Format) -> Path:
+    return destination / "provenance.json" if chosen is Format.MINARI else destination.with_suffix(".provenance.json")
+
+
+def _made_from(origin: EpisodeSource, request: ConvertRequest) -> dict[str, Any]:
+    info = origin.info
     return {
-        "source": {"name": origin.name, "format": origin.format, "sha256": origin.sha256},
+        "source": {"name": info.name, "format": info.format, "sha256": info.sha256},
         "converter": f"iq-offline {iq_offline.__version__}",
-        "read": counted.counts,
-        "written": {key: value for key, value in validation.items() if key not in {"dataset", "path"}},
+        "request": asdict(request),
     }
 
 
-def _write_record(destination: Path, chosen: Format, record: dict[str, Any]) -> None:
-    inside = chosen is Format.MINARI
-    path = destination / "provenance.json" if inside else destination.with_suffix(".provenance.json")
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1))
+def _made_before(destination: Path, chosen: Format, made_from: dict[str, Any]) -> dict[str, Any]:
+    """The record of a destination that holds this very conversion, unchanged. Raises ConfigError for any other."""
+    try:
+        record: dict[str, Any] = json.loads(_record_path(destination, chosen).read_text())
+        if made_from.items() <= record.items() and record["written"]["sha256"] == sha256_of(data_path(destination)):
+            return record
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise ConfigError(
+        f"{destination} exists, and is not this conversion of these data", "name a new path, or remove it first"
+    )
+
+
+def _writable(text: str) -> Format:
+    chosen = parse_format(text)
+    if chosen not in WRITABLE:
+        raise ConfigError(f"the format {chosen} is read only", f"write one of: {', '.join(WRITABLE)}")
+    return chosen
+
+
+def _check_name(destination: Path, chosen: Format) -> None:
+    if chosen is Format.MINARI:
+        if not MINARI_NAME.fullmatch(destination.name):
+            raise ConfigError(
+                f"{destination.name} is not a name that Minari's tools accept",
+                f"end it with a version, as in {destination.name or 'name'}-v0",
+            )
+    elif destination.suffix not in SUFFIXES[chosen]:
+        wanted = SUFFIXES[chosen][0]
+        raise ConfigError(f"{destination} is no name for {chosen}", f"end it with {wanted}: {destination.name}{wanted}")
+
+
+def _choice(kind: type[StrEnum], text: str, option: str) -> Any:
+    if text not in list(kind):
+        raise ConfigError(f"{option} {text} is unknown", f"valid: {nearest(text, kind)}")
+    return kind(text)

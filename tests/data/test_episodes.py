@@ -32,13 +32,13 @@ def test_an_episode_may_be_terminated_and_truncated_at_once():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"observations": np.zeros((3, 2))}, "3 observations for 3 actions, not 4"),
+        ({"observations": np.zeros((3, 2))}, r"observations of shape \(3, 2\) for 3 actions, not 4"),
         ({"rewards": np.zeros(2)}, r"rewards of shape \(2,\) for 3 actions"),
         ({"observations": np.array([[0, 0], [0, 0], [0, np.nan], [0, 0]])}, "not finite in observations at its step 2"),
         ({"rewards": np.array([0, np.inf, 0])}, "not finite in rewards at its step 1"),
         ({"truncated": False}, "neither terminated nor truncated"),
         ({"actions": np.zeros((0, 1)), "observations": np.zeros((1, 2)), "rewards": np.zeros(0)}, "no steps"),
-        ({"observations": np.zeros((4, 2, 2))}, r"not \(T\+1, D\)"),
+        ({"observations": {"a": np.zeros((4, 2)), "b": np.zeros((3, 2))}}, r"observations\['b'\] of shape \(3, 2\)"),
     ],
 )
 def test_a_broken_episode_is_refused_with_its_file_number_and_fault(changes: dict[str, object], message: str):

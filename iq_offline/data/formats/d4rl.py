@@ -2,11 +2,14 @@
 
 The traps that this reader minds: a timeout is a truncation, never a termination; the last observation of an
 episode lies in `next_observations`; the file's tail may carry neither flag; some files cut episodes without
-saying so, which shows as a next observation that is not the next row's observation.
+saying so, which shows as a next observation that is not the next row's observation; files without `timeouts` let
+the clock run out unmarked, at the task's horizon.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,25 +17,39 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from iq_offline.data.episodes import DatasetInfo, Episode, EpisodeSource
-from iq_offline.data.files import sha256_of_path, whole_file
-from iq_offline.data.formats.hdf5 import action_array, column, matrix, open_hdf5, read_array, write_json_attribute
+from iq_offline.data.episodes import DatasetInfo, End, Episode, EpisodeSource, Segment
+from iq_offline.data.files import whole_file
+from iq_offline.data.formats.hdf5 import (
+    RowReader,
+    action_array,
+    column,
+    members,
+    open_array,
+    open_hdf5,
+    write_json_attribute,
+)
+from iq_offline.data.observations import Leaves, leaves
 from iq_offline.errors import DatasetUnreadable, InvalidEpisode
 
 Array = NDArray[Any]
-T = TypeVar("T", dict[str, Any], list[int])
-REQUIRED = ("observations", "actions", "rewards", "terminals")
+T = TypeVar("T", dict[str, Any], list[Any])
+STEP_KEYS = ("actions", "rewards", "terminals")
+KNOWN_KEYS = {*STEP_KEYS, "observations", "next_observations", "timeouts", "infos", "final_infos", "seeds"}
 CONTINUITY_TOLERANCE = 1e-6
 """Largest difference, absolute and relative, between a next observation and the next row's observation."""
+READ_BYTES = 1 << 20
+"""About as much as is read at a time: it stays in the processor's cache until it is packed."""
 
 
-def read(path: Path, name: str) -> EpisodeSource:
-    """The episodes of a D4RL HDF5 file. Raises DatasetUnreadable or, while iterating, InvalidEpisode."""
+def read(path: Path, name: str, horizon: int | None = None) -> EpisodeSource:
+    """The episodes of a D4RL HDF5 file. Raises DatasetUnreadable or InvalidEpisode, some while iterating.
+
+    `horizon`: the task's step limit, at which episodes are cut where the file has no `timeouts`.
+    """
     with open_hdf5(path) as file:
-        arrays = _arrays(file, path)
-        info = _info(file, path, name)
-        unknown = frozenset(_json_attribute(file, "unknown_successors", [], path))
-    return EpisodeSource(info, _episodes(arrays, unknown, str(path)))
+        recording = _Recording(file, path, infos=True)
+        info = _info(file, path, name, recording.left_out)
+    return EpisodeSource(info, stream=partial(_segments, path, horizon))
 
 
 def is_d4rl(path: Path) -> bool:
@@ -43,66 +60,137 @@ def is_d4rl(path: Path) -> bool:
 def write(source: EpisodeSource, destination: Path) -> None:
     """Write D4RL's layout, whole or not at all: every step, and the true final observations."""
     unknown: list[int] = []
+    seeds: list[int | None] = []
     with whole_file(destination) as temporary, h5py.File(temporary, "w") as file:
-        for number, episode in enumerate(source):
-            for key, values in _flat(episode).items():
-                _append(file, key, values)
+        columns = _Columns(file)
+        for number, episode in enumerate(source.checked(infos=True)):
+            columns.extend(_flat(episode))
+            seeds.append(episode.seed)
             if not episode.successor_known:
                 unknown.append(number)
+        columns.flush()
         file.attrs["env_id"] = source.info.env_id or ""
         write_json_attribute(file, "env_kwargs", source.info.env_kwargs)
         file.attrs["source"] = source.info.description
         file.attrs["origin_sha256"] = source.info.origin_sha256 or source.info.sha256
         write_json_attribute(file, "unknown_successors", unknown)
+        if any(seed is not None for seed in seeds):
+            file["seeds"] = json.dumps(seeds)
 
 
-def _arrays(file: h5py.File, path: Path) -> dict[str, Array]:
-    arrays = {key: read_array(file, key, path) for key in REQUIRED}
-    arrays |= {key: read_array(file, key, path) for key in ("timeouts", "next_observations") if key in file}
-    lengths = {key: len(np.atleast_1d(array)) for key, array in arrays.items()}
-    if len(set(lengths.values())) != 1:
-        listed = ", ".join(f"{key} {length}" for key, length in lengths.items())
-        raise InvalidEpisode(f"{path}: unequal lengths ({listed})", "give every array one entry a step")
-    if lengths["actions"] == 0:
-        raise DatasetUnreadable(f"{path} has no steps", "use a file that has data")
-    for key in ("observations", "next_observations"):
-        if key in arrays:
-            arrays[key] = matrix(arrays[key], key, path)
-    arrays["actions"] = action_array(arrays["actions"], path)
-    arrays["rewards"] = column(arrays["rewards"], "rewards", path)
-    for key in ("terminals", "timeouts"):
-        if key in arrays:
-            arrays[key] = column(arrays[key], key, path).astype(bool)
-    shapes = {arrays[key].shape for key in ("observations", "next_observations") if key in arrays}
-    if len(shapes) != 1:
-        raise InvalidEpisode(
-            f"{path}: observations and next_observations have shapes {sorted(shapes)}", "give both one shape"
+class _Recording:
+    """The arrays of an open file, and their rows on demand."""
+
+    def __init__(self, file: h5py.File, path: Path, *, infos: bool, reuse: bool = False) -> None:
+        self.path = path
+        self._reuse = reuse
+        self._readers: dict[str, RowReader] = {}
+        self.columns = {key: open_array(file, key, path) for key in STEP_KEYS}
+        if "timeouts" in file:
+            self.columns["timeouts"] = open_array(file, "timeouts", path)
+        self.observations = _arrays_of(file, "observations", path)
+        self.next_observations = _arrays_of(file, "next_observations", path) if "next_observations" in file else {}
+        self._check_lengths()
+        available = _arrays_of(file, "infos", path) if "infos" in file else {}
+        self.infos = {key: array for key, array in available.items() if infos and array.shape[:1] == (self.steps,)}
+        self.final_infos = _arrays_of(file, "final_infos", path) if infos and "final_infos" in file else {}
+        self.left_out = sorted(
+            {*(set(file) - KNOWN_KEYS), *(f"infos/{key}" for key in available if infos and key not in self.infos)}
         )
-    return arrays
+
+    @property
+    def steps(self) -> int:
+        """Rows of the file."""
+        return int(self.columns["actions"].shape[0])
+
+    @property
+    def rows_at_a_time(self) -> int:
+        """So many rows that they take about READ_BYTES, and whole chunks of the file where it has some."""
+        arrays = [*self.columns.values(), *self.observations.values(), *self.next_observations.values()]
+        row_bytes = sum(array.dtype.itemsize * int(np.prod(array.shape[1:])) for array in arrays)
+        rows = max(1, READ_BYTES // max(1, row_bytes))
+        chunk = max(array.chunks[0] if array.chunks else 1 for array in arrays)
+        return int(rows if chunk > 8 * rows else -(-rows // chunk) * chunk)
+
+    def read(self, array: h5py.Dataset, rows: slice) -> Array:
+        """Those rows of one array."""
+        if array.name not in self._readers:
+            self._readers[array.name] = RowReader(array, self.path, reuse=self._reuse)
+        return self._readers[array.name](rows)
+
+    def read_all(self, arrays: dict[str, h5py.Dataset], rows: slice) -> Leaves:
+        """Those rows of several arrays."""
+        return {key: self.read(array, rows) for key, array in arrays.items()}
+
+    def read_column(self, key: str, rows: slice) -> Array:
+        """Those rows of an array with one number a step."""
+        return column(self.read(self.columns[key], rows), key, self.path)
+
+    def _check_lengths(self) -> None:
+        arrays = _named("observations", self.observations) | self.columns
+        arrays |= _named("next_observations", self.next_observations)
+        lengths = {key: array.shape[0] if array.ndim else 1 for key, array in arrays.items()}
+        if len(set(lengths.values())) != 1:
+            listed = ", ".join(f"{key} {length}" for key, length in lengths.items())
+            raise InvalidEpisode(f"{self.path}: unequal lengths ({listed})", "give every array one entry a step")
+        if lengths["actions"] == 0:
+            raise DatasetUnreadable(f"{self.path} has no steps", "use a file that has data")
+        for key in ("rewards", "terminals", "timeouts"):
+            if key in self.columns and int(np.prod(self.columns[key].shape[1:])) != 1:
+                shape = self.columns[key].shape
+                raise DatasetUnreadable(f"{self.path}: '{key}' has shape {shape}, not (N,)", "store one number a step")
+        shapes = [
+            {key: array.shape for key, array in side.items()} for side in (self.observations, self.next_observations)
+        ]
+        if self.next_observations and shapes[0] != shapes[1]:
+            raise InvalidEpisode(
+                f"{self.path}: observations and next_observations have shapes {shapes[0]} and {shapes[1]}",
+                "give both one shape",
+            )
 
 
-def _info(file: h5py.File, path: Path, name: str) -> DatasetInfo:
+def _arrays_of(file: h5py.File, key: str, path: Path) -> dict[str, h5py.Dataset]:
+    """The array under a key, or those of a group by path."""
+    if not isinstance(file.get(key, getlink=True), h5py.HardLink) or not isinstance(file[key], h5py.Group):
+        return {"": open_array(file, key, path)}
+    found: dict[str, h5py.Dataset] = {}
+    for name, item in members(file[key], path).items():
+        if isinstance(item, h5py.Group):
+            found |= {f"{name}/{inner}": array for inner, array in _arrays_of(file, f"{key}/{name}", path).items()}
+        else:
+            found[name] = open_array(file[key], name, path)
+    return found
+
+
+def _named(key: str, arrays: dict[str, h5py.Dataset]) -> dict[str, h5py.Dataset]:
+    return {f"{key}/{path}" if path else key: array for path, array in arrays.items()}
+
+
+def _info(file: h5py.File, path: Path, name: str, left_out: list[str]) -> DatasetInfo:
     return DatasetInfo(
         name=name,
         path=str(path),
-        sha256=sha256_of_path(path),
         format="d4rl",
         env_id=_text(file.attrs.get("env_id", "")) or None,
         env_kwargs=_json_attribute(file, "env_kwargs", {}, path),
         description=_text(file.attrs.get("source", "")),
         origin_sha256=_text(file.attrs.get("origin_sha256", "")) or None,
+        notes=(f"left out, being no step's data: {', '.join(left_out)}",) if left_out else (),
     )
 
 
 def _json_attribute(file: h5py.File, key: str, default: T, path: Path) -> T:
     """A JSON attribute of the same kind as `default`, which stands for a missing or empty one."""
-    text = _text(file.attrs.get(key, ""))
+    return _json(_text(file.attrs.get(key, "")), key, default, path)
+
+
+def _json(text: str, key: str, default: T, path: Path) -> T:
     try:
         content = json.loads(text) if text else default
     except json.JSONDecodeError:
         content = None
     if not isinstance(content, type(default)):
-        raise DatasetUnreadable(f"{path}: attribute {key} is not a JSON {type(default).__name__}: {text}", "mend it")
+        raise DatasetUnreadable(f"{path}: {key} is not a JSON {type(default).__name__}: {text[:200]}", "mend it")
     return content
 
 
@@ -110,68 +198,156 @@ def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _episodes(arrays: dict[str, Array], unknown: frozenset[int], source: str) -> Iterator[Episode]:
-    flagged = arrays["terminals"] | arrays.get("timeouts", np.zeros_like(arrays["terminals"]))
-    jumps = _discontinuities(arrays) & ~flagged
-    ends = flagged | jumps
-    ends[-1] = True
-    start = 0
-    for index, last in enumerate(np.flatnonzero(ends)):
-        rows = slice(start, int(last) + 1)
-        known = "next_observations" in arrays and index not in unknown
-        yield _episode(arrays, rows, index, source, jumped=bool(jumps[last]), known=known)
-        start = int(last) + 1
+@dataclass
+class _Place:
+    """Where in the episodes a stream is."""
+
+    episode: int = 0
+    age: int = 0
+    """Steps of the current episode that have gone by."""
 
 
-def _episode(arrays: dict[str, Array], rows: slice, index: int, source: str, *, jumped: bool, known: bool) -> Episode:
-    last = rows.stop - 1
-    final = arrays.get("next_observations", arrays["observations"])[last]
-    terminated = bool(arrays["terminals"][last])
-    timed_out = "timeouts" in arrays and bool(arrays["timeouts"][last])
-    return Episode(
-        index=index,
-        observations=np.concatenate([arrays["observations"][rows], final[None]]),
-        actions=arrays["actions"][rows],
-        rewards=arrays["rewards"][rows],
-        terminated=terminated,
-        truncated=timed_out or not terminated,
-        source=source,
-        unflagged=not (terminated or timed_out or jumped),
-        discontinuous=jumped,
-        successor_known=known,
-    )
+def _segments(path: Path, horizon: int | None, *, infos: bool, reuse: bool) -> Iterator[Segment]:
+    with open_hdf5(path) as file:
+        recording = _Recording(file, path, infos=infos, reuse=reuse)
+        unknown = frozenset(_json_attribute(file, "unknown_successors", [], path))
+        seeds = _json(_text(file["seeds"][()]), "seeds", [], path) if infos and "seeds" in file else []
+        clock = None if "timeouts" in recording.columns else horizon
+        place, size = _Place(), recording.rows_at_a_time
+        for first in range(0, recording.steps, size):
+            rows = slice(first, min(first + size, recording.steps))
+            yield from _segments_of_rows(recording, rows, place, clock, unknown, seeds)
 
 
-def _discontinuities(arrays: dict[str, Array]) -> NDArray[np.bool_]:
-    """Rows whose recorded successor is not the next row's observation; none where no successors are recorded."""
-    jumps = np.zeros(len(arrays["actions"]), dtype=bool)
-    if "next_observations" in arrays:
-        recorded, following = arrays["next_observations"][:-1], arrays["observations"][1:]
-        with np.errstate(invalid="ignore"):
-            distance = np.abs(recorded - following)
-            allowed = CONTINUITY_TOLERANCE * (1 + np.abs(following))
-            jumps[:-1] = (distance > allowed).any(axis=1)
-    return jumps
+def _segments_of_rows(
+    recording: _Recording,
+    rows: slice,
+    place: _Place,
+    horizon: int | None,
+    unknown: frozenset[int],
+    seeds: Sequence[int | None],
+) -> Iterator[Segment]:
+    count = rows.stop - rows.start
+    following = recording.read_all(recording.observations, slice(rows.start, rows.stop + 1))
+    observations = {path: array[:count] for path, array in following.items()}
+    successors = recording.read_all(recording.next_observations, rows)
+    actions = action_array(recording.read(recording.columns["actions"], rows), recording.path)
+    rewards = recording.read_column("rewards", rows)
+    terminals = recording.read_column("terminals", rows).astype(bool, copy=False)
+    timeouts = np.zeros(count, dtype=bool)
+    if "timeouts" in recording.columns:
+        timeouts = recording.read_column("timeouts", rows).astype(bool, copy=False)
+    infos, final_infos = recording.read_all(recording.infos, rows), recording.final_infos
+    jumps = _discontinuities(following, successors, terminals | timeouts)
+    ends = np.union1d(np.flatnonzero(terminals | timeouts), jumps)
+    if rows.stop == recording.steps:
+        ends = np.union1d(ends, count - 1)
+    jumped, start = frozenset(jumps.tolist()), 0
+    for last in _with_clock(ends.tolist(), count, place.age, horizon):
+        known = bool(successors) and place.episode not in unknown
+        finals = successors or observations
+        terminated, timed_out = bool(terminals[last]), bool(timeouts[last])
+        yield Segment(
+            observations={path: array[start : last + 1] for path, array in observations.items()},
+            actions=actions[start : last + 1],
+            rewards=rewards[start : last + 1],
+            infos={path: array[start : last + 1] for path, array in infos.items()},
+            end=End(
+                observations={path: array[last] for path, array in finals.items()},
+                terminated=terminated,
+                truncated=timed_out or not terminated,
+                unflagged=not (terminated or timed_out or last in jumped),
+                discontinuous=last in jumped,
+                successor_known=known,
+                seed=seeds[place.episode] if place.episode < len(seeds) else None,
+                final_infos={path: array[place.episode] for path, array in final_infos.items()},
+            ),
+        )
+        place.episode, place.age, start = place.episode + 1, 0, last + 1
+    if start < count:
+        yield Segment(
+            observations={path: array[start:] for path, array in observations.items()},
+            actions=actions[start:],
+            rewards=rewards[start:],
+            infos={path: array[start:] for path, array in infos.items()},
+            end=None,
+        )
+        place.age += count - start
 
 
-def _flat(episode: Episode) -> dict[str, Array]:
+def _discontinuities(following: Leaves, successors: Leaves, flagged: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Unflagged rows whose recorded successor is not the next row's observation; none where none are recorded.
+
+    `following`: the observations, with that of the row after the last where there is one.
+    """
+    found = []
+    for path, successor in successors.items():
+        after = following[path][1:]
+        recorded = successor[: len(after)]
+        width = max(1, int(np.prod(after.shape[1:])))
+        suspects = np.unique(np.flatnonzero(recorded != after) // width)
+        suspects = suspects[~flagged[suspects]]
+        if len(suspects):
+            ours, theirs = recorded[suspects].astype(np.float64), after[suspects].astype(np.float64)
+            with np.errstate(invalid="ignore"):
+                far = np.abs(ours - theirs) > CONTINUITY_TOLERANCE * (1 + np.abs(theirs))
+            found.append(suspects[far.reshape(len(suspects), -1).any(axis=1)])
+    return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+
+
+def _with_clock(ends: list[int], count: int, age: int, horizon: int | None) -> list[int]:
+    """The ends, and between them every row at which the clock runs out unmarked."""
+    if horizon is None:
+        return ends
+    marked, start = [], -age
+    for end in [*ends, count]:
+        marked += [*range(start + horizon - 1, end, horizon), end]
+        start = end + 1
+    return [end for end in marked if 0 <= end < count]
+
+
+def _flat(episode: Episode) -> Leaves:
     ends = np.zeros(len(episode), dtype=bool)
     terminals, timeouts = ends.copy(), ends.copy()
     terminals[-1], timeouts[-1] = episode.terminated, episode.truncated
-    return {
-        "observations": episode.observations[:-1],
-        "actions": episode.actions,
-        "rewards": episode.rewards,
-        "next_observations": episode.observations[1:],
-        "terminals": terminals,
-        "timeouts": timeouts,
+    arrays = leaves(episode.observations)
+    flat = {f"observations/{path}".rstrip("/"): array[:-1] for path, array in arrays.items()}
+    flat |= {"actions": episode.actions, "rewards": episode.rewards}
+    flat |= {f"next_observations/{path}".rstrip("/"): array[1:] for path, array in arrays.items()}
+    flat |= {"terminals": terminals, "timeouts": timeouts}
+    flat |= {f"infos/{path}": array[: len(episode)] for path, array in episode.infos.items()}
+    return flat | {
+        f"final_infos/{path}": array[-1:] for path, array in episode.infos.items() if len(array) == len(episode) + 1
     }
 
 
-def _append(file: h5py.File, key: str, values: Array) -> None:
-    if key not in file:
-        file.create_dataset(key, data=values, maxshape=(None, *values.shape[1:]), chunks=True, compression="lzf")
-        return
-    dataset = file[key]
-    dataset.resize(len(dataset) + len(values), axis=0)
-    dataset[-len(values) :] = values
+class _Columns:
+    """Arrays of a file that grow by whole buffers, so that many short episodes cost few writes."""
+
+    BUFFER_BYTES = 4 << 20
+
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
+        self._waiting: dict[str, list[Array]] = {}
+        self._bytes = 0
+
+    def extend(self, arrays: Leaves) -> None:
+        """Add rows to each of the arrays."""
+        for key, values in arrays.items():
+            self._waiting.setdefault(key, []).append(values)
+            self._bytes += values.nbytes
+        if self._bytes > self.BUFFER_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        for key, parts in self._waiting.items():
+            values = np.concatenate(parts)
+            if key not in self._file:
+                shape = (None, *values.shape[1:])
+                self._file.create_dataset(key, data=values, maxshape=shape, chunks=True, compression="lzf")
+                continue
+            array = self._file[key]
+            array.resize(len(array) + len(values), axis=0)
+            array[-len(values) :] = values
+        self._waiting, self._bytes = {}, 0

@@ -1,5 +1,12 @@
-"""Opening HDF5 with errors that name the file and the remedy. Shared by the formats that are HDF5 inside."""
+"""Opening HDF5 with errors that name the file and the remedy. Shared by the formats that are HDF5 inside.
 
+A file is data from elsewhere: links that leave the file or run in circles, arrays kept in other files, sizes that
+the file cannot hold and chunks that unpack into far more than they take are refused before anything is read.
+"""
+
+import json
+import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,47 +18,154 @@ from numpy.typing import NDArray
 
 from iq_offline.errors import DatasetUnreadable
 
+CHUNK_CACHE_BYTES = 32 << 20
+"""Holds a row of chunks of a wide array, so that reading in slices unpacks each chunk once."""
+SMALL_BYTES = 64 << 20
+BOMB_FACTOR = 300
+BOMB_BYTES = 512 << 20
+"""More than this many bytes, and this many times those of its file, is no recording but a decompression bomb."""
+
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
     """The file, open for reading. Raises DatasetUnreadable where it is not HDF5, or ends too early."""
     try:
-        file = h5py.File(path, "r")
+        file = h5py.File(path, "r", rdcc_nbytes=CHUNK_CACHE_BYTES)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     with file:
         yield file
 
 
+def open_array(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
+    """The array of numbers under `key`, not yet read. Raises DatasetUnreadable where it is missing or not safe."""
+    try:
+        return _open(group, key, path)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise unreadable(path, error) from None
+
+
+def read_rows(array: h5py.Dataset, rows: slice, path: Path) -> NDArray[Any]:
+    """Those rows of an array, in the machine's byte order. Raises DatasetUnreadable where the file is damaged."""
+    try:
+        values: NDArray[Any] = array[rows]
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise unreadable(path, error) from None
+    return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
+
+
+class RowReader:
+    """Rows of an array on demand. An array that lies in the file as it is in memory is read past HDF5's library.
+
+    With `reuse`, an answer holds only until the next one: it is a view of one buffer.
+    """
+
+    def __init__(self, array: h5py.Dataset, path: Path, *, reuse: bool) -> None:
+        self.array = array
+        self._path = path
+        self._row_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:]))
+        plain = array.ndim > 0 and array.chunks is None and array.dtype.isnative
+        self._offset: int | None = array.id.get_offset() if plain else None
+        self._descriptor: int = array.file.id.get_vfd_handle() if self._offset is not None else -1
+        self._reuse = reuse
+        self._buffer: NDArray[Any] = np.empty((0, *array.shape[1:]), dtype=array.dtype)
+
+    def __call__(self, rows: slice) -> NDArray[Any]:
+        """Those rows, fewer where the array ends, in the machine's byte order. Raises DatasetUnreadable."""
+        if self._offset is None:
+            return read_rows(self.array, rows, self._path)
+        count = min(rows.stop, len(self.array)) - rows.start
+        if not self._reuse or len(self._buffer) < count:
+            self._buffer = np.empty((count, *self.array.shape[1:]), dtype=self.array.dtype)
+        values = self._buffer[:count]
+        view, position = values.reshape(-1).view(np.uint8).data, self._offset + rows.start * self._row_bytes
+        while view:
+            taken = os.preadv(self._descriptor, [view], position)
+            if taken == 0:
+                raise unreadable(self._path, OSError(f"truncated file: '{self.array.name}' ends early"))
+            view, position = view[taken:], position + taken
+        return values
+
+
+def read_small_array(group: h5py.Group, key: str, path: Path) -> NDArray[Any]:
+    """The whole array under `key`, as `read_array` gives it, at a third of its cost."""
+    found = small_array(group, key, path)
+    return read_array(group, key, path) if found is None else found
+
+
+def small_array(group: h5py.Group, key: str, path: Path) -> NDArray[Any] | None:
+    """The whole array under `key` if it is small and plain, else None: missing, a group, a link, or too large.
+
+    One of many small arrays costs more to look up than to read, so this goes through HDF5's own calls.
+    """
+    name = key.encode()
+    try:
+        if group.id.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+            return None
+        found = h5py.h5o.open(group.id, name)
+        if not isinstance(found, h5py.h5d.DatasetID):
+            return None
+        kind, shape = found.get_type(), found.shape
+        dtype = kind.dtype
+        if dtype.kind not in "biuf" or not dtype.isnative or not shape:
+            return None
+        if dtype.itemsize * math.prod(shape) > SMALL_BYTES or not _lies_in_file(found, dtype.itemsize):
+            return None
+        values: NDArray[Any] = np.empty(shape, dtype=dtype)
+        if values.size:
+            found.read(h5py.h5s.ALL, h5py.h5s.ALL, values, kind)
+    except KeyError:
+        return None
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        raise unreadable(path, error) from None
+    return values
+
+
+def _lies_in_file(found: h5py.h5d.DatasetID, itemsize: int) -> bool:
+    """Whether an array lies in its file, in one piece or in chunks of reasonable size."""
+    if found.get_offset() is not None:
+        return True
+    layout = found.get_create_plist()
+    return bool(
+        layout.get_layout() == h5py.h5d.CHUNKED and itemsize * math.prod(layout.get_chunk()) <= SMALL_BYTES
+    )
+
+
+def write_small_array(group: h5py.Group, key: str, values: NDArray[Any]) -> None:
+    """A new array under `key`, without the cost of h5py's own look at each argument."""
+    if values.size == 0 or "/" in key:
+        group[key] = values
+        return
+    kind, space = h5py.h5t.py_create(values.dtype, logical=True), h5py.h5s.create_simple(values.shape)
+    created = h5py.h5d.create(group.id, key.encode(), kind, space)
+    created.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(values))
+
+
 def read_array(group: h5py.Group, key: str, path: Path) -> NDArray[Any]:
     """The whole array under `key`. Raises DatasetUnreadable where it is missing, linked elsewhere or damaged."""
-    try:
-        return _read(group, key, path)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise _unreadable(path, error) from None
+    array = open_array(group, key, path)
+    if array.ndim == 0:
+        return np.asarray(array[()])
+    return read_rows(array, slice(None), path)
 
 
-def _read(group: h5py.Group, key: str, path: Path) -> NDArray[Any]:
-    if key not in group:
-        raise DatasetUnreadable(
-            f"{path}: the key '{key}' is missing{_inside(group)} (it has: {', '.join(sorted(group)) or 'nothing'})",
-            f"add '{key}', or name the layout with --input-format",
-        )
-    if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-        raise DatasetUnreadable(f"{path}: '{key}' is a link, not data of this file", "copy the data into the file")
-    item = group[key]
-    if not isinstance(item, h5py.Dataset):
-        raise DatasetUnreadable(f"{path}: '{key}'{_inside(group)} is a group, not an array", "flatten it to one array")
-    array: NDArray[Any] = item[()]
-    if array.dtype.kind not in "biuf":
-        raise DatasetUnreadable(f"{path}: '{key}' holds {array.dtype}, not numbers", "store numbers")
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+def members(group: h5py.Group, path: Path) -> dict[str, h5py.Group | h5py.Dataset]:
+    """What a group holds by name, in its order. Raises DatasetUnreadable for a link that is not plain."""
+    return {name: member(group, name, path) for name in group}
+
+
+def member(group: h5py.Group, name: str, path: Path) -> h5py.Group | h5py.Dataset:
+    """What a group holds under a name. Raises DatasetUnreadable for a link that is not plain, or leads in a circle."""
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise DatasetUnreadable(f"{path}: '{name}' is a link, not data of this file", "copy the data into the file")
+    item = group[name]
+    if isinstance(item, h5py.Group) and len(item.name.split("/")) > 16:
+        raise DatasetUnreadable(f"{path}: groups inside groups without end at {item.name[:80]}", "use another file")
+    return item
 
 
 def write_json_attribute(group: h5py.Group, name: str, content: object) -> None:
     """An attribute that holds `content` as JSON text."""
-    import json
-
     group.attrs[name] = json.dumps(content, sort_keys=True)
 
 
@@ -75,16 +189,52 @@ def matrix(array: NDArray[Any], key: str, path: Path) -> NDArray[Any]:
 
 def action_array(array: NDArray[Any], path: Path) -> NDArray[Any]:
     """Actions as (N,) integers (discrete) or (N, A) real numbers."""
-    if np.issubdtype(array.dtype, np.integer):
+    if array.dtype.kind in "iu":
         return column(array, "actions", path)
     return matrix(array, "actions", path)
+
+
+def _open(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
+    if key not in group and not isinstance(group.get(key, getlink=True), h5py.SoftLink | h5py.ExternalLink):
+        raise DatasetUnreadable(
+            f"{path}: the key '{key}' is missing{_inside(group)} (it has: {', '.join(sorted(group)) or 'nothing'})",
+            f"add '{key}', or name the layout with --input-format",
+        )
+    item = member(group, key, path)
+    if not isinstance(item, h5py.Dataset):
+        raise DatasetUnreadable(f"{path}: '{key}'{_inside(group)} is a group, not an array", "flatten it to one array")
+    if item.dtype.kind not in "biuf":
+        raise DatasetUnreadable(f"{path}: '{key}' holds {item.dtype}, not numbers", "store numbers")
+    check_storage(item, path)
+    return item
+
+
+def check_storage(array: h5py.Dataset, path: Path) -> None:
+    """Raises DatasetUnreadable for an array that is kept outside the file, or claims more than the file can hold."""
+    if array.is_virtual or array.external:
+        raise DatasetUnreadable(f"{path}: '{array.name}' is kept in other files", "copy the data into the file")
+    if array.shape is None:
+        raise DatasetUnreadable(f"{path}: '{array.name}' is empty", "store one entry a step")
+    size = int(np.prod(array.shape, dtype=object)) * array.dtype.itemsize
+    held = path.stat().st_size
+    if size > BOMB_BYTES and size > BOMB_FACTOR * held:
+        raise DatasetUnreadable(
+            f"{path}: '{array.name}' claims {size / 1e9:,.1f} GB in a file of {held / 1e6:,.1f} MB",
+            "use the publisher's file: this one unpacks into far more than a recording would",
+        )
+    chunk = int(np.prod(array.chunks, dtype=object)) * array.dtype.itemsize if array.chunks else 0
+    if chunk > BOMB_BYTES:
+        raise DatasetUnreadable(
+            f"{path}: '{array.name}' is stored in chunks of {chunk / 1e9:,.1f} GB", "write it with smaller chunks"
+        )
 
 
 def _inside(group: h5py.Group) -> str:
     return "" if group.name == "/" else f" in {group.name}"
 
 
-def _unreadable(path: Path, error: Exception) -> DatasetUnreadable:
+def unreadable(path: Path, error: Exception) -> DatasetUnreadable:
+    """The error for what HDF5's library says of a file that it cannot read."""
     reason = str(error).replace("\n", " ")
     what = "is a truncated HDF5 file" if "truncated" in reason else "is not a readable HDF5 file"
     return DatasetUnreadable(f"{path} {what} ({reason})", "fetch or copy the file again, whole")

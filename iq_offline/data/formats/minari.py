@@ -1,11 +1,13 @@
-"""Minari's HDF5 layout: one group an episode with T+1 observations, and `metadata.json` beside it.
+"""Minari's layouts: T+1 observations an episode in HDF5, Arrow or Parquet, and `metadata.json` beside them.
 
-Read and written here directly with h5py: it needs neither the network nor Minari's import, and is checked
-against Minari's own reader in the tests. Minari's Arrow and Parquet layouts come in a later release.
+Read directly, without Minari's import: its Arrow and Parquet readers take record batches for episodes, so that one
+of more than 32,767 steps comes back in pieces; here an episode is what its own folder holds, and is counted against
+its metadata. Written as HDF5, which Minari's own reader is tested to read.
 """
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,30 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from iq_offline.data.episodes import DatasetInfo, Episode, EpisodeSource
-from iq_offline.data.files import sha256_of_path, whole_folder
-from iq_offline.data.formats.hdf5 import action_array, column, matrix, open_hdf5, read_array, write_json_attribute
+from iq_offline.data.episodes import DatasetInfo, End, Episode, EpisodeSource, Segment, Stream
+from iq_offline.data.files import whole_folder
+from iq_offline.data.formats import minari_arrow
+from iq_offline.data.formats.hdf5 import (
+    action_array,
+    check_storage,
+    column,
+    member,
+    members,
+    open_hdf5,
+    read_small_array,
+    small_array,
+    unreadable,
+    write_json_attribute,
+    write_small_array,
+)
+from iq_offline.data.formats.images import decode_jpeg, is_encoded
+from iq_offline.data.observations import Array, Leaves, leaves
 from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions, infer_action_space
 from iq_offline.errors import DatasetUnreadable, InvalidEpisode, NotYet
 from iq_offline.paths import minari_home
 
 MAIN_FILE = "main_data.hdf5"
+COLUMNS = ("rewards", "terminations", "truncations")
 MINARI_VERSION = "0.5.4"
 """The dataset version that is written."""
 
@@ -34,51 +52,88 @@ def read(path: Path, name: str) -> EpisodeSource:
     """The episodes of a local Minari dataset. Raises DatasetUnreadable, NotYet, and InvalidEpisode while iterating."""
     folder = _data_folder(path)
     metadata = _metadata(folder / "metadata.json")
-    main = folder / MAIN_FILE
-    if metadata.get("data_format", "hdf5") != "hdf5":
-        raise NotYet(f"{path} is in Minari's {metadata['data_format']} layout", "use one in hdf5 for now")
-    if not main.is_file():
-        raise DatasetUnreadable(
-            f"{path} has metadata.json but no {MAIN_FILE}", "fetch or copy the dataset again, whole"
-        )
-    with open_hdf5(main):
-        pass
-    env_spec = json.loads(metadata.get("env_spec") or "{}")
+    stream = _stream(folder, metadata, path)
+    env_spec = _json_field(metadata, "env_spec", path) or {}
     info = DatasetInfo(
         name=name,
         path=str(path),
-        sha256=sha256_of_path(folder),
         format="minari",
         env_id=env_spec.get("id"),
         env_kwargs=env_spec.get("kwargs", {}),
         action_space=_action_space(metadata, path),
+        observation_space=_json_field(metadata, "observation_space", path),
         description=metadata.get("description") or "",
         reference=_reference(metadata),
         origin_sha256=metadata.get("origin_sha256"),
     )
-    return EpisodeSource(info, _episodes(main))
+    return EpisodeSource(info, stream=stream)
 
 
 def write(source: EpisodeSource, destination: Path) -> None:
     """Write a Minari dataset folder, whole or not at all.
 
-    Its id, needed by Minari's tools, is its path under Minari's store, else the folder's name; the caller checks
-    that the name ends with a version. An empty source raises DatasetUnreadable.
+    The caller checks that its name ends with a version. An empty source raises DatasetUnreadable.
     """
     with whole_folder(destination) as temporary:
-        data = temporary / "data"
-        data.mkdir()
-        metadata = _write_episodes(source, data / MAIN_FILE)
-        metadata |= _describe(source.info, destination)
-        metadata["dataset_size"] = round((data / MAIN_FILE).stat().st_size / 1e6, 1)
-        (data / "metadata.json").write_text(json.dumps(metadata))
-    _mark_namespaces(destination)
+        write_into(source, temporary, dataset_id(destination))
+    mark_namespaces(destination)
+
+
+def write_into(source: EpisodeSource, folder: Path, name: str) -> None:
+    """Write a Minari dataset of that id into an existing empty folder. An empty source raises DatasetUnreadable."""
+    data = folder / "data"
+    data.mkdir()
+    metadata = _write_episodes(source, data / MAIN_FILE)
+    metadata |= _describe(source.info, name)
+    metadata["dataset_size"] = round((data / MAIN_FILE).stat().st_size / 1e6, 1)
+    (data / "metadata.json").write_text(json.dumps(metadata))
+
+
+def dataset_id(destination: Path) -> str:
+    """The id that Minari's tools need: its path under Minari's store, else the folder's name."""
+    store = minari_home().resolve()
+    resolved = destination.resolve()
+    return resolved.relative_to(store).as_posix() if resolved.is_relative_to(store) else resolved.name
+
+
+def mark_namespaces(destination: Path) -> None:
+    """Minari lists only namespaces that carry a metadata file of their own: give the parents of a dataset one."""
+    store, folder = minari_home().resolve(), destination.resolve().parent
+    while folder != store and folder.is_relative_to(store):
+        marker = folder / "namespace_metadata.json"
+        if not marker.exists():
+            marker.write_text("{}")
+        folder = folder.parent
+
+
+def _stream(folder: Path, metadata: dict[str, Any], path: Path) -> Stream:
+    images = _jpeg_images(metadata, path)
+    if metadata.get("data_format", "hdf5") in {"arrow", "parquet"}:
+        episodes = minari_arrow.episode_folders(folder, int(metadata.get("total_episodes", 0)), path)
+        space = _json_field(metadata, "observation_space", path)
+        actions = _json_field(metadata, "action_space", path)
+        return partial(_arrow_segments, episodes, metadata["data_format"], (space, actions), images)
+    if metadata.get("data_format", "hdf5") != "hdf5":
+        raise NotYet(f"{path} is in Minari's {metadata['data_format']} layout", "use one in hdf5, arrow or parquet")
+    main = folder / MAIN_FILE
+    if not main.is_file():
+        raise DatasetUnreadable(
+            f"{path} has metadata.json but no {MAIN_FILE}", "fetch or copy the dataset again, whole"
+        )
+    with open_hdf5(main) as file:
+        total, found = metadata.get("total_episodes"), sum(1 for name in file if name.startswith("episode_"))
+        if total is not None and total != found:
+            raise DatasetUnreadable(
+                f"{path}: metadata.json tells of {total} episodes, {MAIN_FILE} has {found}",
+                "fetch or copy the dataset again, whole",
+            )
+    return partial(_segments, main, images)
 
 
 def _write_episodes(source: EpisodeSource, path: Path) -> dict[str, Any]:
     steps, last, unknown = 0, None, []
-    with h5py.File(path, "w") as file:
-        for number, episode in enumerate(source):
+    with h5py.File(path, "w", libver="v108") as file:
+        for number, episode in enumerate(source.checked(infos=True)):
             _write_episode(file, number, episode)
             steps += len(episode)
             last = episode
@@ -87,13 +142,13 @@ def _write_episodes(source: EpisodeSource, path: Path) -> dict[str, Any]:
         write_json_attribute(file, "unknown_successors", unknown)
     if last is None:
         raise DatasetUnreadable(f"{source.info.path} has no episodes", "use a dataset that has data")
-    width = last.observations.shape[1]
-    space = infer_action_space(last.actions, source.info.action_space)
     return {
         "total_episodes": number + 1,
         "total_steps": steps,
-        "observation_space": json.dumps(_box(str(last.observations.dtype), [-np.inf] * width, [np.inf] * width)),
-        "action_space": json.dumps(_space_json(space, last.actions)),
+        "observation_space": json.dumps(source.info.observation_space or _observation_space(last.observations)),
+        "action_space": json.dumps(
+            _space_json(infer_action_space(last.actions, source.info.action_space), last.actions)
+        ),
     }
 
 
@@ -105,43 +160,32 @@ def _write_episode(file: h5py.File, number: int, episode: Episode) -> None:
         group.attrs["seed"] = episode.seed
     terminations, truncations = np.zeros(len(episode), dtype=bool), np.zeros(len(episode), dtype=bool)
     terminations[-1], truncations[-1] = episode.terminated, episode.truncated
-    group.create_dataset("observations", data=episode.observations)
-    group.create_dataset("actions", data=episode.actions)
-    group.create_dataset("rewards", data=episode.rewards.astype(np.float64))
-    group.create_dataset("terminations", data=terminations)
-    group.create_dataset("truncations", data=truncations)
+    for path, array in leaves(episode.observations).items():
+        write_small_array(group, f"observations/{path}".rstrip("/"), array)
+    write_small_array(group, "actions", episode.actions)
+    write_small_array(group, "rewards", episode.rewards.astype(np.float64))
+    write_small_array(group, "terminations", terminations)
+    write_small_array(group, "truncations", truncations)
     group.create_group("infos")
+    for path, array in episode.infos.items():
+        group[f"infos/{path}"] = array
 
 
-def _describe(info: DatasetInfo, destination: Path) -> dict[str, Any]:
+def _describe(info: DatasetInfo, name: str) -> dict[str, Any]:
     from iq_offline.data.environments import environment_spec_json
 
     spec = environment_spec_json(info.env_id, info.env_kwargs) if info.env_id else None
     described = {
-        "dataset_id": _dataset_id(destination),
+        "dataset_id": name,
         "data_format": "hdf5",
         "jpeg_encoding": False,
         "description": info.description,
         "minari_version": MINARI_VERSION,
         "origin_sha256": info.origin_sha256 or info.sha256,
     }
+    if info.reference:
+        described |= {"ref_min_score": info.reference[1], "ref_max_score": info.reference[2]}
     return described | ({"env_spec": spec} if spec else {})
-
-
-def _dataset_id(destination: Path) -> str:
-    store = minari_home().resolve()
-    resolved = destination.resolve()
-    return resolved.relative_to(store).as_posix() if resolved.is_relative_to(store) else resolved.name
-
-
-def _mark_namespaces(destination: Path) -> None:
-    """Minari lists only namespaces that carry a metadata file of their own."""
-    store, folder = minari_home().resolve(), destination.resolve().parent
-    while folder != store and folder.is_relative_to(store):
-        marker = folder / "namespace_metadata.json"
-        if not marker.exists():
-            marker.write_text("{}")
-        folder = folder.parent
 
 
 def _data_folder(path: Path) -> Path:
@@ -158,8 +202,21 @@ def _metadata(path: Path) -> dict[str, Any]:
     return content
 
 
+def _json_field(metadata: dict[str, Any], key: str, path: Path) -> dict[str, Any] | None:
+    """A field that holds JSON text, or None where it is absent."""
+    try:
+        content = json.loads(metadata.get(key) or "null")
+    except (json.JSONDecodeError, TypeError):
+        content = ""
+    if content is not None and not isinstance(content, dict):
+        raise DatasetUnreadable(
+            f"{path}: {key} in metadata.json is not a JSON object", "fetch the dataset again, whole"
+        )
+    return content
+
+
 def _action_space(metadata: dict[str, Any], path: Path) -> ActionSpace | None:
-    space = json.loads(metadata.get("action_space") or "null")
+    space = _json_field(metadata, "action_space", path)
     if space is None:
         return None
     if space["type"] == "Discrete" and space.get("start", 0) == 0:
@@ -176,51 +233,205 @@ def _reference(metadata: dict[str, Any]) -> tuple[str, float, float] | None:
     return None if low is None or high is None else ("minari", float(low), float(high))
 
 
-def _episodes(path: Path) -> Iterator[Episode]:
-    with open_hdf5(path) as file:
+def _jpeg_images(metadata: dict[str, Any], path: Path) -> frozenset[str]:
+    """Paths of the observations that are stored as JPEG: pictures of at least 32 by 32 bytes, unless switched off."""
+    space = _json_field(metadata, "observation_space", path)
+    if space is None or not metadata.get("jpeg_encoding", False):
+        return frozenset()
+    return frozenset(leaf for leaf, inner in _leaf_spaces(space).items() if is_encoded(inner))
+
+
+def _leaf_spaces(space: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The spaces of a Dict or Tuple by path; any other has the path ''."""
+    inner = space.get("subspaces")
+    if isinstance(inner, list):
+        inner = {f"_index_{number}": item for number, item in enumerate(inner)}
+    if inner is None:
+        return {"": space}
+    return {
+        f"{name}/{path}" if path else name: leaf
+        for name, item in inner.items()
+        for path, leaf in _leaf_spaces(item).items()
+    }
+
+
+def _segments(main: Path, images: frozenset[str], *, infos: bool, reuse: bool) -> Iterator[Segment]:
+    with open_hdf5(main) as file:
         unknown = frozenset(json.loads(file.attrs.get("unknown_successors", "[]")))
-        names = sorted((name for name in file if name.startswith("episode_")), key=lambda name: int(name[8:]))
+        names = sorted((name for name in file if name.startswith("episode_")), key=_episode_number)
         for index, name in enumerate(names):
-            yield _episode(file[name], index, path, known=index not in unknown)
+            group = _episode_group(file, name, main)
+            yield _segment(group, index, main, images, known=index not in unknown, infos=infos, seeds=not reuse)
 
 
-def _episode(group: h5py.Group, index: int, path: Path, *, known: bool) -> Episode:
-    if isinstance(group.get("observations"), h5py.Group):
-        raise NotYet(f"{path}: {group.name} has dictionary or tuple observations", "use vector observations for now")
-    terminations = column(read_array(group, "terminations", path), "terminations", path).astype(bool)
-    truncations = column(read_array(group, "truncations", path), "truncations", path).astype(bool)
-    actions = action_array(read_array(group, "actions", path), path)
-    if not len(actions) == len(terminations) == len(truncations) > 0:
-        raise InvalidEpisode(
-            f"{path}: episode {index} has unequal lengths: actions {len(actions)}, terminations {len(terminations)}, "
-            f"truncations {len(truncations)}",
-            "give each of them one entry a step",
-        )
-    early = np.flatnonzero((terminations | truncations)[:-1])
-    if len(early):
-        raise InvalidEpisode(
-            f"{path}: episode {index} ends at its step {early[0]}, but has {len(actions)} steps", "split it there"
-        )
-    terminated, truncated = bool(terminations[-1]), bool(truncations[-1])
-    return Episode(
+def _episode_number(name: str) -> int:
+    digits = name.removeprefix("episode_")
+    return int(digits) if digits.isdigit() else -1
+
+
+def _episode_group(file: h5py.File, name: str, path: Path) -> h5py.Group:
+    """An episode's group. Raises DatasetUnreadable where it is something else."""
+    try:
+        if file.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD:
+            return h5py.Group(h5py.h5g.open(file.id, name.encode()))
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise unreadable(path, error) from None
+    raise DatasetUnreadable(f"{path}: '{name}' is not a group of this file", "fetch the dataset again, whole")
+
+
+def _segment(
+    group: h5py.Group, index: int, path: Path, images: frozenset[str], *, known: bool, infos: bool, seeds: bool
+) -> Segment:
+    observations = _tree(group, "observations", path, images)
+    seed: Any = group.attrs.get("seed") if seeds else None
+    return segment_of_arrays(
+        observations,
+        action_array(read_small_array(group, "actions", path), path),
+        {key: column(read_small_array(group, key, path), key, path) for key in COLUMNS},
+        infos=_info_tree(group, path) if infos and "infos" in group else {},
         index=index,
-        observations=matrix(read_array(group, "observations", path), "observations", path),
-        actions=actions,
-        rewards=column(read_array(group, "rewards", path), "rewards", path),
-        terminated=terminated,
-        truncated=truncated or not terminated,
-        source=str(path),
-        unflagged=not (terminated or truncated),
-        successor_known=known,
-        seed=int(group.attrs["seed"]) if np.isscalar(group.attrs.get("seed")) else None,
+        path=path,
+        known=known,
+        seed=int(seed) if isinstance(seed, np.integer) else None,
     )
+
+
+def segment_of_arrays(
+    observations: Leaves,
+    actions: Array,
+    columns: dict[str, NDArray[Any]],
+    *,
+    infos: Leaves,
+    index: int,
+    path: Path,
+    known: bool = True,
+    seed: int | None = None,
+) -> Segment:
+    """One whole episode from Minari's arrays: T+1 observations, T of the others."""
+    steps = len(actions)
+    terminations, truncations = columns["terminations"], columns["truncations"]
+    fault = _fault(observations, actions, columns, f"{path}: episode {index}")
+    terminated, truncated = (bool(flags[-1]) if len(flags) else False for flags in (terminations, truncations))
+    return Segment(
+        observations={leaf: array[:steps] for leaf, array in observations.items()},
+        actions=actions,
+        rewards=columns["rewards"],
+        infos={leaf: array[:steps] for leaf, array in infos.items()},
+        end=End(
+            observations={leaf: array[-1] for leaf, array in observations.items() if len(array)},
+            terminated=terminated,
+            truncated=truncated or not terminated,
+            unflagged=not (terminated or truncated),
+            successor_known=known,
+            seed=seed,
+            final_infos={leaf: array[-1] for leaf, array in infos.items() if len(array) == steps + 1},
+            fault=fault,
+        ),
+    )
+
+
+def _fault(observations: Leaves, actions: Array, columns: dict[str, NDArray[Any]], name: str) -> InvalidEpisode | None:
+    steps = len(actions)
+    if steps == 0 or any(len(values) != steps for values in columns.values()):
+        listed = ", ".join(f"{key} {len(values)}" for key, values in columns.items())
+        return InvalidEpisode(f"{name} has unequal lengths: actions {steps}, {listed}", "give each one entry a step")
+    for leaf, array in observations.items():
+        if len(array) != steps + 1:
+            what = f"observations['{leaf}']" if leaf else "observations"
+            return InvalidEpisode(
+                f"{name} has {len(array)} {what} for {steps} actions, not {steps + 1}",
+                "add the observation that followed the last action",
+            )
+    if columns["terminations"][:-1].any() or columns["truncations"][:-1].any():
+        early = np.flatnonzero((columns["terminations"] != 0) | (columns["truncations"] != 0))[0]
+        return InvalidEpisode(f"{name} ends at its step {early}, but has {steps} steps", "split it there")
+    return None
+
+
+def _tree(group: h5py.Group, key: str, path: Path, images: frozenset[str], prefix: str = "") -> Leaves:
+    """The array under a key, or those of its groups by path, pictures decoded."""
+    if prefix.rstrip("/") in images:
+        return {"": _pictures(group, key, path)}
+    plain = small_array(group, key, path)
+    if plain is not None:
+        return {"": plain}
+    if key not in group or not isinstance(member(group, key, path), h5py.Group):
+        return {"": read_small_array(group, key, path)}
+    found: Leaves = {}
+    for name in members(group[key], path):
+        for inner, array in _tree(group[key], name, path, images, f"{prefix}{name}/").items():
+            found[f"{name}/{inner}" if inner else name] = array
+    return found
+
+
+def _pictures(group: h5py.Group, key: str, path: Path) -> Array:
+    stored = group[key]
+    check_storage(stored, path)
+    try:
+        return decode_jpeg([bytes(encoded.astype(np.uint8)) for encoded in stored[()]])
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _info_tree(group: h5py.Group, path: Path) -> Leaves:
+    """The infos that are numbers, one entry a step; others (texts, single values) are no step's data."""
+    found: Leaves = {}
+    for name, item in members(group["infos"], path).items():
+        if isinstance(item, h5py.Group):
+            found |= {f"{name}/{inner}": array for inner, array in _numbers(item, path).items()}
+        elif item.ndim and item.dtype.kind in "biuf":
+            found[name] = read_small_array(group["infos"], name, path)
+    return found
+
+
+def _numbers(group: h5py.Group, path: Path) -> Leaves:
+    found: Leaves = {}
+    for name, item in members(group, path).items():
+        if isinstance(item, h5py.Group):
+            found |= {f"{name}/{inner}": array for inner, array in _numbers(item, path).items()}
+        elif item.ndim and item.dtype.kind in "biuf":
+            found[name] = read_small_array(group, name, path)
+    return found
+
+
+def _arrow_segments(
+    folders: list[Path],
+    data_format: str,
+    spaces: tuple[dict[str, Any] | None, dict[str, Any] | None],
+    images: frozenset[str],
+    *,
+    infos: bool,
+    reuse: bool,  # noqa: ARG001
+) -> Iterator[Segment]:
+    for index, folder in enumerate(folders):
+        arrays = minari_arrow.read_episode(folder, data_format, spaces[0], spaces[1], images, infos=infos)
+        yield segment_of_arrays(
+            arrays.observations,
+            action_array(arrays.actions, folder),
+            arrays.columns,
+            infos=arrays.infos,
+            index=index,
+            path=folder,
+            seed=arrays.seed,
+        )
+
+
+def _observation_space(observations: Any) -> dict[str, Any]:
+    """A space that any such observation lies in: boxes without bounds, or 0 to 255 for bytes."""
+    if isinstance(observations, dict):
+        return {"type": "Dict", "subspaces": {name: _observation_space(inner) for name, inner in observations.items()}}
+    shape, dtype = observations.shape[1:], observations.dtype
+    if dtype.kind in "iu":
+        bounds = np.iinfo(dtype)
+        return _box(str(dtype), np.full(shape, bounds.min), np.full(shape, bounds.max))
+    return _box(str(dtype), np.full(shape, -np.inf), np.full(shape, np.inf))
 
 
 def _space_json(space: ActionSpace, actions: NDArray[Any]) -> dict[str, Any]:
     if isinstance(space, DiscreteActions):
         return {"type": "Discrete", "dtype": "int64", "start": 0, "n": space.count}
-    return _box(str(actions.dtype), list(space.low), list(space.high))
+    return _box(str(actions.dtype), np.array(space.low), np.array(space.high))
 
 
-def _box(dtype: str, low: list[float], high: list[float]) -> dict[str, Any]:
-    return {"type": "Box", "dtype": dtype, "shape": [len(low)], "low": low, "high": high}
+def _box(dtype: str, low: NDArray[Any], high: NDArray[Any]) -> dict[str, Any]:
+    return {"type": "Box", "dtype": dtype, "shape": list(low.shape), "low": low.tolist(), "high": high.tolist()}

@@ -1,0 +1,150 @@
+"""Minari's Arrow and Parquet layouts: a folder an episode, its columns padded to the T+1 rows of the observations."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iq_offline.data.formats.images import decode_jpeg
+from iq_offline.data.observations import Array, Leaves
+from iq_offline.errors import DatasetUnreadable
+
+Space = dict[str, Any]
+COLUMNS = ("rewards", "terminations", "truncations")
+
+
+@dataclass(frozen=True)
+class ArrowEpisode:
+    """One episode's arrays: T+1 observations, T of the others."""
+
+    observations: Leaves
+    actions: Array
+    columns: dict[str, Array]
+    infos: Leaves
+    seed: int | None
+
+
+def episode_folders(folder: Path, total: int, path: Path) -> list[Path]:
+    """The folders of all episodes in order. Raises DatasetUnreadable where some are missing."""
+    found = sorted(
+        (item for item in folder.iterdir() if item.is_dir() and item.name.isdigit()), key=lambda p: int(p.name)
+    )
+    if len(found) != total:
+        raise DatasetUnreadable(
+            f"{path}: metadata.json tells of {total} episodes, {len(found)} folders are there",
+            "fetch or copy the dataset again, whole",
+        )
+    return found
+
+
+def read_episode(
+    folder: Path,
+    data_format: str,
+    observation_space: Space | None,
+    action_space: Space | None,
+    images: frozenset[str],
+    *,
+    infos: bool,
+) -> ArrowEpisode:
+    """All rows of one folder, whatever their record batches. Raises DatasetUnreadable for what does not add up."""
+    table = _read_table(folder, data_format)
+    missing = {"observations", "actions", *COLUMNS} - set(table.column_names)
+    if missing or observation_space is None or action_space is None:
+        raise DatasetUnreadable(f"{folder}: no {', '.join(sorted(missing)) or 'spaces'}", "fetch the dataset again")
+    metadata = json.loads((folder / "metadata.json").read_text())
+    steps = table.num_rows - 1
+    if metadata.get("total_steps", steps) != steps:
+        raise DatasetUnreadable(
+            f"{folder}: metadata.json tells of {metadata['total_steps']} steps, the data have {steps}",
+            "fetch or copy the dataset again, whole",
+        )
+    seed = metadata.get("seed")
+    actions = _leaves(_joined(table, "actions"), action_space, frozenset(), folder)
+    if list(actions) != [""]:
+        raise DatasetUnreadable(f"{folder}: dictionary actions are not supported", "use Discrete or Box actions")
+    return ArrowEpisode(
+        observations=_leaves(_joined(table, "observations"), observation_space, images, folder),
+        actions=actions[""][:-1],
+        columns={key: _joined(table, key).to_numpy(zero_copy_only=False)[:-1] for key in COLUMNS},
+        infos=_infos(_joined(table, "infos")) if infos and "infos" in table.column_names else {},
+        seed=None if seed is None else int(seed),
+    )
+
+
+def _read_table(folder: Path, data_format: str) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    parts = sorted(folder.glob(f"part-*.{data_format}"), key=lambda part: int(part.stem.split("-")[1]))
+    if not parts:
+        raise DatasetUnreadable(f"{folder} has no part-0.{data_format}", "fetch or copy the dataset again, whole")
+    try:
+        if data_format == "parquet":
+            return pyarrow.concat_tables([pyarrow.parquet.read_table(part, partitioning=None) for part in parts])
+        return pyarrow.concat_tables([_read_ipc(part) for part in parts])
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DatasetUnreadable(
+            f"{folder} is not readable ({error})", "fetch or copy the dataset again, whole"
+        ) from None
+
+
+def _read_ipc(part: Path) -> Any:
+    import pyarrow
+
+    with pyarrow.OSFile(str(part)) as file:
+        return pyarrow.ipc.open_file(file).read_all()
+
+
+def _joined(table: Any, key: str) -> Any:
+    """One array of a column, whatever its chunks."""
+    import pyarrow
+
+    chunks = table.column(key).chunks
+    return chunks[0] if len(chunks) == 1 else pyarrow.concat_arrays(chunks)
+
+
+def _leaves(values: Any, space: Space, images: frozenset[str], folder: Path, prefix: str = "") -> Leaves:
+    inner = space.get("subspaces")
+    if inner is None:
+        return {"": _array(values, space, encoded=prefix.rstrip("/") in images, folder=folder)}
+    named = [(f"_index_{n}", str(n), item) for n, item in enumerate(inner)] if isinstance(inner, list) else None
+    found: Leaves = {}
+    for name, field, item in named or [(name, name, item) for name, item in inner.items()]:
+        for path, array in _leaves(values.field(field), item, images, folder, f"{prefix}{name}/").items():
+            found[f"{name}/{path}" if path else name] = array
+    return found
+
+
+def _array(values: Any, space: Space, *, encoded: bool, folder: Path) -> Array:
+    import pyarrow
+
+    if encoded:
+        return decode_jpeg([value.as_py() for value in values])
+    if pyarrow.types.is_fixed_size_list(values.type):
+        shape = space.get("shape") or [values.type.list_size]
+        return np.asarray(values.flatten().to_numpy(zero_copy_only=False)).reshape(len(values), *shape)
+    array = np.asarray(values.to_numpy(zero_copy_only=False))
+    if array.dtype.kind not in "biuf":
+        raise DatasetUnreadable(f"{folder}: {values.type} is not an array of numbers", "use a dataset of numbers")
+    return array
+
+
+def _infos(values: Any) -> Leaves:
+    """The infos that are numbers, by path."""
+    import pyarrow
+
+    found: Leaves = {}
+    for field in values.type:
+        inner = values.field(field.name)
+        if pyarrow.types.is_struct(field.type):
+            found |= {f"{field.name}/{path}": array for path, array in _infos(inner).items()}
+        elif pyarrow.types.is_fixed_size_list(field.type):
+            shape = [int(n) for n in (field.metadata or {}).get(b"shape", b"").split(b",") if n]
+            shape = shape or [field.type.list_size]
+            found[field.name] = np.asarray(inner.flatten().to_numpy(zero_copy_only=False)).reshape(len(inner), *shape)
+        elif pyarrow.types.is_primitive(field.type):
+            array = np.asarray(inner.to_numpy(zero_copy_only=False))
+            found |= {field.name: array} if array.dtype.kind in "biuf" else {}
+    return found

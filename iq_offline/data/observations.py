@@ -1,0 +1,48 @@
+"""Observations of any space as named arrays: a plain array, or a nested dictionary of them (Dict and Tuple spaces)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Observations = Array | dict[str, Any]
+"""An array with one entry a step, or a dictionary of such, nested as its space is."""
+Leaves = dict[str, Array]
+"""The arrays by path: 'achieved_goal', 'camera/left'; one plain array has the path ''."""
+
+
+def leaves(observations: Observations) -> Leaves:
+    """The arrays of an observation by path, in the order in which the space has them."""
+    if not isinstance(observations, Mapping):
+        return {"": np.asarray(observations)}
+    found: Leaves = {}
+    for name, inner in observations.items():
+        for path, array in leaves(inner).items():
+            found[f"{name}/{path}" if path else name] = array
+    return found
+
+
+def from_leaves(arrays: Leaves) -> Observations:
+    """What `leaves` took apart, put together again."""
+    if list(arrays) == [""]:
+        return arrays[""]
+    tree: dict[str, Any] = {}
+    for path, array in arrays.items():
+        *folders, name = path.split("/")
+        place = tree
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[name] = array
+    return tree
+
+
+def map_leaves(function: Callable[[Array], Array], arrays: Leaves) -> Leaves:
+    """The function on each array."""
+    return {path: function(array) for path, array in arrays.items()}
+
+
+def is_image(array: Array) -> bool:
+    """Whether an array, one entry a step, holds pictures: bytes with at least two dimensions a step."""
+    return array.dtype == np.uint8 and array.ndim >= 3

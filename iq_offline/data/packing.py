@@ -1,0 +1,319 @@
+"""Packing: a stream of segments into the rows of a training table, in constant memory."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from iq_offline.data.direct_file import BLOCK_BYTES, DirectFile, aligned
+from iq_offline.data.episodes import ContentDigest, DatasetInfo, End, EpisodeSource, Segment
+from iq_offline.data.observations import Array, is_image
+from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions, infer_action_space
+from iq_offline.errors import DatasetUnreadable, InvalidEpisode
+
+ROWS = "rows.f32"
+EPISODES = "episodes.arrow"
+BUFFER_BYTES = 1 << 20
+
+Floats = NDArray[np.float32]
+
+
+def pack(source: EpisodeSource, folder: Path, digest: ContentDigest | None = None) -> dict[str, Any]:
+    """Write rows, pictures and the list of episodes into an existing empty folder; returns what describes them.
+
+    `digest` is told every segment.
+
+    Raises DatasetUnreadable and InvalidEpisode.
+    """
+    info = source.info
+    with ExitStack() as files, np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+        packer: _Packer | None = None
+        for segment in source.segments(infos=digest is not None):
+            if digest:
+                digest.add(segment)
+            if packer is None:
+                packer = _Packer(_Columns.of(segment), info, folder, files)
+            packer.add(segment)
+        if packer is None:
+            raise DatasetUnreadable(f"{info.path} has no episodes", "use a dataset that has data")
+        packer.flush()
+    space = packer.action_space()
+    pl.DataFrame(packer.episodes.columns()).write_ipc(folder / EPISODES)
+    return {
+        "format": info.format,
+        "env_id": info.env_id,
+        "env_kwargs": info.env_kwargs,
+        "description": info.description,
+        "reference": info.reference,
+        "origin_sha256": info.origin_sha256,
+        "notes": info.notes,
+        "action_space": space.to_json(),
+        "layout": packer.columns.layout(),
+        "shape": [packer.written, packer.columns.width],
+    }
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where each array of a step goes."""
+
+    vectors: dict[str, tuple[int, int]]
+    """First and last-but-one column of each observation array that is no picture."""
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
+    action_shape: tuple[int, ...]
+    discrete: bool
+
+    @classmethod
+    def of(cls, segment: Segment) -> "_Columns":
+        """The columns for a source whose first segment this is."""
+        vectors, next_column = {}, 0
+        for path, array in segment.observations.items():
+            if not is_image(array):
+                size = int(np.prod(array.shape[1:]))
+                vectors[path] = (next_column, next_column + size)
+                next_column += size
+        return cls(
+            vectors=vectors,
+            shapes={path: array.shape[1:] for path, array in segment.observations.items()},
+            dtypes={path: str(array.dtype) for path, array in segment.observations.items()},
+            action_shape=segment.actions.shape[1:],
+            discrete=segment.actions.dtype.kind in "biu",
+        )
+
+    @property
+    def observation_size(self) -> int:
+        return max((stop for _, stop in self.vectors.values()), default=0)
+
+    @property
+    def width(self) -> int:
+        return self.observation_size + int(np.prod(self.action_shape)) + 2
+
+    @property
+    def pictures(self) -> dict[str, str]:
+        """Name of the file of each observation array that is a picture."""
+        return {path: f"pictures-{n}.u8" for n, path in enumerate(p for p in self.shapes if p not in self.vectors)}
+
+    def layout(self) -> list[dict[str, Any]]:
+        """The observation arrays in order, for `table.json`."""
+        files = self.pictures
+        return [
+            {
+                "path": path,
+                "shape": shape,
+                "dtype": self.dtypes[path],
+                "start": self.vectors[path][0] if path in self.vectors else None,
+                "stop": self.vectors[path][1] if path in self.vectors else None,
+                "file": files.get(path),
+            }
+            for path, shape in self.shapes.items()
+        ]
+
+
+@dataclass
+class _EpisodeList:
+    """What the table records of each episode."""
+
+    start_rows: list[int] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    returns: list[float] = field(default_factory=list)
+    ends: list[End] = field(default_factory=list)
+
+    def columns(self) -> dict[str, Any]:
+        """As columns of a frame."""
+        return {
+            "episode": pl.Series(range(len(self.steps)), dtype=pl.Int64),
+            "start_row": pl.Series(self.start_rows, dtype=pl.Int64),
+            "steps": pl.Series(self.steps, dtype=pl.Int64),
+            "terminated": [end.terminated for end in self.ends],
+            "truncated": [end.truncated for end in self.ends],
+            "unflagged": [end.unflagged for end in self.ends],
+            "discontinuous": [end.discontinuous for end in self.ends],
+            "successor_known": [end.successor_known for end in self.ends],
+            "return": self.returns,
+        }
+
+
+class _Packer:
+    """Rows on their way into the file, a buffer at a time, checked as they leave."""
+
+    def __init__(self, columns: _Columns, info: DatasetInfo, folder: Path, files: ExitStack) -> None:
+        self.columns = columns
+        self.episodes = _EpisodeList()
+        self.written = 0
+        self._info = info
+        self._path = folder / ROWS
+        self._file = files.enter_context(DirectFile(self._path))
+        self._pictures = {
+            path: files.enter_context(DirectFile(folder / name)) for path, name in columns.pictures.items()
+        }
+        blocks = max(1, BUFFER_BYTES // (BLOCK_BYTES * columns.width))
+        self._buffer = aligned(BLOCK_BYTES // 4 * blocks, columns.width)
+        self._used = 0
+        self._steps, self._return = 0, 0.0
+        self._least, self._greatest = np.inf, -np.inf
+
+    def add(self, segment: Segment) -> None:
+        """Append a segment's steps, and the final observation where it ends an episode."""
+        if segment.end and segment.end.fault:
+            raise segment.end.fault
+        steps = len(segment.actions)
+        self._check_shapes(segment)
+        if self._steps == 0:
+            self.episodes.start_rows.append(self.written + self._used)
+        done = 0
+        while done < steps:
+            taken = min(steps - done, self._room())
+            self._put(segment, slice(done, done + taken))
+            done += taken
+        for path, file in self._pictures.items():
+            file.append(segment.observations[path])
+        if steps:
+            self._least = min(self._least, segment.actions.min())
+            self._greatest = max(self._greatest, segment.actions.max())
+        self._steps += steps
+        self._return += float(np.sum(segment.rewards, dtype=np.float64))
+        if segment.end is not None:
+            assert steps, "an episode ends with a step"
+            self._end(segment.end)
+
+    def flush(self) -> None:
+        """Check and write what the buffer holds."""
+        rows = self._buffer[: self._used]
+        flat = rows.reshape(-1)
+        if not np.isfinite(np.dot(flat, flat)):
+            self._check_finite(rows)
+        self._file.append(rows)
+        self.written += self._used
+        self._used = 0
+
+    def action_space(self) -> ActionSpace:
+        """The space that the source declares, or that its environment has, else one that the actions fit."""
+        declared = self._info.action_space or _environment_space(self._info)
+        self._check_space(declared)
+        if declared is None and not self.columns.discrete and (self._least < -1 or self._greatest > 1):
+            return infer_action_space(self._action_range(), None)
+        extremes = np.full((2, *self.columns.action_shape), self._greatest)
+        extremes[0] = self._least
+        return infer_action_space(extremes.astype(np.int64) if self.columns.discrete else extremes, declared)
+
+    def _put(self, segment: Segment, steps: slice) -> None:
+        count, size = steps.stop - steps.start, self.columns.observation_size
+        rows = self._buffer[self._used : self._used + count]
+        for path, (start, stop) in self.columns.vectors.items():
+            rows[:, start:stop] = _flat(segment.observations[path][steps])
+        rows[:, size:-2] = _flat(segment.actions[steps])
+        rows[:, -2] = segment.rewards[steps]
+        rows[:, -1] = 0
+        self._used += count
+
+    def _end(self, end: End) -> None:
+        self._buffer[self._used - 1, -1] = end.terminated
+        self._room()
+        final = self._buffer[self._used]
+        final[:] = 0
+        for path, (start, stop) in self.columns.vectors.items():
+            final[start:stop] = end.observations[path].reshape(-1)
+        for path, file in self._pictures.items():
+            file.append(end.observations[path])
+        self.episodes.steps.append(self._steps)
+        self.episodes.returns.append(self._return)
+        self.episodes.ends.append(end)
+        self._steps, self._return = 0, 0.0
+        self._used += 1
+
+    def _room(self) -> int:
+        """Free rows of the buffer, at least one. Rows leave only now, so that the last step can still be marked."""
+        if self._used == len(self._buffer):
+            self.flush()
+        return len(self._buffer) - self._used
+
+    def _check_shapes(self, segment: Segment) -> None:
+        shapes = {path: array.shape[1:] for path, array in segment.observations.items()}
+        if shapes != self.columns.shapes:
+            raise self._broken(
+                f"has observations of shapes {_plain(shapes)}, earlier ones {_plain(self.columns.shapes)}"
+            )
+        discrete = segment.actions.dtype.kind in "biu"
+        if segment.actions.shape[1:] != self.columns.action_shape or discrete != self.columns.discrete:
+            raise self._broken(
+                f"has actions of shape {segment.actions.shape[1:]} ({segment.actions.dtype}), earlier ones "
+                f"{self.columns.action_shape}"
+            )
+        if len(segment.rewards) != len(segment.actions):
+            raise self._broken(f"has {len(segment.rewards)} rewards for {len(segment.actions)} actions")
+
+    def _check_finite(self, rows: Floats) -> None:
+        wrong = np.argwhere(~np.isfinite(rows))
+        if len(wrong) == 0:
+            return
+        row, place = self.written + int(wrong[0, 0]), int(wrong[0, 1])
+        number = int(np.searchsorted(self.episodes.start_rows, row, side="right")) - 1
+        step, size = row - self.episodes.start_rows[number], self.columns.observation_size
+        paths = [path for path, (start, stop) in self.columns.vectors.items() if start <= place < stop]
+        name = "rewards" if place >= self.columns.width - 2 else "actions" if place >= size else "observations"
+        name += f"['{paths[0]}']" if paths and paths[0] else ""
+        raise self._broken(f"has a value that is not finite in {name} at its step {step}, in 32 bits", number)
+
+    def _check_space(self, space: ActionSpace | None) -> None:
+        info = self._info
+        if space is not None and isinstance(space, DiscreteActions) != self.columns.discrete:
+            kind = "integers" if self.columns.discrete else "real numbers"
+            raise InvalidEpisode(
+                f"{info.path}: actions are {kind}, but {info.env_id} has the action space {space}",
+                "store integer actions for a discrete space and real ones for a continuous space",
+            )
+        if self.columns.discrete:
+            count = space.count if isinstance(space, DiscreteActions) else np.inf
+            if not (self._least >= 0 and self._greatest < count):
+                raise InvalidEpisode(
+                    f"{info.path}: actions reach from {self._least} to {self._greatest}, outside 0..{count - 1}",
+                    "mend the actions, or the environment that the dataset names",
+                )
+        elif isinstance(space, ContinuousActions) and self.columns.action_shape != (space.width,):
+            raise InvalidEpisode(
+                f"{info.path}: actions have shape {self.columns.action_shape}, but {info.env_id} has {space.width} "
+                "dimensions",
+                "mend the environment that the dataset names",
+            )
+
+    def _action_range(self) -> NDArray[np.float32]:
+        """The least and the greatest of each action dimension, shape (2, A), from the rows that were written."""
+        low, high = np.full(self.columns.action_shape, np.inf), np.full(self.columns.action_shape, -np.inf)
+        rows = np.memmap(self._path, dtype=np.float32, mode="r", shape=(self.written, self.columns.width))
+        for steps in _spans(self.episodes):
+            actions = rows[steps, self.columns.observation_size : -2]
+            low, high = np.minimum(low, actions.min(axis=0)), np.maximum(high, actions.max(axis=0))
+        return np.stack([low, high]).astype(np.float32)
+
+    def _broken(self, what: str, number: int | None = None) -> InvalidEpisode:
+        return InvalidEpisode(
+            f"{self._info.path}: episode {len(self.episodes.steps) if number is None else number} {what}",
+            "mend or leave out that episode in the source, or convert it with --keep-going, then try again",
+        )
+
+
+def _environment_space(info: DatasetInfo) -> ActionSpace | None:
+    if not info.env_id:
+        return None
+    from iq_offline.data.environments import environment_action_space
+
+    return environment_action_space(info.env_id, info.env_kwargs)
+
+
+def _spans(episodes: _EpisodeList) -> Iterator[slice]:
+    for start, steps in zip(episodes.start_rows, episodes.steps, strict=True):
+        yield slice(start, start + steps)
+
+
+def _flat(values: Array) -> Array:
+    return values if values.ndim == 2 else values.reshape(len(values), -1)
+
+
+def _plain(shapes: dict[str, tuple[int, ...]]) -> Any:
+    return shapes[""] if list(shapes) == [""] else shapes
