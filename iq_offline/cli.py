@@ -130,21 +130,24 @@ def convert(
 def inspect(
     dataset: Dataset,
     json: Json = False,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Write a picture.")] = None,
+    episodes: Annotated[bool, typer.Option("--episodes", help="List every episode.")] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write a picture: .png, .pdf or .svg.")] = None,
 ) -> None:
-    """Show counts, ranges, returns and defects of a dataset."""
-    from iq_offline.data.summary import summarise
-    from iq_offline.stages.fetch import open_dataset
+    """Show counts, ranges, returns, saturated actions, duplicates and defects of a dataset."""
+    from iq_offline.stages.inspect import inspect_dataset
 
-    if plot:
-        raise NotYet("inspect --plot is not built yet", "leave it out; --json has the numbers")
-    summary = summarise(open_dataset(dataset))
+    summary = inspect_dataset(dataset, plot, episodes=episodes)
     if json:
         return console.show_json(summary)
-    defects = summary.pop("defects")
+    defects, notes = summary.pop("defects"), summary.pop("notes")
+    listed, actions = summary.pop("per_episode", []), summary.pop("actions")
     for key in ("return", "length"):
         summary[key] = "{mean:.1f} ± {std:.1f}, from {min:.1f} to {max:.1f}".format(**summary[key])
     console.show_fields(summary)
+    console.show_table(listed)
+    console.show_table([{"action": number} | action for number, action in enumerate(actions or [])])
+    for note in notes:
+        console.show(f"note: {note}")
     return _show_defects(defects)
 
 
@@ -155,6 +158,10 @@ def train(
     preset: Annotated[str | None, typer.Option("--preset", help="A named preset, or a TOML file.")] = None,
     demos: Annotated[int | None, typer.Option("--demos", min=1, help="Expert episodes; all if not given.")] = None,
     subsample: Annotated[int, typer.Option("--subsample", min=1, help="Keep every k-th transition.")] = 1,
+    select: Annotated[str, typer.Option("--select", help="Episodes: random, or top (by return).")] = "random",
+    held_out: Annotated[
+        float | None, typer.Option("--held-out", help="Share of the episodes to set aside and watch the loss on.")
+    ] = None,
     supplementary: Annotated[list[str] | None, typer.Option("--supplementary", help="Reward-free extra data.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="One seed (default 0).")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Several: 0-4 or 0,2,5.")] = None,
@@ -171,8 +178,8 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a policy from demonstrations and write its run folder."""
-    if supplementary:
-        raise NotYet("--supplementary is not built yet", "leave it out: training uses the expert's episodes alone")
+    if held_out is not None and not 0 < held_out < 1:
+        raise ConfigError(f"--held-out {held_out} is no share", "give a number between 0 and 1, such as 0.2")
     if resume:
         raise NotYet("--resume is not built yet", "train again: a run that was cut off leaves nothing behind")
     from iq_offline.stages.train import TrainRequest, train_run
@@ -185,6 +192,9 @@ def train(
             preset=preset,
             demos=demos,
             subsample=subsample,
+            select=select,
+            held_out=held_out,
+            supplementary=tuple(supplementary or ()),
             seed=number,
             updates=updates,
             overrides=tuple(overrides or ()),

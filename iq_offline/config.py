@@ -32,6 +32,13 @@ class Method(StrEnum):
     IQ = "iq"
 
 
+class Selection(StrEnum):
+    """How the expert's episodes are chosen. TOP takes those of the highest return, and so reads rewards."""
+
+    RANDOM = "random"
+    TOP = "top"
+
+
 class Device(StrEnum):
     """Where to train. AUTO is CUDA where there is one, else the CPU."""
 
@@ -146,6 +153,11 @@ class TrainConfig(FrozenModel):
     """Expert episodes to learn from; none given means all."""
     subsample: int = Field(1, ge=1)
     """Keep every k-th transition of each chosen episode, each with its true successor."""
+    select: Selection = Selection.RANDOM
+    held_out: float | None = Field(None, gt=0, lt=1)
+    """Share of the chosen episodes that is set aside, to watch the cloning loss on."""
+    supplementary: tuple[str, ...] = ()
+    """Reward-free data of any quality."""
     device: Device = Device.AUTO
     threads: int = Field(1, ge=1)
     algorithm: AlgorithmConfig = Field(discriminator="name")
@@ -170,9 +182,13 @@ class TrainConfig(FrozenModel):
 
         return cls.model_validate(tomllib.loads(text))
 
-    def content_hash(self, dataset_sha256: str) -> str:
-        """First 12 hex digits of a SHA-256 over the configuration and the data, whatever their path and the machine."""
-        content = self.model_dump(mode="json", exclude={"dataset", "device", "threads"}) | {"sha256": dataset_sha256}
+    def content_hash(self, *sha256: str) -> str:
+        """First 12 hex digits of a SHA-256 over the configuration and the data, whatever their path and the machine.
+
+        `sha256`: of the expert's dataset, then of the supplementary ones.
+        """
+        content: dict[str, Any] = {"sha256": sha256}
+        content |= self.model_dump(mode="json", exclude={"dataset", "supplementary", "device", "threads"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

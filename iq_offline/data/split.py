@@ -1,4 +1,4 @@
-"""Which transitions a run learns from: index sets over a table, chosen by the seed alone."""
+"""Which transitions a run learns from: index sets over tables, chosen by the seed alone unless asked otherwise."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,58 +7,130 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iq_offline.config import Selection
 from iq_offline.data.table import TransitionTable, rows_of_episodes
 from iq_offline.errors import ConfigError
 
 SPLIT_STREAM = 1
 """Keeps the random stream that chooses episodes apart from the others that start from the same seed."""
 
+Rows = NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Split:
-    """The expert's episodes and their transitions, as rows of the table."""
+    """The expert's episodes and their transitions, as rows of the table; those held out are not among them."""
 
     episodes: tuple[int, ...]
-    rows: NDArray[np.int64]
+    rows: Rows
     subsample: int
     dropped_unknown_successors: int
+    select: Selection = Selection.RANDOM
+    held_out_episodes: tuple[int, ...] = ()
+    held_out_rows: Rows | None = None
 
-    def to_json(self, table: TransitionTable) -> dict[str, Any]:
+    def to_json(self, table: TransitionTable, supplementary: "tuple[TransitionTable, ...]" = ()) -> dict[str, Any]:
         """What `split.json` records."""
         return {
             "dataset": table.info.name,
             "dataset_sha256": table.info.sha256,
+            "select": self.select,
+            "rewards_read": self.select is Selection.TOP,
             "expert_episodes": list(self.episodes),
             "subsample": self.subsample,
             "transitions": len(self.rows),
             "rows_sha256": hashlib.sha256(self.rows.tobytes()).hexdigest(),
             "dropped_unknown_successors": self.dropped_unknown_successors,
-            "rewards_read": False,
+            "held_out_episodes": list(self.held_out_episodes),
+            "supplementary": [
+                {
+                    "dataset": other.info.name,
+                    "sha256": other.info.sha256,
+                    "episodes": len(other.episodes),
+                    "transitions": len(rows_with_successors(other)),
+                }
+                for other in supplementary
+            ],
         }
 
 
 def choose_expert(
-    table: TransitionTable, *, demos: int | None, subsample: int, seed: int, need_successors: bool
+    table: TransitionTable,
+    *,
+    demos: int | None,
+    subsample: int,
+    seed: int,
+    need_successors: bool,
+    select: Selection = Selection.RANDOM,
+    held_out: float | None = None,
 ) -> Split:
-    """`demos` episodes drawn by the seed (all if None), keeping every `subsample`-th step of each.
+    """`demos` episodes drawn by the seed, or those of the highest return (all if None), every `subsample`-th step.
 
     Each kept step keeps its true successor. With `need_successors`, steps whose successor was never recorded are
-    left out (a termination needs none). Raises ConfigError if the table has fewer episodes than asked for.
+    left out (a termination needs none). `held_out`: that share of the episodes, at least one, is set aside by the
+    seed. Raises ConfigError if the table has fewer episodes than asked for, or none would be left.
     """
     total = len(table.episodes)
     if demos is not None and demos > total:
         raise ConfigError(f"--demos {demos}: {table.info.name} has {total} episodes", f"ask for at most {total}")
-    order = np.random.default_rng([SPLIT_STREAM, seed]).permutation(total)
+    random = np.random.default_rng([SPLIT_STREAM, seed])
+    order = random.permutation(total)
+    if select is Selection.TOP:
+        order = np.argsort(-table.episodes["return"].to_numpy(), kind="stable")
     chosen = np.sort(order[: demos if demos is not None else total])
+    aside = np.zeros(0, dtype=chosen.dtype)
+    if held_out is not None:
+        aside = np.sort(random.permutation(chosen)[: max(1, round(held_out * len(chosen)))])
+        chosen = np.setdiff1d(chosen, aside)
+    rows, dropped = _rows(table, chosen, subsample, need_successors=need_successors)
+    if len(rows) == 0:
+        raise ConfigError(
+            f"{table.info.name} leaves no transitions to learn from",
+            "choose more or longer episodes, or hold out fewer",
+        )
+    return Split(
+        episodes=tuple(chosen.tolist()),
+        rows=rows,
+        subsample=subsample,
+        dropped_unknown_successors=dropped,
+        select=select,
+        held_out_episodes=tuple(aside.tolist()),
+        held_out_rows=_rows(table, aside, 1, need_successors=need_successors)[0] if len(aside) else None,
+    )
+
+
+def rows_with_successors(table: TransitionTable) -> Rows:
+    """Every step whose successor was recorded, or that ended the task: what supplementary data give."""
+    return _rows(table, np.arange(len(table.episodes)), 1, need_successors=True)[0]
+
+
+def check_supplementary(expert: TransitionTable, others: tuple[TransitionTable, ...]) -> None:
+    """Raises ConfigError for a supplementary set of another task's shape, or named twice."""
+    for other in others:
+        kinds = [table.action_space.to_json()["type"] for table in (expert, other)]
+        shapes = [(table.observation_size, table.action_space.width) for table in (expert, other)]
+        if kinds[0] != kinds[1] or shapes[0] != shapes[1]:
+            raise ConfigError(
+                f"--supplementary {other.info.name}: {shapes[1][0]} observations, {shapes[1][1]} {kinds[1]} actions; "
+                f"{expert.info.name} has {shapes[0][0]} and {shapes[0][1]} {kinds[0]}",
+                "name data of the same task",
+            )
+    names = [table.info.sha256 for table in (expert, *others)]
+    if len(set(names)) < len(names):
+        raise ConfigError("the same data are named twice, as expert or supplementary", "name each dataset once")
+
+
+def _rows(
+    table: TransitionTable, chosen: NDArray[np.integer[Any]], subsample: int, *, need_successors: bool
+) -> tuple[Rows, int]:
+    """Rows of those episodes, and how many were left out for want of a successor."""
+    if len(chosen) == 0:
+        return np.zeros(0, dtype=np.int64), 0
     episodes = table.episodes[chosen.tolist()]
     rows = rows_of_episodes(episodes, subsample)
-    dropped = 0
-    if need_successors:
-        unknown = episodes.filter(~episodes["successor_known"] & ~episodes["terminated"])
-        last_rows = (unknown["start_row"] + unknown["steps"] - 1).to_numpy()
-        keep = ~np.isin(rows, last_rows)
-        dropped = int((~keep).sum())
-        rows = rows[keep]
-    if len(rows) == 0:
-        raise ConfigError(f"{table.info.name} leaves no transitions to learn from", "choose more or longer episodes")
-    return Split(tuple(chosen.tolist()), rows, subsample, dropped)
+    if not need_successors:
+        return rows, 0
+    unknown = episodes.filter(~episodes["successor_known"] & ~episodes["terminated"])
+    last_rows = (unknown["start_row"] + unknown["steps"] - 1).to_numpy()
+    keep = ~np.isin(rows, last_rows)
+    return rows[keep], int((~keep).sum())

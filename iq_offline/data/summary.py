@@ -50,8 +50,8 @@ def per_episode(table: TransitionTable) -> pl.DataFrame:
     numbers = table.episodes.drop("start_row")
     if not isinstance(table.action_space, ContinuousActions):
         return numbers
-    saturated = np.concatenate([_at_bound(table, rows)[0] | _at_bound(table, rows)[1] for rows in _chunks(table)])
-    of_steps = saturated.any(axis=1)[_is_step(table)]
+    saturated = np.concatenate([np.logical_or(*_at_bound(table, rows)).any(axis=1) for rows in _chunks(table)])
+    of_steps = saturated[_is_step(table)]
     starts = np.cumsum(table.episodes["steps"].to_numpy()) - table.episodes["steps"].to_numpy()
     share = np.add.reduceat(of_steps.astype(np.float64), starts) / table.episodes["steps"].to_numpy()
     return numbers.with_columns(pl.Series("saturated_share", share))
@@ -67,10 +67,11 @@ class _Range:
     def include(self, values: NDArray[Any]) -> None:
         """Values of shape (n, width)."""
         if len(values):
-            self.low = np.minimum(self.low, values.min(axis=0))
-            self.high = np.maximum(self.high, values.max(axis=0))
-            self._sum += values.sum(axis=0, dtype=np.float64)
-            self._squares += np.square(values, dtype=np.float64).sum(axis=0)
+            columns = np.ascontiguousarray(values.T)  # a reduction along memory is several times faster
+            self.low = np.minimum(self.low, columns.min(axis=1))
+            self.high = np.maximum(self.high, columns.max(axis=1))
+            self._sum += columns.sum(axis=1, dtype=np.float64)
+            self._squares += np.einsum("ij,ij->i", columns, columns, dtype=np.float64)
             self._count += len(values)
 
     def range(self) -> list[float] | None:
@@ -134,7 +135,7 @@ class _Columns:
         space = self._table.action_space
         assert isinstance(space, ContinuousActions)
         actions = self._table.rows[rows, self._table.observation_size : -2][steps]
-        outside = (actions < np.float32(space.low)) | (actions > np.float32(space.high))
+        outside = (actions < np.array(space.low, dtype=np.float32)) | (actions > np.array(space.high, dtype=np.float32))
         self.out_of_bounds += int(outside.any(axis=1).sum())
 
     def _count_duplicates(self, hashes: NDArray[np.uint64]) -> None:
@@ -160,7 +161,7 @@ def _is_step(table: TransitionTable) -> NDArray[np.bool_]:
 def _at_bound(table: TransitionTable, rows: slice) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Whether each action lies at its lower and at its upper bound, each of shape (n, A)."""
     assert isinstance(table.action_space, ContinuousActions)
-    low, high = np.float32(table.action_space.low), np.float32(table.action_space.high)
+    low, high = (np.array(bound, dtype=np.float32) for bound in (table.action_space.low, table.action_space.high))
     actions, margin = table.rows[rows, table.observation_size : -2], AT_BOUND * (high - low)
     return np.asarray(actions <= low + margin), np.asarray(actions >= high - margin)
 

@@ -15,6 +15,7 @@ from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Pol
 from iq_offline.batch import Batch
 from iq_offline.config import BCConfig, ContinuousIQConfig, DiscreteBCConfig, DiscreteIQConfig
 from iq_offline.data.files import whole_file
+from iq_offline.data.split import rows_with_successors
 from iq_offline.data.table import TransitionTable, rows_of_episodes
 from iq_offline.errors import ConfigError, RunError
 from iq_offline.evaluation.correlation import cloning_null, reward_report
@@ -35,7 +36,7 @@ def recover_reward(
     on_chunk: Callable[[int], None],
     warn: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Correlate recovered and true reward on datasets (the run's own if none is named).
+    """Correlate recovered and true reward on datasets (the run's own and its supplementary ones if none is named).
 
     Writes reward.json and rewards.parquet into the run folder. Raises RunError for a method that learns no reward,
     ConfigError for a dataset of another shape.
@@ -49,7 +50,7 @@ def recover_reward(
     rewarder, null = _recovered(run), _cloning_null(run)
     frames = []
     for table in _tables(run, datasets):
-        rows = _rows_with_successors(table)
+        rows = rows_with_successors(table)
         frames.append(_frame(table, rows, rewarder, null, on_chunk))
     transitions = pl.concat(frames)
     report = {"run": run.manifest["run"], "datasets": [frame["source"][0] for frame in frames]}
@@ -63,7 +64,8 @@ def recover_reward(
 
 
 def _tables(run: RunFolder, datasets: Sequence[str]) -> list[TransitionTable]:
-    tables = [open_dataset(dataset) for dataset in datasets or [run.config.dataset]]
+    own = [run.config.dataset, *run.config.supplementary]
+    tables = [open_dataset(dataset) for dataset in datasets or own]
     policy = run.policy()
     size, discrete = len(policy.observation_mean), isinstance(policy, DiscretePolicy)
     for table in tables:
@@ -76,14 +78,6 @@ def _tables(run: RunFolder, datasets: Sequence[str]) -> list[TransitionTable]:
     if len({table.info.name for table in tables}) < len(tables):
         raise ConfigError("a dataset is named twice", "name each dataset once")
     return tables
-
-
-def _rows_with_successors(table: TransitionTable) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Every step whose successor was recorded, or that ended the task."""
-    rows = rows_of_episodes(table.episodes, 1)
-    unknown = table.episodes.filter(~pl.col("successor_known") & ~pl.col("terminated"))
-    last = (unknown["start_row"] + unknown["steps"] - 1).to_numpy()
-    return rows[~np.isin(rows, last)]
 
 
 def _frame(

@@ -10,11 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from iq_offline import paths
-from iq_offline.config import Device, Method, TrainConfig, algorithm_config
+from iq_offline.batch import Batch
+from iq_offline.config import Device, Method, Selection, TrainConfig, algorithm_config
 from iq_offline.data.files import whole_folder
 from iq_offline.data.spaces import DiscreteActions
-from iq_offline.data.split import Split, choose_expert
+from iq_offline.data.split import Split, check_supplementary, choose_expert
 from iq_offline.data.table import TransitionTable
 from iq_offline.errors import ConfigError, nearest
 from iq_offline.stages.fetch import open_dataset
@@ -26,6 +29,9 @@ from iq_offline.training.loop import Progress, resolve_device, train
 from iq_offline.training.provenance import git_commit, package_versions, platform_description
 from iq_offline.training.run_folder import RunFolder
 
+HELD_OUT_TRANSITIONS = 4096
+"""At most so many of the transitions that were set aside are looked at: more cost more than they tell."""
+
 
 @dataclass(frozen=True)
 class TrainRequest:
@@ -36,6 +42,9 @@ class TrainRequest:
     preset: str | None = None
     demos: int | None = None
     subsample: int = 1
+    select: str = Selection.RANDOM
+    held_out: float | None = None
+    supplementary: tuple[str, ...] = ()
     seed: int = 0
     updates: int | None = None
     overrides: tuple[str, ...] = ()
@@ -54,16 +63,47 @@ def train_run(request: TrainRequest, on_progress: Callable[[Progress], None], wa
     method, device_kind = _choice(Method, request.method, "method"), _choice(Device, request.device, "device")
     device = resolve_device(device_kind)
     table = open_dataset(request.dataset)
+    supplementary = tuple(open_dataset(dataset) for dataset in request.supplementary)
+    check_supplementary(table, supplementary)
     config = _config(request, method, device_kind, table)
+    if supplementary:
+        warn(f"method {method} learns from the expert's episodes alone: the supplementary data are recorded only")
     split = choose_expert(
         table,
         demos=config.demos,
         subsample=config.subsample,
         seed=config.seed,
         need_successors=method is not Method.BC,
+        select=config.select,
+        held_out=config.held_out,
     )
-    with _run_place(request, _run_name(config, table)) as out:
-        return _train_into(out, config, table, split, device, request.group, on_progress, warn)
+    data = _Data(table, split, supplementary)
+    with _run_place(request, _run_name(config, data)) as out:
+        return _train_into(out, config, data, device, request.group, on_progress, warn)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What a run learns from."""
+
+    table: TransitionTable
+    split: Split
+    supplementary: tuple[TransitionTable, ...]
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """SHA-256 of the expert's data, then of the supplementary ones."""
+        return (self.table.info.sha256, *(table.info.sha256 for table in self.supplementary))
+
+    def held_out(self, device: Any) -> Batch | None:
+        """Some of the transitions that were set aside, evenly spread."""
+        rows = self.split.held_out_rows
+        if rows is None:
+            return None
+        import torch
+
+        spread = rows[np.linspace(0, len(rows) - 1, min(len(rows), HELD_OUT_TRANSITIONS)).astype(int)]
+        return TransitionSampler(self.table, spread, device).gather(torch.arange(len(spread), device=device))
 
 
 @contextmanager
@@ -102,8 +142,7 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
 def _train_into(
     out: Path,
     config: TrainConfig,
-    table: TransitionTable,
-    split: Split,
+    data: _Data,
     device: Any,
     group: str | None,
     on_progress: Callable[[Progress], None],
@@ -113,18 +152,19 @@ def _train_into(
 
     torch.set_num_threads(config.threads)
     started = datetime.now(UTC)
-    manifest = _manifest(config, table, split, str(device), group, out.name)
-    sampler = TransitionSampler(table, split.rows, device)
+    manifest = _manifest(config, data, str(device), group, out.name)
+    sampler = TransitionSampler(data.table, data.split.rows, device)
     with whole_folder(out) as folder:
         tracker = start_tracking(describe(manifest, out), out, warn)
         try:
-            progress, rows = _collect(train(config, sampler, table.action_space, device), tracker, on_progress)
+            steps = train(config, sampler, data.table.action_space, device, data.held_out(device))
+            progress, rows = _collect(steps, tracker, on_progress)
         except BaseException:
             tracker.fail()
             raise
         seconds = (datetime.now(UTC) - started).total_seconds()
         manifest |= {"started": started.isoformat(timespec="seconds"), "seconds": round(seconds, 2)}
-        _write(folder, config, split.to_json(table), manifest, progress, rows)
+        _write(folder, config, data.split.to_json(data.table, data.supplementary), manifest, progress, rows)
     tracker.finish(out)
     return RunFolder.open(out)
 
@@ -171,17 +211,25 @@ def _config(request: TrainRequest, method: Method, device: Device, table: Transi
     if request.updates is not None:
         overrides = (f"updates={request.updates}", *overrides)
     discrete = isinstance(table.action_space, DiscreteActions)
-    path = Path(request.dataset).expanduser()
     return TrainConfig(
-        dataset=str(path.resolve()) if path.exists() else request.dataset,
+        dataset=_resolved(request.dataset),
         method=method,
         seed=request.seed,
         demos=request.demos,
         subsample=request.subsample,
+        select=_choice(Selection, request.select, "selection"),
+        held_out=request.held_out,
+        supplementary=tuple(_resolved(dataset) for dataset in request.supplementary),
         device=device,
         threads=request.threads,
         algorithm=algorithm_config(method, discrete=discrete, preset=preset, overrides=overrides),
     )
+
+
+def _resolved(dataset: str) -> str:
+    """A path as it is from anywhere; a name as it is."""
+    path = Path(dataset).expanduser()
+    return str(path.resolve()) if path.exists() else dataset
 
 
 def _preset(name: str) -> dict[str, dict[str, Any]]:
@@ -204,16 +252,15 @@ def _choice(kind: Any, text: str, option: str) -> Any:
     return kind(text)
 
 
-def _run_name(config: TrainConfig, table: TransitionTable) -> str:
-    dataset = table.info.name.replace("/", "-")
+def _run_name(config: TrainConfig, data: _Data) -> str:
+    dataset = data.table.info.name.replace("/", "-")
     demos = "all" if config.demos is None else str(config.demos)
-    key = config.content_hash(table.info.sha256)
+    key = config.content_hash(*data.hashes)
     return f"{dataset}-{config.method}-{demos}x{config.subsample}-seed{config.seed}-{key[:6]}"
 
 
-def _manifest(
-    config: TrainConfig, table: TransitionTable, split: Split, device: str, group: str | None, name: str
-) -> dict[str, Any]:
+def _manifest(config: TrainConfig, data: _Data, device: str, group: str | None, name: str) -> dict[str, Any]:
+    table = data.table
     info, episodes = table.info, table.episodes
     demos = "all" if config.demos is None else str(config.demos)
     return {
@@ -223,7 +270,7 @@ def _manifest(
         "seed": config.seed,
         "demos": config.demos,
         "subsample": config.subsample,
-        "transitions": len(split.rows),
+        "transitions": len(data.split.rows),
         "dataset": {
             "name": info.name,
             "path": info.path,
@@ -238,7 +285,7 @@ def _manifest(
             "return_mean": float(episodes["return"].to_numpy().mean()),
         },
         "algorithm": config.algorithm.model_dump(mode="json"),
-        "config_hash": config.content_hash(info.sha256),
+        "config_hash": config.content_hash(*data.hashes),
         "packages": package_versions(),
         "git_commit": git_commit(),
         "platform": platform_description(),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from iq_offline.algorithms.bc import BCLearner
+from iq_offline.algorithms.bc import BCLearner, cloning_loss
 from iq_offline.algorithms.iq_continuous import ContinuousIQLearner
 from iq_offline.algorithms.iq_discrete import DiscreteIQLearner
 from iq_offline.algorithms.learner import Learner, Metrics, Stream, generator
@@ -48,13 +48,30 @@ def resolve_device(device: Device) -> torch.device:
 
 
 def train(
-    config: TrainConfig, sampler: TransitionSampler, space: ActionSpace, device: torch.device
+    config: TrainConfig,
+    sampler: TransitionSampler,
+    space: ActionSpace,
+    device: torch.device,
+    held_out: Batch | None = None,
 ) -> Iterator[Progress]:
     """Train the method of `config` on the sampler's transitions; yields every LOG_EVERY updates and at the end.
 
     The last Progress carries the trained learner. Same config, data, kind of device and threads: same tensors.
+    `held_out`: transitions to watch the policy's cloning loss on; it decides nothing.
     Raises TrainingDiverged where a logged metric is not finite.
     """
+    for progress in _train(config, sampler, space, device):
+        if held_out is None:
+            yield progress
+            continue
+        with torch.no_grad():
+            loss = cloning_loss(progress.learner.policy, held_out)
+        yield replace(progress, metrics=progress.metrics | {"held_out_cloning_loss": float(loss)})
+
+
+def _train(
+    config: TrainConfig, sampler: TransitionSampler, space: ActionSpace, device: torch.device
+) -> Iterator[Progress]:
     algorithm, seed = config.algorithm, config.seed
     if isinstance(algorithm, BCConfig):
         yield from fit_clone(algorithm, seed, sampler, space, device)
