@@ -14,11 +14,11 @@ Leaves = dict[str, Array]
 
 
 def leaves(observations: Observations) -> Leaves:
-    """The arrays of an observation by path, in the order in which the space has them."""
+    """The arrays of an observation by path, in the order of their names, as Gymnasium orders a Dict space."""
     if not isinstance(observations, Mapping):
         return {"": np.asarray(observations)}
     found: Leaves = {}
-    for name, inner in observations.items():
+    for name, inner in sorted(observations.items()):
         for path, array in leaves(inner).items():
             found[f"{name}/{path}" if path else name] = array
     return found

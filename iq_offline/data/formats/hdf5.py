@@ -126,9 +126,7 @@ def _lies_in_file(found: h5py.h5d.DatasetID, itemsize: int) -> bool:
     if found.get_offset() is not None:
         return True
     layout = found.get_create_plist()
-    return bool(
-        layout.get_layout() == h5py.h5d.CHUNKED and itemsize * math.prod(layout.get_chunk()) <= SMALL_BYTES
-    )
+    return bool(layout.get_layout() == h5py.h5d.CHUNKED and itemsize * math.prod(layout.get_chunk()) <= SMALL_BYTES)
 
 
 def write_small_array(group: h5py.Group, key: str, values: NDArray[Any]) -> None:
@@ -150,8 +148,8 @@ def read_array(group: h5py.Group, key: str, path: Path) -> NDArray[Any]:
 
 
 def members(group: h5py.Group, path: Path) -> dict[str, h5py.Group | h5py.Dataset]:
-    """What a group holds by name, in its order. Raises DatasetUnreadable for a link that is not plain."""
-    return {name: member(group, name, path) for name in group}
+    """What a group holds, in the order of the names. Raises DatasetUnreadable for a link that is not plain."""
+    return {name: member(group, name, path) for name in sorted(group)}
 
 
 def member(group: h5py.Group, name: str, path: Path) -> h5py.Group | h5py.Dataset:

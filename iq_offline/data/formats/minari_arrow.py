@@ -111,7 +111,7 @@ def _leaves(values: Any, space: Space, images: frozenset[str], folder: Path, pre
         return {"": _array(values, space, encoded=prefix.rstrip("/") in images, folder=folder)}
     named = [(f"_index_{n}", str(n), item) for n, item in enumerate(inner)] if isinstance(inner, list) else None
     found: Leaves = {}
-    for name, field, item in named or [(name, name, item) for name, item in inner.items()]:
+    for name, field, item in named or [(name, name, item) for name, item in sorted(inner.items())]:
         for path, array in _leaves(values.field(field), item, images, folder, f"{prefix}{name}/").items():
             found[f"{name}/{path}" if path else name] = array
     return found
@@ -141,8 +141,8 @@ def _infos(values: Any) -> Leaves:
         if pyarrow.types.is_struct(field.type):
             found |= {f"{field.name}/{path}": array for path, array in _infos(inner).items()}
         elif pyarrow.types.is_fixed_size_list(field.type):
-            shape = [int(n) for n in (field.metadata or {}).get(b"shape", b"").split(b",") if n]
-            shape = shape or [field.type.list_size]
+            told = (field.metadata or {}).get(b"shape", str(field.type.list_size).encode())
+            shape = [int(number) for number in told.split(b",") if number]
             found[field.name] = np.asarray(inner.flatten().to_numpy(zero_copy_only=False)).reshape(len(inner), *shape)
         elif pyarrow.types.is_primitive(field.type):
             array = np.asarray(inner.to_numpy(zero_copy_only=False))
