@@ -20,6 +20,9 @@ ROWS = "rows.f32"
 EPISODES = "episodes.arrow"
 BUFFER_BYTES = 1 << 20
 
+FLAGS = ("terminated", "truncated", "unflagged", "discontinuous", "successor_known")
+"""What the table records of how an episode ended."""
+
 Floats = NDArray[np.float32]
 
 
@@ -122,7 +125,7 @@ class _EpisodeList:
     start_rows: list[int] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
     returns: list[float] = field(default_factory=list)
-    ends: list[End] = field(default_factory=list)
+    flags: list[tuple[bool, ...]] = field(default_factory=list)
 
     def columns(self) -> dict[str, Any]:
         """As columns of a frame."""
@@ -130,11 +133,7 @@ class _EpisodeList:
             "episode": pl.Series(range(len(self.steps)), dtype=pl.Int64),
             "start_row": pl.Series(self.start_rows, dtype=pl.Int64),
             "steps": pl.Series(self.steps, dtype=pl.Int64),
-            "terminated": [end.terminated for end in self.ends],
-            "truncated": [end.truncated for end in self.ends],
-            "unflagged": [end.unflagged for end in self.ends],
-            "discontinuous": [end.discontinuous for end in self.ends],
-            "successor_known": [end.successor_known for end in self.ends],
+            **{name: [flags[place] for flags in self.flags] for place, name in enumerate(FLAGS)},
             "return": self.returns,
         }
 
@@ -223,7 +222,7 @@ class _Packer:
             file.append(end.observations[path])
         self.episodes.steps.append(self._steps)
         self.episodes.returns.append(self._return)
-        self.episodes.ends.append(end)
+        self.episodes.flags.append(tuple(bool(getattr(end, name)) for name in FLAGS))
         self._steps, self._return = 0, 0.0
         self._used += 1
 

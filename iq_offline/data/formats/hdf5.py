@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from iq_offline.errors import DatasetUnreadable
 
-CHUNK_CACHE_BYTES = 32 << 20
+CHUNK_CACHE_BYTES = 1 << 25
 """Holds a row of chunks of a wide array, so that reading in slices unpacks each chunk once."""
 SMALL_BYTES = 64 << 20
 BOMB_FACTOR = 300
