@@ -7,6 +7,7 @@ from pathlib import Path
 
 from iq_offline.data.catalogue import CatalogueEntry, Located
 from iq_offline.data.episodes import DatasetInfo, EpisodeSource
+from iq_offline.data.formats.one_flag import Ends
 from iq_offline.errors import ConfigError, DatasetUnreadable, nearest
 
 
@@ -21,14 +22,6 @@ class Format(StrEnum):
 
 
 WRITABLE = (Format.MINARI, Format.D4RL, Format.D3RLPY, Format.NPZ)
-
-
-class Ends(StrEnum):
-    """How to take the ends of a layout that has one flag for both kinds. AUTO decides by the episodes' lengths."""
-
-    AUTO = "auto"
-    TERMINATION = "termination"
-    TRUNCATION = "truncation"
 
 
 def parse_format(text: str) -> Format:

@@ -1,6 +1,5 @@
 """What a dataset holds: counts, ranges, returns, saturated actions, duplicates and defects, from its table."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,8 @@ from iq_offline.data.spaces import ContinuousActions
 from iq_offline.data.table import TransitionTable
 
 CHUNK_ROWS = 1 << 16
+COMPARED_STEPS = 10_000_000
+"""Duplicates are counted up to so many steps: their hashes are held in memory together."""
 AT_BOUND = 1e-6
 """Within this share of its range from a bound, an action counts as saturated."""
 
@@ -50,7 +51,8 @@ def per_episode(table: TransitionTable) -> pl.DataFrame:
     numbers = table.episodes.drop("start_row")
     if not isinstance(table.action_space, ContinuousActions):
         return numbers
-    saturated = np.concatenate([np.logical_or(*_at_bound(table, rows)).any(axis=1) for rows in _chunks(table)])
+    chunks = (values for _, values in table.chunks(CHUNK_ROWS))
+    saturated = np.concatenate([np.logical_or(*_at_bound(table, values)).any(axis=1) for values in chunks])
     of_steps = saturated[_is_step(table)]
     starts = np.cumsum(table.episodes["steps"].to_numpy()) - table.episodes["steps"].to_numpy()
     share = np.add.reduceat(of_steps.astype(np.float64), starts) / table.episodes["steps"].to_numpy()
@@ -97,16 +99,19 @@ class _Columns:
         self._saturated = np.zeros((2, width), dtype=np.int64)
         self.out_of_bounds = 0
         is_step, hashes = _is_step(table), []
-        for rows in _chunks(table):
-            values, steps = np.asarray(table.rows[rows]), is_step[rows]
-            of_steps = values[steps]
+        for rows, values in table.chunks(CHUNK_ROWS):
+            of_steps = values[is_step[rows]]
             self.observations.include(values[:, :size])
             self.actions.include(of_steps[:, size:-2])
             self.rewards.include(of_steps[:, -2:-1])
-            hashes.append(_hashes(of_steps))
+            if table.steps <= COMPARED_STEPS:
+                hashes.append(_hashes(of_steps))
             if isinstance(table.action_space, ContinuousActions):
-                self._count_bounds(rows, steps)
-        self._count_duplicates(np.concatenate(hashes))
+                self._count_bounds(of_steps)
+        self.duplicates: int | None = None
+        self.duplicate_episodes: int | None = None
+        if hashes:
+            self._count_duplicates(np.concatenate(hashes))
 
     def per_action(self) -> list[dict[str, float]] | None:
         """Range, mean and saturation of each dimension of continuous actions; None for discrete ones."""
@@ -129,12 +134,12 @@ class _Columns:
         """Observation columns that never change."""
         return int((self.observations.low == self.observations.high).sum())
 
-    def _count_bounds(self, rows: slice, steps: NDArray[np.bool_]) -> None:
-        low, high = (found[steps] for found in _at_bound(self._table, rows))
+    def _count_bounds(self, of_steps: NDArray[np.float32]) -> None:
+        low, high = _at_bound(self._table, of_steps)
         self._saturated += np.stack([low.sum(axis=0), high.sum(axis=0)])
         space = self._table.action_space
         assert isinstance(space, ContinuousActions)
-        actions = self._table.rows[rows, self._table.observation_size : -2][steps]
+        actions = of_steps[:, self._table.observation_size : -2]
         outside = (actions < np.array(space.low, dtype=np.float32)) | (actions > np.array(space.high, dtype=np.float32))
         self.out_of_bounds += int(outside.any(axis=1).sum())
 
@@ -147,10 +152,6 @@ class _Columns:
         self.duplicate_episodes = len(of_episodes) - pl.Series(of_episodes).n_unique()
 
 
-def _chunks(table: TransitionTable) -> Iterator[slice]:
-    return (slice(first, first + CHUNK_ROWS) for first in range(0, len(table.rows), CHUNK_ROWS))
-
-
 def _is_step(table: TransitionTable) -> NDArray[np.bool_]:
     """Whether a row is a step, and not an episode's final observation; shape (N + episodes,)."""
     is_step = np.ones(len(table.rows), dtype=bool)
@@ -158,11 +159,11 @@ def _is_step(table: TransitionTable) -> NDArray[np.bool_]:
     return is_step
 
 
-def _at_bound(table: TransitionTable, rows: slice) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whether each action lies at its lower and at its upper bound, each of shape (n, A)."""
+def _at_bound(table: TransitionTable, rows: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether each action of those rows lies at its lower and at its upper bound, each of shape (n, A)."""
     assert isinstance(table.action_space, ContinuousActions)
     low, high = (np.array(bound, dtype=np.float32) for bound in (table.action_space.low, table.action_space.high))
-    actions, margin = table.rows[rows, table.observation_size : -2], AT_BOUND * (high - low)
+    actions, margin = rows[:, table.observation_size : -2], AT_BOUND * (high - low)
     return np.asarray(actions <= low + margin), np.asarray(actions >= high - margin)
 
 
@@ -190,6 +191,6 @@ def _defects(table: TransitionTable, columns: _Columns) -> list[dict[str, Any]]:
         ("unknown_successor", unknown, "episodes whose last observation was not recorded; it repeats the one before"),
         ("action_out_of_bounds", columns.out_of_bounds, "steps with an action outside the bounds; kept as they are"),
         ("constant_observation", columns.constant_observations, "observation dimensions that never change; kept"),
-        ("duplicate_episode", columns.duplicate_episodes, "episodes that repeat another step by step; kept"),
+        ("duplicate_episode", columns.duplicate_episodes or 0, "episodes that repeat another step by step; kept"),
     ]
     return [{"kind": kind, "count": count, "handling": handling} for kind, count, handling in found if count]

@@ -8,6 +8,7 @@ are index sets.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,6 +54,7 @@ class TransitionTable:
     action_space: ActionSpace
     layout: tuple[Leaf, ...]
     rows: Floats
+    rows_file: Path
     pictures: dict[str, NDArray[np.uint8]]
     """Memory-mapped pictures by path, each (N + episodes, ...)."""
     episodes: pl.DataFrame
@@ -73,6 +75,16 @@ class TransitionTable:
     def steps(self) -> int:
         """Number of transitions N."""
         return int(self.episodes["steps"].sum())
+
+    def chunks(self, size: int) -> Iterator[tuple[slice, Floats]]:
+        """All rows in order, so many at a time, read from the file: mapped ones would stay in the process's memory."""
+        count, width = self.rows.shape
+        for first in range(0, count, size):
+            place = slice(first, min(first + size, count))
+            flat = np.fromfile(
+                self.rows_file, dtype=np.float32, count=(place.stop - first) * width, offset=4 * first * width
+            )
+            yield place, flat.reshape(-1, width)
 
     def observations(self, rows: Rows) -> Floats:
         """Observations of those rows, shape (n, D)."""
@@ -148,6 +160,7 @@ def load(folder: Path, located: Located) -> TransitionTable:
         action_space=space,
         layout=layout,
         rows=np.memmap(folder / ROWS, dtype=np.float32, mode="c", shape=tuple(content["shape"])),
+        rows_file=folder / ROWS,
         pictures={
             leaf.path: np.memmap(folder / leaf.file, dtype=np.uint8, mode="c", shape=(count, *leaf.shape))
             for leaf in layout

@@ -16,9 +16,10 @@ from iq_offline.data.catalogue import Located
 from iq_offline.data.download import fetch
 from iq_offline.data.episodes import ContentDigest, Episode, EpisodeSource, segment_of
 from iq_offline.data.files import data_path, whole_file, whole_folder
+from iq_offline.data.formats.one_flag import Ends
 from iq_offline.data.identity import sha256_of
 from iq_offline.data.observations import from_leaves, leaves, map_leaves
-from iq_offline.data.reading import WRITABLE, Ends, Format, parse_format, read_episodes
+from iq_offline.data.reading import WRITABLE, Format, parse_format, read_episodes
 from iq_offline.data.summary import summarise
 from iq_offline.data.table import TransitionTable, open_table
 from iq_offline.errors import ConfigError, DatasetUnreadable, InvalidEpisode, nearest

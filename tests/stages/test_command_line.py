@@ -191,7 +191,9 @@ TRAINING_MISTAKES = {
     "too many demonstrations": (("--demos", "9"), "--demos 9: hopper has 3 episodes", "at most 3"),
     "preset": (("--preset", "quik"), "unknown preset 'quik'", "quick"),
     "format of seeds": (("--seeds", "a-b"), "--seeds a-b is not a list", "0-4"),
-    "supplementary": (("--supplementary", "x"), "not built yet", "leave it out"),
+    "supplementary": (("--supplementary", "x"), "unknown dataset 'x'", "iq-offline datasets"),
+    "held out": (("--held-out", "1.5"), "--held-out 1.5 is no share", "between 0 and 1"),
+    "selection": (("--select", "best"), "unknown selection 'best'", "top"),
     "resume": (("--resume",), "not built yet", "train again"),
 }
 

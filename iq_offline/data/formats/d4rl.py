@@ -3,7 +3,8 @@
 The traps that this reader minds: a timeout is a truncation, never a termination; the last observation of an
 episode lies in `next_observations`; the file's tail may carry neither flag; some files cut episodes without
 saying so, which shows as a next observation that is not the next row's observation; files without `timeouts` let
-the clock run out unmarked, at the task's horizon.
+the clock run out unmarked, at the task's horizon. d3rlpy's first layout is this one with `episode_terminals`, which
+marks both kinds of end.
 """
 
 import json
@@ -26,6 +27,7 @@ from iq_offline.data.formats.hdf5 import (
     members,
     open_array,
     open_hdf5,
+    read_array,
     write_json_attribute,
 )
 from iq_offline.data.observations import Leaves, leaves
@@ -34,7 +36,10 @@ from iq_offline.errors import DatasetUnreadable, InvalidEpisode
 Array = NDArray[Any]
 T = TypeVar("T", dict[str, Any], list[Any])
 STEP_KEYS = ("actions", "rewards", "terminals")
-KNOWN_KEYS = {*STEP_KEYS, "observations", "next_observations", "timeouts", "infos", "final_infos", "seeds"}
+KNOWN_KEYS = {
+    *(*STEP_KEYS, "observations", "next_observations", "timeouts", "infos", "final_infos", "seeds"),
+    *("episode_terminals", "discrete_action", "version"),
+}
 CONTINUITY_TOLERANCE = 1e-6
 """Largest difference, absolute and relative, between a next observation and the next row's observation."""
 READ_BYTES = 1 << 20
@@ -75,7 +80,7 @@ def write(source: EpisodeSource, destination: Path) -> None:
         file.attrs["origin_sha256"] = source.info.origin_sha256 or source.info.sha256
         write_json_attribute(file, "unknown_successors", unknown)
         if any(seed is not None for seed in seeds):
-            file["seeds"] = json.dumps(seeds)
+            file["seeds"] = np.frombuffer(json.dumps(seeds).encode(), dtype=np.uint8)
 
 
 class _Recording:
@@ -86,8 +91,10 @@ class _Recording:
         self._reuse = reuse
         self._readers: dict[str, RowReader] = {}
         self.columns = {key: open_array(file, key, path) for key in STEP_KEYS}
-        if "timeouts" in file:
-            self.columns["timeouts"] = open_array(file, "timeouts", path)
+        ends = next((key for key in ("timeouts", "episode_terminals") if key in file), None)
+        if ends:
+            self.columns["timeouts"] = open_array(file, ends, path)
+        self.one_ends_column = ends == "episode_terminals"
         self.observations = _arrays_of(file, "observations", path)
         self.next_observations = _arrays_of(file, "next_observations", path) if "next_observations" in file else {}
         self._check_lengths()
@@ -211,7 +218,9 @@ def _segments(path: Path, horizon: int | None, *, infos: bool, reuse: bool) -> I
     with open_hdf5(path) as file:
         recording = _Recording(file, path, infos=infos, reuse=reuse)
         unknown = frozenset(_json_attribute(file, "unknown_successors", [], path))
-        seeds = _json(_text(file["seeds"][()]), "seeds", [], path) if infos and "seeds" in file else []
+        seeds = []
+        if not reuse and "seeds" in file:
+            seeds = _json(_text(read_array(file, "seeds", path).tobytes()), "seeds", [], path)
         clock = None if "timeouts" in recording.columns else horizon
         place, size = _Place(), recording.rows_at_a_time
         for first in range(0, recording.steps, size):
@@ -237,6 +246,8 @@ def _segments_of_rows(
     timeouts = np.zeros(count, dtype=bool)
     if "timeouts" in recording.columns:
         timeouts = recording.read_column("timeouts", rows).astype(bool, copy=False)
+        if recording.one_ends_column:
+            timeouts = timeouts & ~terminals
     infos, final_infos = recording.read_all(recording.infos, rows), recording.final_infos
     jumps = _discontinuities(following, successors, terminals | timeouts)
     ends = np.union1d(np.flatnonzero(terminals | timeouts), jumps)
@@ -329,10 +340,15 @@ class _Columns:
     def __init__(self, file: h5py.File) -> None:
         self._file = file
         self._waiting: dict[str, list[Array]] = {}
+        self._keys: set[str] | None = None
         self._bytes = 0
 
     def extend(self, arrays: Leaves) -> None:
         """Add rows to each of the arrays."""
+        if self._keys not in (None, set(arrays)):
+            missing = ", ".join(sorted(self._keys ^ set(arrays)))
+            raise InvalidEpisode(f"some episodes have {missing}, others not", "convert them with --no-infos")
+        self._keys = set(arrays)
         for key, values in arrays.items():
             self._waiting.setdefault(key, []).append(values)
             self._bytes += values.nbytes

@@ -154,9 +154,12 @@ def members(group: h5py.Group, path: Path) -> dict[str, h5py.Group | h5py.Datase
 
 def member(group: h5py.Group, name: str, path: Path) -> h5py.Group | h5py.Dataset:
     """What a group holds under a name. Raises DatasetUnreadable for a link that is not plain, or leads in a circle."""
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise DatasetUnreadable(f"{path}: '{name}' is a link, not data of this file", "copy the data into the file")
-    item = group[name]
+    try:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise DatasetUnreadable(f"{path}: '{name}' is a link, not data of this file", "copy the data into the file")
+        item = group[name]
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise unreadable(path, error) from None
     if isinstance(item, h5py.Group) and len(item.name.split("/")) > 16:
         raise DatasetUnreadable(f"{path}: groups inside groups without end at {item.name[:80]}", "use another file")
     return item

@@ -1,0 +1,326 @@
+"""Pickled and .npy demonstrations: dictionaries and rows, as IQ-Learn, rlkit and many courses keep them.
+
+Read are: a list of dictionaries, one an episode or one a step; a dictionary of lists, one entry an episode; a
+dictionary of flat arrays, with `lengths` or flags; and rows of [observation, next observation, action, reward, done].
+Keys may be singular or plural, and have the names of KEYS. Nothing of the file runs: see `pickles`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iq_offline.data.episodes import DatasetInfo, EpisodeSource
+from iq_offline.data.formats import numpy_files, pickles
+from iq_offline.data.formats.hdf5 import action_array, column
+from iq_offline.data.formats.nested import Unpacker, depth_of, entries_of
+from iq_offline.data.formats.one_flag import Ends
+from iq_offline.data.formats.plain_numbers import brief
+from iq_offline.data.formats.recordings import Flags, Recording, episodes_of
+from iq_offline.data.observations import Leaves
+from iq_offline.errors import DatasetUnreadable, InvalidEpisode
+
+KEYS = {
+    "observations": ("observations", "observation", "obs", "states", "state"),
+    "next_observations": ("next_observations", "next_observation", "next_obs", "next_states", "next_state"),
+    "actions": ("actions", "action", "acts", "act"),
+    "rewards": ("rewards", "reward", "rews", "rew"),
+    "dones": ("dones", "done"),
+    "terminals": ("terminals", "terminal"),
+    "terminations": ("terminations", "termination", "terminated", "terminateds"),
+    "truncations": ("truncations", "truncation", "truncated", "truncateds", "timeouts", "timeout"),
+    "starts": ("episode_starts", "starts"),
+    "lengths": ("lengths",),
+}
+"""What a key means, and the names it goes by; where a file has two of them, the first counts."""
+STEP_COLUMNS = ("rewards", "dones", "terminals", "terminations", "truncations", "starts")
+ROW = ("observations", "next_observations", "actions", "rewards", "dones")
+
+
+def read(path: Path, name: str, ends: str = Ends.AUTO) -> EpisodeSource:
+    """The episodes of a .pkl or .npy file, which is held in memory. Raises DatasetUnreadable, or InvalidEpisode later.
+
+    `ends` decides what the ends of a layout with one flag are; see `one_flag`.
+    """
+    content = numpy_files.read_npy(path) if path.suffix == ".npy" else pickles.load(path)
+    return from_content(content, path, name, Ends(ends), "dictionaries")
+
+
+def from_content(content: object, path: Path, name: str, ends: Ends, layout: str) -> EpisodeSource:
+    """The episodes in what a file held. Raises DatasetUnreadable, or InvalidEpisode while iterating."""
+    reader = _Reader(path)
+    recordings = reader.recordings(content)
+    if not recordings:
+        raise DatasetUnreadable(f"{path} has no episodes", "use a file that has data")
+    episodes, notes = episodes_of(recordings, str(path), ends)
+    if reader.left_out:
+        notes += (f"left out, being no step's data: {', '.join(sorted(reader.left_out))}",)
+    return EpisodeSource(DatasetInfo(name=name, path=str(path), format=layout, notes=notes), episodes=episodes)
+
+
+class _Reader:
+    """Makes recordings of one file's content, and keeps what it left out."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._unpack = Unpacker(str(path), path.stat().st_size)
+        self.left_out: set[str] = set()
+
+    def recordings(self, content: object) -> list[Recording | InvalidEpisode]:
+        """What the content holds, whatever its layout."""
+        if isinstance(content, np.ndarray) and content.dtype.hasobject and content.ndim == 0:
+            content = content[()]
+        if isinstance(content, Mapping):
+            return self._of_dictionary(self._named(content, ""))
+        entries = entries_of(content)
+        if entries and all(isinstance(entry, Mapping) for entry in entries):
+            return self._of_dictionaries(entries)
+        if entries and all(_is_row(entry) for entry in entries):
+            return self._of_dictionary({key: [row[place] for row in entries] for place, key in enumerate(ROW)})
+        raise DatasetUnreadable(
+            f"{self._path} holds neither dictionaries nor rows of five ({', '.join(ROW)})",
+            f"store a dictionary with the keys {', '.join(KEYS)}",
+        )
+
+    def _of_dictionaries(self, entries: list[Any]) -> list[Recording | InvalidEpisode]:
+        named = [self._named(entry, f" in entry {number}") for number, entry in enumerate(entries)]
+        columns = [key for key in STEP_COLUMNS if key in named[0]]
+        if columns and depth_of(named[0][columns[0]]) == 0:
+            return self._of_dictionary(self._unpack.transposed(named, "its list of steps"))
+        return [self._of_episode(entry, number) for number, entry in enumerate(named)]
+
+    def _of_dictionary(self, named: dict[str, Any]) -> list[Recording | InvalidEpisode]:
+        if not _is_nested(named):
+            return self._of_flat(named)
+        counts = {key: _count(value) for key, value in named.items()}
+        if len(set(counts.values())) != 1:
+            raise InvalidEpisode(f"{self._path}: unequal numbers of episodes ({_listed(counts)})", "give all as many")
+        return [
+            self._of_episode({key: _entry(value, number) for key, value in named.items()}, number)
+            for number in range(counts["actions"])
+        ]
+
+    def _of_episode(self, named: dict[str, Any], number: int) -> Recording | InvalidEpisode:
+        place = f"episode {number}"
+        length = named.pop("lengths", None)
+        recording = self._recording(named, place, one_episode=True)
+        if isinstance(recording, Recording) and isinstance(length, int | np.integer) and length != len(recording):
+            return InvalidEpisode(
+                f"{self._path}: {place} has {len(recording)} actions, its entry in lengths is {length}",
+                "give it its own length",
+            )
+        return recording
+
+    def _of_flat(self, named: dict[str, Any]) -> list[Recording | InvalidEpisode]:
+        lengths = named.pop("lengths", None)
+        if lengths is None and not named.keys() & set(STEP_COLUMNS[1:]):
+            raise DatasetUnreadable(
+                f"{self._path} does not tell where its episodes end: it has neither lengths nor a flag",
+                f"add lengths, or one of {', '.join(STEP_COLUMNS[1:-1])}",
+            )
+        if lengths is None:
+            return [self._recording(named, "", one_episode=False)]
+        counts = self._unpack.array(lengths, "lengths")
+        if counts.ndim != 1 or counts.dtype.kind not in "iu" or (counts < 1).any():
+            raise DatasetUnreadable(f"{self._path}: lengths are not positive whole numbers, one an episode", "mend it")
+        return self._cut_by_lengths(named, counts)
+
+    def _cut_by_lengths(self, named: dict[str, Any], lengths: NDArray[Any]) -> list[Recording | InvalidEpisode]:
+        arrays = self._arrays(named, "")
+        steps, total = len(arrays.actions), int(lengths.sum(dtype=np.int64))
+        if steps != total:
+            raise InvalidEpisode(f"{self._path} has {steps} actions, its lengths add up to {total}", "mend lengths")
+        fault = arrays.fault(str(self._path), steps + len(lengths))
+        if fault is not None:
+            raise fault
+        more = _rows(next(iter(arrays.observations.values()))) > steps
+        found: list[Recording | InvalidEpisode] = []
+        stops = np.cumsum(lengths).tolist()
+        for number, (stop, length) in enumerate(zip(stops, lengths.tolist(), strict=True)):
+            rows = slice(stop - length, stop)
+            seen = slice(rows.start + number, rows.stop + number + 1) if more else rows
+            part = arrays.rows(rows, seen)
+            found.append(part.recording(f"{self._path}: episode {number}", one_episode=True))
+        return found
+
+    def _recording(self, named: dict[str, Any], place: str, *, one_episode: bool) -> Recording | InvalidEpisode:
+        where = f"{self._path}: {place}" if place else str(self._path)
+        return self._arrays(named, place).recording(where, one_episode=one_episode)
+
+    def _arrays(self, named: dict[str, Any], place: str) -> "_Arrays":
+        prefix = f"{place}, " if place else ""
+        nexts = named.get("next_observations")
+        return _Arrays(
+            observations=self._unpack.leaves(named["observations"], f"{prefix}observations"),
+            successors={} if nexts is None else self._unpack.leaves(nexts, f"{prefix}next_observations"),
+            actions=action_array(self._unpack.array(named["actions"], f"{prefix}actions"), self._path),
+            columns={
+                key: column(self._unpack.array(named[key], f"{prefix}{key}"), f"{prefix}{key}", self._path)
+                for key in STEP_COLUMNS
+                if key in named
+            },
+        )
+
+    def _named(self, content: Mapping[Any, Any], where: str) -> dict[str, Any]:
+        """The dictionary with our names for its keys; the rest is noted as left out."""
+        found: dict[str, Any] = {}
+        used: set[object] = set()
+        for ours, names in KEYS.items():
+            for name in names:
+                if name in content and ours not in found:
+                    found[ours] = content[name]
+                    used.add(name)
+        for ours in ("observations", "actions"):
+            if ours not in found:
+                has = ", ".join(map(_shown, list(content)[:20])) or "nothing"
+                raise DatasetUnreadable(
+                    f"{self._path}: the key '{ours}' is missing{where} (it has: {has})",
+                    f"name it one of {', '.join(KEYS[ours])}",
+                )
+        self.left_out |= set(map(_shown, [key for key in content if key not in used][:20]))
+        return found
+
+
+class _Arrays:
+    """The arrays of one dictionary; their lengths are checked when they become a recording."""
+
+    def __init__(
+        self, observations: Leaves, successors: Leaves, actions: NDArray[Any], columns: dict[str, NDArray[Any]]
+    ) -> None:
+        self.observations, self.successors = observations, successors
+        self.actions, self.columns = actions, columns
+
+    def rows(self, rows: slice, observed: slice) -> "_Arrays":
+        """The same of some rows."""
+        return _Arrays(
+            {path: array[observed] for path, array in self.observations.items()},
+            {path: array[rows] for path, array in self.successors.items()},
+            self.actions[rows],
+            {key: array[rows] for key, array in self.columns.items()},
+        )
+
+    def recording(self, where: str, *, one_episode: bool) -> Recording | InvalidEpisode:
+        """One recording, or what is wrong with its lengths."""
+        steps = len(self.actions)
+        observations, fault = self.observations, self.fault(where, steps + one_episode)
+        if fault is not None:
+            return fault
+        if self.successors:
+            observations = {path: array[:steps] for path, array in observations.items()}
+        flags = {key: self._flag(key, where) for key in STEP_COLUMNS[1:] if key in self.columns}
+        terminated, truncated, ended = _ends(flags, steps)
+        return Recording(
+            observations=observations,
+            successors=self.successors,
+            actions=self.actions,
+            rewards=self.columns.get("rewards"),
+            terminated=terminated,
+            truncated=truncated,
+            ended=ended,
+            one_episode=one_episode,
+        )
+
+    def _flag(self, key: str, where: str) -> Flags:
+        values = self.columns[key]
+        if not np.isin(values, (0, 1)).all():
+            raise DatasetUnreadable(f"{where}: {key} holds other values than 0 and 1", "store flags")
+        return values.astype(bool)
+
+    def fault(self, where: str, also: int) -> InvalidEpisode | None:
+        """What is wrong with the lengths and shapes; there may also be `also` observations."""
+        steps = len(self.actions)
+        if steps == 0:
+            return InvalidEpisode(f"{where} has no steps", "leave it out")
+        counts = {key: len(array) for key, array in self.columns.items()}
+        counts |= {f"next_observations{_at(path)}": _rows(array) for path, array in self.successors.items()}
+        wrong = {key: count for key, count in counts.items() if count != steps}
+        for path, array in self.observations.items():
+            if _rows(array) not in (steps, also):
+                wrong[f"observations{_at(path)}"] = _rows(array)
+        if wrong:
+            return InvalidEpisode(f"{where} has unequal lengths (actions {steps}, {_listed(wrong)})", "make them equal")
+        shapes = [
+            {path: array.shape[1:] for path, array in side.items()} for side in (self.observations, self.successors)
+        ]
+        if self.successors and shapes[0] != shapes[1]:
+            return InvalidEpisode(
+                f"{where} has observations of shape {shapes[0]}, next_observations of {shapes[1]}",
+                "give both one shape",
+            )
+        return None
+
+
+def _ends(flags: dict[str, Flags], steps: int) -> tuple[Flags, Flags, Flags]:
+    """Terminations, truncations, and ends of which the layout does not tell the kind."""
+    none = np.zeros(steps, dtype=bool)
+    truncated, dones = flags.get("truncations", none), flags.get("dones", none)
+    if "starts" in flags:
+        dones = dones | np.append(flags["starts"][1:], False)
+    if "terminations" in flags:
+        return flags["terminations"], truncated | (dones & ~flags["terminations"]), none
+    if "terminals" in flags and ("truncations" in flags or "dones" in flags):
+        return flags["terminals"], truncated | (dones & ~flags["terminals"]), none
+    if "truncations" in flags:
+        return dones & ~truncated, truncated, none
+    return none, none, dones | flags.get("terminals", none)
+
+
+def _is_row(entry: object) -> bool:
+    values = entries_of(entry)
+    if values is None or len(values) != len(ROW):
+        return False
+    return depth_of(values[0]) > 0 and _is_single(values[3]) and _is_single(values[4])
+
+
+def _is_single(value: object) -> bool:
+    return depth_of(value) == 0 or _count(value) == 1
+
+
+def _is_nested(named: dict[str, Any]) -> bool:
+    """Whether the entries of the lists are episodes, not steps.
+
+    A column of single entries may be either; then the depth of the observations decides, which is 2 for steps that
+    are vectors, 3 for episodes of them, 4 for steps that are pictures, 5 for episodes of those.
+    """
+    for key in STEP_COLUMNS:
+        if key in named:
+            if depth_of(named[key]) < 2:
+                return False
+            entries = named[key] if isinstance(named[key], np.ndarray) else entries_of(named[key]) or ()
+            return not all(map(_is_single, entries)) or depth_of(named["observations"]) in (3, 5)
+    if "lengths" in named:
+        return _count(named["actions"]) == _count(named["lengths"])
+    return depth_of(named["observations"]) > 2 and _count(named["observations"]) == _count(named["actions"])
+
+
+def _count(value: object) -> int:
+    """Entries of a list or array; of a dictionary, those of its first."""
+    if isinstance(value, Mapping):
+        return _count(next(iter(value.values()), None))
+    if isinstance(value, np.ndarray):
+        return _rows(value)
+    return len(entries_of(value) or ())
+
+
+def _rows(array: NDArray[Any]) -> int:
+    return len(array) if array.ndim else 0
+
+
+def _shown(key: object) -> str:
+    return brief(key if isinstance(key, str) else str(key)).strip("'")
+
+
+def _entry(value: Any, number: int) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _entry(inner, number) for name, inner in value.items()}
+    return value[number]
+
+
+def _at(path: str) -> str:
+    return f"['{path}']" if path else ""
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{key} {count}" for key, count in counts.items())
