@@ -22,7 +22,7 @@ from iq_offline.data.observations import from_leaves, leaves, map_leaves
 from iq_offline.data.reading import WRITABLE, Format, parse_format, read_episodes
 from iq_offline.data.summary import summarise
 from iq_offline.data.table import TransitionTable, open_table
-from iq_offline.errors import ConfigError, DatasetUnreadable, InvalidEpisode, nearest
+from iq_offline.errors import ConfigError, DatasetError, DatasetUnreadable, InvalidEpisode, nearest
 
 MINARI_NAME = re.compile(r"[A-Za-z0-9][\w.-]*-v\d+")
 SUFFIXES = {Format.D4RL: (".hdf5", ".h5"), Format.D3RLPY: (".h5",), Format.NPZ: (".npz",)}
@@ -75,7 +75,7 @@ def convert_dataset(
     with _whole(destination, chosen) as temporary:
         _write(EpisodeSource(origin.info, passing), temporary, destination, chosen)
         written = summarise(_read_back(Located(name=destination.stem, path=temporary), destination, chosen, passing))
-        record |= passing.record() | {"notes": origin.info.notes}
+        record |= passing.record() | {"notes": list(origin.info.notes)}
         record["written"] = {key: value for key, value in written.items() if key not in {"dataset", "path"}}
         _write_record(temporary, destination, chosen, record)
     if chosen is Format.MINARI:
@@ -167,7 +167,10 @@ def _write(source: EpisodeSource, temporary: Path, destination: Path, chosen: Fo
 def _read_back(located: Located, destination: Path, chosen: Format, passed: _Passing) -> TransitionTable:
     """The table of what was written, which must read as what was passed to the writer, to the bit."""
     digest = ContentDigest(infos=passed.infos)
-    table = open_table(located, chosen, digest)
+    try:
+        table = open_table(located, chosen, digest)
+    except DatasetError as error:  # told of the name that it would have had
+        raise type(error)(error.problem.replace(str(located.path), str(destination)), error.remedy) from None
     if digest.steps == 0:  # the table of the same bytes was there already
         for segment in read_episodes(located, chosen).segments(infos=True):
             digest.add(segment)
