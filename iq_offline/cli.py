@@ -59,37 +59,55 @@ def _options(
 
 
 @app.command()
-def datasets(json: Json = False) -> None:
-    """List the catalogue, with what is on disk and verified."""
-    from iq_offline.data.catalogue import catalogue
+def datasets(
+    pattern: Annotated[str, typer.Argument(help="Part of an id; * stands for anything.")] = "",
+    family: Annotated[str, typer.Option("--family", help="Part of a family's name.")] = "",
+    environment: Annotated[str, typer.Option("--env", help="Part of an environment's id.")] = "",
+    on_disk: Annotated[bool, typer.Option("--on-disk", help="Only what is on this machine.")] = False,
+    json: Json = False,
+) -> None:
+    """List the catalogue, with what is on disk and verified; one dataset by its full id in detail."""
+    from iq_offline.data.catalogue import catalogue, find_entries
 
+    exact = catalogue().get(pattern)
+    found = [exact] if exact else find_entries(pattern, family, environment)
     rows = [
         entry.model_dump(mode="json")
-        | {"on_disk": entry.on_disk, "verified": entry.verified, "path": str(entry.stored_path)}
-        for entry in catalogue().values()
+        | {
+            "on_disk": entry.on_disk,
+            "verified": entry.verified,
+            "path": str(entry.stored_path),
+            "fetched": entry.record,
+        }
+        for entry in found
+        if entry.on_disk or not on_disk
     ]
     if json:
         return console.show_json({"datasets": rows})
-    for row in rows:
-        state = "verified" if row["verified"] else "on disk" if row["on_disk"] else "not fetched"
-        console.show(f"{row['id']:<26} {row['steps']:>7} steps  {row['env_id']:<14} {state:<12} {row['description']}")
-    return None
+    if exact:
+        return console.show_details(rows[0] if rows else {})
+    console.show_table([_catalogue_row(row) for row in rows])
+    return console.show(f"{len(rows)} datasets; iq-offline datasets ID tells all about one")
 
 
 @app.command()
 def fetch(
     dataset: Dataset,
-    source: Annotated[str | None, typer.Option("--from", help="Take the data from this path.")] = None,
+    source: Annotated[str | None, typer.Option("--from", help="Take the data from this path or URL.")] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Of Minari's remote: a commit or a tag.")] = None,
+    repin: Annotated[bool, typer.Option("--repin", help="Accept other bytes than at the first fetch.")] = False,
     json: Json = False,
 ) -> None:
     """Fetch a dataset, verify it, and print where it lies."""
+    from iq_offline.data.download import FetchOptions
     from iq_offline.stages.fetch import fetch_dataset
 
-    located = fetch_dataset(dataset, source)
+    with console.transfer(dataset) as advance:
+        located = fetch_dataset(dataset, FetchOptions(source, revision, repin, console.note, advance))
+    record = (located.entry.record if located.entry else None) or {}
     if json:
-        return console.show_json(
-            {"dataset": located.name, "path": str(located.path), "verified": located.entry is not None}
-        )
+        told = {key: record.get(key) for key in ("sha256", "pinned", "source", "revision")}
+        return console.show_json({"dataset": located.name, "path": str(located.path), "verified": bool(record)} | told)
     return console.show(str(located.path))
 
 
@@ -333,6 +351,19 @@ def run(pipeline: str) -> None:
 def reproduce(run: Path) -> None:
     """Train again from what a run recorded, and compare (not built yet)."""
     raise NotYet(f"reproduce {run} is not built yet", "train again with the run's config and compare policy_sha256")
+
+
+def _catalogue_row(row: dict[str, Any]) -> dict[str, Any]:
+    known = "published" if row["sha256"] else "pinned" if (row["fetched"] or {}).get("pinned") else "-"
+    return {
+        "id": row["id"],
+        "episodes": row["episodes"],
+        "steps": row["steps"],
+        "MB": None if row["bytes"] is None else round(row["bytes"] / 1e6, 1),
+        "environment": row["env_id"],
+        "hash": known,
+        "here": "verified" if row["verified"] else "on disk" if row["on_disk"] else "-",
+    }
 
 
 def _seeds(seed: int | None, seeds: str | None) -> list[tuple[int, bool]]:

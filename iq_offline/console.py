@@ -22,6 +22,24 @@ def warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr)
 
 
+def note(text: str) -> None:
+    """Something that the user should know, off the answer's stream."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+def show_details(content: dict[str, Any]) -> None:
+    """Names and values, lists and tables below their name; what is empty is left out."""
+    for name, value in content.items():
+        if isinstance(value, list) and value:
+            print(f"{name}:")
+            for item in value:
+                print(f"  - {': '.join(map(str, item.values())) if isinstance(item, dict) else item}")
+        elif isinstance(value, dict) and value:
+            print(f"{name}: {', '.join(f'{key} {inner}' for key, inner in value.items() if inner)}")
+        elif value not in (None, "", [], {}):
+            print(f"{name}: {value}")
+
+
 def show_fields(fields: dict[str, Any]) -> None:
     """Names and values in two columns."""
     width = max(len(name) for name in fields)
@@ -40,6 +58,8 @@ def show_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _cell(value: object) -> str:
+    if value is None:
+        return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -84,6 +104,24 @@ def counter(title: str, unit: str) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None)
         yield lambda completed: bar.update(task, completed=completed)
+
+
+@contextmanager
+def transfer(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar of bytes on a terminal; elsewhere nothing. Call it with the bytes that are there, and all that will be."""
+    if not sys.stderr.isatty():
+        yield lambda _, __: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        *(TextColumn("{task.description}"), BarColumn(), DownloadColumn()),
+        *(TransferSpeedColumn(), TimeRemainingColumn()),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _no_bar(completed: int, note: str) -> None:

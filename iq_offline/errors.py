@@ -5,10 +5,12 @@ UserError
 ├── NotYet                 asked for by the contract, built in a later release
 ├── DatasetError
 │   ├── UnknownDataset     no such name, id or path
+│   ├── DownloadFailed     no place gave the data, or what came was not them
 │   ├── DatasetUnreadable  not the format it claims, truncated, or a key missing
 │   └── InvalidEpisode     arrays that break an invariant of an episode
 ├── RunError               not a run folder, not complete, or not made for what was asked
 ├── TrainingDiverged   a loss or value is no longer a finite number
+├── PackageMissing         an optional package is not installed
 ├── EnvironmentMissing     Gymnasium cannot make the environment
 └── TrackingUnavailable    MLflow's store cannot be used (training goes on, with a warning)
 """
@@ -45,6 +47,10 @@ class UnknownDataset(DatasetError):
     """No such catalogue id, Minari id or path."""
 
 
+class DownloadFailed(DatasetError):
+    """Data that no place gave, or that were not what they should be."""
+
+
 class DatasetUnreadable(DatasetError):
     """A file that is not the format it claims to be, is truncated, or lacks a key."""
 
@@ -59,6 +65,10 @@ class RunError(UserError):
 
 class TrainingDiverged(UserError):
     """A loss or value that is no longer a finite number."""
+
+
+class PackageMissing(UserError):
+    """An optional package that is not installed."""
 
 
 class EnvironmentMissing(UserError):

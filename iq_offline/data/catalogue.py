@@ -1,20 +1,42 @@
-"""The catalogue of datasets that the project knows by name, and where each name's data lie on this machine."""
+"""The catalogue of datasets that the project knows by name, and where each name's data lie on this machine.
 
+A family is one TOML file of `datasets/catalogue`: what its datasets share under `[family]`, then one table a dataset,
+which may override what is shared.
+"""
+
+import json
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 
 from iq_offline import paths
 from iq_offline.config import FrozenModel
-from iq_offline.errors import NotYet, UnknownDataset, nearest
+from iq_offline.data.files import data_files
+from iq_offline.errors import UnknownDataset, nearest
 
 D4RL_NAME = re.compile(r"(halfcheetah|hopper|walker2d|ant|pen|door|hammer|relocate|antmaze|kitchen|maze2d)-[\w-]+-v\d+")
-MINARI_ID = re.compile(r"[\w-]+(/[\w-]+)+-v\d+")
+MINARI_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)+-v\d+")
+REMOTE_SCHEMES = {"hf", "gcp", "gs"}
+"""Schemes of Minari's remotes; what follows them ends with a Minari id."""
+
+
+class Kind(StrEnum):
+    """How a dataset is fetched."""
+
+    BUNDLED = "bundled"
+    """It ships with the project."""
+    FILE = "file"
+    """One file, over HTTP(S)."""
+    MINARI = "minari"
+    """A folder, from Minari's remote."""
 
 
 class Reference(FrozenModel):
@@ -25,48 +47,75 @@ class Reference(FrozenModel):
     expert: float
 
 
+class Defect(FrozenModel):
+    """Something wrong with a dataset that is known, and what is done about it here."""
+
+    what: str
+    handling: str
+
+
 class CatalogueEntry(FrozenModel):
     """One dataset that can be fetched by its id."""
 
     id: str
-    file: str
-    """Where it ships, relative to the folder of the catalogue."""
-    bytes: int = Field(ge=1)
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    licence: str
-    env_id: str
-    env_kwargs: dict[str, Any] = {}
-    max_episode_steps: int | None = None
-    episodes: int
-    steps: int
-    description: str
-    reference: Reference
+    family: str
+    kind: Kind
+    file: str | None = None
+    """Its name in the store; for a bundled one, where it ships, relative to the folder `datasets`."""
+    urls: tuple[str, ...] = ()
+    """Where to get a file, first host first, then mirrors."""
+    bytes: int | None = Field(None, ge=1)
+    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    """As published; None where no one did, and the first fetch pins it."""
+    licence: str = "unknown"
+    card: str | None = None
+    """The family's page, relative to the folder `datasets`."""
+    env_id: str | None = None
+    """The environment to evaluate in, in today's Gymnasium."""
+    env_kwargs: Mapping[str, Any] = Field(default_factory=dict)
+    env_note: str = ""
+    """Where that environment differs from the one that made the data."""
+    max_episode_steps: int | None = Field(None, ge=1)
+    """The task's step limit in the data."""
+    episodes: int | None = None
+    steps: int | None = None
+    description: str = ""
+    reference: Reference | None = None
+    reference_note: str = ""
+    defects: tuple[Defect, ...] = ()
 
     @property
     def stored_path(self) -> Path:
-        """Where `fetch` puts it."""
-        return paths.home() / "datasets" / self.id / Path(self.file).name
+        """Where `fetch` puts it: a file in the project's store, or a folder in Minari's."""
+        if self.kind is Kind.MINARI:
+            return paths.minari_home() / self.id
+        return paths.home() / "datasets" / self.id / Path(self.file or "data").name
+
+    @property
+    def record_path(self) -> Path:
+        """The record of a verified fetch."""
+        return paths.home() / "datasets" / self.id / "fetched.json"
 
     @property
     def on_disk(self) -> bool:
-        """Whether it has been fetched."""
-        return self.stored_path.is_file()
+        """Whether something lies where `fetch` puts it."""
+        return self.stored_path.exists()
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """What the last fetch found out, if the data are still as it left them."""
+        try:
+            content: dict[str, Any] = json.loads(self.record_path.read_text())
+            size = sum(file.stat().st_size for file in data_files(self.stored_path))
+        except (OSError, ValueError):
+            return None
+        expected = (content.get("bytes"), self.sha256 or content.get("sha256"))
+        return content if self.on_disk and expected == (size, content.get("sha256")) else None
 
     @property
     def verified(self) -> bool:
-        """Whether what lies on disk was verified against the catalogue's hash, and still has its size."""
-        record = self.verification_path
-        return (
-            self.on_disk
-            and record.is_file()
-            and record.read_text().strip() == self.sha256
-            and self.stored_path.stat().st_size == self.bytes
-        )
-
-    @property
-    def verification_path(self) -> Path:
-        """The file that records the hash which the stored data were found to have."""
-        return self.stored_path.with_suffix(".sha256")
+        """Whether what lies on disk was verified, against the published hash or the pinned one, and has its size."""
+        return self.record is not None
 
 
 @dataclass(frozen=True)
@@ -80,43 +129,91 @@ class Located:
 
 @cache
 def catalogue() -> dict[str, CatalogueEntry]:
-    """All entries by id, from `datasets/catalogue.toml`."""
-    content = tomllib.loads((paths.shipped("datasets") / "catalogue.toml").read_text())
-    entries = [CatalogueEntry.model_validate(item) for item in content["dataset"]]
-    return {entry.id: entry for entry in entries}
+    """All entries by id, from the families in `datasets/catalogue`, in the order of the files' names."""
+    entries: dict[str, CatalogueEntry] = {}
+    for file in sorted((paths.shipped("datasets") / "catalogue").glob("*.toml")):
+        content = tomllib.loads(file.read_text())
+        family = dict(content["family"])
+        shared = {"family": family.pop("id"), **family}
+        for item in content["dataset"]:
+            entry = CatalogueEntry.model_validate(shared | item)
+            entries[entry.id] = entry
+    return entries
 
 
 def locate(dataset: str) -> Located | CatalogueEntry:
     """Where a dataset's data lie: a catalogue entry (fetched or not), a path, or a local Minari dataset.
 
-    Raises NotYet for a name that only a remote store has, and UnknownDataset for anything else.
+    A URL, and a Minari id that the catalogue does not list, give an entry without a hash. Raises UnknownDataset.
     """
     if dataset in catalogue():
         return catalogue()[dataset]
     if not dataset.strip():
         raise UnknownDataset("the dataset's name is empty", "give an id or a path; all ids: iq-offline datasets")
+    if "://" in dataset:
+        return _of_url(dataset)
     path = Path(dataset).expanduser()
     if path.exists():
         return Located(name=_name_of(path), path=path.resolve())
-    in_minari = paths.minari_home() / dataset
-    if (in_minari / "data").is_dir():
-        return Located(name=dataset, path=in_minari)
     if path.suffix or dataset.startswith((".", "/", "~")):
         raise UnknownDataset(f"no file or folder at {dataset}", "check the path")
-    if is_url(dataset) or D4RL_NAME.fullmatch(dataset) or MINARI_ID.fullmatch(dataset):
-        raise NotYet(
-            f"{dataset} is not on this machine, and remote fetching is not built yet",
-            "download it by other means and give the path of the HDF5 file or the Minari folder; "
-            f"or use one of: {', '.join(catalogue())}",
-        )
+    if D4RL_NAME.fullmatch(dataset):
+        raise UnknownDataset(f"unknown dataset '{dataset}'", _nearest_d4rl(dataset))
+    if MINARI_ID.fullmatch(dataset) and ".." not in dataset:
+        return CatalogueEntry(id=dataset, family="unlisted", kind=Kind.MINARI, description="not in the catalogue")
     raise UnknownDataset(
         f"unknown dataset '{dataset}'", f"nearest: {nearest(dataset, catalogue())}; all: iq-offline datasets"
     )
 
 
-def is_url(text: str) -> bool:
-    """Whether a source is remote."""
-    return "://" in text
+def find_entries(pattern: str = "", family: str = "", environment: str = "") -> list[CatalogueEntry]:
+    """Entries whose id, family and environment hold these texts, whatever their case; `*` stands for anything.
+
+    Raises UnknownDataset where there are none.
+    """
+    found = [
+        entry
+        for entry in catalogue().values()
+        if _holds(entry.id, pattern) and _holds(entry.family, family) and _holds(entry.env_id or "", environment)
+    ]
+    if not found:
+        families = sorted({entry.family for entry in catalogue().values()})
+        asked = " ".join(filter(None, (pattern, family, environment)))
+        raise UnknownDataset(
+            f"no dataset matches '{asked}'",
+            f"nearest: {nearest(pattern, catalogue())}; families: {', '.join(families)}",
+        )
+    return found
+
+
+def _of_url(url: str) -> CatalogueEntry:
+    """An entry for data at a URL. Raises UnknownDataset for a scheme or a name that cannot be used."""
+    parts = urlsplit(url)
+    if parts.scheme in REMOTE_SCHEMES:
+        name = parts.path.strip("/")
+        if MINARI_ID.fullmatch(name) and ".." not in name and parts.netloc:
+            return CatalogueEntry(id=name, family="unlisted", kind=Kind.MINARI, urls=(url,), description=url)
+        raise UnknownDataset(f"{url} names no Minari dataset", f"write it as {parts.scheme}://PLACE/namespace/name-v0")
+    file = Path(unquote(parts.path)).name
+    if parts.scheme not in {"http", "https"} or not parts.netloc or not re.fullmatch(r"\w[\w.-]*\.\w+", file):
+        raise UnknownDataset(
+            f"{url} is no place to fetch a file from",
+            "give an http(s) URL that ends with a file's name, or hf://, gcp://",
+        )
+    place = re.sub(r"[^\w.-]+", "-", f"{parts.netloc}{parts.path}").strip("-.")
+    return CatalogueEntry(id=f"url/{place}", family="unlisted", kind=Kind.FILE, file=file, urls=(url,), description=url)
+
+
+def _holds(text: str, wanted: str) -> bool:
+    pattern = ".*".join(re.escape(part) for part in wanted.split("*"))
+    return re.search(pattern, text, re.IGNORECASE) is not None
+
+
+def _nearest_d4rl(dataset: str) -> str:
+    close = nearest(dataset, [name for name in catalogue() if D4RL_NAME.fullmatch(name)])
+    older = dataset.endswith(("-v0", "-v1")) and dataset.startswith(("halfcheetah", "hopper", "walker2d", "ant"))
+    reason = "; v0 and v1 have wrong terminations and time-outs, v2 mends them" if older else ""
+    return f"nearest: {close or 'none'}{reason}; all: iq-offline datasets"
 
 
 def _name_of(path: Path) -> str:

@@ -68,7 +68,7 @@ def _completed(info: DatasetInfo, entry: CatalogueEntry | None) -> DatasetInfo:
     if entry is None:
         return info
     if info.env_id is None and entry.env_id is not None:
-        info = replace(info, env_id=entry.env_id, env_kwargs=entry.env_kwargs)
+        info = replace(info, env_id=entry.env_id, env_kwargs=dict(entry.env_kwargs))
     if info.reference is None and entry.reference is not None:
         info = replace(info, reference=(entry.reference.name, entry.reference.random, entry.reference.expert))
     return replace(info, description=info.description or entry.description)

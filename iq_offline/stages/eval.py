@@ -92,7 +92,8 @@ def _result(run: RunFolder, episodes: list[SimulatedEpisode], reference: ScoreRe
 def _reference(dataset: dict[str, Any]) -> ScoreReference | None:
     """Of the catalogue entry with these bytes, or that was converted to them; else what the dataset carries itself."""
     for entry in catalogue().values():
-        if entry.sha256 in (dataset["sha256"], dataset["origin_sha256"]):
+        same = entry.sha256 is not None and entry.sha256 in (dataset["sha256"], dataset["origin_sha256"])
+        if same and entry.reference:
             return ScoreReference(entry.reference.name, entry.reference.random, entry.reference.expert)
     return ScoreReference(*dataset["reference"]) if dataset["reference"] else None
 

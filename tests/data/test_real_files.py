@@ -1,4 +1,4 @@
-"""The recordings of released experts, where they are at hand: every file reads whole, with the counts that are known."""
+"""The recordings of released experts, where they are at hand: every file has the counts that are known."""
 
 from pathlib import Path
 

@@ -161,9 +161,9 @@ def test_the_same_command_twice_gives_two_runs_with_the_same_tensors(cartpole, h
 MISTAKES = {
     "a missing file": (("inspect", "nowhere.hdf5"), "no file or folder at nowhere.hdf5"),
     "an unknown dataset": (("fetch", "demo/cartpole/expertt"), "nearest: demo/cartpole/expert-v0"),
-    "a remote dataset": (("fetch", "hopper-expert-v2"), "remote fetching is not built yet"),
-    "a remote Minari id": (("inspect", "mujoco/hopper/expert-v0"), "remote fetching is not built yet"),
-    "a URL": (("fetch", "https://example.org/a.hdf5"), "not built yet"),
+    "an old D4RL version": (("fetch", "hopper-expert-v0"), "hopper-expert-v2"),
+    "a URL of no kind that is fetched": (("fetch", "ftp://127.0.0.1/a.hdf5"), "is no place to fetch a file from"),
+    "a search that finds nothing": (("datasets", "hoper-expert-v2"), "no dataset matches"),
     "no run": (("eval", "nowhere"), "nowhere does not exist"),
     "a folder that is no run": (("eval", "."), "is not a run folder"),
     "a later command": (("relabel", "r", "--dataset", "d", "--to", "t"), "not built yet"),

@@ -1,0 +1,241 @@
+"""Downloading over HTTP(S): resumed, retried, from mirrors, never more than was announced, never kept unverified.
+
+pooch starts again from zero after a break and trusts what a server says of a file's length; here a partial file
+survives a kill, is continued only where the server proves that it is still the same file, and is thrown away where
+its hash is wrong.
+"""
+
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iq_offline.data.files import whole_file
+from iq_offline.errors import DownloadFailed
+
+if TYPE_CHECKING:
+    import requests
+
+CHUNK_BYTES = 1 << 16
+"""At most so much is lost where a connection breaks."""
+SPARE_BYTES = 64 << 20
+"""What a download leaves free on the disk."""
+RETRIED = {408, 425, 429, 500, 502, 503, 504}
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for a server, and how often to ask again while nothing comes."""
+
+    connect_seconds: float = 10.0
+    read_seconds: float = 30.0
+    tries: int = 5
+    backoff_seconds: float = 0.5
+    longest_wait_seconds: float = 30.0
+
+
+PATIENCE = Patience()
+
+Advance = Callable[[int, int | None], None]
+"""Is told the bytes that are there, and the bytes that there will be where that is known."""
+Verify = Callable[[Path], str | None]
+"""Says what is wrong with a finished file, or None."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A file to get: its places in order, its size where it is known, and what to send along."""
+
+    name: str
+    urls: Sequence[str]
+    bytes: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class _NotHere(Exception):
+    """This place does not give the file; the next one may."""
+
+
+class _Broken(Exception):
+    """The transfer stopped early; another try may go on. `wait`: the seconds that the server asked for."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+def download(wanted: Wanted, partial: Path, verify: Verify, advance: Advance) -> str:
+    """Bring the file to `partial`, whole and verified, on the disk; returns the URL that gave it.
+
+    A `partial` that is there already is continued. Raises DownloadFailed, which lists each URL and its reason.
+    """
+    import requests
+
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    reasons = []
+    for url in wanted.urls:
+        with requests.Session() as session:
+            session.max_redirects = 10
+            try:
+                _from_place(session, url, wanted, partial, advance)
+            except _NotHere as reason:
+                reasons.append(f"{url}: {reason}")
+                continue
+        wrong = verify(partial)
+        if wrong is None:
+            _side(partial).unlink(missing_ok=True)
+            return url
+        reasons.append(f"{url}: {wrong}")
+        _discard(partial)
+    listed = "\n  ".join(reasons) or "no place to get it from is known"
+    raise DownloadFailed(
+        f"{wanted.name} could not be fetched:\n  {listed}",
+        "try again later, or get the file by other means and name it with --from PATH",
+    )
+
+
+def _from_place(session: "requests.Session", url: str, wanted: Wanted, partial: Path, advance: Advance) -> None:
+    """All of the file from one URL, in as many tries as it takes while some of them bring something."""
+    import requests
+
+    failures = 0
+    while True:
+        before = _size(partial)
+        try:
+            return _transfer(session, url, wanted, partial, advance)
+        except requests.TooManyRedirects:
+            raise _NotHere("it redirects in a circle") from None
+        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+            broken = _Broken(_plain(error))
+        except requests.RequestException as error:
+            raise _NotHere(_plain(error)) from None
+        except _Broken as error:
+            broken = error
+        failures = 1 if _size(partial) > before else failures + 1
+        if failures >= PATIENCE.tries:
+            raise _NotHere(f"{broken} ({failures} tries)")
+        backoff = PATIENCE.backoff_seconds * 2 ** (failures - 1) * random.uniform(0.5, 1.5)
+        time.sleep(min(backoff if broken.wait is None else broken.wait, PATIENCE.longest_wait_seconds))
+
+
+def _transfer(session: "requests.Session", url: str, wanted: Wanted, partial: Path, advance: Advance) -> None:
+    start, validator = _resumable(partial, url)
+    headers = {"Accept-Encoding": "identity", **wanted.headers}
+    if start:
+        headers |= {"Range": f"bytes={start}-", "If-Range": validator}
+    timeout = (PATIENCE.connect_seconds, PATIENCE.read_seconds)
+    with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
+        _check_redirects(response)
+        if response.status_code == 416:
+            _discard(partial)
+            raise _Broken("it has less than was there before")
+        start = _start(response, start)
+        total = _total(response, start)
+        limit = _limit(total, wanted)
+        _check_space(partial, limit, start, wanted.name)
+        _remember(partial, url, response)
+        with partial.open("r+b" if start else "wb") as file:
+            file.truncate(start)
+            file.seek(start)
+            size = start
+            for chunk in response.iter_content(CHUNK_BYTES):
+                size += len(chunk)
+                if limit is not None and size > limit:
+                    _discard(partial)
+                    raise _NotHere(f"it sends more than the {limit:,} bytes that were announced")
+                if limit is None:
+                    _check_space(partial, size + len(chunk), size, wanted.name)
+                file.write(chunk)
+                advance(size, limit)
+            file.flush()
+            os.fsync(file.fileno())
+    if total is not None and size < total:
+        raise _Broken(f"it broke off after {size:,} of {total:,} bytes")
+    if wanted.bytes is not None and size != wanted.bytes:
+        _discard(partial)
+        raise _NotHere(f"it has {size:,} bytes, not {wanted.bytes:,}")
+
+
+def _start(response: "requests.Response", asked: int) -> int:
+    """Where the answer's bytes begin. Raises _Broken or _NotHere where there are none."""
+    if response.status_code in RETRIED:
+        after = response.headers.get("Retry-After", "")
+        raise _Broken(f"it answers {response.status_code}", float(after) if after.isdigit() else None)
+    if response.status_code not in {200, 206}:
+        raise _NotHere(f"it answers {response.status_code} {response.reason}")
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise _NotHere("it sends the file compressed, which was not asked for")
+    if response.status_code == 200:
+        return 0
+    given = response.headers.get("Content-Range", "").removeprefix("bytes ").split("-")[0]
+    if given != str(asked):
+        raise _NotHere(f"it answers with bytes from {given or 'nowhere'}, not from {asked}")
+    return asked
+
+
+def _total(response: "requests.Response", start: int) -> int | None:
+    length = response.headers.get("Content-Length", "")
+    return start + int(length) if length.isdigit() else None
+
+
+def _limit(total: int | None, wanted: Wanted) -> int | None:
+    if total is not None and wanted.bytes is not None and total != wanted.bytes:
+        raise _NotHere(f"it announces {total:,} bytes, not {wanted.bytes:,}")
+    return wanted.bytes if total is None else total
+
+
+def _check_redirects(response: "requests.Response") -> None:
+    hops = [*(hop.url for hop in response.history), response.url]
+    if any(hop.startswith("http://") for hop in hops) and hops[0].startswith("https://"):
+        raise _NotHere("it redirects from https to http")
+
+
+def _check_space(partial: Path, total: int | None, start: int, name: str) -> None:
+    free = shutil.disk_usage(partial.parent).free
+    if total is not None and total - start + SPARE_BYTES > free:
+        raise DownloadFailed(
+            f"{name} needs {(total - start) / 1e9:.2f} GB more at {partial.parent}, where {free / 1e9:.2f} GB are free",
+            "free some space, or set IQ_OFFLINE_HOME to a larger disk",
+        )
+
+
+def _resumable(partial: Path, url: str) -> tuple[int, str]:
+    """How much is there that the server can be asked to go on from, and what proves that it is the same file."""
+    try:
+        known = json.loads(_side(partial).read_text())
+        validator = str(known["validator"]) if known["url"] == url else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        validator = ""
+    return (_size(partial), validator) if validator else (0, "")
+
+
+def _remember(partial: Path, url: str, response: "requests.Response") -> None:
+    tag = response.headers.get("ETag", "")
+    validator = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
+    with whole_file(_side(partial)) as temporary:
+        temporary.write_text(json.dumps({"url": url, "validator": validator}))
+
+
+def _side(partial: Path) -> Path:
+    return partial.with_name(partial.name + ".json")
+
+
+def _size(partial: Path) -> int:
+    return partial.stat().st_size if partial.is_file() else 0
+
+
+def _discard(partial: Path) -> None:
+    partial.unlink(missing_ok=True)
+    _side(partial).unlink(missing_ok=True)
+
+
+def _plain(error: Exception) -> str:
+    """The innermost reason of an error of the network, in one line."""
+    while isinstance(error.__cause__ or error.__context__, Exception):
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return " ".join(str(error).split())[:200] or type(error).__name__

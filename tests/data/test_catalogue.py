@@ -1,0 +1,122 @@
+"""The catalogue: every entry is whole, its hashes are the published ones, and names lead where they should."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from iq_offline import paths
+from iq_offline.data.catalogue import Kind, catalogue, find_entries, locate
+from iq_offline.data.environments import make_environment
+from iq_offline.errors import UnknownDataset
+
+ENTRIES = list(catalogue().values())
+# A few of the hashes that TensorFlow Datasets publishes for these files.
+PUBLISHED = {
+    "hopper-medium-v2": (152756557, "5bdf1bc4a713c82941de44633df669b36c89850b652a25985166796d25cf71a0"),
+    "walker2d-full-replay-v2": (285115514, "f2720f9d27b2acef6ec9a7d9ad3b80b6c2078ad4467cee668a81e3b3c80bcf2a"),
+    "ant-expert-v2": (373231677, "fa22531ca79ea051006fa48bb652120d2e12c813919c530369a03c2688311b0f"),
+    "door-human-v1": (3121206, "f9691288c3ddf2b4e7b31bdae0d8444b80ba035515495f8a902d60c43ee09370"),
+    "antmaze-umaze-v2": (232532949, "5ef15257771c50ef4d23c7de001750e96c8bb5d9b6a5e4a821dcfb3065fbd130"),
+    "antmaze-large-diverse-v2": (231183710, "84f775eb7956ea9cc766704710dc520a8ab357adc7522ade47f556f0e335e284"),
+}
+
+
+def test_every_family_has_its_datasets():
+    assert Counter(entry.family for entry in ENTRIES) == {
+        "demo": 6,
+        "d4rl-locomotion-v2": 24,
+        "d4rl-adroit-v1": 12,
+        "d4rl-antmaze-v2": 6,
+        "d4rl-kitchen-v0": 3,
+        "d4rl-maze2d-v1": 6,
+        "minari-mujoco": 28,
+        "minari-d4rl": 34,
+    }
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_hashes_are_there(name: str):
+    assert (catalogue()[name].bytes, catalogue()[name].sha256) == PUBLISHED[name]
+
+
+def test_all_locomotion_files_can_be_verified():
+    assert all(entry.sha256 and entry.bytes for entry in ENTRIES if entry.family == "d4rl-locomotion-v2")
+
+
+def test_no_hash_stands_for_two_datasets():
+    hashes = [entry.sha256 for entry in ENTRIES if entry.sha256]
+    assert len(hashes) == len(set(hashes)) == 44
+
+
+@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.kind is Kind.FILE], ids=lambda entry: entry.id)
+def test_a_file_has_a_host_and_a_mirror_of_its_own_name(entry):
+    assert len(entry.urls) == 2
+    assert all(re.fullmatch(r"https?://[\w.-]+/\S+", url) for url in entry.urls)
+    assert all(url.endswith(f"/{entry.file}") for url in entry.urls)
+    assert entry.file.endswith(".hdf5")
+    assert entry.reference is not None
+    assert entry.reference.random < entry.reference.expert
+    assert entry.reference.name == f"d4rl-in-{entry.env_id}"
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.id)
+def test_an_entry_says_what_it_is_and_has_a_card(entry):
+    assert entry.description
+    assert entry.env_id
+    assert entry.card is not None
+    assert (paths.shipped("datasets") / entry.card).is_file()
+    assert entry.stored_path.is_relative_to(paths.minari_home() if entry.kind is Kind.MINARI else paths.home())
+
+
+def test_environments_of_gymnasium_itself_are_registered():
+    import gymnasium
+
+    plain = {entry.env_id for entry in ENTRIES if re.fullmatch(r"[A-Z][A-Za-z0-9]+-v[1-5]", entry.env_id)}
+    robotics = {name for name in plain if name.startswith(("Adroit", "Franka"))}
+    assert plain - robotics <= set(gymnasium.registry)
+    assert len(plain - robotics) >= 15
+
+
+def test_ant_has_the_observations_of_the_data():
+    entry = catalogue()["ant-medium-v2"]
+    environment = make_environment(entry.env_id, dict(entry.env_kwargs))
+    assert environment.observation_space.shape == (111,)
+    environment.close()
+
+
+@pytest.mark.parametrize(
+    ("filters", "count"),
+    [
+        ({"pattern": "hopper"}, 9),
+        ({"pattern": "hopper-*-v2"}, 6),
+        ({"family": "adroit"}, 12),
+        ({"environment": "ant-v4"}, 6),
+        ({"pattern": "EXPERT", "family": "minari-mujoco"}, 11),
+    ],
+)
+def test_entries_are_found_by_parts_of_their_names(filters: dict[str, str], count: int):
+    assert len(find_entries(**filters)) == count
+
+
+def test_a_search_that_finds_nothing_names_what_is_near():
+    with pytest.raises(UnknownDataset, match=r"no dataset matches 'hoper-medium-v2'\n.*hopper-medium-v2"):
+        find_entries("hoper-medium-v2")
+
+
+def test_an_old_version_is_refused_with_the_reason_to_use_the_new_one():
+    with pytest.raises(UnknownDataset, match=r"hopper-medium-v2.*v2 mends them"):
+        locate("hopper-medium-v0")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("atari/pong/expert-v0", Kind.MINARI),
+        ("https://example.org/a/b.hdf5", Kind.FILE),
+        ("hf://me/mine/x-v0", Kind.MINARI),
+    ],
+)
+def test_what_is_not_listed_can_still_be_fetched_without_a_hash(name: str, kind: Kind):
+    entry = locate(name)
+    assert (entry.family, entry.kind, entry.sha256) == ("unlisted", kind, None)

@@ -1,0 +1,343 @@
+"""Fetching a file over HTTP from servers that drop, lie, stall, redirect and change: whole and verified, or nothing."""
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from local_servers import Place, Server, serving
+
+from iq_offline import paths
+from iq_offline.data import catalogue as catalogue_module
+from iq_offline.data import download
+from iq_offline.data.catalogue import CatalogueEntry, Kind
+from iq_offline.data.download import FetchOptions, fetch
+from iq_offline.data.remotes import http
+from iq_offline.errors import DatasetUnreadable, DownloadFailed, UnknownDataset
+
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    patience = http.Patience(connect_seconds=2, read_seconds=0.3, tries=3, backoff_seconds=0.01)
+    monkeypatch.setattr(http, "PATIENCE", patience)
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "d4rl"))
+
+
+@pytest.fixture
+def server():
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch, server: Server):
+    """Put an entry into the catalogue: listed(*paths, sha256=..., bytes=...)."""
+
+    def put(*places: str, **known: object) -> CatalogueEntry:
+        urls = tuple(place if "://" in place else f"{server.url}{place}" for place in places)
+        values = {"sha256": SHA256, "bytes": len(CONTENT)} | known
+        entry = CatalogueEntry(id="test/x", family="test", kind=Kind.FILE, file="x.hdf5", urls=urls, **values)
+        monkeypatch.setattr(catalogue_module, "catalogue", lambda: {entry.id: entry})
+        return entry
+
+    return put
+
+
+def fetched() -> bytes:
+    return fetch("test/x").path.read_bytes()
+
+
+def refused(error: type[Exception] = DownloadFailed) -> str:
+    with pytest.raises(error) as caught:
+        fetch("test/x")
+    assert not (paths.home() / "datasets" / "test" / "x" / "x.hdf5").exists()
+    return str(caught.value)
+
+
+def test_a_file_comes_whole_verified_and_recorded(server, listed):
+    server.places["/x"] = Place(CONTENT)
+    entry = listed("/x")
+    seen: list[tuple[int, int | None]] = []
+    located = fetch("test/x", FetchOptions(advance=lambda done, total: seen.append((done, total))))
+    assert located.path.read_bytes() == CONTENT
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    record = json.loads(entry.record_path.read_text())
+    assert (record["sha256"], record["bytes"], record["pinned"]) == (SHA256, len(CONTENT), False)
+    assert record["source"] == f"{server.url}/x"
+    assert entry.verified
+    assert list((paths.home() / "downloads").rglob("*.part*")) == []
+
+
+def test_what_is_verified_makes_no_network_call(server, listed, monkeypatch):
+    server.places["/x"] = Place(CONTENT)
+    listed("/x")
+    fetched()
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("a network call")
+
+    monkeypatch.setattr(socket, "socket", forbidden)
+    monkeypatch.setattr(socket, "create_connection", forbidden)
+    assert fetched() == CONTENT
+    assert len(server.requests) == 1
+
+
+def test_a_dropped_connection_is_resumed_where_it_broke(server, listed):
+    server.places["/x"] = Place(CONTENT, drops=[1_000_000, 500_000])
+    listed("/x")
+    assert fetched() == CONTENT
+    starts = [int(request.headers.get("range", "bytes=0-")[6:-1]) for request in server.requests]
+    assert starts[0] == 0
+    assert 0 <= 1_000_000 - starts[1] < http.CHUNK_BYTES
+    assert 0 <= starts[1] + 500_000 - starts[2] < http.CHUNK_BYTES
+    assert sum(request.sent for request in server.requests) < len(CONTENT) + 2 * http.CHUNK_BYTES
+    assert server.requests[1].headers["if-range"] == '"one"'
+
+
+def test_a_download_that_another_process_began_is_continued(server, listed):
+    server.places["/x"] = Place(CONTENT, drops=[1_000_000, 0, 0, 0])
+    listed("/x")
+    assert "3 tries" in refused()
+    assert fetched() == CONTENT
+    assert server.requests[-1].headers["range"].startswith("bytes=9")
+
+
+def test_a_file_that_changed_meanwhile_is_begun_again(server, listed):
+    def change(place: Place) -> None:
+        if len(server.requests) == 2:
+            place.content, place.etag = CONTENT, '"two"'
+
+    server.places["/x"] = Place(b"an older file " * 200_000, drops=[1_000_000], before=change)
+    listed("/x", bytes=None)
+    assert fetched() == CONTENT
+    assert server.requests[1].headers["range"].startswith("bytes=9")
+    assert server.requests[1].sent == len(CONTENT)
+
+
+@pytest.mark.parametrize("place", [{"ranges": False}, {"etag": None}], ids=["no ranges", "no validator"])
+def test_where_a_rest_cannot_be_asked_for_it_begins_again(place, server, listed):
+    server.places["/x"] = Place(CONTENT, drops=[1_000_000], **place)
+    listed("/x")
+    assert fetched() == CONTENT
+    assert server.requests[-1].sent == len(CONTENT)
+
+
+def test_a_stalled_server_is_given_up_and_resumed(server, listed):
+    server.places["/x"] = Place(CONTENT, stall_seconds=1.0)
+    listed("/x")
+    assert fetched() == CONTENT
+    assert server.requests[1].headers["range"].startswith("bytes=14")
+
+
+def test_a_busy_server_is_asked_again_when_it_says(server, listed, monkeypatch):
+    waits: list[float] = []
+    monkeypatch.setattr(http.time, "sleep", waits.append)
+    server.places["/x"] = Place(CONTENT, statuses=[503, 429], retry_after="7")
+    listed("/x")
+    assert fetched() == CONTENT
+    assert waits == [7.0, 7.0]
+
+
+def test_a_length_that_is_not_the_catalogues_is_refused_before_it_is_read(server, listed):
+    server.places["/x"] = Place(CONTENT + b"more")
+    listed("/x")
+    assert "announces 3,000,004 bytes, not 3,000,000" in refused()
+
+
+def test_a_server_that_announces_too_little_is_not_believed(server, listed):
+    server.places["/x"] = Place(CONTENT, announced=1_000_000)
+    listed("/x", bytes=None)
+    assert "its SHA-256 is" in refused()
+
+
+def test_a_server_that_announces_too_much_never_passes_for_whole(server, listed):
+    server.places["/x"] = Place(CONTENT, announced=len(CONTENT) + 10)
+    listed("/x", bytes=None)
+    assert "tries" in refused()
+
+
+def test_an_endless_answer_is_cut_off(server, listed):
+    server.places["/x"] = Place(CONTENT + bytes(500_000), chunked=True)
+    listed("/x")
+    assert "sends more than the 3,000,000 bytes" in refused()
+
+
+def test_wrong_bytes_are_thrown_away_and_a_mirror_is_used(server, listed):
+    server.places |= {"/x": Place(bytes(len(CONTENT))), "/mirror": Place(CONTENT)}
+    listed("/x", "/mirror")
+    assert fetched() == CONTENT
+    assert json.loads((paths.home() / "datasets/test/x/fetched.json").read_text())["source"].endswith("/mirror")
+
+
+def test_wrong_bytes_everywhere_leave_nothing_and_name_both_hashes(server, listed):
+    server.places["/x"] = Place(bytes(len(CONTENT)))
+    listed("/x")
+    message = refused()
+    assert SHA256 in message
+    assert hashlib.sha256(bytes(len(CONTENT))).hexdigest() in message
+    assert list((paths.home() / "downloads").rglob("x.hdf5*")) == []
+
+
+def test_every_host_that_fails_is_listed_with_its_reason(server, listed):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        dead = f"http://127.0.0.1:{free.getsockname()[1]}/x"
+    listed(dead, "/gone")
+    message = refused()
+    assert f"{dead}: " in message
+    assert "refused" in message
+    assert f"{server.url}/gone: it answers 404" in message
+    assert "--from PATH" in message
+
+
+def test_redirects_are_followed_and_a_circle_is_not(server, listed):
+    server.places |= {"/a": Place(redirect="/b"), "/b": Place(CONTENT), "/loop": Place(redirect="/loop")}
+    listed("/loop", "/a")
+    assert fetched() == CONTENT
+    listed("/loop", sha256="0" * 64)
+    (paths.home() / "datasets/test/x/x.hdf5").unlink()
+    assert "redirects in a circle" in refused()
+
+
+def test_a_redirect_from_https_to_http_is_refused():
+    import requests
+
+    first, last = requests.Response(), requests.Response()
+    first.url, last.url, last.history = "https://a/x", "http://b/x", [first]
+    with pytest.raises(http._NotHere, match="from https to http"):
+        http._check_redirects(last)
+
+
+def test_a_full_disk_is_told_before_anything_is_written(server, listed, monkeypatch):
+    server.places["/x"] = Place(CONTENT)
+    listed("/x")
+    usage = type("Usage", (), {"free": 1_000_000})
+    monkeypatch.setattr(http.shutil, "disk_usage", lambda _: usage)
+    assert "needs 0.00 GB more" in refused()
+    assert list((paths.home() / "downloads").rglob("x.hdf5")) == []
+
+
+def test_an_unknown_hash_is_pinned_and_said_and_held_to(server, listed):
+    server.places["/x"] = Place(CONTENT)
+    entry = listed("/x", sha256=None, bytes=None)
+    told: list[str] = []
+    located = fetch("test/x", FetchOptions(tell=told.append))
+    assert told == [f"no hash is published for test/x: pinned to SHA-256 {SHA256}"]
+    assert entry.verified
+    assert json.loads(entry.record_path.read_text())["pinned"]
+    located.path.unlink()
+    server.places["/x"] = Place(CONTENT[::-1], etag='"two"')
+    assert f"not {SHA256}" in refused()
+    assert fetch("test/x", FetchOptions(repin=True)).path.read_bytes() == CONTENT[::-1]
+    assert fetched() == CONTENT[::-1]
+
+
+def test_a_file_without_its_record_is_verified_again_not_fetched_again(server, listed):
+    server.places["/x"] = Place(CONTENT)
+    entry = listed("/x")
+    fetched()
+    entry.record_path.unlink()
+    assert not entry.verified
+    assert fetched() == CONTENT
+    assert entry.verified
+    assert len(server.requests) == 1
+
+
+def test_a_file_that_was_changed_on_disk_is_fetched_again(server, listed):
+    server.places["/x"] = Place(CONTENT)
+    entry = listed("/x")
+    fetched()
+    entry.stored_path.write_bytes(CONTENT[:-1])
+    assert fetched() == CONTENT
+    assert len(server.requests) == 2
+
+
+def test_a_local_copy_is_taken_and_verified(server, listed, tmp_path):
+    listed("/x")
+    (tmp_path / "copy.hdf5").write_bytes(CONTENT)
+    assert fetch("test/x", FetchOptions(source=str(tmp_path / "copy.hdf5"))).path.read_bytes() == CONTENT
+    (tmp_path / "wrong.hdf5").write_bytes(CONTENT[1:])
+    with pytest.raises(DatasetUnreadable, match="its SHA-256 is"):
+        fetch("test/x", FetchOptions(source=str(tmp_path / "wrong.hdf5")))
+    assert fetched() == CONTENT
+    with pytest.raises(UnknownDataset, match="no file at"):
+        fetch("test/x", FetchOptions(source=str(tmp_path / "none.hdf5")))
+    assert server.requests == []
+
+
+def test_what_d4rl_has_downloaded_is_used_if_it_is_right(server, listed, tmp_path):
+    server.places["/x"] = Place(CONTENT)
+    listed("/x")
+    (tmp_path / "d4rl").mkdir()
+    (tmp_path / "d4rl" / "x.hdf5").write_bytes(bytes(len(CONTENT)))
+    assert fetched() == CONTENT
+    assert len(server.requests) == 1
+    (paths.home() / "datasets/test/x/x.hdf5").unlink()
+    (tmp_path / "d4rl" / "x.hdf5").write_bytes(CONTENT)
+    assert fetched() == CONTENT
+    assert len(server.requests) == 1
+
+
+def test_a_url_is_a_dataset_too(server, tmp_path):
+    with h5py.File(tmp_path / "made.hdf5", "w") as file:
+        file["rewards"] = np.zeros(3)
+    server.places["/some/made.hdf5"] = Place((tmp_path / "made.hdf5").read_bytes())
+    located = fetch(f"{server.url}/some/made.hdf5")
+    assert located.path.read_bytes() == (tmp_path / "made.hdf5").read_bytes()
+    assert located.path.is_relative_to(paths.home())
+    fetch(f"{server.url}/some/made.hdf5")
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://a/x.hdf5", "http:///x.hdf5", "https://a/..", "hf://a/../b-v0", "file:///etc/passwd"]
+)
+def test_a_url_that_cannot_be_fetched_is_refused(url: str):
+    with pytest.raises(UnknownDataset):
+        fetch(url)
+
+
+def test_two_at_once_download_once(server, listed):
+    server.places["/x"] = Place(CONTENT, bytes_per_second=6_000_000)
+    listed("/x")
+    told: list[str] = []
+    threads = [threading.Thread(target=lambda: fetch("test/x", FetchOptions(tell=told.append))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(server.requests) == 1
+    assert told == ["another process is fetching test/x: waiting for it"]
+
+
+def test_killed_at_any_moment_nothing_passes_for_whole_and_the_next_completes(server, home):
+    data = np.random.default_rng(1).bytes(6_000_000)
+    server.places["/slow.hdf5"] = Place(data, bytes_per_second=6_000_000)
+    code = "import sys; from iq_offline.data.download import fetch; print('begun', flush=True); fetch(sys.argv[1])"
+    command = [sys.executable, "-c", code, f"{server.url}/slow.hdf5"]
+    environment = os.environ | {"PYTHONPATH": str(Path(download.__file__).parents[2])}
+    for pause in np.random.default_rng(2).uniform(0.0, 0.9, size=5):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(pause)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        for file in (home / "datasets").rglob("slow.hdf5"):
+            assert file.read_bytes() == data
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    (file,) = (home / "datasets").rglob("slow.hdf5")
+    assert file.read_bytes() == data
+    assert any("range" in request.headers for request in server.requests)
