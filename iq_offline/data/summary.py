@@ -49,7 +49,7 @@ def summarise(table: TransitionTable) -> dict[str, Any]:
 def per_episode(table: TransitionTable) -> pl.DataFrame:
     """A row an episode: number, steps, return, how it ended, the share of its actions at a bound, what was repaired."""
     numbers = table.episodes.drop("start_row")
-    if not isinstance(table.action_space, ContinuousActions):
+    if not _has_bounds(table):
         return numbers
     chunks = (values for _, values in table.chunks(CHUNK_ROWS))
     saturated = np.concatenate([np.logical_or(*_at_bound(table, values)).any(axis=1) for values in chunks])
@@ -106,15 +106,19 @@ class _Columns:
             self.rewards.include(of_steps[:, -2:-1])
             if table.steps <= COMPARED_STEPS:
                 hashes.append(_hashes(of_steps))
-            if isinstance(table.action_space, ContinuousActions):
+            if _has_bounds(table):
                 self._count_bounds(of_steps)
         self.duplicates: int | None = None
         self.duplicate_episodes: int | None = None
         if hashes:
             self._count_duplicates(np.concatenate(hashes))
 
-    def per_action(self) -> list[dict[str, float]] | None:
-        """Range, mean and saturation of each dimension of continuous actions; None for discrete ones."""
+    def per_action(self) -> list[dict[str, float | None]] | None:
+        """Range, mean and saturation of each dimension of continuous actions; None for discrete ones.
+
+        There is no saturation where the bounds are the data's own range.
+        """
+        bounded = _has_bounds(self._table)
         if not isinstance(self._table.action_space, ContinuousActions):
             return None
         return [
@@ -123,8 +127,8 @@ class _Columns:
                 "max": float(self.actions.high[column]),
                 "mean": self.actions.mean(column),
                 "std": self.actions.std(column),
-                "at_low": float(self._saturated[0, column] / self._table.steps),
-                "at_high": float(self._saturated[1, column] / self._table.steps),
+                "at_low": float(self._saturated[0, column] / self._table.steps) if bounded else None,
+                "at_high": float(self._saturated[1, column] / self._table.steps) if bounded else None,
             }
             for column in range(self._table.action_space.width)
         ]
@@ -157,6 +161,11 @@ def _is_step(table: TransitionTable) -> NDArray[np.bool_]:
     is_step = np.ones(len(table.rows), dtype=bool)
     is_step[(table.episodes["start_row"] + table.episodes["steps"]).to_numpy()] = False
     return is_step
+
+
+def _has_bounds(table: TransitionTable) -> bool:
+    """Whether the actions have bounds that are more than their own range."""
+    return isinstance(table.action_space, ContinuousActions) and table.action_space.source != "data"
 
 
 def _at_bound(table: TransitionTable, rows: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

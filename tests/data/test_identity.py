@@ -1,0 +1,145 @@
+"""Hashes and tables are remembered only while the files are as they were."""
+
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from iq_offline import paths
+from iq_offline.data import identity
+from iq_offline.data.catalogue import Located
+from iq_offline.data.files import sha256_of_path, whole_file, whole_folder
+from iq_offline.data.identity import content_key, sha256_of, state_of
+from iq_offline.data.table import open_table
+from iq_offline.errors import DatasetUnreadable
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that were hashed, in order."""
+    hashed: list[Path] = []
+    real = identity._digest_of_file
+    monkeypatch.setattr(identity, "_digest_of_file", lambda path, make: hashed.append(path) or real(path, make))
+    return hashed
+
+
+def settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a file that was just written count as at rest."""
+    monkeypatch.setattr(identity, "SETTLED_SECONDS", -60.0)
+
+
+def test_hashes_are_those_of_the_slow_way(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one").write_bytes(b"1" * 1_000_000)
+    (tmp_path / "a" / "two").write_bytes(b"")
+    assert sha256_of(tmp_path / "a" / "one") == sha256_of_path(tmp_path / "a" / "one")
+    assert sha256_of(tmp_path / "a") == sha256_of_path(tmp_path / "a")
+    assert content_key(tmp_path / "a" / "one") != content_key(tmp_path / "a" / "two")
+
+
+def test_an_unchanged_file_is_hashed_once(tmp_path: Path, counted, monkeypatch):
+    settle(monkeypatch)
+    path = tmp_path / "x"
+    path.write_bytes(b"data")
+    assert [sha256_of(path) for _ in range(3)] == [sha256_of_path(path)] * 3
+    assert content_key(path) == content_key(path)
+    assert len(counted) == 2
+
+
+def test_a_change_that_keeps_size_and_time_is_seen(tmp_path: Path, monkeypatch):
+    settle(monkeypatch)
+    path = tmp_path / "x"
+    path.write_bytes(b"data")
+    before, times = sha256_of(path), path.stat()
+    path.write_bytes(b"atad")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert sha256_of(path) != before
+
+
+def test_a_file_that_was_just_written_is_not_remembered(tmp_path: Path, counted):
+    path = tmp_path / "x"
+    path.write_bytes(b"data")
+    sha256_of(path)
+    sha256_of(path)
+    assert len(counted) == 2
+
+
+def test_a_damaged_memory_of_hashes_is_made_anew(tmp_path: Path, monkeypatch):
+    settle(monkeypatch)
+    path = tmp_path / "x"
+    path.write_bytes(b"data")
+    expected = sha256_of(path)
+    for record in (paths.home() / "hashes").iterdir():
+        record.write_text('{"state": 3')
+    assert sha256_of(path) == expected
+
+
+def test_a_folders_state_changes_with_any_file(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one").write_bytes(b"1")
+    before = state_of(tmp_path / "a")
+    (tmp_path / "a" / "two").write_bytes(b"2")
+    assert state_of(tmp_path / "a") != before
+
+
+@pytest.mark.parametrize("fault", ["flipped", "cut", "missing", "no table.json", "old episodes"])
+def test_a_broken_table_is_made_again(fault: str, numbered, write_d4rl):
+    located = Located("x", write_d4rl(numbered([3, 2], terminated=[True, False])))
+    whole = np.array(open_table(located).rows)
+    (folder,) = (path for path in (paths.home() / "tables").iterdir() if path.is_dir())
+    rows = folder / "rows.f32"
+    times = rows.stat()
+    if fault == "flipped":
+        with rows.open("r+b") as file:
+            file.write(b"\xff\xff")
+        os.utime(rows, ns=(times.st_atime_ns, times.st_mtime_ns))
+    elif fault == "cut":
+        os.truncate(rows, 8)
+    elif fault == "missing":
+        rows.unlink()
+    elif fault == "no table.json":
+        (folder / "table.json").write_text("{")
+    else:
+        (folder / "episodes.arrow").write_bytes((folder / "episodes.arrow").read_bytes())
+    np.testing.assert_array_equal(open_table(located).rows, whole)
+
+
+def test_a_table_that_is_trained_on_can_not_be_changed_by_it(numbered, write_d4rl):
+    located = Located("x", write_d4rl(numbered([3], terminated=[True])))
+    table = open_table(located)
+    table.rows[0, 0] = 99.0
+    assert open_table(located).rows[0, 0] == 0.0
+
+
+def test_copies_of_a_file_share_one_table(numbered, write_d4rl, tmp_path: Path):
+    path = write_d4rl(numbered([3], terminated=[True]))
+    (tmp_path / "copy.hdf5").write_bytes(path.read_bytes())
+    open_table(Located("x", path))
+    open_table(Located("y", tmp_path / "copy.hdf5"))
+    assert len([folder for folder in (paths.home() / "tables").iterdir() if folder.is_dir()]) == 1
+
+
+def test_data_that_change_while_in_use_are_not_recorded_as_what_was_read(numbered, write_d4rl):
+    path = write_d4rl(numbered([3], terminated=[True]))
+    table = open_table(Located("x", path))
+    with h5py.File(path, "r+") as file:
+        file["rewards"][0] = 5.0
+    with pytest.raises(DatasetUnreadable, match="changed while it was in use"):
+        _ = table.info.sha256
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_dead_process_left_is_cleared_and_a_live_ones_is_not(kind: str, tmp_path: Path):
+    from iq_offline.data import files
+
+    target = tmp_path / "x"
+    dead, living = 2**22 + 5, os.getppid()
+    prefix = files._prefix(target).rsplit(f"{os.getpid()}-", 1)[0]
+    left = [tmp_path / f"{prefix}{process}-abc.part" for process in (dead, living)]
+    for path in left:
+        path.mkdir() if kind == "folder" else path.write_text("half")
+    with whole_folder(target) if kind == "folder" else whole_file(target):
+        pass
+    assert [path.exists() for path in left] == [False, True]

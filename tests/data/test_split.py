@@ -1,0 +1,124 @@
+"""Splits: by the seed alone or by return, every k-th step with its true successor, some episodes set aside."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from iq_offline.config import Selection
+from iq_offline.data.catalogue import Located
+from iq_offline.data.split import check_supplementary, choose_expert, rows_with_successors
+from iq_offline.data.table import TransitionTable, open_table, rows_of_episodes
+from iq_offline.errors import ConfigError
+
+
+@pytest.fixture
+def table(numbered, write_d4rl) -> TransitionTable:
+    """Ten episodes; the reward of each step is the episode's number plus one."""
+    return open_table(Located("demo", write_d4rl(numbered([4] * 10, terminated=[True, False] * 5))))
+
+
+def chosen(table: TransitionTable, **options: object):
+    return choose_expert(table, **({"demos": None, "subsample": 1, "seed": 0, "need_successors": True} | options))
+
+
+def test_the_best_episodes_are_those_of_the_highest_return_and_the_record_says_that_rewards_were_read(table):
+    split = chosen(table, demos=3, select=Selection.TOP)
+    assert split.episodes == (7, 8, 9)
+    assert split.to_json(table)["rewards_read"] is True
+    assert chosen(table, demos=3).to_json(table)["rewards_read"] is False
+
+
+def test_the_best_do_not_depend_on_the_seed(table):
+    assert {chosen(table, demos=2, select=Selection.TOP, seed=seed).episodes for seed in range(5)} == {(8, 9)}
+
+
+def test_what_is_held_out_is_learnt_from_nowhere(table):
+    split = chosen(table, demos=5, held_out=0.4)
+    assert len(split.held_out_episodes) == 2
+    assert len(split.episodes) == 3
+    assert not set(split.episodes) & set(split.held_out_episodes)
+    assert set(split.episodes) | set(split.held_out_episodes) == set(chosen(table, demos=5).episodes)
+    assert not set(split.rows) & set(split.held_out_rows)
+    assert len(split.held_out_rows) == 8
+
+
+def test_at_least_one_episode_is_held_out_and_never_all(table):
+    assert len(chosen(table, demos=2, held_out=0.01).held_out_episodes) == 1
+    with pytest.raises(ConfigError, match="hold out fewer"):
+        chosen(table, demos=1, held_out=0.5)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 50), demos=st.integers(1, 10), subsample=st.integers(1, 6))
+def test_rows_are_every_kth_of_each_chosen_episode(seed: int, demos: int, subsample: int, table: TransitionTable):
+    split = chosen(table, demos=demos, subsample=subsample, seed=seed)
+    expected = [5 * episode + step for episode in split.episodes for step in range(0, 4, subsample)]
+    assert split.rows.tolist() == expected
+    successors = table.observations(split.rows + 1)[:, 0] - table.observations(split.rows)[:, 0]
+    np.testing.assert_array_equal(successors, 1)
+
+
+def test_supplementary_data_keep_only_steps_whose_successor_is_known(numbered, write_d4rl):
+    arrays = numbered([3, 2], terminated=[True, False])
+    del arrays["next_observations"]
+    other = open_table(Located("other", write_d4rl(arrays, name="other.hdf5")))
+    assert len(rows_with_successors(other)) == 4
+
+
+def test_supplementary_data_are_recorded_with_the_split(table, numbered, write_d4rl):
+    other = open_table(Located("other", write_d4rl(numbered([3], terminated=[True]), name="other.hdf5")))
+    (recorded,) = chosen(table).to_json(table, (other,))["supplementary"]
+    assert recorded == {"dataset": "other", "sha256": other.info.sha256, "episodes": 1, "transitions": 3}
+
+
+def test_supplementary_data_of_another_shape_or_the_same_data_are_refused(table, numbered, write_d4rl):
+    wide = numbered([3], terminated=[True], observation_size=5)
+    other = open_table(Located("wide", write_d4rl(wide, name="wide.hdf5")))
+    with pytest.raises(ConfigError, match=r"--supplementary wide: 5 observations.*demo has 3"):
+        check_supplementary(table, (other,))
+    with pytest.raises(ConfigError, match="named twice"):
+        check_supplementary(table, (table,))
+
+
+def test_rows_of_episodes_are_those_of_the_slow_way(table):
+    for subsample in (1, 2, 3, 7):
+        spans = zip(table.episodes["start_row"], table.episodes["steps"], strict=True)
+        slow = np.concatenate([np.arange(start, start + steps, subsample) for start, steps in spans])
+        np.testing.assert_array_equal(rows_of_episodes(table.episodes, subsample), slow)
+
+
+def test_a_run_records_its_split(linear_task: Path, tmp_path: Path, write_d4rl, numbered, monkeypatch):
+    from iq_offline.stages import train
+    from iq_offline.stages.train import TrainRequest, train_run
+    from iq_offline.tracking.tracker import NullTracker
+
+    monkeypatch.setattr(train, "start_tracking", lambda *_: NullTracker())
+    arrays = numbered([30], terminated=[True])
+    arrays["actions"] = arrays["actions"][:, :1]
+    extra = write_d4rl(arrays, name="extra.hdf5")
+    warnings: list[str] = []
+    request = TrainRequest(
+        dataset=str(linear_task),
+        method="bc",
+        demos=4,
+        select="top",
+        held_out=0.25,
+        supplementary=(str(extra),),
+        overrides=("updates=200", "hidden_sizes=[8]"),
+        device="cpu",
+        out=tmp_path / "run",
+    )
+    run = train_run(request, lambda _: None, warnings.append)
+    assert run.split["select"] == "top"
+    assert len(run.split["expert_episodes"]) == 3
+    assert len(run.split["held_out_episodes"]) == 1
+    assert run.split["supplementary"][0]["transitions"] == 30
+    assert "recorded only" in warnings[0]
+    import polars as pl
+
+    losses = pl.read_parquet(run.path / "metrics.parquet")["held_out_cloning_loss"]
+    assert losses.is_finite().all()
+    assert len(losses) == 2
