@@ -38,6 +38,11 @@ def from_leaves(arrays: Leaves) -> Observations:
     return tree
 
 
+def joined(observation: Observations) -> NDArray[np.float32]:
+    """One observation, of any space but pictures, as the vector that the training table has for it."""
+    return np.concatenate([np.ravel(array).astype(np.float32) for array in leaves(observation).values()])
+
+
 def map_leaves(function: Callable[[Array], Array], arrays: Leaves) -> Leaves:
     """The function on each array."""
     return {path: function(array) for path, array in arrays.items()}

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from iq_offline.algorithms.networks import Policy
 from iq_offline.data.environments import make_environment
+from iq_offline.data.observations import joined
 from iq_offline.errors import RunError
 
 FIRST_SEED = 1_000_000
@@ -49,9 +50,9 @@ def simulate(env_id: str, env_kwargs: dict[str, Any], policy: Policy, episodes: 
 
 def _lock_step(environments: list[Any], act: Act, numbers: range) -> list[SimulatedEpisode]:
     used = environments[: len(numbers)]
-    first = [environment.reset(seed=FIRST_SEED + n)[0] for environment, n in zip(used, numbers, strict=True)]
+    first = [joined(environment.reset(seed=FIRST_SEED + n)[0]) for environment, n in zip(used, numbers, strict=True)]
     # The batch keeps one size throughout, so that a row's arithmetic never depends on how many still run.
-    observations = np.zeros((LOCK_STEP, *np.shape(first[0])), dtype=np.float32)
+    observations = np.zeros((LOCK_STEP, len(first[0])), dtype=np.float32)
     observations[: len(used)] = first
     returns, lengths = [0.0] * len(used), [0] * len(used)
     running = set(range(len(used)))
@@ -59,7 +60,7 @@ def _lock_step(environments: list[Any], act: Act, numbers: range) -> list[Simula
         actions = act(observations)
         for i in sorted(running):
             observation, reward, terminated, truncated, _ = used[i].step(actions[i])
-            observations[i] = observation
+            observations[i] = joined(observation)
             returns[i] += float(reward)
             lengths[i] += 1
             if terminated or truncated:
@@ -77,9 +78,10 @@ def _batched(policy: Policy) -> Act:
 
 
 def _check_fit(environment: Any, policy: Policy, env_id: str) -> None:
-    shape, size = environment.observation_space.shape, len(policy.observation_mean)
-    if shape != (size,):
+    space, size = environment.observation_space, len(policy.observation_mean)
+    given = len(joined(space.sample()))
+    if given != size:
         raise RunError(
-            f"{env_id} gives observations of shape {shape}, but the policy was trained on {size} numbers",
+            f"{env_id} gives observations of {given} numbers, but the policy was trained on {size}",
             "name the environment of the data, with its arguments: --env-id and --env-kwargs",
         )

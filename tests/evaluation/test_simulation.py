@@ -6,6 +6,7 @@ import torch
 
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, DiscretePolicy, Standardiser
 from iq_offline.errors import EnvironmentMissing, RunError
+from iq_offline.evaluation import simulation
 from iq_offline.evaluation.simulation import FIRST_SEED, simulate
 
 
@@ -47,10 +48,29 @@ def test_the_environments_arguments_are_honoured():
     )
     (episode,) = simulate("Ant-v4", {"use_contact_forces": True, "max_episode_steps": 5}, continuous, 1)
     assert episode.length == 5
-    with pytest.raises(RunError, match=r"observations of shape \(27,\), but the policy was trained on 111"):
+    with pytest.raises(RunError, match=r"observations of 27 numbers, but the policy was trained on 111"):
         list(simulate("Ant-v4", {}, continuous, 1))
 
 
 def test_an_environment_that_is_not_there_is_named():
     with pytest.raises(EnvironmentMissing, match="NoSuchTask-v7"):
         list(simulate("NoSuchTask-v7", {}, upright_policy(), 1))
+
+
+class CartPoleInParts(gymnasium.ObservationWrapper):
+    """CartPole whose observation is a dictionary, its parts named so that their order is another."""
+
+    def __init__(self) -> None:
+        super().__init__(gymnasium.make("CartPole-v1"))
+        box = gymnasium.spaces.Box(-10, 10, (2,))
+        self.observation_space = gymnasium.spaces.Dict({"pole": box, "cart": box})
+
+    def observation(self, observation):
+        return {"pole": observation[2:], "cart": observation[:2]}
+
+
+def test_a_dictionary_observation_is_joined_in_the_order_of_its_names(monkeypatch):
+    monkeypatch.setattr(simulation, "make_environment", lambda *_: CartPoleInParts())
+    parts = list(simulate("parts", {}, upright_policy(), 3))
+    monkeypatch.undo()
+    assert parts == list(simulate("CartPole-v1", {}, upright_policy(), 3))
