@@ -20,6 +20,8 @@ from iq_offline.errors import DatasetUnreadable
 
 CHUNK_CACHE_BYTES = 1 << 25
 """Holds a row of chunks of a wide array, so that reading in slices unpacks each chunk once."""
+METADATA_CACHE_BYTES = 4 << 20
+"""HDF5 lets it grow to 32 MiB by its own count, which is half a gigabyte of memory in a file of many episodes."""
 SMALL_BYTES = 64 << 20
 BOMB_FACTOR = 300
 BOMB_BYTES = 512 << 20
@@ -34,6 +36,9 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     except OSError as error:
         raise unreadable(path, error) from None
     with file:
+        config = file.id.get_mdc_config()
+        config.max_size = METADATA_CACHE_BYTES
+        file.id.set_mdc_config(config)
         yield file
 
 
