@@ -132,6 +132,7 @@ def convert(
     """Convert a dataset, read it back, and write its provenance and a validation summary with it."""
     from iq_offline.stages.convert import ConvertRequest, convert_dataset
 
+    _bring(source)
     request = ConvertRequest(output_format, input_format, ends, dtype, keep_going, infos)
     with console.counter("converting", "steps") as count:
         record = convert_dataset(source, to, request, count)
@@ -154,6 +155,7 @@ def inspect(
     """Show counts, ranges, returns, saturated actions, duplicates and defects of a dataset."""
     from iq_offline.stages.inspect import inspect_dataset
 
+    _bring(dataset)
     summary = inspect_dataset(dataset, plot, episodes=episodes)
     if json:
         return console.show_json(summary)
@@ -202,6 +204,7 @@ def train(
         raise NotYet("--resume is not built yet", "train again: a run that was cut off leaves nothing behind")
     from iq_offline.stages.train import TrainRequest, train_run
 
+    _bring(dataset, *(supplementary or ()))
     runs = []
     for number, several in _seeds(seed, seeds):
         request = TrainRequest(
@@ -272,6 +275,7 @@ def reward(
     from iq_offline.stages.reward import recover_reward
     from iq_offline.training.run_folder import RunFolder
 
+    _bring(*(dataset or ()))
     report = recover_reward(RunFolder.open(run.resolve()), dataset or [], lambda _: None, console.warn)
     if json:
         return console.show_json(report)
@@ -351,6 +355,15 @@ def run(pipeline: str) -> None:
 def reproduce(run: Path) -> None:
     """Train again from what a run recorded, and compare (not built yet)."""
     raise NotYet(f"reproduce {run} is not built yet", "train again with the run's config and compare policy_sha256")
+
+
+def _bring(*datasets: str) -> None:
+    """Fetch what is not on this machine yet, with a bar, and say what is to be said of it."""
+    from iq_offline.data.download import FetchOptions, fetch
+
+    for dataset in datasets:
+        with console.transfer(dataset) as advance:
+            fetch(dataset, FetchOptions(tell=console.note, advance=advance))
 
 
 def _catalogue_row(row: dict[str, Any]) -> dict[str, Any]:

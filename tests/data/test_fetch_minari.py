@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from iq_offline.data.download import FetchOptions, fetch
 from iq_offline.data.formats import d4rl, minari
 from iq_offline.data.remotes import http
 from iq_offline.data.remotes.listing import Listing, RemoteFile
-from iq_offline.errors import ConfigError, DatasetUnreadable, DownloadFailed, UnknownDataset
+from iq_offline.errors import ConfigError, DatasetUnreadable, DownloadFailed, PackageMissing, UnknownDataset
 
 FIRST, SECOND = "a" * 40, "b" * 40
 ID = "mujoco/thing/expert-v0"
@@ -235,3 +236,10 @@ def test_the_records_say_what_came_from_where():
     assert content["bytes"] == sum(
         file.stat().st_size for file in (paths.minari_home() / ID).rglob("*") if file.is_file()
     )
+
+
+def test_without_the_hubs_client_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(PackageMissing, match="needs the package huggingface_hub") as caught:
+        fetch(ID)
+    assert "iq-offline[remote]" in caught.value.remedy

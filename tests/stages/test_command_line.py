@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from local_servers import Place, serving
 from typer.testing import CliRunner, Result
 
 from iq_offline.cli import app
@@ -281,3 +282,23 @@ def test_a_users_error_exits_2_with_two_lines_and_no_traceback(tmp_path):
     assert result.returncode == 2
     assert result.stderr == "error: no file or folder at nowhere.hdf5\n  -> check the path\n"
     assert result.stdout == ""
+
+
+def test_training_on_what_is_not_here_fetches_it_and_says_what_it_pinned(cartpole, tmp_path):
+    with serving() as server:
+        server.places["/cart.hdf5"] = Place(cartpole.read_bytes())
+        result = call(
+            *TRAIN, "--dataset", f"{server.url}/cart.hdf5", "--method", "bc", *SMALL, "--out", tmp_path / "run"
+        )
+    assert result.exit_code == 0, result.output
+    assert "no hash is published for url/" in result.stderr
+    assert (tmp_path / "run" / "manifest.json").is_file()
+
+
+def test_the_catalogue_is_filtered_and_one_dataset_told_in_full():
+    assert len(answer("datasets", "hopper-*-v2")["datasets"]) == 6
+    assert len(answer("datasets", "--family", "adroit")["datasets"]) == 12
+    assert answer("datasets", "--on-disk")["datasets"] == []
+    told = call("datasets", "hopper-medium-replay-v2").output
+    for text in ("75854457", "e121c5f7c9857a30", "d4rl-in-Hopper-v4", "CC BY 4.0", "never taken for terminations"):
+        assert text in told
