@@ -4,6 +4,7 @@ import logging
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from iq_offline.data.episodes import DatasetInfo
 from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions
 from iq_offline.errors import EnvironmentMissing, NotYet, nearest
 
@@ -40,6 +41,13 @@ def make_environment(env_id: str, env_kwargs: dict[str, Any]) -> "gymnasium.Env[
                 f"environment {env_id} does not take the arguments {env_kwargs}: {error}",
                 "mend the dataset's env_kwargs, or name another environment with --env-id",
             ) from None
+
+
+def declared_action_space(info: DatasetInfo) -> ActionSpace | None:
+    """The action space that a dataset declares, else that of its environment; None where neither is known."""
+    if info.action_space or not info.env_id:
+        return info.action_space
+    return environment_action_space(info.env_id, info.env_kwargs)
 
 
 def environment_action_space(env_id: str, env_kwargs: dict[str, Any]) -> ActionSpace | None:

@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from iq_offline.data.direct_file import BLOCK_BYTES, DirectFile, aligned
+from iq_offline.data.environments import declared_action_space
 from iq_offline.data.episodes import ContentDigest, DatasetInfo, End, EpisodeSource, Segment
 from iq_offline.data.observations import Array, is_image
 from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions, infer_action_space
@@ -193,7 +194,7 @@ class _Packer:
 
     def action_space(self) -> ActionSpace:
         """The space that the source declares, or that its environment has, else one that the actions fit."""
-        declared = self._info.action_space or _environment_space(self._info)
+        declared = declared_action_space(self._info)
         self._check_space(declared)
         if declared is None and not self.columns.discrete and (self._least < -1 or self._greatest > 1):
             return infer_action_space(self._action_range(), None)
@@ -295,14 +296,6 @@ class _Packer:
             f"{self._info.path}: episode {len(self.episodes.steps) if number is None else number} {what}",
             "mend or leave out that episode in the source, or convert it with --keep-going, then try again",
         )
-
-
-def _environment_space(info: DatasetInfo) -> ActionSpace | None:
-    if not info.env_id:
-        return None
-    from iq_offline.data.environments import environment_action_space
-
-    return environment_action_space(info.env_id, info.env_kwargs)
 
 
 def _spans(episodes: _EpisodeList) -> Iterator[slice]:

@@ -83,3 +83,18 @@ def test_a_dataset_that_minari_wrote_is_read(tmp_path: Path, monkeypatch):
     assert source.info.action_space.to_json() == {"type": "discrete", "count": 2}
     np.testing.assert_array_equal(episode.observations, buffer.observations)
     assert (episode.terminated, episode.truncated, episode.seed) == (True, False, 3)
+
+
+def test_the_action_space_is_that_of_all_episodes_not_of_the_last(numbered, write_d4rl, tmp_path: Path):
+    import json
+
+    arrays = numbered([3, 2], terminated=[True, False])
+    discrete = write_d4rl(arrays | {"actions": np.array([0, 4, 1, 0, 1])}, name="discrete.hdf5")
+    minari.write(d4rl.read(discrete, "demo"), tmp_path / "discrete-v0")
+    metadata = json.loads((tmp_path / "discrete-v0" / "data" / "metadata.json").read_text())
+    assert json.loads(metadata["action_space"])["n"] == 5
+    wide = arrays["actions"].copy()
+    wide[0] = [-7.0, 3.0]
+    minari.write(d4rl.read(write_d4rl(arrays | {"actions": wide}), "demo"), tmp_path / "wide-v0")
+    metadata = json.loads((tmp_path / "wide-v0" / "data" / "metadata.json").read_text())
+    assert json.loads(metadata["action_space"])["low"] == [-7.0, 0.0010000000474974513]

@@ -15,9 +15,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from iq_offline.data.environments import declared_action_space
 from iq_offline.data.episodes import DatasetInfo, End, Episode, EpisodeSource, Segment, Stream
 from iq_offline.data.files import whole_folder
-from iq_offline.data.formats import minari_arrow
+from iq_offline.data.formats import minari_arrow, minari_metadata
 from iq_offline.data.formats.hdf5 import (
     action_array,
     check_storage,
@@ -31,9 +32,9 @@ from iq_offline.data.formats.hdf5 import (
     write_json_attribute,
     write_small_array,
 )
-from iq_offline.data.formats.images import decode_jpeg, is_encoded
+from iq_offline.data.formats.images import decode_jpeg
 from iq_offline.data.observations import Array, Leaves, leaves
-from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions, infer_action_space
+from iq_offline.data.spaces import infer_action_space
 from iq_offline.errors import DatasetUnreadable, InvalidEpisode, NotYet
 from iq_offline.paths import minari_home
 
@@ -51,19 +52,19 @@ def is_minari(path: Path) -> bool:
 def read(path: Path, name: str) -> EpisodeSource:
     """The episodes of a local Minari dataset. Raises DatasetUnreadable, NotYet, and InvalidEpisode while iterating."""
     folder = _data_folder(path)
-    metadata = _metadata(folder / "metadata.json")
+    metadata = minari_metadata.read_metadata(folder / "metadata.json")
     stream = _stream(folder, metadata, path)
-    env_spec = _json_field(metadata, "env_spec", path) or {}
+    env_spec = minari_metadata.json_field(metadata, "env_spec", path) or {}
     info = DatasetInfo(
         name=name,
         path=str(path),
         format="minari",
         env_id=env_spec.get("id"),
         env_kwargs=env_spec.get("kwargs", {}),
-        action_space=_action_space(metadata, path),
-        observation_space=_json_field(metadata, "observation_space", path),
+        action_space=minari_metadata.action_space(metadata, path),
+        observation_space=minari_metadata.json_field(metadata, "observation_space", path),
         description=metadata.get("description") or "",
-        reference=_reference(metadata),
+        reference=minari_metadata.reference(metadata),
         origin_sha256=metadata.get("origin_sha256"),
     )
     return EpisodeSource(info, stream=stream)
@@ -107,11 +108,11 @@ def mark_namespaces(destination: Path) -> None:
 
 
 def _stream(folder: Path, metadata: dict[str, Any], path: Path) -> Stream:
-    images = _jpeg_images(metadata, path)
+    images = minari_metadata.jpeg_images(metadata, path)
     if metadata.get("data_format", "hdf5") in {"arrow", "parquet"}:
         episodes = minari_arrow.episode_folders(folder, int(metadata.get("total_episodes", 0)), path)
-        space = _json_field(metadata, "observation_space", path)
-        actions = _json_field(metadata, "action_space", path)
+        space = minari_metadata.json_field(metadata, "observation_space", path)
+        actions = minari_metadata.json_field(metadata, "action_space", path)
         return partial(_arrow_segments, episodes, metadata["data_format"], (space, actions), images)
     if metadata.get("data_format", "hdf5") != "hdf5":
         raise NotYet(f"{path} is in Minari's {metadata['data_format']} layout", "use one in hdf5, arrow or parquet")
@@ -132,23 +133,27 @@ def _stream(folder: Path, metadata: dict[str, Any], path: Path) -> Stream:
 
 def _write_episodes(source: EpisodeSource, path: Path) -> dict[str, Any]:
     steps, last, unknown = 0, None, []
+    extremes: list[NDArray[Any]] = []
     with h5py.File(path, "w", libver="v108") as file:
         for number, episode in enumerate(source.checked(infos=True)):
             _write_episode(file, number, episode)
             steps += len(episode)
             last = episode
+            actions = np.concatenate([*extremes, episode.actions])
+            extremes = [actions.min(axis=0)[None], actions.max(axis=0)[None]]
             if not episode.successor_known:
                 unknown.append(number)
         write_json_attribute(file, "unknown_successors", unknown)
     if last is None:
         raise DatasetUnreadable(f"{source.info.path} has no episodes", "use a dataset that has data")
+    space = infer_action_space(np.concatenate(extremes), declared_action_space(source.info))
     return {
         "total_episodes": number + 1,
         "total_steps": steps,
-        "observation_space": json.dumps(source.info.observation_space or _observation_space(last.observations)),
-        "action_space": json.dumps(
-            _space_json(infer_action_space(last.actions, source.info.action_space), last.actions)
+        "observation_space": json.dumps(
+            source.info.observation_space or minari_metadata.observation_space(last.observations)
         ),
+        "action_space": json.dumps(minari_metadata.space_json(space, last.actions)),
     }
 
 
@@ -190,69 +195,6 @@ def _describe(info: DatasetInfo, name: str) -> dict[str, Any]:
 
 def _data_folder(path: Path) -> Path:
     return path / "data" if (path / "data").is_dir() else path
-
-
-def _metadata(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DatasetUnreadable(f"{path} is not JSON ({error})", "fetch or copy the dataset again, whole") from None
-    if not isinstance(content, dict):
-        raise DatasetUnreadable(f"{path} is not a JSON object", "fetch or copy the dataset again, whole")
-    return content
-
-
-def _json_field(metadata: dict[str, Any], key: str, path: Path) -> dict[str, Any] | None:
-    """A field that holds JSON text, or None where it is absent."""
-    try:
-        content = json.loads(metadata.get(key) or "null")
-    except (json.JSONDecodeError, TypeError):
-        content = ""
-    if content is not None and not isinstance(content, dict):
-        raise DatasetUnreadable(
-            f"{path}: {key} in metadata.json is not a JSON object", "fetch the dataset again, whole"
-        )
-    return content
-
-
-def _action_space(metadata: dict[str, Any], path: Path) -> ActionSpace | None:
-    space = _json_field(metadata, "action_space", path)
-    if space is None:
-        return None
-    if space["type"] == "Discrete" and space.get("start", 0) == 0:
-        return DiscreteActions(int(space["n"]))
-    if space["type"] == "Box" and len(space["shape"]) == 1:
-        low, high = np.array(space["low"], dtype=float), np.array(space["high"], dtype=float)
-        bounded = bool(np.isfinite(low).all() and np.isfinite(high).all())
-        return ContinuousActions(tuple(low.tolist()), tuple(high.tolist()), "dataset") if bounded else None
-    raise NotYet(f"{path}: action space {space} is not supported", "use Discrete from 0, or a Box of one dimension")
-
-
-def _reference(metadata: dict[str, Any]) -> tuple[str, float, float] | None:
-    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
-    return None if low is None or high is None else ("minari", float(low), float(high))
-
-
-def _jpeg_images(metadata: dict[str, Any], path: Path) -> frozenset[str]:
-    """Paths of the observations that are stored as JPEG: pictures of at least 32 by 32 bytes, unless switched off."""
-    space = _json_field(metadata, "observation_space", path)
-    if space is None or not metadata.get("jpeg_encoding", False):
-        return frozenset()
-    return frozenset(leaf for leaf, inner in _leaf_spaces(space).items() if is_encoded(inner))
-
-
-def _leaf_spaces(space: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The spaces of a Dict or Tuple by path; any other has the path ''."""
-    inner = space.get("subspaces")
-    if isinstance(inner, list):
-        inner = {f"_index_{number}": item for number, item in enumerate(inner)}
-    if inner is None:
-        return {"": space}
-    return {
-        f"{name}/{path}" if path else name: leaf
-        for name, item in inner.items()
-        for path, leaf in _leaf_spaces(item).items()
-    }
 
 
 def _segments(main: Path, images: frozenset[str], *, infos: bool, reuse: bool) -> Iterator[Segment]:
@@ -414,24 +356,3 @@ def _arrow_segments(
             path=folder,
             seed=arrays.seed,
         )
-
-
-def _observation_space(observations: Any) -> dict[str, Any]:
-    """A space that any such observation lies in: boxes without bounds, or 0 to 255 for bytes."""
-    if isinstance(observations, dict):
-        return {"type": "Dict", "subspaces": {name: _observation_space(inner) for name, inner in observations.items()}}
-    shape, dtype = observations.shape[1:], observations.dtype
-    if dtype.kind in "iu":
-        bounds = np.iinfo(dtype)
-        return _box(str(dtype), np.full(shape, bounds.min), np.full(shape, bounds.max))
-    return _box(str(dtype), np.full(shape, -np.inf), np.full(shape, np.inf))
-
-
-def _space_json(space: ActionSpace, actions: NDArray[Any]) -> dict[str, Any]:
-    if isinstance(space, DiscreteActions):
-        return {"type": "Discrete", "dtype": "int64", "start": 0, "n": space.count}
-    return _box(str(actions.dtype), np.array(space.low), np.array(space.high))
-
-
-def _box(dtype: str, low: NDArray[Any], high: NDArray[Any]) -> dict[str, Any]:
-    return {"type": "Box", "dtype": dtype, "shape": list(low.shape), "low": low.tolist(), "high": high.tolist()}
