@@ -19,7 +19,7 @@ from pydantic import Field
 
 from iq_offline import paths
 from iq_offline.config import FrozenModel
-from iq_offline.data.files import data_files
+from iq_offline.data.identity import state_of
 from iq_offline.errors import UnknownDataset, nearest
 
 D4RL_NAME = re.compile(r"(halfcheetah|hopper|walker2d|ant|pen|door|hammer|relocate|antmaze|kitchen|maze2d)-[\w-]+-v\d+")
@@ -103,18 +103,24 @@ class CatalogueEntry(FrozenModel):
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """What the last fetch found out, if the data are still as it left them."""
+        """What the last fetch found out, if the data are still in the state in which it left them."""
+        content = self.last_record
+        if not self.on_disk or content.get("state") != state_of(self.stored_path):
+            return None
+        return content if self.sha256 in (None, content.get("sha256")) else None
+
+    @property
+    def last_record(self) -> dict[str, Any]:
+        """What the last fetch found out, whatever has become of the data since; empty if there was none."""
         try:
             content: dict[str, Any] = json.loads(self.record_path.read_text())
-            size = sum(file.stat().st_size for file in data_files(self.stored_path))
         except (OSError, ValueError):
-            return None
-        expected = (content.get("bytes"), self.sha256 or content.get("sha256"))
-        return content if self.on_disk and expected == (size, content.get("sha256")) else None
+            return {}
+        return content
 
     @property
     def verified(self) -> bool:
-        """Whether what lies on disk was verified, against the published hash or the pinned one, and has its size."""
+        """Whether what lies on disk was verified, against the published hash or the pinned one, and is unchanged."""
         return self.record is not None
 
 

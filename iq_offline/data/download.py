@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from iq_offline import paths
 from iq_offline.data.catalogue import CatalogueEntry, Kind, Located, locate
 from iq_offline.data.files import data_files, data_path, sha256_of_file, sha256_of_path, whole_file, whole_folder
+from iq_offline.data.identity import state_of
 from iq_offline.data.remotes import http
 from iq_offline.errors import ConfigError, DatasetUnreadable, DownloadFailed, UnknownDataset
 
@@ -154,7 +155,10 @@ def _local_source(entry: CatalogueEntry, options: FetchOptions) -> Path | None:
 def _fetch_minari(entry: CatalogueEntry, options: FetchOptions) -> None:
     if entry.verified and not options.repin and options.revision in (None, (entry.record or {}).get("revision")):
         return None
-    if entry.on_disk and not entry.record_path.exists():
+    if entry.on_disk and not options.repin and options.revision is None and _still_the_same(entry):
+        last = entry.last_record
+        return _record(entry, _Fetched(last["sha256"], last["source"], last["revision"], last["files"]), options)
+    if entry.on_disk and not entry.last_record:
         if _is_whole(entry.stored_path):
             return options.tell(f"{entry.stored_path} was there already: used as it is, not verified")
         options.tell(f"{entry.stored_path} is not whole: fetching it again")
@@ -190,6 +194,11 @@ def _fetch_minari(entry: CatalogueEntry, options: FetchOptions) -> None:
 def _offset(advance: http.Advance, done: int, total: int) -> http.Advance:
     """Progress of one file as progress of all."""
     return lambda size, _: advance(done + size, total)
+
+
+def _still_the_same(entry: CatalogueEntry) -> bool:
+    """Whether a folder that was moved or touched since its fetch has the content that it had then."""
+    return entry.last_record.get("sha256") == sha256_of_path(data_path(entry.stored_path))
 
 
 def _list(entry: CatalogueEntry, revision: str | None) -> Any:
@@ -267,6 +276,7 @@ def _record(entry: CatalogueEntry, fetched: _Fetched, options: FetchOptions) -> 
     content = {
         "sha256": fetched.sha256,
         "bytes": sum(file.stat().st_size for file in data_files(entry.stored_path)),
+        "state": state_of(entry.stored_path),
         "source": fetched.source,
         "revision": fetched.revision,
         "pinned": entry.sha256 is None,

@@ -50,6 +50,16 @@ def declared_action_space(info: DatasetInfo) -> ActionSpace | None:
     return environment_action_space(info.env_id, info.env_kwargs)
 
 
+def step_limit(env_id: str, env_kwargs: dict[str, Any]) -> int | None:
+    """The number of steps after which the environment's clock runs out; None where it has none or is not known here."""
+    import gymnasium
+
+    if "max_episode_steps" in env_kwargs:
+        return int(env_kwargs["max_episode_steps"])
+    spec = gymnasium.registry.get(env_id)
+    return spec.max_episode_steps if spec else None
+
+
 def environment_action_space(env_id: str, env_kwargs: dict[str, Any]) -> ActionSpace | None:
     """The environment's action space, or None where it is not installed here."""
     try:

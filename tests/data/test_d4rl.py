@@ -141,3 +141,28 @@ def test_every_step_and_its_successor_stay_together(tmp_path_factory, lengths, f
         np.testing.assert_array_equal(episode.observations[:, 0], expected)
         np.testing.assert_allclose(episode.actions[:, 0], expected[:-1] / 1000, rtol=1e-6)
         assert (episode.rewards == number + 1).all()
+
+
+def test_without_timeouts_and_successors_the_environments_step_limit_ends_episodes_and_that_is_said(
+    numbered, write_d4rl
+):
+    arrays = numbered([200, 200, 30], terminated=[False, False, True])
+    del arrays["timeouts"], arrays["next_observations"]
+    arrays["actions"] = arrays["actions"][:, :1]
+    source = d4rl.read(write_d4rl(arrays, env_id="Pendulum-v1"), "x")
+    assert [len(episode) for episode in source] == [200, 200, 30]
+    assert [episode.terminated for episode in source] == [False, False, True]
+    assert source.info.notes == ("no timeouts: episodes end at the terminals and the step limit of 200",)
+
+
+def test_the_first_layout_of_d3rlpy_is_read(numbered, write_d4rl):
+    arrays = numbered([3, 4, 2], terminated=[True, False, False])
+    arrays["episode_terminals"] = arrays.pop("timeouts") | arrays["terminals"]
+    del arrays["next_observations"]
+    episodes = list(d4rl.read(write_d4rl(arrays), "x"))
+    assert [len(episode) for episode in episodes] == [3, 4, 2]
+    assert [(episode.terminated, episode.truncated) for episode in episodes] == [
+        (True, False),
+        (False, True),
+        (False, True),
+    ]

@@ -264,6 +264,17 @@ def test_a_file_that_was_changed_on_disk_is_fetched_again(server, listed):
     assert len(server.requests) == 2
 
 
+def test_a_flipped_byte_on_disk_is_found_and_the_file_fetched_again(server, listed):
+    server.places["/x"] = Place(CONTENT)
+    entry = listed("/x")
+    fetched()
+    with entry.stored_path.open("r+b") as file:
+        file.write(b"X" if CONTENT[:1] != b"X" else b"Y")
+    assert not entry.verified
+    assert fetched() == CONTENT
+    assert len(server.requests) == 2
+
+
 def test_a_local_copy_is_taken_and_verified(server, listed, tmp_path):
     listed("/x")
     (tmp_path / "copy.hdf5").write_bytes(CONTENT)

@@ -100,6 +100,16 @@ def test_what_is_there_makes_no_network_call(hub: Server, monkeypatch):
     assert len(hub.requests) == asked
 
 
+def test_a_store_that_was_moved_is_verified_again_without_the_network(hub: Server):
+    entry = fetch(ID).entry
+    asked = len(hub.requests)
+    for file in entry.stored_path.rglob("*.hdf5"):
+        file.write_bytes(file.read_bytes())
+    assert not entry.verified
+    assert fetch(ID).entry.verified
+    assert len(hub.requests) == asked
+
+
 def test_a_branch_that_moves_between_two_files_does_not_mix_them(hub: Server, dataset: Path):
     def move(_: Place) -> None:
         serve_hub(hub, "farama-minari/mujoco", {FIRST: files_of(dataset, "thing/expert-v0")}, SECOND)

@@ -9,7 +9,7 @@ marks both kinds of end.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,12 +49,16 @@ READ_BYTES = 1 << 20
 def read(path: Path, name: str, horizon: int | None = None) -> EpisodeSource:
     """The episodes of a D4RL HDF5 file. Raises DatasetUnreadable or InvalidEpisode, some while iterating.
 
-    `horizon`: the task's step limit, at which episodes are cut where the file has no `timeouts`.
+    `horizon`: the task's step limit, at which episodes are cut where the file has no `timeouts`. Where it is not given
+    and nothing else in the file tells, it is that of the environment which the file names.
     """
     with open_hdf5(path) as file:
         recording = _Recording(file, path, infos=True)
         info = _info(file, path, name, recording.left_out)
-    return EpisodeSource(info, stream=partial(_segments, path, horizon))
+        clock = _clock(recording, info, horizon)
+    if "timeouts" not in recording.columns:
+        info = replace(info, notes=(*info.notes, _ends_without_timeouts(recording, clock)))
+    return EpisodeSource(info, stream=partial(_segments, path, clock))
 
 
 def is_d4rl(path: Path) -> bool:
@@ -214,14 +218,31 @@ class _Place:
     """Steps of the current episode that have gone by."""
 
 
-def _segments(path: Path, horizon: int | None, *, infos: bool, reuse: bool) -> Iterator[Segment]:
+def _clock(recording: _Recording, info: DatasetInfo, horizon: int | None) -> int | None:
+    """Steps after which an unmarked episode must have ended; None where the file itself marks all ends."""
+    if "timeouts" in recording.columns:
+        return None
+    if horizon is None and not recording.next_observations and info.env_id:
+        from iq_offline.data.environments import step_limit
+
+        return step_limit(info.env_id, info.env_kwargs)
+    return horizon
+
+
+def _ends_without_timeouts(recording: _Recording, clock: int | None) -> str:
+    ways = ["the terminals"]
+    ways += ["where the next row does not follow"] if recording.next_observations else []
+    ways += [f"the step limit of {clock}"] if clock else []
+    return f"no timeouts: episodes end at {' and '.join(ways)}"
+
+
+def _segments(path: Path, clock: int | None, *, infos: bool, reuse: bool) -> Iterator[Segment]:
     with open_hdf5(path) as file:
         recording = _Recording(file, path, infos=infos, reuse=reuse)
         unknown = frozenset(_json_attribute(file, "unknown_successors", [], path))
         seeds = []
         if not reuse and "seeds" in file:
             seeds = _json(_text(read_array(file, "seeds", path).tobytes()), "seeds", [], path)
-        clock = None if "timeouts" in recording.columns else horizon
         place, size = _Place(), recording.rows_at_a_time
         for first in range(0, recording.steps, size):
             rows = slice(first, min(first + size, recording.steps))
