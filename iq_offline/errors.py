@@ -18,6 +18,9 @@ UserError
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+FEW, SEVERAL = 6, 12
+"""So many names are listed whole in any case, and where none is near."""
+
 
 class UserError(Exception):
     """A mistake that the user can mend: what is wrong, and what to do about it."""
@@ -84,4 +87,6 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     names = sorted(valid)
     close = get_close_matches(name, names, n=3, cutoff=0.4)
     rest = [other for other in names if other not in close]
-    return ", ".join(close + rest if len(names) <= 6 or not close else close)
+    if len(names) <= (SEVERAL if not close else FEW):
+        return ", ".join(close + rest)
+    return ", ".join(close) or f"none of {len(names)} is near"

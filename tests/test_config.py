@@ -76,3 +76,4 @@ def test_the_configurations_own_name_cannot_be_overridden():
 def test_few_names_are_all_listed_nearest_first_and_many_are_not():
     assert nearest("cuba", ["auto", "cpu", "cuda"]).startswith("cuda, ")
     assert nearest("alpha", [f"name{i}" for i in range(9)] + ["alphas"]) == "alphas"
+    assert nearest("xyz", [f"hopper-{number}" for number in range(100)]) == "none of 100 is near"
