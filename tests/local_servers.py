@@ -114,6 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, place: Place, request: Request, *, body: bool) -> None:
         start = self._start(place)
+        if start >= len(place.content) > 0:
+            return self._json(416, {}, {"Content-Range": f"bytes */{len(place.content)}"})
         content = place.content[start:]
         self.send_response(206 if start else 200)
         if place.etag:
@@ -131,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
             )
         self.end_headers()
         if not body:
-            return
+            return None
         if place.drops:
             content = content[: place.drops.pop(0)]
             self.close_connection = True
@@ -141,6 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(place, request, content)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
+        return None
 
     def _send(self, place: Place, request: Request, content: bytes) -> None:
         half = len(content) // 2 if place.stall_seconds else len(content)

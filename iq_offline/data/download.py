@@ -111,6 +111,7 @@ def _fetch_file(entry: CatalogueEntry, options: FetchOptions) -> None:
     _pin(entry, _Fetched(found, source), options)
     with whole_file(target) as temporary:
         _move(partial, temporary)
+    http.discard(partial)
     _record(entry, _Fetched(found, source), options)
     return None
 

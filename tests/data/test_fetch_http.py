@@ -114,6 +114,19 @@ def test_a_download_that_another_process_began_is_continued(server, listed):
     assert server.requests[-1].headers["range"].startswith("bytes=9")
 
 
+@pytest.mark.parametrize("known", [len(CONTENT), None], ids=["size known", "size unknown"])
+def test_what_was_all_there_when_the_process_died_is_not_sent_again(known, server, listed, monkeypatch):
+    server.places["/x"] = Place(CONTENT)
+    listed("/x", bytes=known)
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "_move", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fetched()
+    assert fetched() == CONTENT
+    assert [request.sent for request in server.requests] == [len(CONTENT), 0]
+    assert list((paths.home() / "downloads").rglob("x.hdf5*")) == []
+
+
 def test_a_file_that_changed_meanwhile_is_begun_again(server, listed):
     def change(place: Place) -> None:
         if len(server.requests) == 2:

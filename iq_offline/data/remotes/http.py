@@ -72,7 +72,7 @@ class _Broken(Exception):
 def download(wanted: Wanted, partial: Path, verify: Verify, advance: Advance) -> str:
     """Bring the file to `partial`, whole and verified, on the disk; returns the URL that gave it.
 
-    A `partial` that is there already is continued. Raises DownloadFailed, which lists each URL and its reason.
+    A `partial` that is there already is continued; `discard` it when it is no longer needed. Raises DownloadFailed, which lists each URL and its reason.
     """
     import requests
 
@@ -88,10 +88,9 @@ def download(wanted: Wanted, partial: Path, verify: Verify, advance: Advance) ->
                 continue
         wrong = verify(partial)
         if wrong is None:
-            _side(partial).unlink(missing_ok=True)
             return url
         reasons.append(f"{url}: {wrong}")
-        _discard(partial)
+        discard(partial)
     listed = "\n  ".join(reasons) or "no place to get it from is known"
     raise DownloadFailed(
         f"{wanted.name} could not be fetched:\n  {listed}",
@@ -132,7 +131,9 @@ def _transfer(session: "requests.Session", url: str, wanted: Wanted, partial: Pa
     with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
         _check_redirects(response)
         if response.status_code == 416:
-            _discard(partial)
+            if response.headers.get("Content-Range") == f"bytes */{start}":
+                return  # all of it was there already
+            discard(partial)
             raise _Broken("it has less than was there before")
         start = _start(response, start)
         total = _total(response, start)
@@ -146,7 +147,7 @@ def _transfer(session: "requests.Session", url: str, wanted: Wanted, partial: Pa
             for chunk in response.iter_content(CHUNK_BYTES):
                 size += len(chunk)
                 if limit is not None and size > limit:
-                    _discard(partial)
+                    discard(partial)
                     raise _NotHere(f"it sends more than the {limit:,} bytes that were announced")
                 if limit is None:
                     _check_space(partial, size + len(chunk), size, wanted.name)
@@ -157,7 +158,7 @@ def _transfer(session: "requests.Session", url: str, wanted: Wanted, partial: Pa
     if total is not None and size < total:
         raise _Broken(f"it broke off after {size:,} of {total:,} bytes")
     if wanted.bytes is not None and size != wanted.bytes:
-        _discard(partial)
+        discard(partial)
         raise _NotHere(f"it has {size:,} bytes, not {wanted.bytes:,}")
 
 
@@ -229,7 +230,8 @@ def _size(partial: Path) -> int:
     return partial.stat().st_size if partial.is_file() else 0
 
 
-def _discard(partial: Path) -> None:
+def discard(partial: Path) -> None:
+    """Forget a download: what is there of it, and what was known of its place."""
     partial.unlink(missing_ok=True)
     _side(partial).unlink(missing_ok=True)
 
