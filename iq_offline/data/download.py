@@ -172,6 +172,7 @@ def _fetch_minari(entry: CatalogueEntry, options: FetchOptions) -> None:
         place = partial / file.path
         if not place.is_file() or file.fault(place):
             http.download(wanted, place, file.fault, _offset(options.advance, done, total))
+        http.forget(place)
         done += file.bytes
     if not _is_whole(partial):
         raise DatasetUnreadable(f"{listing.place} is no whole Minari dataset", "check the id, or name another remote")

@@ -72,7 +72,8 @@ class _Broken(Exception):
 def download(wanted: Wanted, partial: Path, verify: Verify, advance: Advance) -> str:
     """Bring the file to `partial`, whole and verified, on the disk; returns the URL that gave it.
 
-    A `partial` that is there already is continued; `discard` it when it is no longer needed. Raises DownloadFailed, which lists each URL and its reason.
+    A `partial` that is there already is continued; `discard` it, or `forget` where it came from, when it has been
+    taken. Raises DownloadFailed, which lists each URL and its reason.
     """
     import requests
 
@@ -231,8 +232,13 @@ def _size(partial: Path) -> int:
 
 
 def discard(partial: Path) -> None:
-    """Forget a download: what is there of it, and what was known of its place."""
+    """Throw away a download: what is there of it, and what is known of its place."""
     partial.unlink(missing_ok=True)
+    forget(partial)
+
+
+def forget(partial: Path) -> None:
+    """Drop what is known of a download's place: it is whole, and needs no server any more."""
     _side(partial).unlink(missing_ok=True)
 
 
