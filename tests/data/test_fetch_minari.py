@@ -56,6 +56,7 @@ def newer(numbered, write_d4rl, tmp_path: Path) -> Path:
 @pytest.fixture
 def hub(dataset: Path, newer: Path, monkeypatch: pytest.MonkeyPatch):
     """A hub whose main branch is at the first commit."""
+    pytest.importorskip("huggingface_hub")
     with serving() as server:
         commits = {
             commit: files_of(folder, "thing/expert-v0") for commit, folder in ((FIRST, dataset), (SECOND, newer))
@@ -159,6 +160,7 @@ def test_a_dataset_that_the_hub_does_not_have_is_told():
 
 
 def test_no_network_is_told_with_a_remedy(monkeypatch):
+    pytest.importorskip("huggingface_hub")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
