@@ -38,7 +38,7 @@ def read_episodes(located: Located, input_format: str = "auto", ends: Ends = End
     """
     chosen = detect(located.path) if input_format == "auto" else parse_format(input_format)
     source = _reader(chosen, located.entry, ends)(located.path, located.name)
-    return replace(source, info=_completed(source.info, located.entry))
+    return replace(source, info=completed(source.info, located.entry))
 
 
 def _reader(chosen: Format, entry: CatalogueEntry | None, ends: Ends) -> Callable[[Path, str], EpisodeSource]:
@@ -64,7 +64,8 @@ def _reader(chosen: Format, entry: CatalogueEntry | None, ends: Ends) -> Callabl
     return minari.read
 
 
-def _completed(info: DatasetInfo, entry: CatalogueEntry | None) -> DatasetInfo:
+def completed(info: DatasetInfo, entry: CatalogueEntry | None) -> DatasetInfo:
+    """What a source says of itself, and where it does not say, what the catalogue knows."""
     if entry is None:
         return info
     if info.env_id is None and entry.env_id is not None:

@@ -24,8 +24,9 @@ from iq_offline.data.episodes import ContentDigest, DatasetInfo
 from iq_offline.data.files import data_path, whole_folder
 from iq_offline.data.identity import content_key, state_of
 from iq_offline.data.packing import EPISODES, ROWS, pack
-from iq_offline.data.reading import detect, parse_format, read_episodes
+from iq_offline.data.reading import completed, detect, parse_format, read_episodes
 from iq_offline.data.spaces import ActionSpace, action_space_from_json
+from iq_offline.errors import DatasetUnreadable
 
 TABLE_VERSION = 2
 """Part of a table's key: a change of layout or of a reader's rules makes new tables."""
@@ -120,6 +121,7 @@ def open_table(located: Located, input_format: str = "auto", digest: ContentDige
     Raises DatasetUnreadable and InvalidEpisode.
     """
     source = data_path(located.path)
+    state = state_of(source)
     horizon = located.entry.max_episode_steps if located.entry else None
     chosen = detect(located.path) if input_format == "auto" else parse_format(input_format)
     folder = paths.home() / "tables" / f"{content_key(source)}-{chosen}-{horizon or 'any'}-v{TABLE_VERSION}"
@@ -128,6 +130,8 @@ def open_table(located: Located, input_format: str = "auto", digest: ContentDige
         if not _is_whole(folder):
             with whole_folder(folder) as temporary:
                 content = pack(read_episodes(located, chosen), temporary, digest)
+                if state_of(source) != state:
+                    raise DatasetUnreadable(f"{source} changed while it was read", "start again when it is at rest")
                 content["files"] = {file.name: state_of(file) for file in temporary.iterdir()}
                 (temporary / "table.json").write_text(json.dumps(content, indent=1))
     return load(folder, located)
@@ -138,9 +142,6 @@ def load(folder: Path, located: Located) -> TransitionTable:
     content = json.loads((folder / "table.json").read_text())
     reference, count = content["reference"], content["shape"][0]
     space = action_space_from_json(content["action_space"])
-    entry = located.entry
-    if entry and entry.reference:
-        reference = (entry.reference.name, entry.reference.random, entry.reference.expert)
     info = DatasetInfo(
         name=located.name,
         path=str(located.path),
@@ -156,7 +157,7 @@ def load(folder: Path, located: Located) -> TransitionTable:
     )
     layout = tuple(Leaf(**(leaf | {"shape": tuple(leaf["shape"])})) for leaf in content["layout"])
     return TransitionTable(
-        info=info,
+        info=completed(info, located.entry),
         action_space=space,
         layout=layout,
         rows=np.memmap(folder / ROWS, dtype=np.float32, mode="c", shape=tuple(content["shape"])),

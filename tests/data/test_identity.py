@@ -143,3 +143,21 @@ def test_what_a_dead_process_left_is_cleared_and_a_live_ones_is_not(kind: str, t
     with whole_folder(target) if kind == "folder" else whole_file(target):
         pass
     assert [path.exists() for path in left] == [False, True]
+
+
+def test_data_that_change_while_they_are_packed_make_no_table(numbered, write_d4rl, monkeypatch):
+    from iq_offline.data import table
+
+    path = write_d4rl(numbered([3], terminated=[True]))
+    real = table.pack
+
+    def pack_and_touch(*arguments):
+        content = real(*arguments)
+        with h5py.File(path, "r+") as file:
+            file["rewards"][0] = 5.0
+        return content
+
+    monkeypatch.setattr(table, "pack", pack_and_touch)
+    with pytest.raises(DatasetUnreadable, match="changed while it was read"):
+        open_table(Located("x", path))
+    assert [folder for folder in (paths.home() / "tables").iterdir() if folder.is_dir()] == []

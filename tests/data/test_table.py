@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from iq_offline import paths
-from iq_offline.data.catalogue import Located
+from iq_offline.data.catalogue import CatalogueEntry, Kind, Located, Reference
 from iq_offline.data.split import choose_expert
 from iq_offline.data.summary import summarise
 from iq_offline.data.table import TransitionTable, open_table
@@ -107,3 +107,20 @@ def test_action_bounds_come_from_the_environment_where_it_is_installed(numbered,
     arrays["actions"] = arrays["actions"][:, :1]
     space = opened(write_d4rl(arrays, env_id="Pendulum-v1")).action_space
     assert space.to_json() == {"type": "continuous", "low": [-2.0], "high": [2.0], "source": "environment"}
+
+
+def test_what_the_catalogue_knows_completes_a_table_that_was_made_without_it(numbered, write_d4rl):
+    path = write_d4rl(numbered([3], terminated=[True]))
+    assert opened(path).info.env_id is None
+    reference = Reference(name="known", random=0.0, expert=9.0)
+    entry = CatalogueEntry(
+        id="x",
+        family="x",
+        kind=Kind.FILE,
+        env_id="Ant-v4",
+        env_kwargs={"use_contact_forces": True},
+        reference=reference,
+    )
+    info = open_table(Located(name="x", path=path, entry=entry)).info
+    assert (info.env_id, info.env_kwargs) == ("Ant-v4", {"use_contact_forces": True})
+    assert info.reference == ("known", 0.0, 9.0)
