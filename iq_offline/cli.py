@@ -21,7 +21,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Dataset = Annotated[
-    str, typer.Argument(help="A catalogue id, a Minari id, or the path of an HDF5 file or Minari folder.")
+    str, typer.Argument(help="A catalogue id, a Minari id, a URL, or the path of a file or a Minari folder.")
 ]
 Runs = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")]
 
@@ -173,7 +173,7 @@ def inspect(
 
 @app.command()
 def train(
-    dataset: Annotated[str, typer.Option("--dataset", help="A catalogue id, a Minari id or a path.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="A catalogue id, a Minari id, a URL or a path.")],
     method: Annotated[str, typer.Option("--method", help="iq (IQ-Learn) or bc (behavioural cloning).")] = "iq",
     preset: Annotated[str | None, typer.Option("--preset", help="A named preset, or a TOML file.")] = None,
     demos: Annotated[int | None, typer.Option("--demos", min=1, help="Expert episodes; all if not given.")] = None,

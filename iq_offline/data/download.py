@@ -63,7 +63,7 @@ def fetch(dataset: str, options: FetchOptions | None = None) -> Located:
         return located
     _check_options(located, options)
     located.record_path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(located, options):
+    with _Alone(located, options):
         if located.kind is Kind.MINARI:
             _fetch_minari(located, options)
         elif options.source or options.repin or not located.verified:
@@ -80,7 +80,7 @@ def _check_options(entry: CatalogueEntry, options: FetchOptions) -> None:
         raise ConfigError(f"{entry.id} has no revisions", "leave out --revision")
 
 
-class _alone:
+class _Alone:
     """Only one process at a time fetches a dataset; others wait, and find it there."""
 
     def __init__(self, entry: CatalogueEntry, options: FetchOptions) -> None:
