@@ -69,7 +69,9 @@ def convert_dataset(
     origin = read_episodes(fetch(source), request.input_format, ends)
     made_from = _made_from(origin, request)
     if destination.exists():
-        return _made_before(destination, chosen, made_from)
+        record = _made_before(destination, chosen, made_from)
+        _show_to_minari(destination, chosen)
+        return record
     passing = _Passing(origin, request, chosen, advance)
     record = made_from
     with _whole(destination, chosen) as temporary:
@@ -78,11 +80,16 @@ def convert_dataset(
         record |= passing.record() | {"notes": list(origin.info.notes)}
         record["written"] = {key: value for key, value in written.items() if key not in {"dataset", "path"}}
         _write_record(temporary, destination, chosen, record)
+    _show_to_minari(destination, chosen)
+    return record
+
+
+def _show_to_minari(destination: Path, chosen: Format) -> None:
+    """Give the namespaces of a dataset in Minari's store the marks by which Minari's tools find it."""
     if chosen is Format.MINARI:
         from iq_offline.data.formats import minari
 
         minari.mark_namespaces(destination)
-    return record
 
 
 class _Passing:

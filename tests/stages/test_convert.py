@@ -65,6 +65,15 @@ def test_the_same_conversion_again_is_left_as_it_is(target: str, recording: Path
     assert destination.stat().st_mtime_ns == changed
 
 
+def test_a_conversion_that_died_at_its_last_step_is_made_whole(recording: Path, tmp_path: Path):
+    destination = tmp_path / "minari" / "space" / "out-v0"
+    convert_dataset(str(recording), destination, ConvertRequest())
+    marker = destination.parent / "namespace_metadata.json"
+    marker.unlink()
+    convert_dataset(str(recording), destination, ConvertRequest())
+    assert marker.is_file()
+
+
 def test_another_conversion_never_replaces_one_that_is_there(recording: Path, tmp_path: Path):
     convert_dataset(str(recording), tmp_path / "out.hdf5", ConvertRequest(output_format="d4rl"))
     narrowed = ConvertRequest(output_format="d4rl", floats="float64")
