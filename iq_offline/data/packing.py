@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,11 @@ class _Columns:
             discrete=segment.actions.dtype.kind in "biu",
         )
 
-    @property
+    @cached_property
     def observation_size(self) -> int:
         return max((stop for _, stop in self.vectors.values()), default=0)
 
-    @property
+    @cached_property
     def width(self) -> int:
         return self.observation_size + int(np.prod(self.action_shape)) + 2
 
@@ -177,7 +178,7 @@ class _Packer:
             self._least = min(self._least, segment.actions.min())
             self._greatest = max(self._greatest, segment.actions.max())
         self._steps += steps
-        self._return += float(np.sum(segment.rewards, dtype=np.float64))
+        self._return += float(segment.rewards.sum(dtype=np.float64))
         if segment.end is not None:
             assert steps, "an episode ends with a step"
             self._end(segment.end)
@@ -234,8 +235,10 @@ class _Packer:
         return len(self._buffer) - self._used
 
     def _check_shapes(self, segment: Segment) -> None:
-        shapes = {path: array.shape[1:] for path, array in segment.observations.items()}
-        if shapes != self.columns.shapes:
+        known = self.columns.shapes
+        same = [known.get(path) == array.shape[1:] for path, array in segment.observations.items()]
+        if len(same) != len(known) or not all(same):
+            shapes = {path: array.shape[1:] for path, array in segment.observations.items()}
             raise self._broken(
                 f"has observations of shapes {_plain(shapes)}, earlier ones {_plain(self.columns.shapes)}"
             )

@@ -93,7 +93,7 @@ class _Recording:
     def __init__(self, file: h5py.File, path: Path, *, infos: bool, reuse: bool = False) -> None:
         self.path = path
         self._reuse = reuse
-        self._readers: dict[str, RowReader] = {}
+        self._readers: dict[int, RowReader] = {}
         self.columns = {key: open_array(file, key, path) for key in STEP_KEYS}
         ends = next((key for key in ("timeouts", "episode_terminals") if key in file), None)
         if ends:
@@ -125,9 +125,9 @@ class _Recording:
 
     def read(self, array: h5py.Dataset, rows: slice) -> Array:
         """Those rows of one array."""
-        if array.name not in self._readers:
-            self._readers[array.name] = RowReader(array, self.path, reuse=self._reuse)
-        return self._readers[array.name](rows)
+        if id(array) not in self._readers:
+            self._readers[id(array)] = RowReader(array, self.path, reuse=self._reuse)
+        return self._readers[id(array)](rows)
 
     def read_all(self, arrays: dict[str, h5py.Dataset], rows: slice) -> Leaves:
         """Those rows of several arrays."""
