@@ -1,16 +1,18 @@
 """The catalogue: every entry is whole, its hashes are the published ones, and names lead where they should."""
 
 import re
+import tomllib
 from collections import Counter
 
 import pytest
 
 from iq_offline import paths
-from iq_offline.data.catalogue import Kind, catalogue, find_entries, locate
+from iq_offline.data.catalogue import CatalogueEntry, Kind, catalogue, find_entries, locate
 from iq_offline.data.environments import make_environment
 from iq_offline.errors import UnknownDataset
 
 ENTRIES = list(catalogue().values())
+FILES = [entry for entry in ENTRIES if entry.kind is Kind.FILE]
 # A few of the hashes that TensorFlow Datasets publishes for these files.
 PUBLISHED = {
     "hopper-medium-v2": (152756557, "5bdf1bc4a713c82941de44633df669b36c89850b652a25985166796d25cf71a0"),
@@ -35,6 +37,15 @@ def test_every_family_has_its_datasets():
     }
 
 
+def test_no_id_is_given_twice_and_each_family_is_named_as_its_file():
+    ids = []
+    for file in (paths.shipped("datasets") / "catalogue").glob("*.toml"):
+        content = tomllib.loads(file.read_text())
+        assert content["family"]["id"] == file.stem
+        ids += [item["id"] for item in content["dataset"]]
+    assert len(ids) == len(set(ids)) == len(ENTRIES) == 119
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_hashes_are_there(name: str):
     assert (catalogue()[name].bytes, catalogue()[name].sha256) == PUBLISHED[name]
@@ -49,7 +60,7 @@ def test_no_hash_stands_for_two_datasets():
     assert len(hashes) == len(set(hashes)) == 44
 
 
-@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.kind is Kind.FILE], ids=lambda entry: entry.id)
+@pytest.mark.parametrize("entry", FILES, ids=lambda entry: entry.id)
 def test_a_file_has_a_host_and_a_mirror_of_its_own_name(entry):
     assert len(entry.urls) == 2
     assert all(re.fullmatch(r"https?://[\w.-]+/\S+", url) for url in entry.urls)
@@ -76,6 +87,50 @@ def test_environments_of_gymnasium_itself_are_registered():
     robotics = {name for name in plain if name.startswith(("Adroit", "Franka"))}
     assert plain - robotics <= set(gymnasium.registry)
     assert len(plain - robotics) >= 15
+
+
+def test_minari_recordings_have_the_step_limit_of_their_environment():
+    import gymnasium
+
+    for entry in find_entries(family="minari-mujoco"):
+        assert entry.env_id
+        assert entry.max_episode_steps == gymnasium.spec(entry.env_id).max_episode_steps, entry.id
+        assert entry.steps and entry.episodes and entry.steps <= entry.episodes * entry.max_episode_steps
+
+
+@pytest.mark.parametrize(
+    ("name", "random", "expert", "steps"),
+    [
+        ("halfcheetah-random-v2", -280.178953, 12135.0, 1000),
+        ("hopper-medium-replay-v2", -20.272305, 3234.3, 1000),
+        ("pen-cloned-v1", 96.262799, 3076.8331017826877, 100),
+        ("antmaze-umaze-diverse-v2", 0.0, 1.0, 700),
+        ("kitchen-mixed-v0", 0.0, 4.0, 280),
+        ("maze2d-large-v1", 6.7, 273.99, 800),
+        ("maze2d-large-dense-v1", 30.569041, 303.4857382709002, 800),
+    ],
+)
+def test_references_and_step_limits_are_those_of_d4rl(name: str, random: float, expert: float, steps: int):
+    entry = catalogue()[name]
+    assert entry.reference is not None
+    assert (entry.reference.random, entry.reference.expert, entry.max_episode_steps) == (random, expert, steps)
+
+
+def test_an_environment_gets_what_makes_its_returns_comparable_to_the_reference():
+    assert all(not entry.env_kwargs["continuing_task"] for entry in find_entries(family="d4rl-antmaze"))
+    assert all(len(entry.env_kwargs["tasks_to_complete"]) == 4 for entry in find_entries(family="d4rl-kitchen"))
+    assert "bottom burner" in catalogue()["kitchen-mixed-v0"].env_kwargs["tasks_to_complete"]
+    assert all(entry.env_kwargs == {"max_episode_steps": 100} for entry in find_entries("pen-*-v1"))
+
+
+@pytest.mark.parametrize("entry", [entry for entry in FILES if "replay" in entry.id], ids=lambda entry: entry.id)
+def test_a_replay_says_what_its_time_outs_are_worth(entry: CatalogueEntry):
+    assert any("time-out" in defect.what and "never" in defect.handling for defect in entry.defects)
+
+
+def test_minari_recordings_say_where_reference_scores_are_from():
+    assert all(entry.reference is None and entry.reference_note for entry in ENTRIES if entry.kind is Kind.MINARI)
+    assert all("100 steps" in entry.defects[0].what for entry in find_entries("D4RL/pen/*"))
 
 
 def test_ant_has_the_observations_of_the_data():
@@ -120,3 +175,9 @@ def test_an_old_version_is_refused_with_the_reason_to_use_the_new_one():
 def test_what_is_not_listed_can_still_be_fetched_without_a_hash(name: str, kind: Kind):
     entry = locate(name)
     assert (entry.family, entry.kind, entry.sha256) == ("unlisted", kind, None)
+
+
+@pytest.mark.parametrize("name", ["mujoco/../hopper/expert-v0", "../escape/expert-v0", "hf://me/../x-v0", "a/b..c-v0"])
+def test_a_name_that_climbs_is_refused(name: str):
+    with pytest.raises(UnknownDataset):
+        locate(name)
