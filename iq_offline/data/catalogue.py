@@ -143,6 +143,7 @@ def catalogue() -> dict[str, CatalogueEntry]:
         shared = {"family": family.pop("id"), **family}
         for item in content["dataset"]:
             entry = CatalogueEntry.model_validate(shared | item)
+            assert entry.id not in entries, f"{entry.id} stands in the catalogue twice"
             entries[entry.id] = entry
     return entries
 

@@ -150,6 +150,17 @@ def test_infos_are_carried_where_the_format_can_and_named_where_it_cannot(number
     assert all(not episode.infos for episode in minari.read(tmp_path / "bare-v0", "x").checked(infos=True))
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_infos_that_are_one_array_are_carried_as_one(target: str, numbered, write_d4rl, tmp_path: Path):
+    path = write_d4rl(numbered([3, 2], terminated=[True, False]) | {"infos": np.arange(5.0)})
+    record = convert_dataset(str(path), tmp_path / TARGETS[target], ConvertRequest(output_format=target))
+    if target in {"minari", "d4rl"}:
+        read = READERS[target](tmp_path / TARGETS[target], "x").checked(infos=True)
+        assert [episode.infos["infos"].tolist() for episode in read] == [[0.0, 1.0, 2.0], [3.0, 4.0]]
+    else:
+        assert record["left_out"]["infos"] == ["infos"]
+
+
 def test_infos_that_only_some_episodes_have_are_not_misaligned(numbered, write_d4rl, tmp_path: Path):
     minari.write(d4rl.read(write_d4rl(numbered([3, 2], terminated=[True, True])), "x"), tmp_path / "x-v0")
     with h5py.File(tmp_path / "x-v0" / "data" / "main_data.hdf5", "r+") as file:

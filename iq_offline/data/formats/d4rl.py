@@ -103,6 +103,7 @@ class _Recording:
         self.next_observations = _arrays_of(file, "next_observations", path) if "next_observations" in file else {}
         self._check_lengths()
         available = _arrays_of(file, "infos", path) if "infos" in file else {}
+        available = {key or "infos": array for key, array in available.items()}
         self.infos = {key: array for key, array in available.items() if infos and array.shape[:1] == (self.steps,)}
         self.final_infos = _arrays_of(file, "final_infos", path) if infos and "final_infos" in file else {}
         self.left_out = sorted(
