@@ -4,22 +4,21 @@ A dataset without a published hash is pinned at its first fetch: its hash is kep
 must bring the same bytes. What is verified already is answered without a look at the network.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
 from iq_offline import paths
 from iq_offline.data.catalogue import CatalogueEntry, Kind, Located, locate
+from iq_offline.data.fetched import Fetched, pin, pin_of, record
 from iq_offline.data.files import data_files, data_path, sha256_of_file, sha256_of_path, whole_file, whole_folder
-from iq_offline.data.identity import state_of
 from iq_offline.data.remotes import http
+from iq_offline.data.remotes.listing import Listing
 from iq_offline.errors import ConfigError, DatasetUnreadable, DownloadFailed, UnknownDataset
 
 DEFAULT_MINARI_REMOTE = "hf://farama-minari"
@@ -39,16 +38,6 @@ class FetchOptions:
     advance: http.Advance = lambda _, __: None
 
 
-@dataclass(frozen=True)
-class _Fetched:
-    """What a fetch found out, for `fetched.json`."""
-
-    sha256: str
-    source: str
-    revision: str | None = None
-    files: dict[str, str] = field(default_factory=dict)
-
-
 def fetch(dataset: str, options: FetchOptions | None = None) -> Located:
     """The dataset on this machine, verified against the published hash, else against that of the first fetch.
 
@@ -62,12 +51,11 @@ def fetch(dataset: str, options: FetchOptions | None = None) -> Located:
             raise ConfigError(f"{dataset} is a path already", "leave out --from and --revision")
         return located
     _check_options(located, options)
-    located.record_path.parent.mkdir(parents=True, exist_ok=True)
-    with _Alone(located, options):
-        if located.kind is Kind.MINARI:
-            _fetch_minari(located, options)
-        elif options.source or options.repin or not located.verified:
-            _fetch_file(located, options)
+    if not _is_settled(located, options):
+        located.record_path.parent.mkdir(parents=True, exist_ok=True)
+        with _Alone(located, options):
+            if not _is_settled(located, options):
+                (_fetch_minari if located.kind is Kind.MINARI else _fetch_file)(located, options)
     return Located(name=located.id, path=located.stored_path, entry=located)
 
 
@@ -78,6 +66,16 @@ def _check_options(entry: CatalogueEntry, options: FetchOptions) -> None:
         )
     if entry.kind is not Kind.MINARI and options.revision:
         raise ConfigError(f"{entry.id} has no revisions", "leave out --revision")
+
+
+def _is_settled(entry: CatalogueEntry, options: FetchOptions) -> bool:
+    """Whether what is asked for is here and verified: then neither the network nor a writable store is needed."""
+    known = entry.record
+    if known is None or options.source or options.repin:
+        return False
+    if entry.kind is Kind.MINARI and entry.urls and known.get("source") != _remote(entry):
+        return False
+    return options.revision in (None, known.get("revision"))
 
 
 class _Alone:
@@ -98,40 +96,57 @@ class _Alone:
         self._lock.release()
 
 
+class _Check:
+    """Says what is wrong with a file, for one that should have a hash; `found` is the hash that it has."""
+
+    def __init__(self, expected: str | None) -> None:
+        self._expected = expected
+        self.found = ""
+
+    def __call__(self, file: Path) -> str | None:
+        self.found = sha256_of_file(file)
+        if self._expected is None:
+            return "it is a web page, not data" if _is_page(file) else None
+        return None if self._expected == self.found else f"its SHA-256 is {self.found}, not {self._expected}"
+
+
+def _is_page(file: Path) -> bool:
+    """Whether a file is HTML or XML, as sites answer that want a log-in first; no format of ours begins so."""
+    with file.open("rb") as content:
+        return content.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
+
+
 def _fetch_file(entry: CatalogueEntry, options: FetchOptions) -> None:
     target = entry.stored_path
-    expected = entry.sha256 or (None if options.repin else _pins().get(entry.id, {}).get("sha256"))
+    check = _Check(entry.sha256 or (None if options.repin else pin_of(entry).get("sha256")))
     if target.is_file() and not options.source and not options.repin:
-        if expected in (None, found := sha256_of_file(target)):
-            return _record(entry, _Fetched(found, str(target)), options)
-        options.tell(f"{target} is not {entry.id}, whose SHA-256 is {expected}: fetching it again")
-    partial = paths.home() / "downloads" / entry.id / target.name
-    source = _bring(entry, expected, partial, options)
-    found = sha256_of_file(partial)
-    _pin(entry, _Fetched(found, source), options)
+        wrong = check(target)
+        if wrong is None:
+            return _settle(entry, Fetched(check.found, str(target)), options)
+        options.tell(f"{target} is not {entry.id} ({wrong}): fetching it again")
+    partial = _partial(entry) / target.name
+    source = _bring(entry, check, partial, options)
+    fetched = Fetched(check.found, source)
+    _pin(entry, fetched, partial.stat().st_size, options)
     with whole_file(target) as temporary:
         _move(partial, temporary)
-    http.discard(partial)
-    _record(entry, _Fetched(found, source), options)
-    return None
+    shutil.rmtree(_partial(entry))
+    return record(entry, fetched)
 
 
-def _bring(entry: CatalogueEntry, expected: str | None, partial: Path, options: FetchOptions) -> str:
+def _bring(entry: CatalogueEntry, check: _Check, partial: Path, options: FetchOptions) -> str:
     """The verified bytes at `partial`, from wherever they are to be had; returns from where."""
-
-    def fault(file: Path) -> str | None:
-        found = sha256_of_file(file)
-        return None if expected in (None, found) else f"its SHA-256 is {found}, not {expected}"
-
     partial.parent.mkdir(parents=True, exist_ok=True)
     local = _local_source(entry, options)
     if local is None:
         urls = (options.source,) if options.source else entry.urls
-        return http.download(http.Wanted(entry.id, urls, entry.bytes), partial, fault, options.advance)
+        with http.connect() as session:
+            return http.download(session, http.Wanted(entry.id, urls, entry.bytes), partial, check, options.advance)
     if not local.is_file():
         raise UnknownDataset(f"{entry.id}: no file at {local}", "name its file with --from PATH")
+    http.check_space(partial.parent, local.stat().st_size, entry.id)
     shutil.copyfile(local, partial)
-    if wrong := fault(partial):
+    if wrong := check(partial):
         partial.unlink()
         hint = "; or accept it with --repin" if entry.sha256 is None else ""
         raise DatasetUnreadable(
@@ -139,6 +154,11 @@ def _bring(entry: CatalogueEntry, expected: str | None, partial: Path, options: 
             f"take the file from its publisher again, or use it under its own path{hint}",
         )
     return str(local)
+
+
+def _partial(entry: CatalogueEntry) -> Path:
+    """Where a dataset lies while it comes; nothing else lies there."""
+    return paths.home() / "downloads" / quote(entry.id, safe="")
 
 
 def _local_source(entry: CatalogueEntry, options: FetchOptions) -> Path | None:
@@ -154,43 +174,76 @@ def _local_source(entry: CatalogueEntry, options: FetchOptions) -> Path | None:
 
 
 def _fetch_minari(entry: CatalogueEntry, options: FetchOptions) -> None:
-    if entry.verified and not options.repin and options.revision in (None, (entry.record or {}).get("revision")):
+    where = _remote(entry)
+    if entry.on_disk and _is_kept(entry, options, where):
         return None
-    if entry.on_disk and not options.repin and options.revision is None and _still_the_same(entry):
-        last = entry.last_record
-        return _record(entry, _Fetched(last["sha256"], last["source"], last["revision"], last["files"]), options)
-    if entry.on_disk and not entry.last_record:
-        if _is_whole(entry.stored_path):
-            return options.tell(f"{entry.stored_path} was there already: used as it is, not verified")
-        options.tell(f"{entry.stored_path} is not whole: fetching it again")
-    pin = {} if options.repin else _pins().get(entry.id, {})
-    listing = _list(entry, options.revision or pin.get("revision"))
-    partial = paths.home() / "downloads" / entry.id / listing.revision
-    total, done, sums = sum(file.bytes for file in listing.files), 0, {}
-    for file in listing.files:
-        wanted = http.Wanted(f"{entry.id}: {file.path}", (file.url,), file.bytes, listing.headers)
-        place = partial / file.path
-        if not place.is_file() or file.fault(place):
-            http.download(wanted, place, file.fault, _offset(options.advance, done, total))
-        http.forget(place)
-        done += file.bytes
+    pinned = {} if options.repin else pin_of(entry)
+    listing = _list(entry, where, options, pinned.get("revision") if pinned.get("source") == where else None)
+    if (entry.record or {}).get("revision") == listing.revision:
+        return None
+    partial = _partial(entry) / listing.revision
+    _bring_files(entry, listing, partial, options.advance)
     if not _is_whole(partial):
         raise DatasetUnreadable(f"{listing.place} is no whole Minari dataset", "check the id, or name another remote")
-    sums = {file.path: sha256_of_file(partial / file.path) for file in listing.files}
-    fetched = _Fetched(sha256_of_path(data_path(partial)), listing.place, listing.revision, sums)
-    if pin.get("sha256") not in (None, fetched.sha256) and options.revision is None:
+    sums = {file.path: file.sha256 or sha256_of_file(partial / file.path) for file in listing.files}
+    fetched = Fetched(sha256_of_path(data_path(partial)), listing.place, listing.revision, sums)
+    if pinned.get("sha256") not in (None, fetched.sha256) and options.revision is None:
         raise DownloadFailed(
-            f"{entry.id} has other bytes than at its first fetch (SHA-256 {fetched.sha256}, not {pin['sha256']})",
+            f"{entry.id} has other bytes than at its first fetch (SHA-256 {fetched.sha256}, not {pinned['sha256']})",
             "accept them with --repin",
         )
-    _pin(entry, fetched, options)
+    _pin(entry, fetched, listing.bytes, options)
     with whole_folder(entry.stored_path) as temporary:
         for file in listing.files:
             (temporary / file.path).parent.mkdir(parents=True, exist_ok=True)
             _move(partial / file.path, temporary / file.path)
-    shutil.rmtree(partial)
+    shutil.rmtree(_partial(entry))
     _mark_namespaces(entry.stored_path)
-    return _record(entry, fetched, options)
+    return record(entry, fetched)
+
+
+def _is_kept(entry: CatalogueEntry, options: FetchOptions, where: str) -> bool:
+    """Whether the folder in Minari's store stays: what a fetch left there, or a whole dataset of the user's own.
+
+    Raises ConfigError where something else is asked for than what is there, so that nothing is lost or mixed up.
+    """
+    path, known = entry.stored_path, entry.last_record or pin_of(entry)
+    asked = options.repin or options.revision is not None
+    if entry.urls and not options.repin and known.get("source", where) != where:
+        raise ConfigError(
+            f"{entry.id} is here already, from {known['source']}", "use it by its id, or replace it with --repin"
+        )
+    if not asked and known.get("sha256") == sha256_of_path(data_path(path)):
+        sums = {file.relative_to(path).as_posix(): sha256_of_file(file) for file in data_files(path)}
+        _settle(entry, Fetched(known["sha256"], known["source"], known.get("revision"), sums), options)
+        return True
+    if entry.last_record:
+        if not asked:
+            options.tell(f"{path} is not as it was fetched: fetching it again")
+        return False
+    if not _is_whole(path):
+        options.tell(f"{path} is not whole: fetching it again")
+        return False
+    if asked:
+        raise ConfigError(f"{path} was there before any fetch", "move or remove it, so that it is not lost")
+    options.tell(f"{path} was there already: used as it is, not verified")
+    return True
+
+
+def _bring_files(entry: CatalogueEntry, listing: Listing, partial: Path, advance: http.Advance) -> None:
+    """All files of a listing, each verified."""
+    partial.mkdir(parents=True, exist_ok=True)
+    here = sum(file.stat().st_size for file in data_files(partial))
+    http.check_space(partial, listing.bytes - here, entry.id)
+    done = 0
+    with http.connect() as session:
+        for file in listing.files:
+            wanted = http.Wanted(f"{entry.id}: {file.path}", (file.url,), file.bytes, listing.headers)
+            place = partial / file.path
+            if not place.is_file() or file.fault(place):
+                http.download(session, wanted, place, file.fault, _offset(advance, done, listing.bytes))
+            http.forget(place)
+            done += file.bytes
 
 
 def _offset(advance: http.Advance, done: int, total: int) -> http.Advance:
@@ -198,23 +251,30 @@ def _offset(advance: http.Advance, done: int, total: int) -> http.Advance:
     return lambda size, _: advance(done + size, total)
 
 
-def _still_the_same(entry: CatalogueEntry) -> bool:
-    """Whether a folder that was moved or touched since its fetch has the content that it had then."""
-    return entry.last_record.get("sha256") == sha256_of_path(data_path(entry.stored_path))
+def _remote(entry: CatalogueEntry) -> str:
+    """Where Minari's own rules look for a dataset, as SCHEME://PLACE/ID. Raises ConfigError."""
+    remote = os.environ.get("MINARI_REMOTE") or DEFAULT_MINARI_REMOTE
+    address = entry.urls[0] if entry.urls else f"{remote.rstrip('/')}/{entry.id}"
+    scheme, _, place = address.strip("/").partition("://")
+    scheme = "gcp" if scheme == "gs" else scheme
+    if scheme not in {"hf", "gcp"}:
+        raise ConfigError(
+            f"MINARI_REMOTE={remote} is no remote of Minari's", "write it as hf://ORGANISATION or gcp://BUCKET"
+        )
+    return f"{scheme}://{place}"
 
 
-def _list(entry: CatalogueEntry, revision: str | None) -> Any:
+def _list(entry: CatalogueEntry, where: str, options: FetchOptions, pinned: str | None) -> Listing:
+    """The remote's files at the revision that is asked for, else at the pinned one, else now."""
     from iq_offline.data.remotes import gcs, huggingface
 
-    remote = entry.urls[0] if entry.urls else os.environ.get("MINARI_REMOTE", DEFAULT_MINARI_REMOTE)
-    scheme, _, place = remote.removesuffix(f"/{entry.id}").partition("://")
+    scheme, _, place = where.removesuffix(f"/{entry.id}").partition("://")
     if scheme == "hf":
-        return huggingface.list_dataset(place, entry.id, revision)
-    if scheme in {"gcp", "gs"}:
-        return gcs.list_dataset(place, entry.id)
-    raise ConfigError(
-        f"MINARI_REMOTE={remote} is no remote of Minari's", "write it as hf://ORGANISATION or gcp://BUCKET"
-    )
+        return huggingface.list_dataset(place, entry.id, options.revision or pinned)
+    listing = gcs.list_dataset(place, entry.id)
+    if options.revision not in (None, listing.revision):
+        raise ConfigError(f"{where} is at {listing.revision}, and keeps no other revision", "leave out --revision")
+    return listing
 
 
 def _is_whole(folder: Path) -> bool:
@@ -244,46 +304,12 @@ def _move(source: Path, destination: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _pins() -> dict[str, dict[str, Any]]:
-    try:
-        content: dict[str, dict[str, Any]] = json.loads(_pins_path().read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        raise ConfigError(f"{_pins_path()} is not JSON", "mend it, or remove it to pin anew") from None
-    return content
+def _settle(entry: CatalogueEntry, fetched: Fetched, options: FetchOptions) -> None:
+    """What lies under its final name already is what it should be."""
+    _pin(entry, fetched, sum(file.stat().st_size for file in data_files(entry.stored_path)), options)
+    record(entry, fetched)
 
 
-def _pins_path() -> Path:
-    return paths.home() / "pins.json"
-
-
-def _pin(entry: CatalogueEntry, fetched: _Fetched, options: FetchOptions) -> None:
-    """Keep the hash of a dataset that has no published one."""
-    if entry.sha256:
-        return
-    with FileLock(_pins_path().with_suffix(".lock")):
-        pins = _pins()
-        if pins.get(entry.id, {}).get("sha256") == fetched.sha256:
-            return
-        pins[entry.id] = {"sha256": fetched.sha256, "revision": fetched.revision, "source": fetched.source}
-        with whole_file(_pins_path()) as temporary:
-            temporary.write_text(json.dumps(pins, indent=1, sort_keys=True))
-    at = f" at revision {fetched.revision}" if fetched.revision else ""
-    options.tell(f"no hash is published for {entry.id}: pinned to SHA-256 {fetched.sha256}{at}")
-
-
-def _record(entry: CatalogueEntry, fetched: _Fetched, options: FetchOptions) -> None:
-    _pin(entry, fetched, options)
-    content = {
-        "sha256": fetched.sha256,
-        "bytes": sum(file.stat().st_size for file in data_files(entry.stored_path)),
-        "state": state_of(entry.stored_path),
-        "source": fetched.source,
-        "revision": fetched.revision,
-        "pinned": entry.sha256 is None,
-        "files": fetched.files,
-        "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    with whole_file(entry.record_path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
+def _pin(entry: CatalogueEntry, fetched: Fetched, size: int, options: FetchOptions) -> None:
+    if said := pin(entry, fetched, size):
+        options.tell(said)

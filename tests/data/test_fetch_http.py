@@ -1,6 +1,8 @@
 """Fetching a file over HTTP from servers that drop, lie, stall, redirect and change: whole and verified, or nothing."""
 
+import email.utils
 import hashlib
+import io
 import json
 import os
 import signal
@@ -14,6 +16,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from filelock import FileLock
 from local_servers import Place, Server, serving
 
 from iq_offline import paths
@@ -124,7 +127,7 @@ def test_what_was_all_there_when_the_process_died_is_not_sent_again(known, serve
             fetched()
     assert fetched() == CONTENT
     assert [request.sent for request in server.requests] == [len(CONTENT), 0]
-    assert list((paths.home() / "downloads").rglob("x.hdf5*")) == []
+    assert list((paths.home() / "downloads").rglob("*x.hdf5*")) == []
 
 
 def test_a_file_that_changed_meanwhile_is_begun_again(server, listed):
@@ -139,7 +142,38 @@ def test_a_file_that_changed_meanwhile_is_begun_again(server, listed):
     assert server.requests[1].sent == len(CONTENT)
 
 
-@pytest.mark.parametrize("place", [{"ranges": False}, {"etag": None}], ids=["no ranges", "no validator"])
+@pytest.mark.parametrize(
+    ("known", "place"),
+    [(len(CONTENT), {"longest_part": 700_000}), (None, {"longest_part": 700_000}), (len(CONTENT), {"chunked": True})],
+    ids=["in parts", "in parts, size unknown", "no length"],
+)
+def test_a_part_never_passes_for_the_whole(known, place, server, listed):
+    server.places["/x"] = Place(CONTENT, drops=[1_000_000], **place)
+    listed("/x", sha256=None, bytes=known)
+    assert fetched() == CONTENT
+    assert sum(request.sent for request in server.requests) < len(CONTENT) + http.CHUNK_BYTES
+
+
+def test_a_date_proves_that_it_is_the_same_file_too(server, listed):
+    dated = {"Last-Modified": "Tue, 01 Sep 2026 10:00:00 GMT"}
+    server.places["/x"] = Place(CONTENT, etag=None, headers=dated, drops=[1_000_000])
+    listed("/x")
+    assert fetched() == CONTENT
+    assert server.requests[1].headers["if-range"] == dated["Last-Modified"]
+    assert server.requests[1].headers["range"].startswith("bytes=9")
+
+
+def test_a_partial_file_that_was_damaged_meanwhile_is_begun_again(server, listed):
+    server.places["/x"] = Place(CONTENT, drops=[1_000_000, 0, 0, 0])
+    listed("/x")
+    refused()
+    (partial,) = (paths.home() / "downloads").rglob("x.hdf5")
+    partial.write_bytes(bytes(partial.stat().st_size))
+    assert fetched() == CONTENT
+    assert server.requests[-1].sent == len(CONTENT)
+
+
+@pytest.mark.parametrize("place", [{"ranges": False}, {"etag": None}, {"etag": 'W/"one"'}])
 def test_where_a_rest_cannot_be_asked_for_it_begins_again(place, server, listed):
     server.places["/x"] = Place(CONTENT, drops=[1_000_000], **place)
     listed("/x")
@@ -161,6 +195,20 @@ def test_a_busy_server_is_asked_again_when_it_says(server, listed, monkeypatch):
     listed("/x")
     assert fetched() == CONTENT
     assert waits == [7.0, 7.0]
+
+
+def test_a_time_to_wait_may_be_a_date_or_nonsense_and_is_never_long(server, listed, monkeypatch):
+    waits: list[float] = []
+    monkeypatch.setattr(http.time, "sleep", waits.append)
+    soon, far = (email.utils.formatdate(time.time() + seconds, usegmt=True) for seconds in (12, 9_999))
+    for after in (soon, far, "soon", "\u00b2"):
+        server.places["/x"] = Place(CONTENT, statuses=[503], retry_after=after)
+        listed("/x")
+        (paths.home() / "datasets/test/x/x.hdf5").unlink(missing_ok=True)
+        assert fetched() == CONTENT
+    assert 9 < waits[0] <= 12
+    assert waits[1] == http.PATIENCE.longest_wait_seconds
+    assert max(waits[2:]) < 0.1
 
 
 def test_a_length_that_is_not_the_catalogues_is_refused_before_it_is_read(server, listed):
@@ -200,7 +248,7 @@ def test_wrong_bytes_everywhere_leave_nothing_and_name_both_hashes(server, liste
     message = refused()
     assert SHA256 in message
     assert hashlib.sha256(bytes(len(CONTENT))).hexdigest() in message
-    assert list((paths.home() / "downloads").rglob("x.hdf5*")) == []
+    assert list((paths.home() / "downloads").rglob("*x.hdf5*")) == []
 
 
 def test_every_host_that_fails_is_listed_with_its_reason(server, listed):
@@ -224,13 +272,26 @@ def test_redirects_are_followed_and_a_circle_is_not(server, listed):
     assert "redirects in a circle" in refused()
 
 
-def test_a_redirect_from_https_to_http_is_refused():
+@pytest.mark.parametrize("hops", [["https://a/x"], ["http://a/x", "https://a/y"]], ids=["at once", "later"])
+def test_a_redirect_from_https_to_http_is_not_followed(hops, server, listed, monkeypatch):
     import requests
 
-    first, last = requests.Response(), requests.Response()
-    first.url, last.url, last.history = "https://a/x", "http://b/x", [first]
-    with pytest.raises(http._NotHere, match="from https to http"):
-        http._check_redirects(last)
+    asked: list[str] = []
+
+    def send(_: object, request: requests.PreparedRequest, **__: object) -> requests.Response:
+        asked.append(request.url)
+        answer = requests.Response()
+        answer.status_code, answer.url, answer.request = 302, request.url, request
+        answer.headers["Location"] = [*hops, f"{server.url}/x"][len(asked)]
+        answer.raw = io.BytesIO()
+        return answer
+
+    server.places["/x"] = Place(CONTENT)
+    listed(hops[0])
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", send)
+    assert "from https to http" in refused()
+    assert asked == hops
+    assert server.requests == []
 
 
 def test_a_full_disk_is_told_before_anything_is_written(server, listed, monkeypatch):
@@ -242,6 +303,36 @@ def test_a_full_disk_is_told_before_anything_is_written(server, listed, monkeypa
     assert list((paths.home() / "downloads").rglob("x.hdf5")) == []
 
 
+def test_what_has_no_end_leaves_nothing_where_the_disk_is_full(server, listed, monkeypatch):
+    server.places["/x"] = Place(CONTENT, chunked=True)
+    listed("/x", sha256=None, bytes=None)
+    free = iter([10**9] * 20 + [0])
+    monkeypatch.setattr(http.shutil, "disk_usage", lambda _: type("Usage", (), {"free": next(free)}))
+    assert "0.00 GB are free" in refused()
+    assert list((paths.home() / "downloads").rglob("*x.hdf5*")) == []
+
+
+def test_a_local_copy_that_does_not_fit_is_not_begun(listed, tmp_path, monkeypatch):
+    listed("/x")
+    (tmp_path / "copy.hdf5").write_bytes(CONTENT)
+    monkeypatch.setattr(http.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1_000_000}))
+    with pytest.raises(DownloadFailed, match=r"where 0\.00 GB are free"):
+        fetch("test/x", FetchOptions(source=str(tmp_path / "copy.hdf5")))
+    assert list(paths.home().rglob("x.hdf5")) == []
+
+
+@pytest.mark.parametrize(
+    "page", [b"<!doctype html><title>Log in</title>", b"\xef\xbb\xbf\n <html>", b"<?xml?><Error/>"]
+)
+def test_a_web_page_in_place_of_a_file_is_not_pinned(page, server, listed):
+    server.places |= {"/x": Place(page), "/mirror": Place(CONTENT)}
+    listed("/x", sha256=None, bytes=None)
+    assert "it is a web page, not data" in refused()
+    assert not (paths.home() / "pins.json").exists()
+    listed("/x", "/mirror", sha256=None, bytes=None)
+    assert fetched() == CONTENT
+
+
 def test_an_unknown_hash_is_pinned_and_said_and_held_to(server, listed):
     server.places["/x"] = Place(CONTENT)
     entry = listed("/x", sha256=None, bytes=None)
@@ -250,6 +341,8 @@ def test_an_unknown_hash_is_pinned_and_said_and_held_to(server, listed):
     assert told == [f"no hash is published for test/x: pinned to SHA-256 {SHA256}"]
     assert entry.verified
     assert json.loads(entry.record_path.read_text())["pinned"]
+    pin = json.loads((paths.home() / "pins.json").read_text())["test/x"]
+    assert (pin["sha256"], pin["bytes"], pin["source"]) == (SHA256, len(CONTENT), f"{server.url}/x")
     located.path.unlink()
     server.places["/x"] = Place(CONTENT[::-1], etag='"two"')
     assert f"not {SHA256}" in refused()
@@ -331,6 +424,53 @@ def test_a_url_is_a_dataset_too(server, tmp_path):
 def test_a_url_that_cannot_be_fetched_is_refused(url: str):
     with pytest.raises(UnknownDataset):
         fetch(url)
+
+
+def test_two_processes_download_once(server, home):
+    server.places["/slow.hdf5"] = Place(CONTENT, bytes_per_second=4_000_000)
+    both = [start_fetch(f"{server.url}/slow.hdf5") for _ in range(2)]
+    answers = [process.communicate(timeout=20) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert answers[0][0] == answers[1][0]
+    assert "waiting for it" in answers[0][1] + answers[1][1]
+    assert sum(request.sent for request in server.requests) == len(CONTENT)
+    assert (home / "downloads").is_dir()
+    assert list((home / "downloads").iterdir()) == []
+
+
+def test_an_interrupted_fetch_ends_cleanly_and_is_continued(server):
+    server.places["/slow.hdf5"] = Place(CONTENT, bytes_per_second=3_000_000)
+    process = start_fetch(f"{server.url}/slow.hdf5")
+    while process.poll() is None and not any(request.sent > 500_000 for request in server.requests):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in complaint
+    server.places["/slow.hdf5"].bytes_per_second = None
+    assert fetch(f"{server.url}/slow.hdf5").path.read_bytes() == CONTENT
+    assert int(server.requests[-1].headers["range"][6:-1]) > 0
+
+
+def start_fetch(url: str) -> "subprocess.Popen[str]":
+    """The command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "iq_offline", "fetch", url],
+        env=os.environ | {"PYTHONPATH": str(Path(download.__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_what_is_verified_waits_for_nobody(server, listed):
+    server.places["/x"] = Place(CONTENT)
+    entry = listed("/x")
+    fetched()
+    told: list[str] = []
+    with FileLock(entry.record_path.with_name("fetch.lock")):
+        assert fetch("test/x", FetchOptions(tell=told.append)).path.is_file()
+    assert told == []
 
 
 def test_two_at_once_download_once(server, listed):

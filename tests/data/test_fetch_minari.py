@@ -1,14 +1,19 @@
 """Fetching a Minari dataset by its remotes' own protocols, from servers on this machine that speak them."""
 
 import json
+import os
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from local_servers import Place, Server, serve_bucket, serve_hub, serving
 
 from iq_offline import paths
+from iq_offline.data import download
 from iq_offline.data.catalogue import locate
 from iq_offline.data.download import FetchOptions, fetch
 from iq_offline.data.formats import d4rl, minari
@@ -66,6 +71,16 @@ def hub(dataset: Path, newer: Path, monkeypatch: pytest.MonkeyPatch):
             files["other/simple-v0/data/metadata.json"] = b"{}"
         serve_hub(server, "farama-minari/mujoco", commits, FIRST)
         monkeypatch.setenv("HF_ENDPOINT", server.url)
+        yield server
+
+
+@pytest.fixture
+def bucket(dataset: Path, monkeypatch: pytest.MonkeyPatch):
+    """A bucket of Google Cloud Storage with the dataset."""
+    with serving() as server:
+        serve_bucket(server, "minari-remote", files_of(dataset, ID))
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        monkeypatch.setenv("MINARI_REMOTE", "gcp://minari-remote")
         yield server
 
 
@@ -168,10 +183,112 @@ def test_no_network_is_told_with_a_remedy(monkeypatch):
         fetch(ID)
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "data/../../x", "", "a\\..\\b"])
+def test_a_token_goes_to_the_hub_and_to_no_other_host(hub: Server, dataset: Path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    source = f"/datasets/farama-minari/mujoco/resolve/{FIRST}/thing/expert-v0/data/main_data.hdf5"
+    with serving() as store:
+        store.places["/large"] = Place((dataset / "data" / "main_data.hdf5").read_bytes())
+        hub.places[source].redirect = f"{store.url}/large"
+        assert lengths(fetch(ID)) == [3, 4]
+        assert hub.asked(source)[0].headers["authorization"] == "Bearer hf_secret"
+        assert ["authorization" in request.headers for request in store.requests] == [False]
+
+
+NAMES = ["../x", "/etc/passwd", "data/../../x", "", ".", "data/./x", "a\\..\\b", "a\0b", "a\nb", "data/" + "x" * 250]
+
+
+@pytest.mark.parametrize("path", NAMES)
 def test_a_file_name_that_leaves_the_dataset_is_refused(path: str):
     with pytest.raises(DatasetUnreadable, match="outside the dataset"):
         Listing("hf://o/r/x-v0", FIRST, (RemoteFile(path, "http://127.0.0.1/x", 1),))
+
+
+@pytest.mark.parametrize("names", [("data/x", "data/x"), ("data", "data/x"), ("data/x/y", "data/x")])
+def test_file_names_that_cannot_be_together_are_refused(names: tuple[str, str]):
+    with pytest.raises(DatasetUnreadable, match=r"more than once|a file too"):
+        Listing("hf://o/r/x-v0", FIRST, tuple(RemoteFile(path, "http://127.0.0.1/x", 1) for path in names))
+
+
+@pytest.mark.parametrize("path", ["thing/expert-v0/../../../x", "other/simple-v0/data/metadata.json", "/etc/passwd"])
+def test_a_hub_that_lists_what_is_not_the_datasets_has_no_effect(path: str, hub: Server, home: Path):
+    honest = hub.answer
+
+    def answer(asked: str, query: dict[str, list[str]]):
+        status, content = honest(asked, query)
+        if "/tree/" in asked:
+            content = [*content, content[0] | {"path": path}]
+        return status, content
+
+    hub.answer = answer
+    with pytest.raises(DatasetUnreadable, match="outside the dataset"):
+        fetch(ID)
+    assert not paths.minari_home().exists()
+    assert not (home / "downloads").exists()
+
+
+def test_a_fetch_that_was_killed_before_its_record_is_verified_by_its_pin(hub: Server, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fetch(ID)
+    asked, told = len(hub.requests), []
+    assert not locate(ID).verified
+    assert fetch(ID, FetchOptions(tell=told.append)).entry.verified
+    assert (len(hub.requests), told) == (asked, [])
+    assert locate(ID).record["revision"] == FIRST
+
+
+def test_killed_at_any_moment_nothing_passes_for_whole_and_the_next_completes(hub: Server, dataset: Path, home: Path):
+    code = "import sys; from iq_offline.data.download import fetch; print('begun', flush=True); fetch(sys.argv[1])"
+    command = [sys.executable, "-c", code, ID]
+    environment = os.environ | {"PYTHONPATH": str(Path(download.__file__).parents[2])}
+    for place in hub.places.values():
+        place.bytes_per_second = 2 * len(place.content)
+    whole = files_of(dataset, "")
+    for pause in np.random.default_rng(3).uniform(0.0, 1.6, size=4):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(pause)
+        process.kill()
+        process.communicate()
+        assert files_of(paths.minari_home() / ID, "") in ({}, whole)
+    located = fetch(ID)
+    assert files_of(located.path, "") == whole
+    assert located.entry.verified
+    assert list((home / "downloads").iterdir()) == []
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_dataset_that_was_changed_since_is_said_to_be_and_fetched_again(dataset: Path):
+    located = fetch(ID)
+    (located.path / "data" / "metadata.json").write_text("{}")
+    told: list[str] = []
+    assert files_of(fetch(ID, FetchOptions(tell=told.append)).path, "") == files_of(dataset, "")
+    assert told == [f"{located.path} is not as it was fetched: fetching it again"]
+
+
+def test_what_is_there_at_the_revision_that_a_branch_names_is_not_sent_again(hub: Server):
+    fetch(ID)
+    asked = len([request for request in hub.requests if "/resolve/" in request.path])
+    assert lengths(fetch(ID, FetchOptions(revision="main"))) == [3, 4]
+    assert len([request for request in hub.requests if "/resolve/" in request.path]) == asked
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_revision_that_is_gone_is_told_with_both_ways_on():
+    with pytest.raises(DownloadFailed, match="has no revision cccc") as caught:
+        fetch(ID, FetchOptions(revision="c" * 40))
+    assert "--revision" in caught.value.remedy
+    assert "--repin" in caught.value.remedy
+
+
+@pytest.mark.usefixtures("hub")
+def test_the_disk_must_have_room_for_all_files_before_the_first(home: Path, monkeypatch):
+    monkeypatch.setattr(http.shutil, "disk_usage", lambda _: type("Usage", (), {"free": http.SPARE_BYTES + 1000}))
+    with pytest.raises(DownloadFailed, match=f"{ID} needs"):
+        fetch(ID)
+    assert [file for file in (home / "downloads").rglob("*") if file.is_file()] == []
 
 
 @pytest.mark.usefixtures("hub")
@@ -195,9 +312,30 @@ def test_a_whole_dataset_of_the_users_own_is_used_as_it_is(hub: Server, dataset:
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("options", [FetchOptions(revision=SECOND), FetchOptions(repin=True)])
+def test_a_dataset_of_the_users_own_is_never_replaced(options: FetchOptions, hub: Server, dataset: Path):
+    (paths.minari_home() / "mujoco" / "thing").mkdir(parents=True)
+    dataset.rename(paths.minari_home() / ID)
+    with pytest.raises(ConfigError, match="was there before any fetch"):
+        fetch(ID, options)
+    assert lengths(locate(str(paths.minari_home() / ID))) == [3, 4]
+    assert hub.requests == []
+
+
 def test_another_organisation_is_named_by_a_url(hub: Server, dataset: Path):
     serve_hub(hub, "someone/mine", {FIRST: files_of(dataset, "walk-v3")}, FIRST)
     assert lengths(fetch("hf://someone/mine/walk-v3")) == [3, 4]
+    asked = len(hub.requests)
+    assert lengths(fetch("hf://someone/mine/walk-v3")) == [3, 4]
+    assert len(hub.requests) == asked
+
+
+def test_another_organisations_dataset_of_the_same_id_is_not_taken_for_it(hub: Server, newer: Path):
+    assert lengths(fetch(ID)) == [3, 4]
+    serve_hub(hub, "someone/mujoco", {SECOND: files_of(newer, "thing/expert-v0")}, SECOND)
+    with pytest.raises(ConfigError, match="is here already, from hf://farama-minari/mujoco/thing/expert-v0"):
+        fetch(f"hf://someone/{ID}")
+    assert lengths(fetch(f"hf://someone/{ID}", FetchOptions(repin=True))) == [3, 4, 5]
 
 
 def test_the_bucket_is_read_page_by_page_and_verified(dataset: Path, monkeypatch):
@@ -212,15 +350,36 @@ def test_the_bucket_is_read_page_by_page_and_verified(dataset: Path, monkeypatch
         assert not list(located.path.glob("*-other*"))
 
 
-def test_wrong_bytes_of_the_bucket_are_refused(dataset: Path, monkeypatch):
-    with serving() as server:
-        serve_bucket(server, "minari-remote", files_of(dataset, ID))
-        place = server.places[f"/storage/v1/b/minari-remote/o/{ID}/data/main_data.hdf5"]
-        place.content = bytes(len(place.content))
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
-        monkeypatch.setenv("MINARI_REMOTE", "gcp://minari-remote")
-        with pytest.raises(DownloadFailed, match="its MD5 is"):
-            fetch(ID)
+def test_the_buckets_objects_are_asked_for_at_the_generations_that_were_listed(bucket: Server):
+    fetch(ID)
+    asked = {request.path.rpartition("/")[2]: request.query for request in bucket.requests if "alt" in request.query}
+    assert asked == {
+        "main_data.hdf5": {"alt": ["media"], "generation": ["17"]},
+        "metadata.json": {"alt": ["media"], "generation": ["18"]},
+    }
+    with pytest.raises(ConfigError, match="keeps no other revision"):
+        fetch(ID, FetchOptions(revision="generations-0"))
+
+
+def test_a_busy_bucket_is_asked_again(bucket: Server):
+    honest, busy = bucket.answer, [503, 429]
+    bucket.answer = lambda path, query: (busy.pop(), {}) if busy else honest(path, query)
+    assert lengths(fetch(ID)) == [3, 4]
+    assert busy == []
+
+
+@pytest.mark.parametrize("page", [[1], {"items": [{"name": f"{ID}/x"}]}, {"items": 5}, "", None])
+def test_an_answer_that_is_no_buckets_is_refused(page: object, bucket: Server):
+    bucket.answer = lambda _, __: (200, page)
+    with pytest.raises(DownloadFailed, match="is not Google Cloud Storage's"):
+        fetch(ID)
+
+
+def test_wrong_bytes_of_the_bucket_are_refused(bucket: Server):
+    place = bucket.places[f"/storage/v1/b/minari-remote/o/{ID}/data/main_data.hdf5"]
+    place.content = bytes(len(place.content))
+    with pytest.raises(DownloadFailed, match="its MD5 is"):
+        fetch(ID)
     assert not (paths.minari_home() / ID).exists()
 
 

@@ -8,12 +8,16 @@ its hash is wrong.
 import json
 import os
 import random
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urljoin, urlsplit
 
 from iq_offline.data.files import whole_file
 from iq_offline.errors import DownloadFailed
@@ -21,10 +25,13 @@ from iq_offline.errors import DownloadFailed
 if TYPE_CHECKING:
     import requests
 
+T = TypeVar("T")
+
 CHUNK_BYTES = 1 << 16
 """At most so much is lost where a connection breaks."""
 SPARE_BYTES = 64 << 20
 """What a download leaves free on the disk."""
+REDIRECTS = 10
 RETRIED = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -69,29 +76,37 @@ class _Broken(Exception):
         self.wait = wait
 
 
-def download(wanted: Wanted, partial: Path, verify: Verify, advance: Advance) -> str:
+def connect() -> "requests.Session":
+    """A session for one or many downloads. It follows redirects, but never from https down to http."""
+    import requests
+
+    session = requests.Session()
+    session.max_redirects = REDIRECTS
+    session.hooks["response"] = [lambda response, *_, **__: _check_redirect(response)]
+    return session
+
+
+def download(
+    session: "requests.Session", wanted: Wanted, partial: Path, verify: Verify, advance: Advance = lambda _, __: None
+) -> str:
     """Bring the file to `partial`, whole and verified, on the disk; returns the URL that gave it.
 
     A `partial` that is there already is continued; `discard` it, or `forget` where it came from, when it has been
     taken. Raises DownloadFailed, which lists each URL and its reason.
     """
-    import requests
-
     partial.parent.mkdir(parents=True, exist_ok=True)
     reasons = []
     for url in wanted.urls:
-        with requests.Session() as session:
-            session.max_redirects = 10
-            try:
-                _from_place(session, url, wanted, partial, advance)
-            except _NotHere as reason:
-                reasons.append(f"{url}: {reason}")
-                continue
-        wrong = verify(partial)
+        continued = _resumable(partial, url)[0] > 0
+        try:
+            wrong = _verified_from(session, url, wanted, partial, verify, advance)
+            if wrong and continued:  # what an earlier process left may have been damaged since
+                wrong = _verified_from(session, url, wanted, partial, verify, advance)
+        except _NotHere as reason:
+            wrong = str(reason)
         if wrong is None:
             return url
         reasons.append(f"{url}: {wrong}")
-        discard(partial)
     listed = "\n  ".join(reasons) or "no place to get it from is known"
     raise DownloadFailed(
         f"{wanted.name} could not be fetched:\n  {listed}",
@@ -99,15 +114,40 @@ def download(wanted: Wanted, partial: Path, verify: Verify, advance: Advance) ->
     )
 
 
-def _from_place(session: "requests.Session", url: str, wanted: Wanted, partial: Path, advance: Advance) -> None:
-    """All of the file from one URL, in as many tries as it takes while some of them bring something."""
+def get_json(session: "requests.Session", url: str, query: Mapping[str, str], name: str) -> Any:
+    """What a service answers in JSON. Raises DownloadFailed."""
+
+    def ask() -> Any:
+        with session.get(url, params=query, timeout=_timeout()) as response:
+            _check_status(response)
+            return response.json()
+
+    try:
+        return _insist(ask, lambda: 0)
+    except _NotHere as reason:
+        raise DownloadFailed(f"{name} could not be listed: {reason}", "check the id and the network") from None
+
+
+def _verified_from(
+    session: "requests.Session", url: str, wanted: Wanted, partial: Path, verify: Verify, advance: Advance
+) -> str | None:
+    """The file from one URL; returns what is wrong with it, and then keeps nothing of it."""
+    _insist(lambda: _transfer(session, url, wanted, partial, advance), lambda: _size(partial))
+    wrong = verify(partial)
+    if wrong:
+        discard(partial)
+    return wrong
+
+
+def _insist(attempt: Callable[[], T], size: Callable[[], int]) -> T:
+    """The attempt's result, in as many tries as it takes while some of them bring something."""
     import requests
 
     failures = 0
     while True:
-        before = _size(partial)
+        before = size()
         try:
-            return _transfer(session, url, wanted, partial, advance)
+            return attempt()
         except requests.TooManyRedirects:
             raise _NotHere("it redirects in a circle") from None
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
@@ -116,7 +156,7 @@ def _from_place(session: "requests.Session", url: str, wanted: Wanted, partial: 
             raise _NotHere(_plain(error)) from None
         except _Broken as error:
             broken = error
-        failures = 1 if _size(partial) > before else failures + 1
+        failures = 1 if size() > before else failures + 1
         if failures >= PATIENCE.tries:
             raise _NotHere(f"{broken} ({failures} tries)")
         backoff = PATIENCE.backoff_seconds * 2 ** (failures - 1) * random.uniform(0.5, 1.5)
@@ -128,48 +168,76 @@ def _transfer(session: "requests.Session", url: str, wanted: Wanted, partial: Pa
     headers = {"Accept-Encoding": "identity", **wanted.headers}
     if start:
         headers |= {"Range": f"bytes={start}-", "If-Range": validator}
-    timeout = (PATIENCE.connect_seconds, PATIENCE.read_seconds)
-    with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
-        _check_redirects(response)
+    with session.get(url, headers=headers, stream=True, timeout=_timeout()) as response:
         if response.status_code == 416:
             if response.headers.get("Content-Range") == f"bytes */{start}":
                 return  # all of it was there already
             discard(partial)
             raise _Broken("it has less than was there before")
+        _check_status(response)
         start = _start(response, start)
-        total = _total(response, start)
-        limit = _limit(total, wanted)
-        _check_space(partial, limit, start, wanted.name)
+        limit = _limit(_total(response, start), wanted)
+        if limit is not None:
+            check_space(partial.parent, limit - start, wanted.name)
         _remember(partial, url, response)
-        with partial.open("r+b" if start else "wb") as file:
-            file.truncate(start)
-            file.seek(start)
-            size = start
-            for chunk in response.iter_content(CHUNK_BYTES):
-                size += len(chunk)
-                if limit is not None and size > limit:
-                    discard(partial)
-                    raise _NotHere(f"it sends more than the {limit:,} bytes that were announced")
-                if limit is None:
-                    _check_space(partial, size + len(chunk), size, wanted.name)
-                file.write(chunk)
-                advance(size, limit)
-            file.flush()
-            os.fsync(file.fileno())
-    if total is not None and size < total:
-        raise _Broken(f"it broke off after {size:,} of {total:,} bytes")
-    if wanted.bytes is not None and size != wanted.bytes:
+        size = _receive(response, partial, start, limit, wanted.name, advance)
+    if limit is not None and size < limit:
+        raise _Broken(f"it broke off after {size:,} of {limit:,} bytes")
+
+
+def _receive(
+    response: "requests.Response", partial: Path, size: int, limit: int | None, name: str, advance: Advance
+) -> int:
+    """Write what comes after the first `size` bytes, but no more than `limit` in all; returns what is there then."""
+    with partial.open("r+b" if size else "wb") as file:
+        file.truncate(size)
+        file.seek(size)
+        for chunk in response.iter_content(CHUNK_BYTES):
+            size += len(chunk)
+            if limit is not None and size > limit:
+                discard(partial)
+                raise _NotHere(f"it sends more than the {limit:,} bytes that were announced")
+            if limit is None:
+                _check_endless(partial, len(chunk), name)
+            file.write(chunk)
+            advance(size, limit)
+        file.flush()
+        os.fsync(file.fileno())
+    return size
+
+
+def _check_endless(partial: Path, more: int, name: str) -> None:
+    """Of what has no known end, nothing is kept where the disk has no room for more."""
+    try:
+        check_space(partial.parent, more, name)
+    except DownloadFailed:
         discard(partial)
-        raise _NotHere(f"it has {size:,} bytes, not {wanted.bytes:,}")
+        raise
+
+
+def _timeout() -> tuple[float, float]:
+    return PATIENCE.connect_seconds, PATIENCE.read_seconds
+
+
+def _check_status(response: "requests.Response") -> None:
+    """Raises _Broken or _NotHere for an answer that has no content."""
+    if response.status_code in RETRIED:
+        raise _Broken(f"it answers {response.status_code}", _seconds(response.headers.get("Retry-After", "")))
+    if response.status_code not in {200, 206}:
+        raise _NotHere(f"it answers {response.status_code} {response.reason}")
+
+
+def _seconds(after: str) -> float | None:
+    """A `Retry-After`, which is a number of seconds or a date."""
+    if (number := _number(after)) is not None:
+        return float(number)
+    with suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(after).timestamp() - time.time())
+    return None
 
 
 def _start(response: "requests.Response", asked: int) -> int:
-    """Where the answer's bytes begin. Raises _Broken or _NotHere where there are none."""
-    if response.status_code in RETRIED:
-        after = response.headers.get("Retry-After", "")
-        raise _Broken(f"it answers {response.status_code}", float(after) if after.isdigit() else None)
-    if response.status_code not in {200, 206}:
-        raise _NotHere(f"it answers {response.status_code} {response.reason}")
+    """Where the answer's bytes begin. Raises _NotHere where they are not the ones that were asked for."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise _NotHere("it sends the file compressed, which was not asked for")
     if response.status_code == 200:
@@ -181,8 +249,18 @@ def _start(response: "requests.Response", asked: int) -> int:
 
 
 def _total(response: "requests.Response", start: int) -> int | None:
-    length = response.headers.get("Content-Length", "")
-    return start + int(length) if length.isdigit() else None
+    """The whole file's size. A part's own length does not tell it: a server may send less than was asked for."""
+    if response.status_code == 206:
+        whole = _number(response.headers.get("Content-Range", "").rpartition("/")[2])
+        if whole is None:
+            raise _NotHere("it sends a part, and does not say of how much")
+        return whole
+    length = _number(response.headers.get("Content-Length", ""))
+    return None if length is None else start + length
+
+
+def _number(text: str) -> int | None:
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def _limit(total: int | None, wanted: Wanted) -> int | None:
@@ -191,17 +269,20 @@ def _limit(total: int | None, wanted: Wanted) -> int | None:
     return wanted.bytes if total is None else total
 
 
-def _check_redirects(response: "requests.Response") -> None:
-    hops = [*(hop.url for hop in response.history), response.url]
-    if any(hop.startswith("http://") for hop in hops) and hops[0].startswith("https://"):
-        raise _NotHere("it redirects from https to http")
+def _check_redirect(response: "requests.Response") -> None:
+    """Called before a redirect is followed. Raises _NotHere where it leaves https."""
+    target = urlsplit(urljoin(response.url, response.headers.get("Location", "")))
+    if response.is_redirect and urlsplit(response.url).scheme == "https" and target.scheme != "https":
+        response.close()
+        raise _NotHere(f"it redirects from https to {target.scheme}")
 
 
-def _check_space(partial: Path, total: int | None, start: int, name: str) -> None:
-    free = shutil.disk_usage(partial.parent).free
-    if total is not None and total - start + SPARE_BYTES > free:
+def check_space(folder: Path, needed: int, name: str) -> None:
+    """Raises DownloadFailed where so many bytes more would fill the disk."""
+    free = shutil.disk_usage(folder).free
+    if needed + SPARE_BYTES > free:
         raise DownloadFailed(
-            f"{name} needs {(total - start) / 1e9:.2f} GB more at {partial.parent}, where {free / 1e9:.2f} GB are free",
+            f"{name} needs {needed / 1e9:.2f} GB more at {folder}, where {free / 1e9:.2f} GB are free",
             "free some space, or set IQ_OFFLINE_HOME to a larger disk",
         )
 
@@ -224,7 +305,7 @@ def _remember(partial: Path, url: str, response: "requests.Response") -> None:
 
 
 def _side(partial: Path) -> Path:
-    return partial.with_name(partial.name + ".json")
+    return partial.with_name(f".{partial.name}.place")
 
 
 def _size(partial: Path) -> int:

@@ -4,7 +4,7 @@ import os
 from contextlib import suppress
 from importlib import import_module
 
-from iq_offline.data.remotes.listing import Listing, RemoteFile
+from iq_offline.data.remotes.listing import Listing, RemoteFile, below
 from iq_offline.errors import DownloadFailed, PackageMissing
 
 FULL_COMMIT = 40
@@ -18,7 +18,7 @@ def list_dataset(organisation: str, dataset: str, revision: str | None) -> Listi
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         from huggingface_hub import HfApi, get_token, hf_hub_url
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionNotFoundError
         from huggingface_hub.hf_api import RepoFile
     except ModuleNotFoundError as error:
         raise PackageMissing(
@@ -32,13 +32,17 @@ def list_dataset(organisation: str, dataset: str, revision: str | None) -> Listi
     try:
         commit = api.dataset_info(repository, revision=revision, timeout=30).sha or ""
         found = list(api.list_repo_tree(repository, folder, recursive=True, revision=commit, repo_type="dataset"))
+    except RevisionNotFoundError:
+        raise DownloadFailed(
+            f"{place} has no revision {revision}", "name another with --revision, or take the newest with --repin"
+        ) from None
     except errors as error:
         raise _failed(place, error) from None
     if len(commit) != FULL_COMMIT:
         raise DownloadFailed(f"{place}: the hub names no commit for {revision or 'main'}", "name one with --revision")
     files = tuple(
         RemoteFile(
-            path=item.path.removeprefix(f"{folder}/"),
+            path=below(folder, item.path),
             url=hf_hub_url(repository, item.path, repo_type="dataset", revision=commit, endpoint=endpoint),
             bytes=item.size,
             sha256=item.lfs.sha256 if item.lfs else None,

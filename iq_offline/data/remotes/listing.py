@@ -1,12 +1,16 @@
 """What a remote says of a Minari dataset: its files, at one revision, with what proves each of them."""
 
 import base64
+import binascii
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from iq_offline.data.files import CHUNK_BYTES
 from iq_offline.errors import DatasetUnreadable
+
+LONGEST_NAME_BYTES = 200
+"""File systems have 255; the rest is for what is added while a file is under way."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +31,19 @@ class RemoteFile:
         size = file.stat().st_size
         if size != self.bytes:
             return f"it has {size:,} bytes, not {self.bytes:,}"
-        digests = [
-            (self.sha256, "SHA-256", _digest(file, hashlib.sha256())),
-            (self.git_sha1, "git's SHA-1", _digest(file, hashlib.sha1(f"blob {size}\0".encode()))),
-            (self.md5 and base64.b64decode(self.md5).hex(), "MD5", _digest(file, hashlib.md5())),
-        ]
-        for expected, name, found in digests:
-            if expected and expected != found:
+        for expected, name, digest in (
+            (self.sha256, "SHA-256", hashlib.sha256()),
+            (self.git_sha1, "git's SHA-1", hashlib.sha1(f"blob {size}\0".encode())),
+            (_hex(self.md5), "MD5", hashlib.md5()),
+        ):
+            if expected is not None and expected != (found := _digest(file, digest)):
                 return f"its {name} is {found}, the remote's {expected}"
         return None
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a dataset at one revision of its remote. Raises DatasetUnreadable for a name that leaves it."""
+    """The files of a dataset at one revision of its remote. Raises DatasetUnreadable for names that cannot be used."""
 
     place: str
     revision: str
@@ -49,14 +52,52 @@ class Listing:
     """To send with each request for a file."""
 
     def __post_init__(self) -> None:
-        for file in self.files:
-            parts = PurePosixPath(file.path).parts
-            if not parts or ".." in parts or PurePosixPath(file.path).is_absolute() or "\\" in file.path:
-                raise DatasetUnreadable(
-                    f"{self.place} lists a file named '{file.path}', outside the dataset", "do not use this remote"
-                )
         if not self.files:
             raise DatasetUnreadable(f"{self.place} has no files", "check the id, or name another remote")
+        seen: set[str] = set()
+        for file in self.files:
+            if not _stays_inside(file.path):
+                self._refuse(file, "outside the dataset, or no name of a file")
+            if file.path in seen:
+                self._refuse(file, "more than once")
+            seen.add(file.path)
+        for file in self.files:
+            if any(str(parent) in seen for parent in PurePosixPath(file.path).parents):
+                self._refuse(file, "in a folder that is a file too")
+
+    @property
+    def bytes(self) -> int:
+        """Of all files."""
+        return sum(file.bytes for file in self.files)
+
+    def _refuse(self, file: RemoteFile, why: str) -> None:
+        raise DatasetUnreadable(f"{self.place} lists a file named {file.path!r}, {why}", "do not use this remote")
+
+
+def below(folder: str, path: str) -> str:
+    """A remote's path as seen from a folder of it; what is not in the folder keeps a name that Listing refuses."""
+    return path.removeprefix(f"{folder}/") if path.startswith(f"{folder}/") else f"../{path}"
+
+
+def _stays_inside(path: str) -> bool:
+    plain = PurePosixPath(path)
+    return (
+        path == str(plain)
+        and plain.parts not in {(), (".",)}
+        and not plain.is_absolute()
+        and not {"..", "."} & set(plain.parts)
+        and path.isprintable()
+        and "\\" not in path
+        and all(len(part.encode()) <= LONGEST_NAME_BYTES for part in plain.parts)
+    )
+
+
+def _hex(md5: str | None) -> str | None:
+    """Of base 64; what is not that is no file's hash, and is kept as it is."""
+    try:
+        return None if md5 is None else base64.b64decode(md5, validate=True).hex()
+    except (binascii.Error, ValueError):
+        return md5
 
 
 def _digest(file: Path, digest: "hashlib._Hash") -> str:
