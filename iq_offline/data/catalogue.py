@@ -4,6 +4,7 @@ A family is one TOML file of `datasets/catalogue`: what its datasets share under
 which may override what is shared.
 """
 
+import hashlib
 import json
 import re
 import tomllib
@@ -207,7 +208,8 @@ def _of_url(url: str) -> CatalogueEntry:
             f"{url} is no place to fetch a file from",
             "give an http(s) URL that ends with a file's name, or hf://, gcp://",
         )
-    place = re.sub(r"[^\w.-]+", "-", f"{parts.netloc}{parts.path}").strip("-.")
+    place = re.sub(r"[^\w.-]+", "-", f"{parts.hostname}{parts.path}").strip("-.")
+    place += f"-{hashlib.sha256(url.encode()).hexdigest()[:8]}"  # two URLs never share a place
     return CatalogueEntry(id=f"url/{place}", family="unlisted", kind=Kind.FILE, file=file, urls=(url,), description=url)
 
 

@@ -185,3 +185,15 @@ def test_what_is_not_listed_can_still_be_fetched_without_a_hash(name: str, kind:
 def test_a_name_that_climbs_is_refused(name: str):
     with pytest.raises(UnknownDataset):
         locate(name)
+
+
+def test_two_urls_never_share_a_place():
+    urls = [
+        "https://a.org/q.hdf5?id=1",
+        "https://a.org/q.hdf5?id=2",
+        "https://a.org/a/b.hdf5",
+        "https://a.org/a-b.hdf5",
+    ]
+    places = {locate(url).stored_path for url in urls}
+    assert len(places) == 4
+    assert "secret" not in locate("https://me:secret@a.org/q.hdf5").id

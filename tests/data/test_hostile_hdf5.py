@@ -146,3 +146,20 @@ def test_the_command_exits_2_without_a_traceback(numbered, write_d4rl, tmp_path:
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out-v0").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"data_format": "arrow", "total_episodes": "x"}',
+        '{"action_space": "{}"}',
+        '{"ref_min_score": "low", "ref_max_score": "high"}',
+        "[" * 100_000,
+    ],
+    ids=["a number that is none", "a space without a type", "scores that are none", "without end"],
+)
+def test_metadata_of_the_wrong_kind_is_refused(text: str, numbered, write_d4rl, tmp_path: Path):
+    minari.write(d4rl.read(write_d4rl(numbered([3], terminated=[True])), "x"), tmp_path / "x-v0")
+    (tmp_path / "x-v0" / "data" / "metadata.json").write_text(text)
+    with pytest.raises(DatasetUnreadable, match="x-v0"):
+        minari.read(tmp_path / "x-v0", "x")

@@ -51,6 +51,16 @@ def is_minari(path: Path) -> bool:
 
 def read(path: Path, name: str) -> EpisodeSource:
     """The episodes of a local Minari dataset. Raises DatasetUnreadable, NotYet, and InvalidEpisode while iterating."""
+    try:
+        return _read(path, name)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        what = type(error).__name__
+        raise DatasetUnreadable(
+            f"{path}: metadata.json is not as Minari writes it ({what})", "fetch or copy the dataset again, whole"
+        ) from None
+
+
+def _read(path: Path, name: str) -> EpisodeSource:
     folder = _data_folder(path)
     metadata = minari_metadata.read_metadata(folder / "metadata.json")
     stream = _stream(folder, metadata, path)
