@@ -1,0 +1,46 @@
+"""What every configuration is: frozen, with no keys but its own; and the choices that several share."""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+NONE = "none"
+
+
+class FrozenModel(BaseModel):
+    """A configuration: frozen, and with no keys beyond its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_none(cls, values: Any) -> Any:
+        """TOML has no null: `none` stands for a setting that is off."""
+        return {key: None if value == NONE else value for key, value in values.items()}
+
+
+class Selection(StrEnum):
+    """How the expert's episodes are chosen. TOP takes those of the highest return, and so reads rewards."""
+
+    RANDOM = "random"
+    TOP = "top"
+
+
+class Device(StrEnum):
+    """Where to train. AUTO is CUDA where there is one, else the CPU."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Activation(StrEnum):
+    """Hidden units of a network."""
+
+    TANH = "tanh"
+    RELU = "relu"
+    SILU = "silu"
+
+
+HiddenSizes = tuple[int, ...]
