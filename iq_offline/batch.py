@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """B transitions.
+    """B transitions, and what was drawn beside them.
 
     Shapes: observations and next_observations (B, D); actions (B, A) floats, or (B,) integers if discrete;
     terminations (B,), 1 where the task ended with that step, else 0 (a truncation is not one).
@@ -21,3 +21,7 @@ class Batch:
     actions: Tensor
     next_observations: Tensor
     terminations: Tensor
+    supplementary: Batch | None = None
+    """Transitions of any quality, beside the expert's."""
+    initial_observations: Tensor | None = None
+    """First observations of the expert's episodes, (B0, D)."""

@@ -23,6 +23,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 Dataset = Annotated[
     str, typer.Argument(help="A catalogue id, a Minari id, a URL, or the path of a file or a Minari folder.")
 ]
+METHODS_HELP = (
+    "iq (default), bc; iq-paper, iq-cql, iq-awr, ls-iq, csil, recoil, sprinql; bc-all, weighted-bc, filtered-bc, "
+    "and {seabo,otr,uds,oracle}-{iql,td3bc}."
+)
 Runs = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")]
 
 
@@ -174,8 +178,10 @@ def inspect(
 @app.command()
 def train(
     dataset: Annotated[str, typer.Option("--dataset", help="A catalogue id, a Minari id, a URL or a path.")],
-    method: Annotated[str, typer.Option("--method", help="iq (IQ-Learn) or bc (behavioural cloning).")] = "iq",
-    preset: Annotated[str | None, typer.Option("--preset", help="A named preset, or a TOML file.")] = None,
+    method: Annotated[str | None, typer.Option("--method", help=METHODS_HELP)] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="Settings by name (quick, or a method's own), or a TOML file.")
+    ] = None,
     demos: Annotated[int | None, typer.Option("--demos", min=1, help="Expert episodes; all if not given.")] = None,
     subsample: Annotated[int, typer.Option("--subsample", min=1, help="Keep every k-th transition.")] = 1,
     select: Annotated[str, typer.Option("--select", help="Episodes: random, or top (by return).")] = "random",
@@ -225,7 +231,7 @@ def train(
             group=group,
             overwrite=overwrite,
         )
-        with console.progress(f"{method} seed {number}", total=100) as advance:
+        with console.progress(f"{method or preset or 'iq'} seed {number}", total=100) as advance:
             run = train_run(request, lambda p: advance(100 * p.step // p.total, _short(p.metrics)), console.warn)
         runs.append({"run": str(run.path)} | {key: run.manifest[key] for key in ("method", "seed", "transitions")})
         if not json:

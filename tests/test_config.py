@@ -51,7 +51,7 @@ def test_the_hash_names_the_content_and_not_the_place():
 
 def test_overrides_follow_the_preset_which_follows_the_defaults():
     preset = {"iq-continuous": {"temperature": 1.0, "prior.updates": 10}, "bc-continuous": {"updates": 3}}
-    config = algorithm_config(Method.IQ, discrete=False, preset=preset, overrides=["temperature=0.5", "updates=9"])
+    config = algorithm_config(Method.IQ, discrete=False, presets=[preset], overrides=["temperature=0.5", "updates=9"])
     assert isinstance(config, ContinuousIQConfig)
     assert (config.temperature, config.updates, config.prior.updates) == (0.5, 9, 10)
     assert config.gamma == ContinuousIQConfig().gamma

@@ -17,11 +17,13 @@ MAY_IMPORT = {
     "algorithms": {"config", "errors", "batch"},
     "data": {"config", "errors", "batch", "paths"},
     "training": {"algorithms", "data", "config", "errors", "batch", "paths"},
+    "tabular": set(),
+    "baselines": {"training", "algorithms", "data", "config", "errors", "batch"},
     "evaluation": {"algorithms", "data", "config", "errors", "batch", "paths"},
     "tracking": {"data", "config", "errors", "paths"},
     "report": {"evaluation", "data", "config", "errors", "paths"},
     "stages": {
-        *{"report", "tracking", "evaluation", "training", "algorithms", "data"},
+        *{"report", "tracking", "evaluation", "baselines", "training", "algorithms", "data"},
         *{"config", "errors", "batch", "paths"},
     },
     "cli": {"stages", "training", "tracking", "data", "console", "errors"},
@@ -38,7 +40,9 @@ HOMES = {
     "xxhash": {"data/identity.py"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
-    "torch": {"algorithms", "training", "evaluation/simulation.py", "stages", "batch.py"},
+    "d3rlpy": {"baselines/d3rlpy_adapter.py"},
+    "ot": {"baselines"},
+    "torch": {"algorithms", "baselines", "training", "evaluation/simulation.py", "stages", "batch.py"},
 }
 
 

@@ -1,9 +1,19 @@
 """The algorithms: losses as pure functions, networks, and thin learners that hold the state.
 
 Papers are cited by key:
-[IQ21]   Garg et al., IQ-Learn: Inverse soft-Q Learning for Imitation, NeurIPS 2021, arXiv 2106.12142
-[CSIL23] Watson et al., Coherent Soft Imitation Learning, NeurIPS 2023, arXiv 2305.16498
-[LSIQ23] Al-Hafez et al., LS-IQ: Implicit Reward Regularization for Inverse RL, ICLR 2023, arXiv 2303.00599
-[SAC18]  Haarnoja et al., Soft Actor-Critic, ICML 2018, arXiv 1801.01290
-[LN16]   Ba et al., Layer Normalization, arXiv 1607.06450
+[IQ21]     Garg et al., IQ-Learn: Inverse soft-Q Learning for Imitation, NeurIPS 2021, arXiv 2106.12142
+[CSIL23]   Watson et al., Coherent Soft Imitation Learning, NeurIPS 2023, arXiv 2305.16498
+[LSIQ23]   Al-Hafez et al., LS-IQ: Implicit Reward Regularization for Inverse RL, ICLR 2023, arXiv 2303.00599
+[RECOIL24] Sikchi et al., Dual RL: Unification and New Methods for RL and Imitation, ICLR 2024, arXiv 2302.08560
+[SPRINQL24] Hoang et al., SPRINQL: Sub-optimal Demonstrations driven Offline Imitation Learning, NeurIPS 2024
+[CQL20]    Kumar et al., Conservative Q-Learning for Offline RL, NeurIPS 2020, arXiv 2006.04779
+[IQL22]    Kostrikov et al., Offline RL with Implicit Q-Learning, ICLR 2022, arXiv 2110.06169
+[XQL23]    Garg et al., Extreme Q-Learning: MaxEnt RL without Entropy, ICLR 2023, arXiv 2301.02328
+[AWR19]    Peng et al., Advantage-Weighted Regression, arXiv 1910.00177
+[EDAC21]   An et al., Uncertainty-Based Offline RL with Diversified Q-Ensemble, NeurIPS 2021, arXiv 2110.01548
+[TD3BC21]  Fujimoto and Gu, A Minimalist Approach to Offline RL, NeurIPS 2021, arXiv 2106.06860
+[WGANGP17] Gulrajani et al., Improved Training of Wasserstein GANs, NeurIPS 2017, arXiv 1704.00028
+[SAC18]    Haarnoja et al., Soft Actor-Critic, ICML 2018, arXiv 1801.01290
+[DQN15]    Mnih et al., Human-level control through deep reinforcement learning, Nature 2015
+[LN16]     Ba et al., Layer Normalization, arXiv 1607.06450
 """

@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from iq_offline.algorithms.learner import Metrics, named
+from iq_offline.algorithms.distributions import censored_residuals
+from iq_offline.algorithms.learner import Metrics, gradient_norm, named
 from iq_offline.algorithms.losses import censored_squared_error, cloning_cross_entropy
-from iq_offline.algorithms.networks import ContinuousPolicy, Policy
+from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Policy
 from iq_offline.batch import Batch
-from iq_offline.config import BCConfig
+from iq_offline.config import ActionHead, BCConfig, CloningLoss, ContinuousBCConfig
 
 
 class BCLearner:
@@ -15,28 +16,75 @@ class BCLearner:
 
     def __init__(self, config: BCConfig, policy: Policy) -> None:
         self.policy = policy
+        self._loss = config.loss if isinstance(config, ContinuousBCConfig) else CloningLoss.LIKELIHOOD
         self._optimiser = torch.optim.AdamW(
-            policy.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, T_max=config.updates)
 
     def update(self, batch: Batch) -> Metrics:
         """One step on the batch's observations and actions; the rest of it is not read."""
-        loss = cloning_loss(self.policy, batch)
+        loss = cloning_loss(self.policy, batch, self._loss)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         self._schedule.step()
         return {"loss": loss.detach()}
 
+    @torch.no_grad()
+    def diagnostics(self, batch: Batch) -> Metrics:
+        """How far the executed actions are from the recorded ones, the policy's entropy, the last gradient's norm."""
+        return {
+            "action_error": action_error(self.policy, batch),
+            "policy_entropy": policy_entropy(self.policy, batch.observations),
+            "actor_gradient_norm": gradient_norm(self.policy),
+        }
+
     def tensors(self) -> dict[str, Tensor]:
         """The policy's."""
         return named("policy", self.policy)
 
 
-def cloning_loss(policy: Policy, batch: Batch) -> Tensor:
-    """Censored squared error of scaled actions for a continuous policy, cross entropy for a discrete one."""
-    outputs = policy(batch.observations)
+def cloning_loss(policy: Policy, batch: Batch, loss: CloningLoss = CloningLoss.CENSORED) -> Tensor:
+    """What cloning minimises: cross entropy for a discrete policy; for a continuous one as its configuration says.
+
+    CENSORED: squared error of scaled actions, censored at the bounds. SQUARED: plain. LIKELIHOOD: the head's negative
+    log likelihood.
+    """
+    if not isinstance(policy, ContinuousPolicy):
+        return cloning_cross_entropy(policy(batch.observations), batch.actions)
+    if policy.head is ActionHead.CLIPPED_GAUSSIAN and loss is CloningLoss.CENSORED and not policy.learnt_std:
+        return censored_squared_error(policy(batch.observations), policy.scale_actions(batch.actions))
+    return cloning_errors(policy, batch, loss).mean()
+
+
+def cloning_errors(policy: Policy, batch: Batch, loss: CloningLoss = CloningLoss.CENSORED) -> Tensor:
+    """The same of each transition, (B,)."""
+    if not isinstance(policy, ContinuousPolicy):
+        return torch.nn.functional.cross_entropy(policy(batch.observations), batch.actions, reduction="none")
+    actions = policy.scale_actions(batch.actions)
+    if loss is CloningLoss.LIKELIHOOD:
+        return -policy.distribution(batch.observations).log_prob(actions)
+    mean = policy.mean(batch.observations)
+    if policy.head is ActionHead.TANH_GAUSSIAN:
+        mean = mean.tanh()
+    if loss is CloningLoss.SQUARED:
+        return (mean - actions).square().mean(dim=-1)
+    return censored_residuals(mean, actions).square().mean(dim=-1)
+
+
+def action_error(policy: Policy, batch: Batch) -> Tensor:
+    """Mean squared difference of executed and recorded scaled actions, or the share of actions that differ, ()."""
     if isinstance(policy, ContinuousPolicy):
-        return censored_squared_error(outputs, policy.scale_actions(batch.actions))
-    return cloning_cross_entropy(outputs, batch.actions)
+        executed = policy.scale_actions(policy.act(batch.observations))
+        return (executed - policy.scale_actions(batch.actions)).square().mean()
+    return (policy.act(batch.observations) != batch.actions).float().mean()
+
+
+def policy_entropy(policy: Policy, observations: Tensor) -> Tensor:
+    """Mean entropy in nats, (); of a continuous policy, that of the Gaussian before clipping or squashing."""
+    if isinstance(policy, ContinuousPolicy):
+        return policy.distribution(observations).entropy().mean()
+    assert isinstance(policy, DiscretePolicy)
+    log_probabilities = torch.log_softmax(policy(observations), dim=-1)
+    return -(log_probabilities.exp() * log_probabilities).sum(dim=-1).mean()

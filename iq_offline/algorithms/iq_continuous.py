@@ -1,117 +1,350 @@
-"""Offline IQ-Learn with continuous actions, made safe offline by three conservative pieces.
+"""Offline IQ-Learn with continuous actions: an actor, critics with slow targets, and whichever conservative pieces.
 
 Plain actor-critic IQ-Learn comes apart offline: with a deterministic expert the advantage Q(s, a) - V(s) has no upper
-bound, so Q sharpens at the recorded actions without end. What holds it: a soft value whose entropy is measured
-against the cloned policy (leaving it costs), an action-gradient penalty (no spikes), and a LayerNorm critic.
+bound, so Q sharpens at the recorded actions without end. What holds it by default: a soft value whose entropy is
+measured against the cloned policy (leaving it costs), an action-gradient penalty (no spikes), and a LayerNorm critic.
 """
 
 import copy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from iq_offline.algorithms.divergences import ChiSquared
-from iq_offline.algorithms.learner import Metrics, average_into, named
-from iq_offline.algorithms.losses import (
-    action_gradient_penalty,
-    actor_loss,
-    bounded,
-    gaussian_kl,
-    implicit_reward,
-    iq_expert_loss,
-    kl_soft_value,
-)
-from iq_offline.algorithms.networks import ContinuousPolicy, Critic
+from iq_offline.algorithms.bc import action_error, cloning_errors
+from iq_offline.algorithms.conservative.actors import advantage_weights, scaled_q, weighted_cloning
+from iq_offline.algorithms.conservative.ensembles import pessimistic
+from iq_offline.algorithms.conservative.penalties import action_gradient_penalty, diversity_penalty
+from iq_offline.algorithms.conservative.values import sampled_cql_gap, value_suppression
+from iq_offline.algorithms.distributions import ClippedGaussian, ContinuousActionDistribution, bounded_log_density
+from iq_offline.algorithms.learner import Metrics, average_into, gradient_norm, named
+from iq_offline.algorithms.losses import bounded, censored_squared_error, implicit_reward
+from iq_offline.algorithms.networks import ContinuousPolicy, CriticEnsemble, ValueNetwork
+from iq_offline.algorithms.objective import SourceValues, bootstrap, critic_loss, divergence_of, flat, mixed
+from iq_offline.algorithms.pieces import absorbing_value, gradient_penalty_at, in_sample_loss
 from iq_offline.batch import Batch
-from iq_offline.config import ContinuousIQConfig
+from iq_offline.config import (
+    AbsorbingValue,
+    CloningLoss,
+    ContinuousIQConfig,
+    EntropyReference,
+    ObjectiveKind,
+    Source,
+    ValueTerm,
+)
+
+LARGEST_COHERENT = 6.45
+"""Bound of a coherent reward a dimension: -log(1e-5) / 2 + log 2, [CSIL23]'s."""
+LOG_UNIFORM = 0.6931471805599453
+"""-log of the uniform density of one scaled action."""
+
+
+@dataclass(frozen=True)
+class ContinuousNetworks:
+    """What a run learns: the actor, its cloned prior, critics, and an in-sample value; None where there is none."""
+
+    policy: ContinuousPolicy
+    prior: ContinuousPolicy | None
+    critic: CriticEnsemble
+    value: ValueNetwork | None = None
 
 
 class ContinuousIQLearner:
-    """An actor that starts as the cloned prior, a critic and its slow target; each update moves critic, then actor."""
+    """An actor, critics and their slow target; each update moves critics, then actor."""
 
-    def __init__(
-        self, config: ContinuousIQConfig, prior: ContinuousPolicy, critic: Critic, noise: torch.Generator
-    ) -> None:
-        self.prior = prior.requires_grad_(False)
-        self.policy = copy.deepcopy(prior).requires_grad_(True)
-        self.critic = critic
-        self.target_critic = copy.deepcopy(critic).requires_grad_(False)
+    def __init__(self, config: ContinuousIQConfig, networks: ContinuousNetworks, noise: torch.Generator) -> None:
+        self.networks = networks
+        self.policy, self.critic, self.value = networks.policy, networks.critic, networks.value
+        self.prior = None if networks.prior is None else networks.prior.requires_grad_(False)
+        tracks = config.polyak_rate is not None
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False) if tracks else self.critic
+        self.absorbing = torch.zeros((), device=noise.device, requires_grad=True)
         self._config = config
-        self._divergence = ChiSquared(config.reward_penalty)
+        self._divergence = divergence_of(config)
         self._noise = noise
-        self._actor_optimiser = torch.optim.Adam(
-            self.policy.network.parameters(), lr=config.actor_learning_rate, fused=True
-        )
-        self._critic_optimiser = torch.optim.Adam(critic.parameters(), lr=config.critic_learning_rate, fused=True)
+        self._members = len(self.critic.members)
+        self._actor_optimiser = _adam(self.policy, config.actor_learning_rate, config.actor_weight_decay)
+        self._critic_optimiser = _adam(self.critic, config.critic_learning_rate, config.critic_weight_decay)
+        if config.absorbing_value is AbsorbingValue.LEARNED:
+            self._critic_optimiser.add_param_group({"params": [self.absorbing], "weight_decay": 0.0})
+        optimisers = [self._actor_optimiser, self._critic_optimiser]
+        if self.value is not None:
+            assert config.in_sample_value is not None
+            self._value_optimiser = _adam(self.value, config.in_sample_value.learning_rate, 0.0)
+            optimisers.append(self._value_optimiser)
         self._schedules = [
             torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(config.updates, 1))
-            for optimiser in (self._actor_optimiser, self._critic_optimiser)
+            for optimiser in optimisers
         ]
 
     def update(self, batch: Batch) -> Metrics:
-        """One step of the critic, one of the actor, one of the target's average."""
-        metrics = self._update_critic(batch) | self._update_actor(batch)
-        average_into(self.target_critic, self.critic, self._config.polyak_rate)
+        """One step of the in-sample value if there is one, of the critics, of the actor, of the target's average."""
+        metrics = {} if self.value is None else self._update_value(batch)
+        metrics |= self._update_critic(batch) | self._update_actor(batch)
+        if self._config.polyak_rate is not None:
+            average_into(self.target_critic, self.critic, self._config.polyak_rate)
         for schedule in self._schedules:
             schedule.step()
         return metrics
 
     def tensors(self) -> dict[str, Tensor]:
-        """Policy, prior, critic and target critic."""
-        return (
-            named("policy", self.policy)
-            | named("prior", self.prior)
-            | named("critic", self.critic)
-            | named("target_critic", self.target_critic)
-        )
+        """Policy, prior, critics, target critics, in-sample value and absorbing value: those that there are."""
+        parts = {"policy": self.policy, "prior": self.prior, "critic": self.critic, "value": self.value}
+        if self._config.polyak_rate is not None:
+            parts["target_critic"] = self.target_critic
+        found = {
+            key: tensor for name, part in parts.items() if part is not None for key, tensor in named(name, part).items()
+        }
+        if self._config.absorbing_value is AbsorbingValue.LEARNED:
+            found["absorbing_value"] = self.absorbing.detach()
+        return found
+
+    @torch.no_grad()
+    def diagnostics(self, batch: Batch) -> Metrics:
+        """Q by action and source, value, recovered reward, advantage, distance from the clone, entropy, gradients."""
+        noise = torch.Generator(device=self._noise.device).manual_seed(0)
+        observations = self.policy.standardise(batch.observations)
+        here = self.policy.distribution(batch.observations)
+        expert = self._values(batch, noise)
+        random = torch.empty_like(batch.actions).uniform_(-1, 1, generator=noise)
+        metrics = {
+            "expert_q": expert.q.mean(),
+            "policy_q": self.critic(observations, here.mode()).mean(),
+            "random_q": self.critic(observations, random).mean(),
+            "expert_value": expert.v.mean(),
+            "expert_reward": expert.rewards.mean(),
+            "expert_advantage": (expert.q - expert.v).mean(),
+            "policy_entropy": here.entropy().mean(),
+            "action_error": action_error(self.policy, batch),
+            "critic_gradient_norm": gradient_norm(self.critic),
+            "actor_gradient_norm": gradient_norm(self.policy),
+        }
+        if self.prior is not None:
+            difference = here.mode() - self.prior.distribution(batch.observations).mode()
+            metrics["prior_distance"] = difference.square().mean()
+        if batch.supplementary is not None:
+            other = self._values(batch.supplementary, noise)
+            metrics |= {
+                "supplementary_q": other.q.mean(),
+                "supplementary_value": other.v.mean(),
+                "supplementary_reward": other.rewards.mean(),
+            }
+        if self._config.absorbing_value is AbsorbingValue.LEARNED:
+            metrics["absorbing_value"] = self.absorbing
+        return metrics
+
+    def _update_value(self, batch: Batch) -> Metrics:
+        assert self.value is not None
+        assert self._config.in_sample_value is not None
+        losses = []
+        for source in (batch, batch.supplementary):
+            if source is None:
+                continue
+            observations = self.policy.standardise(source.observations)
+            with torch.no_grad():
+                q = self._pessimistic(self.target_critic(observations, self.policy.scale_actions(source.actions)))
+            losses.append(in_sample_loss(self._config.in_sample_value, self.value(observations), q))
+        loss = mixed(losses[0], losses[1] if len(losses) > 1 else None)
+        _step(self._value_optimiser, loss)
+        return {"value_loss": loss.detach()}
 
     def _update_critic(self, batch: Batch) -> Metrics:
+        config = self._config
+        actions = self.policy.scale_actions(batch.actions).requires_grad_(True)
+        expert = self._values(batch, self._noise, actions)
+        supplementary = None if batch.supplementary is None else self._values(batch.supplementary, self._noise)
+        initial_v = None
+        if config.value_term is ValueTerm.INITIAL:
+            assert batch.initial_observations is not None
+            initial_v = self._value(batch.initial_observations, self._noise, self.critic)[0]
+        loss = critic_loss(config, self._divergence.phi, expert, supplementary, initial_v)
+        metrics, total = {"loss": loss.detach()}, loss
+        for name, weight, piece in self._pieces(batch, expert, actions):
+            metrics[name] = piece.detach()
+            total = total + weight * piece
+        _step(self._critic_optimiser, total)
+        return metrics
+
+    def _pieces(self, batch: Batch, expert: SourceValues, actions: Tensor) -> list[tuple[str, float, Tensor]]:
+        """Name, weight and value of each regulariser of the critic that is on."""
+        config, pieces = self._config, []
+        if config.action_gradient_weight > 0:
+            penalties = [action_gradient_penalty(q, actions) for q in expert.q.view(self._members, -1)]
+            pieces.append(("action_gradient", config.action_gradient_weight, torch.stack(penalties).mean()))
+        if config.cql is not None and config.cql.weight > 0:
+            gap = self._cql_gap(batch)
+            other = batch.supplementary if config.cql.on is Source.MIXTURE else None
+            gap = mixed(gap, None if other is None else self._cql_gap(other))
+            pieces.append(("cql_gap", config.cql.weight, gap))
+        suppression = config.value_suppression
+        if suppression is not None and suppression.weight > 0 and batch.supplementary is not None:
+            observations = batch.supplementary.observations
+            with torch.no_grad():
+                sampled = self._draw(self.policy.distribution(observations), self._noise)
+            q = self.critic(self.policy.standardise(observations), sampled)
+            pieces.append(("value_suppression", suppression.weight, value_suppression(q, expert.q)))
+        penalty = config.gradient_penalty
+        if penalty is not None and penalty.weight > 0:
+            observations = self.policy.standardise(batch.observations)
+            with torch.no_grad():
+                sampled = self._draw(self.policy.distribution(batch.observations), self._noise)
+            steepness = gradient_penalty_at(penalty, self.critic, observations, actions.detach(), sampled, self._noise)
+            pieces.append(("gradient_penalty", penalty.weight, steepness))
+        if config.ensemble.diversity_weight > 0:
+            pieces.append(("similarity", config.ensemble.diversity_weight, self._similarity(batch, actions)))
+        return pieces
+
+    def _similarity(self, batch: Batch, actions: Tensor) -> Tensor:
+        q = self.critic(self.policy.standardise(batch.observations), actions)
+        gradients = [torch.autograd.grad(member.sum(), actions, create_graph=True)[0] for member in q]
+        return diversity_penalty(torch.stack(gradients))
+
+    def _cql_gap(self, batch: Batch) -> Tensor:
+        """The importance-sampled gap of one source, mean over critics."""
+        assert self._config.cql is not None
+        count, size = self._config.cql.actions, len(self.policy.action_centre)
         observations = self.policy.standardise(batch.observations)
-        next_observations = self.policy.standardise(batch.next_observations)
-        expert_actions = self.policy.scale_actions(batch.actions).requires_grad_(True)
-        discounts = self._config.gamma * (1 - batch.terminations)
         with torch.no_grad():
-            actions, kl = self._sample(batch.observations)
-            next_actions, next_kl = self._sample(batch.next_observations)
-            next_q = self.target_critic(next_observations, next_actions)
-            next_v = bounded(kl_soft_value(next_q, next_kl, self._config.temperature), self._config.target_bound)
-        q = self.critic(observations, expert_actions)
-        v = kl_soft_value(self.critic(observations, actions), kl, self._config.temperature)
-        rewards = implicit_reward(q, next_v, discounts)
-        penalty = action_gradient_penalty(q, expert_actions)
-        loss = iq_expert_loss(rewards, v, next_v, discounts, self._divergence.phi)
-        self._critic_optimiser.zero_grad(set_to_none=True)
-        (loss + self._config.action_gradient_weight * penalty).backward()  # type: ignore[no-untyped-call]
-        self._critic_optimiser.step()
-        return {
-            "loss": loss.detach(),
-            "action_gradient": penalty.detach(),
-            "expert_reward": rewards.detach().mean(),
-            "expert_q": q.detach().mean(),
-            "expert_value": v.detach().mean(),
-            "expert_advantage": (q - v).detach().mean(),
-        }
+            here = self.policy.distribution(batch.observations)
+            drawn = [self._draw(here, self._noise) for _ in range(count)]
+            log_prob = torch.stack([here.log_prob(actions) for actions in drawn])
+            uniform = torch.empty(count, len(observations), size, device=observations.device)
+            uniform.uniform_(-1, 1, generator=self._noise)
+        repeated = observations.repeat(2 * count, 1)
+        q = self.critic(repeated, torch.cat([uniform.reshape(-1, size), torch.cat(drawn)]))
+        q_data = self.critic(observations, self.policy.scale_actions(batch.actions))
+        gaps = [
+            sampled_cql_gap(uniform_q, policy_q, log_prob, data, self._config.cql.temperature, size)
+            for (uniform_q, policy_q), data in zip(q.view(len(q), 2, count, -1), q_data, strict=True)
+        ]
+        return torch.stack(gaps).mean()
+
+    def _values(self, batch: Batch, noise: torch.Generator, actions: Tensor | None = None) -> SourceValues:
+        """What critics and policy say of one source; `actions` are its scaled ones, where a gradient is wanted."""
+        config = self._config
+        observations = self.policy.standardise(batch.observations)
+        if actions is None:
+            actions = self.policy.scale_actions(batch.actions)
+        q = self.critic(observations, actions).reshape(-1)
+        v = self._value(batch.observations, noise, self.critic)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and config.polyak_rate is None):
+            next_v = self._pessimistic(self._value(batch.next_observations, noise, self.target_critic))
+            next_v = bounded(next_v, config.target_bound)
+        behind = absorbing_value(config, self.absorbing)
+        next_v, discounts = bootstrap(next_v, batch.terminations, config.gamma, behind)
+        return SourceValues(
+            q=q,
+            v=flat(v, self._members),
+            next_v=flat(next_v, self._members),
+            discounts=flat(discounts, self._members),
+            terminations=batch.terminations,
+            gamma=config.gamma,
+            tail=behind if isinstance(behind, Tensor) else None,
+            coherent_rewards=self._coherent(batch, actions),
+        )
+
+    def _value(self, observations: Tensor, noise: torch.Generator, critic: CriticEnsemble) -> Tensor:
+        """Soft value at raw observations by each critic, (N, B); in-sample, (1, B), without a gradient."""
+        standardised = self.policy.standardise(observations)
+        if self.value is not None:
+            with torch.no_grad():
+                in_sample: Tensor = self.value(standardised)
+                return in_sample.unsqueeze(0)
+        with torch.no_grad():
+            here = self.policy.distribution(observations)
+            actions = self._draw(here, noise)
+            cost = self._entropy_cost(here, observations, actions)
+        q: Tensor = critic(standardised, actions)
+        return q - self._config.temperature * cost
+
+    def _entropy_cost(self, here: ContinuousActionDistribution, observations: Tensor, actions: Tensor) -> Tensor:
+        """What the soft value takes off Q per unit of temperature, (B,): a KL divergence, or log policy(a | s)."""
+        if self._config.entropy is EntropyReference.OFF:
+            return torch.zeros_like(actions[:, 0])
+        if self._config.entropy is EntropyReference.UNIFORM:
+            return here.log_prob(actions)
+        assert self.prior is not None
+        with torch.no_grad():
+            prior = self.prior.distribution(observations)
+        return here.kl(prior)  # type: ignore[arg-type]
+
+    def _coherent(self, batch: Batch, actions: Tensor) -> Tensor | None:
+        """[CSIL23]'s reward: weight * log(cloned density / uniform density), bounded; of each critic's row."""
+        if self._config.objective is not ObjectiveKind.COHERENT:
+            return None
+        assert self.prior is not None
+        with torch.no_grad():
+            size = actions.shape[-1]
+            here = self.prior.distribution(batch.observations)
+            if isinstance(here, ClippedGaussian):
+                density = bounded_log_density(here.mean, here.std, actions)
+            else:
+                density = here.log_prob(actions)
+            ratio = (density + size * LOG_UNIFORM).clamp(-size * LARGEST_COHERENT, size * LARGEST_COHERENT)
+            return flat((self._config.coherence or 1 / size) * ratio, self._members)
 
     def _update_actor(self, batch: Batch) -> Metrics:
-        actions, kl = self._sample(batch.observations)
         self.critic.requires_grad_(False)
-        loss = actor_loss(
-            self.critic(self.policy.standardise(batch.observations), actions), kl, self._config.temperature
-        )
-        self._actor_optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._actor_optimiser.step()
+        metrics = self._advantage_loss(batch) if self._config.advantage_weights else self._soft_q_loss(batch)
         self.critic.requires_grad_(True)
-        return {"actor_loss": loss.detach(), "kl_to_prior": kl.detach().mean()}
+        loss = metrics["actor_loss"]
+        if self._config.anchor is not None:
+            loss = loss + self._anchor(batch)
+        _step(self._actor_optimiser, loss)
+        return {name: value.detach() for name, value in metrics.items()}
 
-    def _sample(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions of the policy as they would be executed (clipped), and its divergence from the prior."""
-        mean = self.policy(observations)
-        with torch.no_grad():
-            prior_mean = self.prior(observations)
-        noise = torch.empty_like(mean).normal_(generator=self._noise)
-        actions = (mean + self._config.policy_std * noise).clamp(-1, 1)
-        return actions, gaussian_kl(mean, prior_mean, self._config.policy_std)
+    def _soft_q_loss(self, batch: Batch) -> Metrics:
+        """-E[V(s)] as a function of the policy, over all observations that the critic sees. Source: [SAC18] eq. 7."""
+        observations = batch.observations
+        if batch.supplementary is not None:
+            observations = torch.cat([observations, batch.supplementary.observations])
+        here = self.policy.distribution(observations)
+        actions = self._draw(here, self._noise)
+        q = self._pessimistic(self.critic(self.policy.standardise(observations), actions))
+        cost = self._entropy_cost(here, observations, actions)
+        scale = None if self._config.anchor is None else self._config.anchor.scale_q
+        loss = -(scaled_q(q, scale) - self._config.temperature * cost).mean()
+        name = "kl_to_prior" if self._config.entropy is EntropyReference.PRIOR else "entropy_cost"
+        return {"actor_loss": loss, name: cost.mean()}
+
+    def _advantage_loss(self, batch: Batch) -> Metrics:
+        """Cloning of recorded actions, weighted by their advantage. Source: [AWR19] eq. 8."""
+        weights_config = self._config.advantage_weights
+        assert weights_config is not None
+        losses, means = [], []
+        for source in (batch, batch.supplementary if weights_config.on is Source.MIXTURE else None):
+            if source is None:
+                continue
+            with torch.no_grad():
+                observations = self.policy.standardise(source.observations)
+                q = self._pessimistic(self.critic(observations, self.policy.scale_actions(source.actions)))
+                v = self._pessimistic(self._value(source.observations, self._noise, self.critic))
+            weights = advantage_weights(q - v, weights_config.temperature, weights_config.largest)
+            losses.append(weighted_cloning(cloning_errors(self.policy, source, self._cloning()), weights))
+            means.append(weights.mean())
+        metrics = {"actor_loss": mixed(losses[0], losses[1] if len(losses) > 1 else None), "expert_weight": means[0]}
+        return metrics | ({"supplementary_weight": means[1]} if len(means) > 1 else {})
+
+    def _anchor(self, batch: Batch) -> Tensor:
+        anchor = self._config.anchor
+        assert anchor is not None
+        total = torch.zeros((), device=batch.actions.device)
+        if anchor.squared_error > 0:
+            actions = self.policy.scale_actions(batch.actions)
+            mean = self.policy.mean(batch.observations)
+            total = total + anchor.squared_error * censored_squared_error(mean, actions)
+        if anchor.likelihood > 0:
+            total = total + anchor.likelihood * cloning_errors(self.policy, batch, CloningLoss.LIKELIHOOD).mean()
+        return total
+
+    def _cloning(self) -> CloningLoss:
+        return CloningLoss.LIKELIHOOD if self.policy.learnt_std else CloningLoss.CENSORED
+
+    def _draw(self, here: ContinuousActionDistribution, noise: torch.Generator) -> Tensor:
+        return here.sample(torch.empty_like(here.mean).normal_(generator=noise))
+
+    def _pessimistic(self, q: Tensor) -> Tensor:
+        return pessimistic(q, self._config.ensemble.pessimism, self._config.ensemble.deviations)
 
 
 VALUE_SAMPLES = 16
@@ -120,26 +353,54 @@ VALUE_SAMPLES = 16
 
 @torch.no_grad()
 def recovered_rewards(
-    policy: ContinuousPolicy,
-    prior: ContinuousPolicy,
-    critic: Critic,
+    networks: ContinuousNetworks,
     batch: Batch,
     *,
     config: ContinuousIQConfig,
     noise: torch.Generator,
+    absorbing: Tensor | float | None = None,
 ) -> Tensor:
-    """Q(s, a) - discount * V(s') for each transition, shape (B,). Source: [IQ21] eq. 11.
+    """Q(s, a) - discount * V(s') for each transition, mean over critics, shape (B,). Source: [IQ21] eq. 11.
 
-    V(s') is the mean over VALUE_SAMPLES actions of the policy, in mirrored pairs.
+    V(s') is the in-sample value, or the mean over VALUE_SAMPLES actions of the policy, in mirrored pairs. `absorbing`:
+    the value behind a termination, zero for None.
     """
-    q = critic(policy.standardise(batch.observations), policy.scale_actions(batch.actions))
-    next_observations = policy.standardise(batch.next_observations)
-    mean = policy(batch.next_observations)
-    kl = gaussian_kl(mean, prior(batch.next_observations), config.policy_std)
-    total = torch.zeros_like(q)
+    policy, critic = networks.policy, networks.critic
+    q = critic(policy.standardise(batch.observations), policy.scale_actions(batch.actions)).mean(dim=0)
+    next_v = _next_values(networks, batch.next_observations, config, noise)
+    next_v, discounts = bootstrap(next_v, batch.terminations, config.gamma, absorbing)
+    return implicit_reward(q, next_v, discounts)
+
+
+def _next_values(
+    networks: ContinuousNetworks, observations: Tensor, config: ContinuousIQConfig, noise: torch.Generator
+) -> Tensor:
+    policy = networks.policy
+    standardised = policy.standardise(observations)
+    if networks.value is not None:
+        value: Tensor = networks.value(standardised)
+        return value
+    here = policy.distribution(observations)
+    total, cost = torch.zeros_like(standardised[:, 0]), torch.zeros_like(standardised[:, 0])
     for _ in range(VALUE_SAMPLES // 2):
-        offset = config.policy_std * torch.empty_like(mean).normal_(generator=noise)
-        for actions in (mean + offset, mean - offset):
-            total += critic(next_observations, actions.clamp(-1, 1))
-    next_v = kl_soft_value(total / VALUE_SAMPLES, kl, config.temperature)
-    return implicit_reward(q, next_v, config.gamma * (1 - batch.terminations))
+        offset = torch.empty_like(here.mean).normal_(generator=noise)
+        for actions in (here.sample(offset), here.sample(-offset)):
+            total += networks.critic(standardised, actions).mean(dim=0)
+            if config.entropy is EntropyReference.UNIFORM:
+                cost += here.log_prob(actions) / VALUE_SAMPLES
+    if config.entropy is EntropyReference.PRIOR:
+        assert networks.prior is not None
+        cost = here.kl(networks.prior.distribution(observations))  # type: ignore[arg-type]
+    return total / VALUE_SAMPLES - config.temperature * cost
+
+
+def _adam(module: torch.nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    if weight_decay == 0:
+        return torch.optim.Adam(module.parameters(), lr=rate, fused=True)
+    return torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=weight_decay, fused=True)
+
+
+def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()

@@ -1,16 +1,48 @@
 """Offline IQ-Learn with discrete actions: one soft Q-function is policy, value and reward ([IQ21] alg. 1, eq. 12)."""
 
 import copy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from iq_offline.algorithms.divergences import ChiSquared
-from iq_offline.algorithms.learner import Metrics, average_into, named
-from iq_offline.algorithms.losses import bounded, implicit_reward, iq_expert_loss, soft_value
-from iq_offline.algorithms.networks import DiscretePolicy
+from iq_offline.algorithms.bc import action_error, cloning_errors, policy_entropy
+from iq_offline.algorithms.conservative.actors import advantage_weights, weighted_cloning
+from iq_offline.algorithms.conservative.penalties import hinge_gradient_penalty, two_sided_gradient_penalty
+from iq_offline.algorithms.conservative.values import cql_gap, value_suppression
+from iq_offline.algorithms.learner import Metrics, average_into, gradient_norm, named
+from iq_offline.algorithms.losses import bounded, implicit_reward, prior_soft_value, soft_value
+from iq_offline.algorithms.networks import DiscretePolicy, ValueNetwork
+from iq_offline.algorithms.objective import SourceValues, bootstrap, critic_loss, divergence_of, mixed
+from iq_offline.algorithms.pieces import absorbing_value, in_sample_loss
 from iq_offline.batch import Batch
-from iq_offline.config import DiscreteIQConfig
+from iq_offline.config import (
+    AbsorbingValue,
+    DiscreteIQConfig,
+    EntropyReference,
+    GradientPenaltyKind,
+    ObjectiveKind,
+    Source,
+    ValueTerm,
+)
+
+LARGEST_COHERENT = 6.45
+"""Bound of a coherent reward: -log(1e-5) / 2 + log 2, [CSIL23]'s."""
+
+
+@dataclass(frozen=True)
+class DiscreteNetworks:
+    """What a run learns: the Q-function; a policy of its own, a cloned prior and an in-sample value, or None.
+
+    Without an actor `q` is the policy: its outputs are logits l, Q(s, a) = temperature * l (with an entropy against a
+    prior, temperature * (l - log prior)), and V(s) = temperature * logsumexp(l). So the policy learns at one pace
+    whatever the temperature, and can start as a clone. With an actor its outputs are Q itself.
+    """
+
+    q: DiscretePolicy
+    actor: DiscretePolicy | None = None
+    prior: DiscretePolicy | None = None
+    value: ValueNetwork | None = None
 
 
 class DiscreteIQLearner:
@@ -24,48 +56,272 @@ class DiscreteIQLearner:
     action leads there, right or wrong.
     """
 
-    def __init__(self, config: DiscreteIQConfig, policy: DiscretePolicy) -> None:
-        self.policy = policy
+    def __init__(self, config: DiscreteIQConfig, networks: DiscreteNetworks | DiscretePolicy) -> None:
+        self.networks = DiscreteNetworks(networks) if isinstance(networks, DiscretePolicy) else networks
+        self.q, self.value = self.networks.q, self.networks.value
+        self.prior = None if self.networks.prior is None else self.networks.prior.requires_grad_(False)
+        self.policy = self.networks.actor or self.q
+        tracks = config.polyak_rate is not None
+        self._target = copy.deepcopy(self.q).requires_grad_(False) if tracks else self.q
+        device = self.q.observation_mean.device
+        self.absorbing = torch.zeros((), device=device, requires_grad=True)
         self._config = config
-        self._target = policy if config.polyak_rate is None else copy.deepcopy(policy).requires_grad_(False)
-        self._divergence = ChiSquared(config.reward_penalty)
+        self._divergence = divergence_of(config)
+        groups: list[dict[str, object]] = [{"params": list(self.q.parameters())}]
+        if self.networks.actor is not None:
+            groups[0]["params"] = [*self.q.parameters(), *self.networks.actor.parameters()]
+        if self.value is not None:
+            groups[0]["params"] = [*groups[0]["params"], *self.value.parameters()]  # type: ignore[misc]
+        if config.absorbing_value is AbsorbingValue.LEARNED:
+            groups.append({"params": [self.absorbing], "weight_decay": 0.0})
         self._optimiser = torch.optim.AdamW(
-            policy.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, T_max=config.updates)
 
     def update(self, batch: Batch) -> Metrics:
-        """One step; the value of a terminal next observation is zero."""
+        """One step on all that is learnt."""
         config = self._config
-        all_q = self.policy(batch.observations)
-        q = all_q.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
-        v = soft_value(all_q, config.temperature)
-        next_v = bounded(soft_value(self._target(batch.next_observations), config.temperature), config.target_bound)
-        discounts = config.gamma * (1 - batch.terminations)
-        rewards = implicit_reward(q, next_v, discounts)
-        loss = iq_expert_loss(rewards, v, next_v, discounts, self._divergence.phi)
+        expert = self._values(batch)
+        supplementary = None if batch.supplementary is None else self._values(batch.supplementary)
+        initial_v = None
+        if config.value_term is ValueTerm.INITIAL:
+            assert batch.initial_observations is not None
+            initial_v = self._value(batch.initial_observations, self.q)
+        loss = critic_loss(config, self._divergence.phi, expert, supplementary, initial_v)
+        metrics, total = {"loss": loss.detach()}, loss
+        for name, weight, piece in self._pieces(batch, expert):
+            metrics[name] = piece.detach()
+            total = total + weight * piece
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        total.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         self._schedule.step()
         if config.polyak_rate is not None:
-            average_into(self._target, self.policy, config.polyak_rate)
-        return {
-            "loss": loss.detach(),
-            "expert_reward": rewards.detach().mean(),
-            "expert_q": q.detach().mean(),
-            "expert_value": v.detach().mean(),
-            "expert_advantage": (q - v).detach().mean(),
+            average_into(self._target, self.q, config.polyak_rate)
+        return metrics
+
+    @torch.no_grad()
+    def diagnostics(self, batch: Batch) -> Metrics:
+        """Q by action and source, value, recovered reward, advantage, distance from the clone, entropy, gradients."""
+        expert, all_q = self._values(batch), self._all_q(batch.observations)
+        actions = self.policy.act(batch.observations).unsqueeze(-1)
+        metrics = {
+            "expert_q": expert.q.mean(),
+            "policy_q": all_q.gather(-1, actions).mean(),
+            "random_q": all_q.mean(),
+            "expert_value": expert.v.mean(),
+            "expert_reward": expert.rewards.mean(),
+            "expert_advantage": (expert.q - expert.v).mean(),
+            "policy_entropy": self._entropy(batch.observations),
+            "action_error": action_error(self.policy, batch),
+            "critic_gradient_norm": gradient_norm(self.q),
         }
+        if self.networks.actor is not None:
+            metrics["actor_gradient_norm"] = gradient_norm(self.networks.actor)
+        if self.prior is not None:
+            same = self.prior.act(batch.observations) == actions.squeeze(-1)
+            metrics["prior_distance"] = 1 - same.float().mean()
+        if batch.supplementary is not None:
+            other = self._values(batch.supplementary)
+            metrics |= {
+                "supplementary_q": other.q.mean(),
+                "supplementary_value": other.v.mean(),
+                "supplementary_reward": other.rewards.mean(),
+            }
+        if self._config.absorbing_value is AbsorbingValue.LEARNED:
+            metrics["absorbing_value"] = self.absorbing
+        return metrics
 
     def tensors(self) -> dict[str, Tensor]:
-        """The policy's, which are the Q-function's, and the target's."""
-        return named("policy", self.policy) | named("target", self._target)
+        """The policy's (which are the Q-function's, unless it has an actor), and all else that there is."""
+        found = named("policy", self.policy)
+        if self._config.polyak_rate is not None:
+            found |= named("target", self._target)
+        parts = {"prior": self.prior, "value": self.value, "q": None if self.policy is self.q else self.q}
+        for name, module in parts.items():
+            if module is not None:
+                found |= named(name, module)
+        if self._config.absorbing_value is AbsorbingValue.LEARNED:
+            found["absorbing_value"] = self.absorbing.detach()
+        return found
+
+    def _pieces(self, batch: Batch, expert: SourceValues) -> list[tuple[str, float, Tensor]]:
+        """Name, weight and value of each further loss that is on."""
+        config, pieces = self._config, []
+        if config.cql is not None and config.cql.weight > 0:
+            gap = self._cql_gap(batch)
+            other = batch.supplementary if config.cql.on is Source.MIXTURE else None
+            pieces.append(("cql_gap", config.cql.weight, mixed(gap, None if other is None else self._cql_gap(other))))
+        suppression = config.value_suppression
+        if suppression is not None and suppression.weight > 0 and batch.supplementary is not None:
+            all_q = self._all_q(batch.supplementary.observations)
+            of_policy = (self._probabilities(batch.supplementary.observations) * all_q).sum(dim=-1)
+            pieces.append(("value_suppression", suppression.weight, value_suppression(of_policy, expert.q)))
+        if config.gradient_penalty is not None and config.gradient_penalty.weight > 0:
+            pieces.append(("gradient_penalty", config.gradient_penalty.weight, self._steepness(batch)))
+        if self.value is not None:
+            pieces.append(("value_loss", 1.0, self._value_loss(batch)))
+        if self.networks.actor is not None:
+            pieces.append(("actor_loss", 1.0, self._actor_loss(batch)))
+        return pieces
+
+    def _cql_gap(self, batch: Batch) -> Tensor:
+        assert self._config.cql is not None
+        all_q = self._all_q(batch.observations)
+        return cql_gap(all_q, _of_actions(all_q, batch.actions), self._config.cql.temperature)
+
+    def _steepness(self, batch: Batch) -> Tensor:
+        """The penalty on the gradient of the recorded action's Q with respect to the standardised observation."""
+        penalty = self._config.gradient_penalty
+        assert penalty is not None
+        points = self.q.standardise(batch.observations).requires_grad_(True)
+        q = _of_actions(self.q.network(self.q.encoder(points)), batch.actions)
+        (gradients,) = torch.autograd.grad(q.sum(), points, create_graph=True)
+        kind = hinge_gradient_penalty if penalty.kind is GradientPenaltyKind.HINGE else two_sided_gradient_penalty
+        return kind(gradients, penalty.target)
+
+    def _value_loss(self, batch: Batch) -> Tensor:
+        assert self.value is not None
+        assert self._config.in_sample_value is not None
+        losses = []
+        for source in (batch, batch.supplementary):
+            if source is not None:
+                with torch.no_grad():
+                    q = _of_actions(self._all_q(source.observations, self._target), source.actions)
+                v = self.value(self.q.standardise(source.observations))
+                losses.append(in_sample_loss(self._config.in_sample_value, v, q))
+        return mixed(losses[0], losses[1] if len(losses) > 1 else None)
+
+    def _actor_loss(self, batch: Batch) -> Tensor:
+        config = self._config.advantage_weights
+        assert config is not None
+        losses = []
+        for source in (batch, batch.supplementary if config.on is Source.MIXTURE else None):
+            if source is not None:
+                with torch.no_grad():
+                    values = self._values(source)
+                weights = advantage_weights(values.q - values.v, config.temperature, config.largest)
+                losses.append(weighted_cloning(cloning_errors(self.policy, source), weights))
+        return mixed(losses[0], losses[1] if len(losses) > 1 else None)
+
+    def _values(self, batch: Batch) -> SourceValues:
+        config = self._config
+        all_q = self._all_q(batch.observations)
+        v = self._value(batch.observations, self.q, all_q)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and config.polyak_rate is None):
+            next_v = bounded(self._value(batch.next_observations, self._target), config.target_bound)
+        behind = absorbing_value(config, self.absorbing)
+        next_v, discounts = bootstrap(next_v, batch.terminations, config.gamma, behind)
+        return SourceValues(
+            q=_of_actions(all_q, batch.actions),
+            v=v,
+            next_v=next_v,
+            discounts=discounts,
+            terminations=batch.terminations,
+            gamma=config.gamma,
+            tail=self.absorbing if config.absorbing_value is AbsorbingValue.LEARNED else None,
+            coherent_rewards=self._coherent(batch),
+        )
+
+    def _value(self, observations: Tensor, q: DiscretePolicy, all_q: Tensor | None = None) -> Tensor:
+        """Soft value at raw observations, (B,): in-sample, of the actor, or of the softmax of Q."""
+        if self.value is not None:
+            with torch.no_grad():
+                in_sample: Tensor = self.value(self.q.standardise(observations))
+                return in_sample
+        if all_q is None:
+            all_q = self._all_q(observations, q)
+        return soft_state_value(self._config, self.networks, all_q, observations)
+
+    def _all_q(self, observations: Tensor, q: DiscretePolicy | None = None) -> Tensor:
+        return q_values(self._config, self.networks, q or self.q, observations)
+
+    def _probabilities(self, observations: Tensor) -> Tensor:
+        with torch.no_grad():
+            if self.networks.actor is not None:
+                return torch.softmax(self.networks.actor(observations), dim=-1)
+            logits: Tensor = self.q(observations)
+            return torch.softmax(logits, dim=-1)
+
+    def _entropy(self, observations: Tensor) -> Tensor:
+        if self.networks.actor is not None:
+            return policy_entropy(self.networks.actor, observations)
+        probabilities = self._probabilities(observations)
+        return -torch.special.xlogy(probabilities, probabilities).sum(dim=-1).mean()
+
+    def _coherent(self, batch: Batch) -> Tensor | None:
+        """[CSIL23]'s reward: weight * log(cloned probability * actions), bounded."""
+        if self._config.objective is not ObjectiveKind.COHERENT:
+            return None
+        assert self.prior is not None
+        with torch.no_grad():
+            log_prior = torch.log_softmax(self.prior(batch.observations), dim=-1)
+            ratio = _of_actions(log_prior, batch.actions) + torch.tensor(float(log_prior.shape[-1])).log()
+            bounded_ratio = ratio.clamp(-LARGEST_COHERENT, LARGEST_COHERENT)
+        return bounded_ratio * (self._config.coherence or 1.0)
+
+
+def q_values(config: DiscreteIQConfig, networks: DiscreteNetworks, q: DiscretePolicy, observations: Tensor) -> Tensor:
+    """Q of all actions at raw observations, (B, actions), from what the network `q` (or its target) puts out."""
+    outputs: Tensor = q(observations)
+    if networks.actor is not None:
+        return outputs
+    if config.entropy is EntropyReference.UNIFORM:
+        return outputs * config.temperature
+    assert networks.prior is not None
+    with torch.no_grad():
+        log_prior = torch.log_softmax(networks.prior(observations), dim=-1)
+    return (outputs - log_prior) * config.temperature
+
+
+def soft_state_value(
+    config: DiscreteIQConfig, networks: DiscreteNetworks, all_q: Tensor, observations: Tensor
+) -> Tensor:
+    """V(s) from Q of all actions, (B, actions) -> (B,).
+
+    Of an actor pi: sum pi (Q - temperature log(pi / prior)). Else the greatest such value over all policies, in closed
+    form.
+    """
+    log_prior = None
+    if config.entropy is EntropyReference.PRIOR:
+        assert networks.prior is not None
+        with torch.no_grad():
+            log_prior = torch.log_softmax(networks.prior(observations), dim=-1)
+    if networks.actor is not None:
+        with torch.no_grad():
+            log_policy = torch.log_softmax(networks.actor(observations), dim=-1)
+            cost = log_policy if log_prior is None else log_policy - log_prior
+        return (log_policy.exp() * (all_q - config.temperature * cost)).sum(dim=-1)
+    if log_prior is None:
+        return soft_value(all_q, config.temperature)
+    return prior_soft_value(all_q, log_prior, config.temperature)
 
 
 @torch.no_grad()
-def recovered_rewards(policy: DiscretePolicy, batch: Batch, *, temperature: float, gamma: float) -> Tensor:
-    """Q(s, a) - discount * V(s') for each transition, shape (B,). Source: [IQ21] eq. 11."""
-    q = policy(batch.observations).gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
-    next_v = soft_value(policy(batch.next_observations), temperature)
-    return implicit_reward(q, next_v, gamma * (1 - batch.terminations))
+def recovered_rewards(
+    networks: DiscreteNetworks | DiscretePolicy,
+    batch: Batch,
+    *,
+    config: DiscreteIQConfig,
+    absorbing: Tensor | float | None = None,
+) -> Tensor:
+    """Q(s, a) - discount * V(s') for each transition, shape (B,). Source: [IQ21] eq. 11.
+
+    `absorbing`: the value behind a termination, zero for None.
+    """
+    if isinstance(networks, DiscretePolicy):
+        networks = DiscreteNetworks(networks)
+    q = _of_actions(q_values(config, networks, networks.q, batch.observations), batch.actions)
+    observations = batch.next_observations
+    if networks.value is not None:
+        next_v = networks.value(networks.q.standardise(observations))
+    else:
+        all_q = q_values(config, networks, networks.q, observations)
+        next_v = soft_state_value(config, networks, all_q, observations)
+    next_v, discounts = bootstrap(next_v, batch.terminations, config.gamma, absorbing)
+    return implicit_reward(q, next_v, discounts)
+
+
+def _of_actions(all_q: Tensor, actions: Tensor) -> Tensor:
+    return all_q.gather(-1, actions.unsqueeze(-1)).squeeze(-1)

@@ -24,6 +24,10 @@ class Learner(Protocol):
         """One gradient step on a batch of expert transitions."""
         ...
 
+    def diagnostics(self, batch: Batch) -> Metrics:
+        """Further metrics on a batch, computed where metrics are logged; decides nothing and changes nothing learnt."""
+        ...
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything learnt, by name: what a checkpoint holds."""
         ...
@@ -38,6 +42,9 @@ class Stream(IntEnum):
     CLONING_BATCHES = 13
     BATCHES = 14
     REWARD = 15
+    SUPPLEMENTARY_BATCHES = 16
+    INITIAL_BATCHES = 17
+    VALUE = 18
 
 
 def generator(seed: int, stream: Stream, device: torch.device | None = None) -> torch.Generator:
@@ -58,3 +65,11 @@ def average_into(target: torch.nn.Module, online: torch.nn.Module, polyak_rate: 
 def named(prefix: str, module: torch.nn.Module) -> dict[str, Tensor]:
     """A module's tensors, their names behind a prefix."""
     return {f"{prefix}.{name}": tensor.detach() for name, tensor in module.state_dict().items()}
+
+
+def gradient_norm(module: torch.nn.Module) -> Tensor:
+    """Euclidean norm of all the gradients that the last update left, (); zero where there are none."""
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    if not gradients:
+        return torch.zeros(())
+    return torch.nn.utils.get_total_norm(gradients)

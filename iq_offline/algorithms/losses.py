@@ -5,10 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Phi = Callable[[Tensor], Tensor]
+from iq_offline.algorithms.distributions import censored_residuals
 
-ON_THE_BOUND = 1e-6
-"""A scaled action this near to -1 or 1 lies on the bound."""
+Phi = Callable[[Tensor], Tensor]
 
 
 def soft_value(q: Tensor, temperature: float) -> Tensor:
@@ -19,6 +18,15 @@ def soft_value(q: Tensor, temperature: float) -> Tensor:
     return temperature * torch.logsumexp(q / temperature, dim=-1)
 
 
+def prior_soft_value(q: Tensor, log_prior: Tensor, temperature: float) -> Tensor:
+    """V(s) = temperature * log sum_a prior(a | s) exp(Q(s, a) / temperature): soft value with entropy against a prior.
+
+    It is max over policies of E[Q] - temperature * KL(policy || prior); with a uniform prior it is the plain soft value
+    less temperature * log(actions). Shapes: q, log_prior (B, actions) -> (B,). Source: [CSIL23] sec. 3.
+    """
+    return temperature * torch.logsumexp(q / temperature + log_prior, dim=-1)
+
+
 def kl_soft_value(q: Tensor, kl: Tensor, temperature: float) -> Tensor:
     """V(s) = Q(s, a) - temperature * KL(policy || prior) at s, with one action a of the policy.
 
@@ -27,16 +35,6 @@ def kl_soft_value(q: Tensor, kl: Tensor, temperature: float) -> Tensor:
     """
     _same_vectors(q, kl)
     return q - temperature * kl
-
-
-def gaussian_kl(mean: Tensor, prior_mean: Tensor, std: float) -> Tensor:
-    """KL divergence of two diagonal Gaussians that share the standard deviation `std`, in nats.
-
-    |mean - prior_mean|^2 / (2 std^2), summed over actions. Shapes: (B, A), (B, A) -> (B,).
-    """
-    if mean.shape != prior_mean.shape:
-        raise ValueError(f"means have shapes {tuple(mean.shape)} and {tuple(prior_mean.shape)}")
-    return (mean - prior_mean).square().sum(dim=-1) / (2 * std**2)
 
 
 def bounded(next_v: Tensor, bound: float | None) -> Tensor:
@@ -57,6 +55,42 @@ def implicit_reward(q: Tensor, next_v: Tensor, discounts: Tensor) -> Tensor:
     return q - discounts * next_v
 
 
+def telescoped_value(v: Tensor, next_v: Tensor, discounts: Tensor) -> Tensor:
+    """E[V(s) - discount * V(s')], which over any policy's occupancy is (1 - gamma) E[V(s0)]. Source: [IQ21] cor. 2.1.
+
+    Shapes: all (B,) -> (). With a `next_v` that carries no gradient the weight of V(s) is 1, not 1 - gamma.
+    """
+    _same_vectors(v, next_v, discounts)
+    return (v - discounts * next_v).mean()
+
+
+def initial_value(v: Tensor, gamma: float) -> Tensor:
+    """(1 - gamma) E[V(s0)] at first observations of episodes: the value term as [IQ21] eq. 9 has it.
+
+    Shapes: v (B,) -> (). The authors' public code takes the mean over all expert observations under this name.
+    """
+    _same_vectors(v)
+    return (1 - gamma) * v.mean()
+
+
+def reward_penalty(rewards: Tensor, references: Tensor | float, coefficient: float) -> Tensor:
+    """E[(r - reference)^2] / (4c): chi-squared on whichever transitions are given, and [SPRINQL24]'s reference.
+
+    Over expert and policy data alike it keeps every reward bounded ([LSIQ23] sec. 4). Shapes: rewards (B,) -> ().
+    """
+    _same_vectors(rewards)
+    return (rewards - references).square().mean() / (4 * coefficient)
+
+
+def bellman_error(q: Tensor, rewards: Tensor | float, next_v: Tensor, discounts: Tensor) -> Tensor:
+    """E[(Q(s, a) - r - discount * V(s'))^2] / 2 for given rewards, which may be one number. Shapes: (B,) each -> ().
+
+    Source: [LSIQ23] eq. 14 with fixed rewards; [CSIL23] with the coherent one.
+    """
+    _same_vectors(q, next_v, discounts)
+    return (q - rewards - discounts * next_v).square().mean() / 2
+
+
 def iq_expert_loss(rewards: Tensor, v: Tensor, next_v: Tensor, discounts: Tensor, phi: Phi) -> Tensor:
     """Offline IQ-Learn on expert transitions: -E[phi(r)] + E[V(s) - discount * V(s')].
 
@@ -66,15 +100,6 @@ def iq_expert_loss(rewards: Tensor, v: Tensor, next_v: Tensor, discounts: Tensor
     """
     _same_vectors(rewards, v, next_v, discounts)
     return (v - discounts * next_v).mean() - phi(rewards).mean()
-
-
-def action_gradient_penalty(q: Tensor, actions: Tensor) -> Tensor:
-    """E |dQ/da|^2 at the given actions: keeps Q flat around the data, so that it cannot spike at them.
-
-    Shapes: q (B,), actions (B, A) that require a gradient and that q was computed from -> (). Source: [CSIL23].
-    """
-    (gradients,) = torch.autograd.grad(q.sum(), actions, create_graph=True)
-    return gradients.square().sum(dim=-1).mean()
 
 
 def actor_loss(q: Tensor, kl: Tensor, temperature: float) -> Tensor:
@@ -92,12 +117,7 @@ def censored_squared_error(means: Tensor, actions: Tensor) -> Tensor:
     on is right, and costs nothing (Tobit's censoring, Tobin 1958); all else is the plain squared error. Experts often
     act on the bounds: the plain error spends the network on them, and a tanh-squashed likelihood diverges there.
     """
-    if means.shape != actions.shape:
-        raise ValueError(f"means {tuple(means.shape)} for actions {tuple(actions.shape)}")
-    residuals = means - actions
-    right_above = (actions >= 1 - ON_THE_BOUND) & (residuals > 0)
-    right_below = (actions <= -1 + ON_THE_BOUND) & (residuals < 0)
-    return residuals.masked_fill(right_above | right_below, 0).square().mean()
+    return censored_residuals(means, actions).square().mean()
 
 
 def cloning_cross_entropy(logits: Tensor, actions: Tensor) -> Tensor:

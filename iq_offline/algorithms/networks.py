@@ -1,23 +1,41 @@
-"""Networks: standardised observations in, action means, logits or Q-values out."""
+"""Networks: raw observations in; actions, Q-values and values out."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from iq_offline.config import Activation, HiddenSizes
+from iq_offline.algorithms.distributions import (
+    ClippedGaussian,
+    ContinuousActionDistribution,
+    Deterministic,
+    TanhGaussian,
+)
+from iq_offline.algorithms.encoders import ObservationLayout, initialise, mlp
+from iq_offline.config import ActionHead, Activation, HiddenSizes
 
-ACTIVATIONS: dict[Activation, type[nn.Module]] = {
-    Activation.TANH: nn.Tanh,
-    Activation.RELU: nn.ReLU,
-    Activation.SILU: nn.SiLU,
-}
+__all__ = [
+    "ActionScale",
+    "ContinuousPolicy",
+    "Critic",
+    "CriticEnsemble",
+    "DiscretePolicy",
+    "Policy",
+    "Standardiser",
+    "ValueNetwork",
+    "initialise",
+]
+
 LARGEST_STANDARDISED = 10.0
 """Standardised observations are clipped here: a dimension nearly constant in the data may jump in simulation."""
 SMALLEST_STD = 1e-3
 """Dimensions that vary less than this are divided by it, not by their own deviation."""
+LARGEST_BYTE = 255.0
+LOG_STD_BOUNDS = (-5.0, 2.0)
+"""Between these a learnt log standard deviation lies ([SAC18]'s practice)."""
+DEFAULT_STD = 0.135
+"""exp(-2): the standard deviation of a policy that is given none and learns none."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +46,15 @@ class Standardiser:
     std: Tensor
 
     @classmethod
-    def fit(cls, observations: Tensor) -> "Standardiser":
-        """From training observations, shape (N, D)."""
+    def fit(cls, observations: Tensor, layout: ObservationLayout | None = None) -> "Standardiser":
+        """From training observations, shape (N, D), or the vector part of them; pictures are divided by 255."""
         wide = observations.double()
         std = wide.std(dim=0, correction=0).clamp_min(SMALLEST_STD)
-        return cls(wide.mean(dim=0).float(), std.float())
+        pixels = layout.size - layout.vector if layout else 0
+        return cls(
+            torch.cat([wide.mean(dim=0).float(), torch.zeros(pixels)]),
+            torch.cat([std.float(), torch.full((pixels,), LARGEST_BYTE)]),
+        )
 
 
 @dataclass(frozen=True)
@@ -55,11 +77,22 @@ class Policy(nn.Module):
     observation_mean: Tensor
     observation_std: Tensor
 
-    def __init__(self, standardiser: Standardiser, outputs: int, hidden: HiddenSizes, activation: Activation) -> None:
+    def __init__(
+        self,
+        standardiser: Standardiser,
+        outputs: int,
+        hidden: HiddenSizes,
+        activation: Activation,
+        *,
+        norm: bool = False,
+        layout: ObservationLayout | None = None,
+    ) -> None:
         super().__init__()
         self.register_buffer("observation_mean", standardiser.mean.clone())
         self.register_buffer("observation_std", standardiser.std.clone())
-        self.network = mlp(len(standardiser.mean), outputs, hidden, activation)
+        self.layout = layout or ObservationLayout(len(standardiser.mean))
+        self.encoder = self.layout.encoder()
+        self.network = mlp(self.encoder.features, outputs, hidden, activation, norm=norm)
 
     def standardise(self, observations: Tensor) -> Tensor:
         """Raw observations (B, D) as the network sees them."""
@@ -67,8 +100,8 @@ class Policy(nn.Module):
         return scaled.clamp(-LARGEST_STANDARDISED, LARGEST_STANDARDISED)
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Scaled action means (B, A), or logits (B, actions)."""
-        outputs: Tensor = self.network(self.standardise(observations))
+        """The network's outputs: action means (and log standard deviations), logits or Q-values."""
+        outputs: Tensor = self.network(self.encoder(self.standardise(observations)))
         return outputs
 
     def act(self, observations: Tensor) -> Tensor:
@@ -77,15 +110,29 @@ class Policy(nn.Module):
 
 
 class ContinuousPolicy(Policy):
-    """Un-squashed mean in scaled actions; clipped to the bounds when executed."""
+    """A distribution over scaled actions, by its head; the mode is executed.
+
+    `std` is the standard deviation for all observations; None with `learnt_std`, where the network gives its log.
+    """
 
     action_centre: Tensor
     action_half_range: Tensor
 
     def __init__(
-        self, standardiser: Standardiser, scale: ActionScale, hidden: HiddenSizes, activation: Activation
+        self,
+        standardiser: Standardiser,
+        scale: ActionScale,
+        hidden: HiddenSizes,
+        activation: Activation,
+        *,
+        head: ActionHead = ActionHead.CLIPPED_GAUSSIAN,
+        learnt_std: bool = False,
+        std: float = DEFAULT_STD,
+        layout: ObservationLayout | None = None,
     ) -> None:
-        super().__init__(standardiser, len(scale.centre), hidden, activation)
+        actions = len(scale.centre)
+        super().__init__(standardiser, actions * (2 if learnt_std else 1), hidden, activation, layout=layout)
+        self.head, self.learnt_std, self.std = head, learnt_std, std
         self.register_buffer("action_centre", scale.centre.clone())
         self.register_buffer("action_half_range", scale.half_range.clone())
 
@@ -93,9 +140,27 @@ class ContinuousPolicy(Policy):
         """Actions in the environment's units (B, A) as scaled ones."""
         return (actions - self.action_centre) / self.action_half_range
 
+    def mean(self, observations: Tensor) -> Tensor:
+        """What the network says of the action before squashing or clipping, (B, D) -> (B, A)."""
+        return self.forward(observations)[..., : len(self.action_centre)]
+
+    def distribution(self, observations: Tensor) -> ContinuousActionDistribution:
+        """The policy at raw observations (B, D)."""
+        outputs = self.forward(observations)
+        if self.head is ActionHead.DETERMINISTIC:
+            return Deterministic(outputs)
+        kind = TanhGaussian if self.head is ActionHead.TANH_GAUSSIAN else ClippedGaussian
+        if not self.learnt_std:
+            return kind(outputs, self.std)
+        mean, squeezed = outputs.chunk(2, dim=-1)
+        low, high = LOG_STD_BOUNDS
+        return kind(mean, (low + (high - low) * (squeezed.tanh() + 1) / 2).exp())
+
     def act(self, observations: Tensor) -> Tensor:
-        """Shape (B, D) -> (B, A)."""
-        return self.forward(observations).clamp(-1, 1) * self.action_half_range + self.action_centre
+        """The mode. Shape (B, D) -> (B, A)."""
+        mean = self.mean(observations)
+        scaled = mean.tanh() if self.head is ActionHead.TANH_GAUSSIAN else mean.clamp(-1, 1)
+        return scaled * self.action_half_range + self.action_centre
 
 
 class DiscretePolicy(Policy):
@@ -110,36 +175,45 @@ class Critic(nn.Module):
     """Q(s, a) over standardised observations and scaled actions, optionally with LayerNorm [LN16]."""
 
     def __init__(
-        self, observation_size: int, action_size: int, hidden: HiddenSizes, activation: Activation, *, norm: bool
-    ):
+        self,
+        layout: ObservationLayout,
+        action_size: int,
+        hidden: HiddenSizes,
+        activation: Activation,
+        *,
+        norm: bool,
+    ) -> None:
         super().__init__()
-        self.network = mlp(observation_size + action_size, 1, hidden, activation, norm=norm)
+        self.encoder = layout.encoder()
+        self.network = mlp(self.encoder.features + action_size, 1, hidden, activation, norm=norm)
 
     def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Shapes: (B, D), (B, A) -> (B,)."""
-        values: Tensor = self.network(torch.cat([observations, actions], dim=-1))
+        values: Tensor = self.network(torch.cat([self.encoder(observations), actions], dim=-1))
         return values.squeeze(-1)
 
 
-def mlp(inputs: int, outputs: int, hidden: HiddenSizes, activation: Activation, *, norm: bool = False) -> nn.Sequential:
-    """A multi-layer perceptron; with `norm`, LayerNorm before each activation."""
-    layers: list[nn.Module] = []
-    width = inputs
-    for size in hidden:
-        layers.append(nn.Linear(width, size))
-        if norm:
-            layers.append(nn.LayerNorm(size))
-        layers.append(ACTIVATIONS[activation]())
-        width = size
-    layers.append(nn.Linear(width, outputs))
-    return nn.Sequential(*layers)
+class CriticEnsemble(nn.Module):
+    """Several critics of the same layout."""
+
+    def __init__(self, members: Sequence[Critic]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """Q of each member. Shapes: (B, D), (B, A) -> (N, B)."""
+        return torch.stack([member(observations, actions) for member in self.members])
 
 
-def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw all weights and biases of linear layers anew from `generator`: uniform within 1 / sqrt(inputs)."""
-    with torch.no_grad():
-        for layer in module.modules():
-            if isinstance(layer, nn.Linear):
-                bound = 1 / math.sqrt(layer.in_features)
-                layer.weight.uniform_(-bound, bound, generator=generator)
-                layer.bias.uniform_(-bound, bound, generator=generator)
+class ValueNetwork(nn.Module):
+    """V(s) over standardised observations: the in-sample value."""
+
+    def __init__(self, layout: ObservationLayout, hidden: HiddenSizes, activation: Activation, *, norm: bool) -> None:
+        super().__init__()
+        self.encoder = layout.encoder()
+        self.network = mlp(self.encoder.features, 1, hidden, activation, norm=norm)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Shapes: (B, D) -> (B,)."""
+        values: Tensor = self.network(self.encoder(observations))
+        return values.squeeze(-1)

@@ -1,26 +1,78 @@
 """Frozen, typed configurations: what a training run is made of, to and from TOML, with a hash that names it."""
 
-from iq_offline.config.base import NONE, Activation, Device, FrozenModel, HiddenSizes, Selection
-from iq_offline.config.cloning import BCConfig, ContinuousBCConfig, DiscreteBCConfig
-from iq_offline.config.iq import ContinuousIQConfig, DiscreteIQConfig
-from iq_offline.config.train import AlgorithmConfig, Method, TrainConfig, algorithm_class, algorithm_config, valid_keys
+from iq_offline.config.base import NONE, ActionHead, Activation, Device, FrozenModel, HiddenSizes, Selection
+from iq_offline.config.baselines import BaselineConfig
+from iq_offline.config.cloning import BCConfig, CloningLoss, ContinuousBCConfig, DiscreteBCConfig
+from iq_offline.config.conservative import (
+    AbsorbingValue,
+    AdvantageWeightsConfig,
+    AnchorConfig,
+    CQLConfig,
+    EnsembleConfig,
+    GradientPenaltyConfig,
+    GradientPenaltyKind,
+    InSampleKind,
+    InSampleValueConfig,
+    Pessimism,
+    Source,
+    ValueSuppressionConfig,
+)
+from iq_offline.config.iq import (
+    ContinuousIQConfig,
+    DiscreteIQConfig,
+    DivergenceKind,
+    EntropyReference,
+    IQConfig,
+    ObjectiveKind,
+    ValueTerm,
+)
+from iq_offline.config.train import (
+    AlgorithmConfig,
+    Method,
+    TrainConfig,
+    algorithm_class,
+    algorithm_config,
+    updates_key,
+    valid_keys,
+)
 
 __all__ = [
     "NONE",
+    "AbsorbingValue",
+    "ActionHead",
     "Activation",
+    "AdvantageWeightsConfig",
     "AlgorithmConfig",
+    "AnchorConfig",
     "BCConfig",
+    "BaselineConfig",
+    "CQLConfig",
+    "CloningLoss",
     "ContinuousBCConfig",
     "ContinuousIQConfig",
     "Device",
     "DiscreteBCConfig",
     "DiscreteIQConfig",
+    "DivergenceKind",
+    "EnsembleConfig",
+    "EntropyReference",
     "FrozenModel",
+    "GradientPenaltyConfig",
+    "GradientPenaltyKind",
     "HiddenSizes",
+    "IQConfig",
+    "InSampleKind",
+    "InSampleValueConfig",
     "Method",
+    "ObjectiveKind",
+    "Pessimism",
     "Selection",
+    "Source",
     "TrainConfig",
+    "ValueSuppressionConfig",
+    "ValueTerm",
     "algorithm_class",
     "algorithm_config",
+    "updates_key",
     "valid_keys",
 ]

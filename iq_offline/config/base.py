@@ -44,3 +44,15 @@ class Activation(StrEnum):
 
 
 HiddenSizes = tuple[int, ...]
+
+
+class ActionHead(StrEnum):
+    """How a continuous policy makes an action from its network's mean.
+
+    CLIPPED_GAUSSIAN: un-squashed, clipped to the bounds when executed. TANH_GAUSSIAN: squashed. DETERMINISTIC: the
+    clipped mean itself.
+    """
+
+    CLIPPED_GAUSSIAN = "clipped-gaussian"
+    TANH_GAUSSIAN = "tanh-gaussian"
+    DETERMINISTIC = "deterministic"

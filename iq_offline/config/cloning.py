@@ -1,10 +1,11 @@
 """Behavioural cloning's settings."""
 
-from typing import Literal
+from enum import StrEnum
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from iq_offline.config.base import Activation, FrozenModel, HiddenSizes
+from iq_offline.config.base import ActionHead, Activation, FrozenModel, HiddenSizes
 
 
 class BCConfig(FrozenModel):
@@ -21,11 +22,31 @@ class BCConfig(FrozenModel):
     activation: Activation = Activation.TANH
 
 
+class CloningLoss(StrEnum):
+    """CENSORED: squared error that is nothing beyond a reached bound. SQUARED: plain. LIKELIHOOD: the head's own."""
+
+    CENSORED = "censored"
+    SQUARED = "squared"
+    LIKELIHOOD = "likelihood"
+
+
 class ContinuousBCConfig(BCConfig):
     """Behavioural cloning of continuous actions: censored squared error of an un-squashed mean."""
 
     name: Literal["bc-continuous"] = "bc-continuous"
     learning_rate: float = Field(3e-3, gt=0)
+    head: ActionHead = ActionHead.CLIPPED_GAUSSIAN
+    loss: CloningLoss = CloningLoss.CENSORED
+    learnt_std: bool = False
+    """The network gives a standard deviation by observation, too (LIKELIHOOD teaches it)."""
+
+    @model_validator(mode="after")
+    def _loss_fits(self) -> Self:
+        if self.learnt_std and self.loss is not CloningLoss.LIKELIHOOD:
+            raise ValueError("learnt_std needs loss=likelihood: a squared error teaches no standard deviation")
+        if self.head is ActionHead.DETERMINISTIC and (self.learnt_std or self.loss is CloningLoss.LIKELIHOOD):
+            raise ValueError("a deterministic head has no likelihood: set loss=censored or squared")
+        return self
 
 
 class DiscreteBCConfig(BCConfig):

@@ -1,62 +1,201 @@
-"""Offline IQ-Learn's settings."""
+"""Offline IQ-Learn's settings: the objective, its soft value, and the conservative pieces, off unless named."""
 
-from typing import Literal
+from enum import StrEnum
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from iq_offline.config.base import Activation, FrozenModel, HiddenSizes
-from iq_offline.config.cloning import ContinuousBCConfig
+from iq_offline.config.base import ActionHead, Activation, FrozenModel, HiddenSizes
+from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
+from iq_offline.config.conservative import (
+    AbsorbingValue,
+    AdvantageWeightsConfig,
+    AnchorConfig,
+    CQLConfig,
+    EnsembleConfig,
+    GradientPenaltyConfig,
+    InSampleValueConfig,
+    Source,
+    ValueSuppressionConfig,
+)
 
 
-class DiscreteIQConfig(FrozenModel):
+class ObjectiveKind(StrEnum):
+    """What the critic minimises.
+
+    INVERSE: the inverse soft-Q objective, [IQ21] eq. 9. LEAST_SQUARES: squared Bellman error with one fixed reward for
+    the expert and one for supplementary data, [LSIQ23]. COHERENT: squared Bellman error with the cloned policy's own
+    reward, [CSIL23].
+    """
+
+    INVERSE = "inverse"
+    LEAST_SQUARES = "least-squares"
+    COHERENT = "coherent"
+
+
+class ValueTerm(StrEnum):
+    """Where (1 - gamma) E V(s0) is taken.
+
+    EXPERT, MIXTURE: telescoped over those transitions, [IQ21] cor. 2.1. INITIAL: at the episodes' first observations.
+    """
+
+    EXPERT = "expert"
+    MIXTURE = "mixture"
+    INITIAL = "initial"
+
+
+class DivergenceKind(StrEnum):
+    """The statistical divergence whose phi the expert's reward passes through; formulas in docs/iq.md."""
+
+    CHI_SQUARED = "chi-squared"
+    TOTAL_VARIATION = "total-variation"
+    WASSERSTEIN = "wasserstein"
+    KL = "kl"
+    KL_DUAL = "kl-dual"
+    KL_DONSKER_VARADHAN = "kl-donsker-varadhan"
+    FORWARD_KL = "forward-kl"
+    JENSEN_SHANNON = "jensen-shannon"
+    HELLINGER = "hellinger"
+
+
+class EntropyReference(StrEnum):
+    """What the policy's entropy in the soft value is measured against. OFF: no entropy, V is Q."""
+
+    PRIOR = "prior"
+    UNIFORM = "uniform"
+    OFF = "off"
+
+
+class IQConfig(FrozenModel):
+    """What discrete and continuous IQ-Learn share."""
+
+    batch_size: int = Field(256, ge=1)
+    """Transitions of an update; half of them supplementary where those are learnt from."""
+    gamma: float = Field(0.99, ge=0, lt=1)
+    """Discount per environment step."""
+    objective: ObjectiveKind = ObjectiveKind.INVERSE
+    value_term: ValueTerm = ValueTerm.EXPERT
+    divergence: DivergenceKind = DivergenceKind.CHI_SQUARED
+    reward_penalty: float = Field(0.5, gt=0)
+    """Chi-squared coefficient c: the penalty on recovered rewards is r^2 / (4c)."""
+    penalty_on: Source = Source.EXPERT
+    """Where the chi-squared penalty is taken."""
+    reward_reference: tuple[float, float] = (0.0, 0.0)
+    """Rewards of expert and of supplementary data that the penalty draws to, (r - reference)^2 / (4c) [SPRINQL24]."""
+    reward_bound: float = Field(1.0, gt=0)
+    """Largest |r| of the total variation divergence."""
+    fixed_rewards: tuple[float, float] = (2.0, -2.0)
+    """Rewards of expert and of supplementary data under LEAST_SQUARES: those of [LSIQ23] at its coefficient 0.5."""
+    expert_target_fixed: bool = True
+    """Draw the expert's Q to expert reward / (1 - gamma) in place of a bootstrapped target (LEAST_SQUARES) [LSIQ23]."""
+    coherence: float | None = Field(None, gt=0)
+    """Weight of the coherent reward (COHERENT); None: 1 / action dimensions (1 if discrete)."""
+    polyak_rate: float | None = Field(0.005, gt=0, le=1)
+    """Share of the Q-function that enters its target at each update; None: no target, a gradient through V(s')."""
+    target_bound: float | None = Field(100.0, gt=0)
+    """Largest |V(s')|: by default that of rewards up to 2c, where phi is greatest, for ever. None: unbounded."""
+    absorbing_value: AbsorbingValue = AbsorbingValue.ZERO
+    cql: CQLConfig | None = None
+    value_suppression: ValueSuppressionConfig | None = None
+    gradient_penalty: GradientPenaltyConfig | None = None
+    in_sample_value: InSampleValueConfig | None = None
+    advantage_weights: AdvantageWeightsConfig | None = None
+    """The actor learns from recorded actions by their advantage, not from Q at its own."""
+    alarm_q: float | None = Field(1000.0, gt=0)
+    """Stop when the mean |Q| of the expert's actions has passed this: ten times the greatest true value by default."""
+
+    @property
+    def uses_supplementary(self) -> bool:
+        """Whether any term reads supplementary transitions."""
+        mixed = [self.cql, self.advantage_weights]
+        return (
+            self.objective is not ObjectiveKind.INVERSE
+            or self.value_term is ValueTerm.MIXTURE
+            or self.penalty_on is Source.MIXTURE
+            or any(piece is not None and piece.on is Source.MIXTURE for piece in mixed)
+            or self.value_suppression is not None
+            or self.in_sample_value is not None
+        )
+
+    @model_validator(mode="after")
+    def _wasserstein_is_lipschitz(self) -> Self:
+        if self.divergence is DivergenceKind.WASSERSTEIN and self.gradient_penalty is None:
+            raise ValueError("divergence=wasserstein needs a gradient penalty: gradient_penalty.weight=10")
+        return self
+
+
+class DiscreteIQConfig(IQConfig):
     """Offline IQ-Learn with a soft Q-function over discrete actions, [IQ21] eq. 12."""
 
     name: Literal["iq-discrete"] = "iq-discrete"
     updates: int = Field(5000, ge=1)
     """Gradient updates; the learning rate falls to zero along a cosine over them."""
-    batch_size: int = Field(256, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     """Decoupled (AdamW)."""
-    gamma: float = Field(0.99, ge=0, lt=1)
-    """Discount per environment step."""
     temperature: float = Field(0.1, gt=0)
     """Weight of the policy's entropy in the soft value."""
-    reward_penalty: float = Field(0.5, gt=0)
-    """Chi-squared coefficient c of phi(x) = x - x^2 / (4c)."""
-    polyak_rate: float | None = Field(0.005, gt=0, le=1)
-    """Share of the Q-function that enters its target at each update; None: no target, a gradient through V(s')."""
-    target_bound: float | None = Field(100.0, gt=0)
-    """Largest |V(s')|: by default that of rewards up to 2c, where phi is greatest, for ever. None: unbounded."""
+    entropy: EntropyReference = EntropyReference.UNIFORM
     hidden_sizes: HiddenSizes = (256, 256)
     activation: Activation = Activation.TANH
+    layer_norm: bool = False
+    prior: DiscreteBCConfig | None = None
+    """The cloned policy that the policy starts from, of the KL-to-BC soft value and of the coherent reward."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.entropy is EntropyReference.OFF:
+            raise ValueError("discrete actions need an entropy: entropy=uniform or prior")
+        _needs_prior(self.entropy, self.objective, self.prior)
+        return self
 
 
-class ContinuousIQConfig(FrozenModel):
+class ContinuousIQConfig(IQConfig):
     """Offline IQ-Learn with an actor, a KL-to-BC soft value, a LayerNorm critic and an action-gradient penalty."""
 
     name: Literal["iq-continuous"] = "iq-continuous"
     updates: int = Field(2000, ge=0)
     """Updates of critic and actor together, after the prior's own; both learning rates fall to zero along a cosine."""
-    batch_size: int = Field(256, ge=1)
     actor_learning_rate: float = Field(3e-4, gt=0)
     critic_learning_rate: float = Field(3e-4, gt=0)
-    gamma: float = Field(0.99, ge=0, lt=1)
-    """Discount per environment step."""
+    actor_weight_decay: float = Field(0.0, ge=0)
+    """Decoupled (AdamW)."""
+    critic_weight_decay: float = Field(0.0, ge=0)
+    """Decoupled (AdamW)."""
     temperature: float = Field(3.0, ge=0)
-    """Weight of KL(policy || BC prior) in the soft value and in the actor's loss."""
-    policy_std: float = Field(0.135, gt=0)
-    """Fixed standard deviation of policy and prior, in units where the action bounds are -1 and 1."""
-    reward_penalty: float = Field(0.5, gt=0)
-    """Chi-squared coefficient c of phi(x) = x - x^2 / (4c)."""
+    """Weight of the entropy, KL(policy || BC prior) by default, in the soft value and in the actor's loss."""
+    entropy: EntropyReference = EntropyReference.PRIOR
+    policy_head: ActionHead = ActionHead.CLIPPED_GAUSSIAN
+    policy_std: float | None = Field(0.135, gt=0)
+    """Standard deviation of policy and prior, where the action bounds are -1 and 1; None: learnt, by observation."""
     action_gradient_weight: float = Field(0.1, ge=0)
     """Weight of E |dQ/da|^2 at the expert's actions (conservative: keeps Q flat around the data)."""
-    polyak_rate: float = Field(0.005, gt=0, le=1)
-    """Share of the critic that enters its target at each update."""
-    target_bound: float | None = Field(100.0, gt=0)
-    """Largest |V(s')|: by default that of rewards up to 2c, where phi is greatest, for ever. None: unbounded."""
+    anchor: AnchorConfig | None = None
+    ensemble: EnsembleConfig = EnsembleConfig()
     hidden_sizes: HiddenSizes = (256, 256)
+    actor_activation: Activation = Activation.TANH
+    """Of an actor that starts from no prior; else the prior's."""
     critic_activation: Activation = Activation.RELU
     critic_layer_norm: bool = True
-    prior: ContinuousBCConfig = ContinuousBCConfig()
+    prior: ContinuousBCConfig | None = ContinuousBCConfig()
     """The cloned policy that starts the actor and anchors the soft value."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        _needs_prior(self.entropy, self.objective, self.prior)
+        if self.policy_head is ActionHead.DETERMINISTIC and self.entropy is not EntropyReference.OFF:
+            raise ValueError("a deterministic policy has no entropy: set entropy=off")
+        if self.prior is not None and (self.prior.head, self.prior.learnt_std) != (
+            self.policy_head,
+            self.policy_std is None,
+        ):
+            raise ValueError(
+                f"the prior's head is {self.prior.head}, the policy's {self.policy_head}: "
+                "set prior.head as policy_head, and prior.learnt_std=true exactly where policy_std=none"
+            )
+        return self
+
+
+def _needs_prior(entropy: EntropyReference, objective: ObjectiveKind, prior: object) -> None:
+    if prior is None and (entropy is EntropyReference.PRIOR or objective is ObjectiveKind.COHERENT):
+        raise ValueError("a prior is needed: set prior.updates, or entropy=uniform with another objective")

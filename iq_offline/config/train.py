@@ -4,24 +4,62 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Self
+from types import UnionType
+from typing import Any, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from iq_offline.config.base import NONE, Device, FrozenModel, Selection
+from iq_offline.config.baselines import (
+    BaselineConfig,
+    ContinuousCloneAllConfig,
+    ContinuousFilteredBCConfig,
+    ContinuousWeightedBCConfig,
+    DiscreteCloneAllConfig,
+    DiscreteFilteredBCConfig,
+    DiscreteWeightedBCConfig,
+    RewardLabelledConfig,
+)
 from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
 from iq_offline.config.iq import ContinuousIQConfig, DiscreteIQConfig
 from iq_offline.errors import ConfigError, nearest
 
+AlgorithmConfig = ContinuousBCConfig | DiscreteBCConfig | ContinuousIQConfig | DiscreteIQConfig | BaselineConfig
+
 
 class Method(StrEnum):
-    """What `train --method` can train."""
+    """What `train --method` can train. A method with a file of its name among the presets is that recipe."""
 
     BC = "bc"
     IQ = "iq"
+    IQ_PAPER = "iq-paper"
+    IQ_CQL = "iq-cql"
+    IQ_AWR = "iq-awr"
+    LS_IQ = "ls-iq"
+    CSIL = "csil"
+    RECOIL = "recoil"
+    SPRINQL = "sprinql"
+    BC_ALL = "bc-all"
+    WEIGHTED_BC = "weighted-bc"
+    FILTERED_BC = "filtered-bc"
+    SEABO_IQL = "seabo-iql"
+    SEABO_TD3BC = "seabo-td3bc"
+    OTR_IQL = "otr-iql"
+    OTR_TD3BC = "otr-td3bc"
+    UDS_IQL = "uds-iql"
+    UDS_TD3BC = "uds-td3bc"
+    ORACLE_IQL = "oracle-iql"
+    ORACLE_TD3BC = "oracle-td3bc"
 
 
-AlgorithmConfig = ContinuousBCConfig | DiscreteBCConfig | ContinuousIQConfig | DiscreteIQConfig
+CLASSES: dict[Method, tuple[type[AlgorithmConfig], type[AlgorithmConfig]]] = {
+    Method.BC: (ContinuousBCConfig, DiscreteBCConfig),
+    Method.BC_ALL: (ContinuousCloneAllConfig, DiscreteCloneAllConfig),
+    Method.WEIGHTED_BC: (ContinuousWeightedBCConfig, DiscreteWeightedBCConfig),
+    Method.FILTERED_BC: (ContinuousFilteredBCConfig, DiscreteFilteredBCConfig),
+}
+"""For continuous and for discrete actions; the other peers are RewardLabelledConfig, all else is IQ-Learn."""
+LABELLERS = ("seabo-", "otr-", "uds-", "oracle-")
 
 
 class TrainConfig(FrozenModel):
@@ -76,27 +114,30 @@ class TrainConfig(FrozenModel):
 
 def algorithm_class(method: Method, *, discrete: bool) -> type[AlgorithmConfig]:
     """The configuration class of a method for a discrete or a continuous action space."""
-    if method is Method.BC:
-        return DiscreteBCConfig if discrete else ContinuousBCConfig
-    return DiscreteIQConfig if discrete else ContinuousIQConfig
+    if method.startswith(LABELLERS):
+        return RewardLabelledConfig
+    return CLASSES.get(method, (ContinuousIQConfig, DiscreteIQConfig))[discrete]
 
 
 def algorithm_config(
     method: Method,
     *,
     discrete: bool,
-    preset: Mapping[str, Mapping[str, Any]] | None = None,
+    presets: Sequence[Mapping[str, Mapping[str, Any]]] = (),
     overrides: Sequence[str] = (),
 ) -> AlgorithmConfig:
-    """Defaults of the method, then the preset's values for its configuration, then `key=value` overrides.
+    """Defaults of the method, then each preset's values for its configuration, then `key=value` overrides.
 
-    `preset`: values by the configuration's name. Keys may be dotted (`prior.updates=1000`).
+    `presets`: values by the configuration's name. Keys may be dotted (`prior.updates=1000`); a part that an earlier
+    preset has turned off stays off.
     Raises ConfigError for an unknown key, with the nearest valid ones, and for a value that does not fit.
     """
     model = algorithm_class(method, discrete=discrete)
     values: dict[str, Any] = {}
-    for key, value in (preset or {}).get(model.model_fields["name"].default, {}).items():
-        _assign(values, model, key, value)
+    for preset in presets:
+        for key, value in preset.get(model.model_fields["name"].default, {}).items():
+            if values.get(key.partition(".")[0]) != NONE or "." not in key:
+                _assign(values, model, key, value)
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
@@ -108,17 +149,30 @@ def algorithm_config(
         raise _invalid_value(error, method) from None
 
 
+def updates_key(model: type[BaseModel]) -> str:
+    """The key of the number of updates that `--updates` sets: the method's own, else that of its cloning."""
+    return "updates" if "updates" in model.model_fields else "cloning.updates"
+
+
 def valid_keys(model: type[BaseModel], prefix: str = "") -> dict[str, type[BaseModel] | None]:
-    """Dotted keys that `--set` accepts for a configuration class."""
+    """Dotted keys that `--set` accepts for a configuration class; a part that may be off is a key itself."""
     keys: dict[str, type[BaseModel] | None] = {}
     for name, field in model.model_fields.items():
         if name == "name":
             continue
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys |= valid_keys(field.annotation, f"{prefix}{name}.")
-        else:
-            keys[prefix + name] = None
+        inner, optional = _nested(field.annotation)
+        if inner is not None:
+            keys |= valid_keys(inner, f"{prefix}{name}.")
+        if inner is None or optional:
+            keys[prefix + name] = inner
     return keys
+
+
+def _nested(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    """The configuration class of a field that holds one, and whether it may be None."""
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    classes = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+    return (classes[0] if classes else None), type(None) in options
 
 
 def _without_null(content: dict[str, Any]) -> dict[str, Any]:
@@ -132,9 +186,14 @@ def _assign(values: dict[str, Any], model: type[BaseModel], key: str, value: Any
     keys = valid_keys(model)
     if key not in keys:
         raise ConfigError(f"unknown key '{key}' for this method", f"nearest valid keys: {nearest(key, keys)}")
+    if keys[key] is not None and value not in (NONE, {}):
+        inner = [name for name in keys if name.startswith(f"{key}.")]
+        raise ConfigError(f"'{key}' is a group of settings", f"set one of them ({', '.join(inner)}), or {key}=none")
     *path, leaf = key.split(".")
     for part in path:
-        values = values.setdefault(part, {})
+        inside = values.get(part)
+        values[part] = inside if isinstance(inside, dict) else {}
+        values = values[part]
     values[leaf] = value
 
 
@@ -148,5 +207,7 @@ def _parse(text: str) -> Any:
 def _invalid_value(error: ValidationError, method: Method) -> ConfigError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "value_error":
+        return ConfigError(f"settings of method {method} do not go together", str(first["ctx"]["error"]))
     remedy = "write it as a list, such as [256, 256]" if first["type"] == "tuple_type" else first["msg"]
     return ConfigError(f"{key}={first.get('input')!r} does not fit method {method}", remedy)

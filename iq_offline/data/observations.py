@@ -43,6 +43,14 @@ def joined(observation: Observations) -> NDArray[np.float32]:
     return np.concatenate([np.ravel(array).astype(np.float32) for array in leaves(observation).values()])
 
 
+def flattened(observation: Observations) -> NDArray[np.float32]:
+    """One observation as networks take it: what `joined` would give of its other arrays, then its pictures' bytes."""
+    arrays = [np.asarray(array) for array in leaves(observation).values()]
+    pictures = [array.dtype == np.uint8 and array.ndim >= 2 for array in arrays]
+    order = sorted(range(len(arrays)), key=lambda i: pictures[i])
+    return np.concatenate([np.ravel(arrays[i]).astype(np.float32) for i in order])
+
+
 def map_leaves(function: Callable[[Array], Array], arrays: Leaves) -> Leaves:
     """The function on each array."""
     return {path: function(array) for path, array in arrays.items()}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from iq_offline.algorithms.networks import Policy
 from iq_offline.data.environments import make_environment
-from iq_offline.data.observations import joined
+from iq_offline.data.observations import flattened
 from iq_offline.errors import RunError
 
 FIRST_SEED = 1_000_000
@@ -50,7 +50,7 @@ def simulate(env_id: str, env_kwargs: dict[str, Any], policy: Policy, episodes: 
 
 def _lock_step(environments: list[Any], act: Act, numbers: range) -> list[SimulatedEpisode]:
     used = environments[: len(numbers)]
-    first = [joined(environment.reset(seed=FIRST_SEED + n)[0]) for environment, n in zip(used, numbers, strict=True)]
+    first = [flattened(environment.reset(seed=FIRST_SEED + n)[0]) for environment, n in zip(used, numbers, strict=True)]
     # The batch keeps one size throughout, so that a row's arithmetic never depends on how many still run.
     observations = np.zeros((LOCK_STEP, len(first[0])), dtype=np.float32)
     observations[: len(used)] = first
@@ -60,7 +60,7 @@ def _lock_step(environments: list[Any], act: Act, numbers: range) -> list[Simula
         actions = act(observations)
         for i in sorted(running):
             observation, reward, terminated, truncated, _ = used[i].step(actions[i])
-            observations[i] = joined(observation)
+            observations[i] = flattened(observation)
             returns[i] += float(reward)
             lengths[i] += 1
             if terminated or truncated:
@@ -79,7 +79,7 @@ def _batched(policy: Policy) -> Act:
 
 def _check_fit(environment: Any, policy: Policy, env_id: str) -> None:
     space, size = environment.observation_space, len(policy.observation_mean)
-    given = len(joined(space.sample()))
+    given = len(flattened(space.sample()))
     if given != size:
         raise RunError(
             f"{env_id} gives observations of {given} numbers, but the policy was trained on {size}",

@@ -13,8 +13,9 @@ from iq_offline.algorithms.iq_discrete import recovered_rewards as discrete_rewa
 from iq_offline.algorithms.learner import Stream, generator
 from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Policy
 from iq_offline.batch import Batch
-from iq_offline.config import BCConfig, ContinuousIQConfig, DiscreteBCConfig, DiscreteIQConfig
+from iq_offline.config import ContinuousBCConfig, ContinuousIQConfig, DiscreteBCConfig, DiscreteIQConfig, IQConfig
 from iq_offline.data.files import whole_file
+from iq_offline.data.spaces import ContinuousActions
 from iq_offline.data.split import rows_with_successors
 from iq_offline.data.table import TransitionTable, rows_of_episodes
 from iq_offline.errors import ConfigError, RunError
@@ -23,8 +24,9 @@ from iq_offline.stages.fetch import open_dataset
 from iq_offline.tracking.mirror import mirror_stage, reward_metrics
 from iq_offline.training import run_folder
 from iq_offline.training.batches import TransitionSampler
+from iq_offline.training.learnt import absorbing_value_of, continuous_networks_of, discrete_networks_of, prior_of
 from iq_offline.training.loop import fit_clone
-from iq_offline.training.run_folder import RunFolder, load_critic, part
+from iq_offline.training.run_folder import RunFolder
 
 CHUNK = 8192
 Rewarder = Callable[[Batch], torch.Tensor]
@@ -41,7 +43,7 @@ def recover_reward(
     Writes reward.json and rewards.parquet into the run folder. Raises RunError for a method that learns no reward,
     ConfigError for a dataset of another shape.
     """
-    if isinstance(run.config.algorithm, BCConfig):
+    if not isinstance(run.config.algorithm, IQConfig):
         raise RunError(
             f"{run.manifest['run']} was trained by {run.config.method}, which learns no reward",
             "use a run of --method iq",
@@ -104,36 +106,21 @@ def _frame(
 
 
 def _recovered(run: RunFolder) -> Rewarder:
-    algorithm, policy = run.config.algorithm, run.policy()
+    algorithm, absorbing = run.config.algorithm, absorbing_value_of(run)
     if isinstance(algorithm, DiscreteIQConfig):
-        assert isinstance(policy, DiscretePolicy)
-        return lambda batch: discrete_rewards(policy, batch, temperature=algorithm.temperature, gamma=algorithm.gamma)
+        discrete = discrete_networks_of(run)
+        return lambda batch: discrete_rewards(discrete, batch, config=algorithm, absorbing=absorbing)
     assert isinstance(algorithm, ContinuousIQConfig)
-    assert isinstance(policy, ContinuousPolicy)
-    tensors = run.checkpoint()
-    prior, critic = _prior(policy, tensors), load_critic(tensors, run)
-    noise = generator(run.config.seed, Stream.REWARD)
-    return lambda batch: continuous_rewards(policy, prior, critic, batch, config=algorithm, noise=noise)
-
-
-def _prior(policy: ContinuousPolicy, tensors: dict[str, torch.Tensor]) -> ContinuousPolicy:
-    import copy
-
-    prior = copy.deepcopy(policy)
-    prior.load_state_dict(part(tensors, "prior"))
-    return prior
+    continuous, noise = continuous_networks_of(run), generator(run.config.seed, Stream.REWARD)
+    return lambda batch: continuous_rewards(continuous, batch, config=algorithm, noise=noise, absorbing=absorbing)
 
 
 def _cloning_null(run: RunFolder) -> Rewarder:
     """The reward that needs no dynamics: how near the recorded action is to that of a cloned policy."""
-    algorithm = run.config.algorithm
-    if isinstance(algorithm, ContinuousIQConfig):
-        policy = run.policy()
-        assert isinstance(policy, ContinuousPolicy)
-        prior, std = _prior(policy, run.checkpoint()), algorithm.policy_std
-        return lambda batch: _squared_error_null(prior, batch, std)
-    clone = _clone_again(run)
-    return lambda batch: _surprise_null(clone, batch)
+    prior = prior_of(run) or _clone_again(run)
+    if isinstance(prior, ContinuousPolicy):
+        return lambda batch: _squared_error_null(prior, batch, prior.std)
+    return lambda batch: _surprise_null(prior, batch)
 
 
 def _clone_again(run: RunFolder) -> Policy:
@@ -143,13 +130,15 @@ def _clone_again(run: RunFolder) -> Policy:
         raise RunError(f"{run.config.dataset} has changed since the run was trained", "fetch the original data again")
     chosen = table.episodes[run.split["expert_episodes"]]
     sampler = TransitionSampler(table, rows_of_episodes(chosen, run.config.subsample), torch.device("cpu"))
-    *_, last = fit_clone(DiscreteBCConfig(), run.config.seed, sampler, table.action_space, torch.device("cpu"))
+    config = ContinuousBCConfig() if isinstance(table.action_space, ContinuousActions) else DiscreteBCConfig()
+    *_, last = fit_clone(config, run.config.seed, sampler, table.action_space, torch.device("cpu"))
     return last.learner.policy
 
 
 @torch.no_grad()
 def _squared_error_null(prior: ContinuousPolicy, batch: Batch, std: float) -> torch.Tensor:
-    error = (prior(batch.observations).clamp(-1, 1) - prior.scale_actions(batch.actions)).square().sum(dim=-1)
+    executed = prior.scale_actions(prior.act(batch.observations))
+    error = (executed - prior.scale_actions(batch.actions)).square().sum(dim=-1)
     return torch.from_numpy(cloning_null(error.double().numpy(), std))
 
 

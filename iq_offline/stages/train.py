@@ -14,18 +14,29 @@ import numpy as np
 
 from iq_offline import paths
 from iq_offline.batch import Batch
-from iq_offline.config import Device, Method, Selection, TrainConfig, algorithm_config
+from iq_offline.config import (
+    BaselineConfig,
+    BCConfig,
+    Device,
+    IQConfig,
+    Method,
+    Selection,
+    TrainConfig,
+    algorithm_class,
+    algorithm_config,
+    updates_key,
+)
 from iq_offline.data.files import whole_folder
 from iq_offline.data.spaces import DiscreteActions
-from iq_offline.data.split import Split, check_supplementary, choose_expert
+from iq_offline.data.split import Split, check_supplementary, choose_expert, rows_with_successors
 from iq_offline.data.table import TransitionTable
 from iq_offline.errors import ConfigError, nearest
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.tracking.mirror import describe, start_tracking
 from iq_offline.tracking.tracker import Tracker
 from iq_offline.training import run_folder
-from iq_offline.training.batches import TransitionSampler
-from iq_offline.training.loop import Progress, resolve_device, train
+from iq_offline.training.batches import SupplementarySampler, TransitionSampler
+from iq_offline.training.loop import Progress, resolve_device, train, watched
 from iq_offline.training.provenance import git_commit, package_versions, platform_description
 from iq_offline.training.run_folder import RunFolder
 
@@ -38,7 +49,7 @@ class TrainRequest:
     """What the command line asks of one training run."""
 
     dataset: str
-    method: str = Method.IQ
+    method: str | None = None
     preset: str | None = None
     demos: int | None = None
     subsample: int = 1
@@ -60,20 +71,19 @@ def train_run(request: TrainRequest, on_progress: Callable[[Progress], None], wa
 
     Raises ConfigError for what does not fit, every error of reading the dataset, and TrainingDiverged.
     """
-    method, device_kind = _choice(Method, request.method, "method"), _choice(Device, request.device, "device")
+    method, device_kind = _method(request), _choice(Device, request.device, "device")
     device = resolve_device(device_kind)
     table = open_dataset(request.dataset)
     supplementary = tuple(open_dataset(dataset) for dataset in request.supplementary)
     check_supplementary(table, supplementary)
     config = _config(request, method, device_kind, table)
-    if supplementary:
-        warn(f"method {method} learns from the expert's episodes alone: the supplementary data are recorded only")
+    _say_what_is_read(config, supplementary, warn)
     split = choose_expert(
         table,
         demos=config.demos,
         subsample=config.subsample,
         seed=config.seed,
-        need_successors=method is not Method.BC,
+        need_successors=_needs_successors(config),
         select=config.select,
         held_out=config.held_out,
     )
@@ -153,18 +163,19 @@ def _train_into(
     torch.set_num_threads(config.threads)
     started = datetime.now(UTC)
     manifest = _manifest(config, data, str(device), group, out.name)
-    sampler = TransitionSampler(data.table, data.split.rows, device)
     with whole_folder(out) as folder:
         tracker = start_tracking(describe(manifest, out), out, warn)
         try:
-            steps = train(config, sampler, data.table.action_space, device, data.held_out(device))
+            steps = _steps(config, data, device)
             progress, rows = _collect(steps, tracker, on_progress)
         except BaseException:
             tracker.fail()
             raise
         seconds = (datetime.now(UTC) - started).total_seconds()
         manifest |= {"started": started.isoformat(timespec="seconds"), "seconds": round(seconds, 2)}
-        _write(folder, config, data.split.to_json(data.table, data.supplementary), manifest, progress, rows)
+        split = data.split.to_json(data.table, data.supplementary)
+        split["rewards_read"] |= _reads_rewards(config)
+        _write(folder, config, split, manifest, progress, rows)
     tracker.finish(out)
     return RunFolder.open(out)
 
@@ -206,11 +217,11 @@ def _write(
 
 
 def _config(request: TrainRequest, method: Method, device: Device, table: TransitionTable) -> TrainConfig:
-    preset = _preset(request.preset) if request.preset else {}
+    presets = [preset for name in dict.fromkeys([method, request.preset]) if (preset := _preset(name)) is not None]
     overrides = request.overrides
-    if request.updates is not None:
-        overrides = (f"updates={request.updates}", *overrides)
     discrete = isinstance(table.action_space, DiscreteActions)
+    if request.updates is not None:
+        overrides = (f"{updates_key(algorithm_class(method, discrete=discrete))}={request.updates}", *overrides)
     return TrainConfig(
         dataset=_resolved(request.dataset),
         method=method,
@@ -222,7 +233,7 @@ def _config(request: TrainRequest, method: Method, device: Device, table: Transi
         supplementary=tuple(_resolved(dataset) for dataset in request.supplementary),
         device=device,
         threads=request.threads,
-        algorithm=algorithm_config(method, discrete=discrete, preset=preset, overrides=overrides),
+        algorithm=algorithm_config(method, discrete=discrete, presets=presets, overrides=overrides),
     )
 
 
@@ -232,11 +243,78 @@ def _resolved(dataset: str) -> str:
     return str(path.resolve()) if path.exists() else dataset
 
 
-def _preset(name: str) -> dict[str, dict[str, Any]]:
-    """A preset file: one table a configuration class, only what differs from the defaults."""
+def _method(request: TrainRequest) -> Method:
+    """The method named; else the one that the preset is the recipe of; else `iq`."""
+    named = request.preset if request.preset in list(Method) else None
+    if request.method is None:
+        return Method(named or Method.IQ)
+    if named not in (None, request.method):
+        raise ConfigError(
+            f"--preset {named} is a method of its own, beside --method {request.method}", "give one of the two"
+        )
+    method: Method = _choice(Method, request.method, "method")
+    return method
+
+
+def _needs_successors(config: TrainConfig) -> bool:
+    if isinstance(config.algorithm, BaselineConfig):
+        from iq_offline.baselines.fit import needs_successors
+
+        return needs_successors(config.algorithm)
+    return not isinstance(config.algorithm, BCConfig)
+
+
+def _reads_rewards(config: TrainConfig) -> bool:
+    if not isinstance(config.algorithm, BaselineConfig):
+        return False
+    from iq_offline.baselines.fit import reads_rewards
+
+    return reads_rewards(config.algorithm)
+
+
+def _say_what_is_read(
+    config: TrainConfig, supplementary: tuple[TransitionTable, ...], warn: Callable[[str], None]
+) -> None:
+    """Warn where supplementary data go unread, or are missed, or true rewards are read."""
+    algorithm = config.algorithm
+    if isinstance(algorithm, BaselineConfig):
+        if _reads_rewards(config):
+            warn(f"method {config.method} learns from the true rewards: an oracle to compare with, not imitation")
+        return
+    learns = isinstance(algorithm, IQConfig) and algorithm.uses_supplementary
+    if supplementary and not learns:
+        warn(
+            f"method {config.method} learns from the expert's episodes alone: the supplementary data are recorded only"
+        )
+    if learns and not supplementary:
+        warn(f"method {config.method} can learn from supplementary data, and none are given (--supplementary)")
+
+
+def _steps(config: TrainConfig, data: _Data, device: Any) -> Iterator[Progress]:
+    """The run's training, as a generator."""
+    held_out = data.held_out(device)
+    if isinstance(config.algorithm, BaselineConfig):
+        from iq_offline.baselines.fit import fit_baseline
+        from iq_offline.baselines.sources import PeerData
+
+        peers = PeerData(data.table, data.split, data.supplementary)
+        return watched(fit_baseline(config.algorithm, config.seed, peers, device), held_out)
+    starts = data.table.episodes["start_row"].to_numpy()[list(data.split.episodes)]
+    sampler = TransitionSampler(data.table, data.split.rows, device, starts)
+    others = [TransitionSampler(table, rows_with_successors(table), device) for table in data.supplementary]
+    supplementary = SupplementarySampler(others) if others else None
+    return train(config, sampler, data.table.action_space, device, held_out, supplementary)
+
+
+def _preset(name: str | None) -> dict[str, dict[str, Any]] | None:
+    """A preset file: one table a configuration class, only what differs from the defaults. None: nothing differs."""
     folder = paths.shipped("pipelines") / "presets"
+    if name is None:
+        return None
     file = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
     if not file.is_file():
+        if name in list(Method):
+            return None
         raise ConfigError(
             f"unknown preset '{name}'", f"one of: {nearest(name, [p.stem for p in folder.glob('*.toml')])}"
         )

@@ -1,71 +1,172 @@
-"""Uniform minibatches of transitions, gathered from the packed table by index pairs (i, i + 1)."""
+"""Uniform minibatches of transitions, gathered from packed tables by index pairs (i, i + 1)."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.batch import Batch
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.table import TransitionTable
-from iq_offline.errors import NotYet
 
 DRAWN_AHEAD = 64
 """Batches whose rows are drawn at once; the draws are the same as one batch at a time."""
 MAPPED_SHARE = 0.5
 """From this share of a table's rows on, a CPU reads them where they lie instead of copying them."""
+INITIAL_OBSERVATIONS = 256
+"""At most so many first observations go with a batch."""
+
+Rows = NDArray[np.int64]
 
 
 class TransitionSampler:
     """Draws rows of a split with replacement. The rows lie on `device`; the draws are made on the CPU.
 
-    Raises NotYet for pictures, which no network here takes yet.
+    Pictures stay where the table has them, and come as bytes behind the other numbers of an observation.
     """
 
-    def __init__(self, table: TransitionTable, rows: NDArray[np.int64], device: torch.device) -> None:
-        if table.pictures:
-            raise NotYet(
-                f"{table.info.name} has pictures, for which there is no encoder yet", "use vector observations"
-            )
+    def __init__(
+        self,
+        table: TransitionTable,
+        rows: Rows,
+        device: torch.device,
+        initial_rows: Rows | None = None,
+    ) -> None:
         used = np.zeros(len(table.rows), dtype=bool)
         used[rows] = used[rows + 1] = True
         if device.type == "cpu" and used.mean() >= MAPPED_SHARE:
             packed, first = table.rows, rows
         else:
             packed, first = np.array(table.rows[used]), (np.cumsum(used) - 1)[rows]
+        self._hold(table, packed, first, device)
+        self._pictures = [table.pictures[leaf.path] for leaf in table.layout if leaf.file]
+        self._picture_rows = torch.from_numpy(rows) if self._pictures else None
+        self._initial = None if initial_rows is None else self._first_observations(table, initial_rows)
+
+    def _hold(self, table: TransitionTable, packed: NDArray[np.float32], first: Rows, device: torch.device) -> None:
         rows_on_device = torch.from_numpy(packed).to(device)
         count, width = rows_on_device.shape
         self._pairs = rows_on_device.as_strided((count - 1, 2 * width), (width, 1))
         """Each row with the next one behind it: a view, in which neighbours overlap."""
         self._index = torch.from_numpy(first).to(device)
-        self._observation_size = table.observation_size
-        self._sizes = [self._observation_size, table.action_space.width, 1, 1, self._observation_size]
+        self._vector = table.observation_size
+        self._sizes = [self._vector, table.action_space.width, 1, 1, self._vector]
         self._sizes.append(2 * width - sum(self._sizes))
         self._discrete = isinstance(table.action_space, DiscreteActions)
-        self._device = device
+        self.device = device
+        self.layout = observation_layout(table)
 
     def __len__(self) -> int:
         return len(self._index)
 
     def observations(self) -> torch.Tensor:
-        """All observations of the split, shape (N, D)."""
-        return self._pairs[self._index, : self._observation_size]
+        """All observations of the split, pictures apart, shape (N, D)."""
+        return self._pairs[self._index, : self._vector]
+
+    def initial_observations(self, generator: torch.Generator) -> torch.Tensor:
+        """First observations of the split's episodes, all or INITIAL_OBSERVATIONS of them, shape (B0, D)."""
+        assert self._initial is not None
+        if len(self._initial) <= INITIAL_OBSERVATIONS:
+            return self._initial
+        drawn = torch.randint(len(self._initial), (INITIAL_OBSERVATIONS,), generator=generator)
+        return self._initial[drawn.to(self.device)]
 
     def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """Endless batches; `generator` is a CPU one, so that a seed draws the same rows on any device."""
         while True:
-            drawn = torch.randint(len(self), (DRAWN_AHEAD * batch_size,), generator=generator).to(self._device)
-            for rows in self._index.index_select(0, drawn).view(DRAWN_AHEAD, batch_size):
-                yield self._batch(rows)
+            drawn = torch.randint(len(self), (DRAWN_AHEAD * batch_size,), generator=generator)
+            for positions in drawn.to(self.device).view(DRAWN_AHEAD, batch_size):
+                yield self.gather(positions)
 
     def gather(self, positions: torch.Tensor) -> Batch:
         """The transitions at those positions of the split, in order."""
-        return self._batch(self._index.index_select(0, positions))
-
-    def _batch(self, rows: torch.Tensor) -> Batch:
-        both = self._pairs.index_select(0, rows)
+        both = self._pairs.index_select(0, self._index.index_select(0, positions))
         observations, actions, _, terminations, next_observations, _ = both.split_with_sizes(self._sizes, dim=1)
+        if self._pictures:
+            observations, next_observations = self._with_pictures(positions, observations, next_observations)
         if self._discrete:
             actions = actions[:, 0].long()
         return Batch(observations, actions, next_observations, terminations[:, 0])
+
+    def _with_pictures(
+        self, positions: torch.Tensor, observations: torch.Tensor, next_observations: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        assert self._picture_rows is not None
+        rows = self._picture_rows[positions.cpu()].numpy()
+        return (
+            torch.cat([observations, _pixels(self._pictures, rows, self.device)], dim=1),
+            torch.cat([next_observations, _pixels(self._pictures, rows + 1, self.device)], dim=1),
+        )
+
+    def _first_observations(self, table: TransitionTable, rows: Rows) -> torch.Tensor:
+        vector = torch.from_numpy(table.observations(rows)).to(self.device)
+        return torch.cat([vector, _pixels(self._pictures, rows, self.device)], dim=1) if self._pictures else vector
+
+
+class SupplementarySampler:
+    """Draws uniformly over the transitions of several tables together."""
+
+    def __init__(self, parts: Sequence[TransitionSampler]) -> None:
+        self._parts = parts
+        self._ends = torch.tensor([len(part) for part in parts]).cumsum(0)
+        self.layout = parts[0].layout
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def observations(self) -> torch.Tensor:
+        """All observations, pictures apart, shape (N, D)."""
+        return torch.cat([part.observations() for part in self._parts])
+
+    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """Endless batches, each table's share of one as large as chance has it."""
+        if len(self._parts) == 1:
+            yield from self._parts[0].batches(batch_size, generator)
+        while True:
+            drawn = torch.randint(len(self), (DRAWN_AHEAD, batch_size), generator=generator)
+            for positions in drawn:
+                yield self._gather(positions)
+
+    def _gather(self, positions: torch.Tensor) -> Batch:
+        pieces, start = [], 0
+        for part, end in zip(self._parts, self._ends.tolist(), strict=True):
+            here = positions[(positions >= start) & (positions < end)] - start
+            pieces.append(part.gather(here.to(part.device)))
+            start = end
+        return Batch(
+            observations=torch.cat([piece.observations for piece in pieces]),
+            actions=torch.cat([piece.actions for piece in pieces]),
+            next_observations=torch.cat([piece.next_observations for piece in pieces]),
+            terminations=torch.cat([piece.terminations for piece in pieces]),
+        )
+
+
+def beside(
+    expert: Iterator[Batch],
+    supplementary: Iterator[Batch] | None,
+    initial: Iterator[torch.Tensor] | None,
+) -> Iterator[Batch]:
+    """Expert batches with supplementary ones, and with first observations, where there are any."""
+    if supplementary is None and initial is None:
+        yield from expert
+    for batch in expert:
+        yield replace(
+            batch,
+            supplementary=None if supplementary is None else next(supplementary),
+            initial_observations=None if initial is None else next(initial),
+        )
+
+
+def observation_layout(table: TransitionTable) -> ObservationLayout:
+    """What the table's flat observations are made of."""
+    return ObservationLayout(table.observation_size, tuple(leaf.shape for leaf in table.layout if leaf.file))
+
+
+def _pixels(pictures: list[NDArray[np.uint8]], rows: Rows, device: torch.device) -> torch.Tensor:
+    """The pictures of those rows, flat, as 32-bit floats, (B, pixels)."""
+    parts = [np.asarray(held[rows]).reshape(len(rows), math.prod(held.shape[1:])) for held in pictures]
+    return torch.from_numpy(np.concatenate(parts, axis=1)).to(device).float()

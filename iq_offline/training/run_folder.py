@@ -13,8 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Critic, DiscretePolicy, Policy, Standardiser
-from iq_offline.config import Activation, TrainConfig
+from iq_offline.algorithms.encoders import ObservationLayout
+from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, DiscretePolicy, Policy, Standardiser
+from iq_offline.config import ActionHead, Activation, TrainConfig
 from iq_offline.errors import RunError
 
 MANIFEST = "manifest.json"
@@ -98,13 +99,21 @@ def find_runs(paths: list[Path]) -> list[RunFolder]:
 def save_policy(policy: Policy, path: Path) -> None:
     """Weights and scaling, with what is needed to build the network again in the file's own header."""
     hidden = [layer.out_features for layer in policy.network if isinstance(layer, torch.nn.Linear)]
-    activations = [type(layer).__name__ for layer in policy.network if not isinstance(layer, torch.nn.Linear)]
+    norm = any(isinstance(layer, torch.nn.LayerNorm) for layer in policy.network)
+    activations = [
+        type(layer).__name__ for layer in policy.network if not isinstance(layer, torch.nn.Linear | torch.nn.LayerNorm)
+    ]
     header = {
         "kind": "continuous" if isinstance(policy, ContinuousPolicy) else "discrete",
         "hidden_sizes": json.dumps(hidden[:-1]),
         "outputs": str(hidden[-1]),
         "activation": activations[0].lower() if activations else str(Activation.TANH),
+        "layer_norm": json.dumps(norm),
+        "vector": str(policy.layout.vector),
+        "pictures": json.dumps(policy.layout.pictures),
     }
+    if isinstance(policy, ContinuousPolicy):
+        header |= {"head": policy.head, "learnt_std": json.dumps(policy.learnt_std), "std": json.dumps(policy.std)}
     save_file(contiguous(policy.state_dict()), path, metadata=header)
 
 
@@ -116,12 +125,23 @@ def load_policy(path: Path) -> Policy:
     hidden = tuple(json.loads(header["hidden_sizes"]))
     activation = Activation(header["activation"])
     standardiser = Standardiser(tensors["observation_mean"], tensors["observation_std"])
+    pictures = tuple(tuple(shape) for shape in json.loads(header["pictures"]))
+    layout = ObservationLayout(int(header["vector"]), pictures)
     policy: Policy
     if header["kind"] == "continuous":
-        scale = ActionScale(tensors["action_centre"], tensors["action_half_range"])
-        policy = ContinuousPolicy(standardiser, scale, hidden, activation)
+        policy = ContinuousPolicy(
+            standardiser,
+            ActionScale(tensors["action_centre"], tensors["action_half_range"]),
+            hidden,
+            activation,
+            head=ActionHead(header["head"]),
+            learnt_std=json.loads(header["learnt_std"]),
+            std=json.loads(header["std"]),
+            layout=layout,
+        )
     else:
-        policy = DiscretePolicy(standardiser, int(header["outputs"]), hidden, activation)
+        norm = json.loads(header["layer_norm"])
+        policy = DiscretePolicy(standardiser, int(header["outputs"]), hidden, activation, norm=norm, layout=layout)
     policy.load_state_dict(tensors)
     return policy.eval().requires_grad_(False)
 
@@ -143,22 +163,6 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
-
-
-def load_critic(tensors: Mapping[str, Tensor], run: RunFolder) -> Critic:
-    """The critic of a continuous IQ run."""
-    algorithm = run.config.algorithm
-    assert algorithm.name == "iq-continuous"
-    observation_size, action_size = len(tensors["policy.observation_mean"]), len(tensors["policy.action_centre"])
-    critic = Critic(
-        observation_size,
-        action_size,
-        algorithm.hidden_sizes,
-        algorithm.critic_activation,
-        norm=algorithm.critic_layer_norm,
-    )
-    critic.load_state_dict(part(tensors, "critic"))
-    return critic.eval().requires_grad_(False)
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
+from iq_offline.algorithms.conservative.penalties import action_gradient_penalty
+from iq_offline.algorithms.distributions import gaussian_kl
 from iq_offline.algorithms.divergences import ChiSquared
 from iq_offline.algorithms.losses import (
-    action_gradient_penalty,
     actor_loss,
     bounded,
     censored_squared_error,
     cloning_cross_entropy,
-    gaussian_kl,
     implicit_reward,
     iq_expert_loss,
     kl_soft_value,
@@ -42,7 +42,7 @@ def test_soft_value_tends_to_the_maximum_as_the_temperature_falls():
 
 
 def test_kl_of_equal_width_gaussians_is_the_squared_distance_over_twice_the_variance():
-    close(gaussian_kl(torch.tensor([[0.3, 0.0]]), torch.tensor([[0.0, 0.4]]), 0.5), torch.tensor([0.5]))
+    close(gaussian_kl(torch.tensor([[0.3, 0.0]]), 0.5, torch.tensor([[0.0, 0.4]]), 0.5), torch.tensor([0.5]))
 
 
 def test_a_bounded_value_is_clipped_on_both_sides_and_no_bound_changes_nothing():

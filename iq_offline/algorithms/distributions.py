@@ -1,0 +1,165 @@
+"""Distributions of actions: what a policy's network says about each observation.
+
+Continuous ones live in scaled actions, whose bounds are -1 and 1. Shapes: mean (B, A); std (B, A), or one number for
+all.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ON_THE_BOUND = 1e-6
+"""A scaled action this near to -1 or 1 lies on the bound."""
+HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+
+Std = Tensor | float
+
+
+@dataclass(frozen=True)
+class ClippedGaussian:
+    """A Gaussian whose draws are clipped to the bounds, where probability gathers (Tobin 1958).
+
+    Experts act on the bounds in up to half of their actions; a squashed density diverges there, this one does not.
+    """
+
+    mean: Tensor
+    std: Std
+
+    def mode(self) -> Tensor:
+        """The clipped mean, (B, A)."""
+        return self.mean.clamp(-1, 1)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Actions as executed, from standard normal `noise` of the mean's shape; differentiable inside the bounds."""
+        return (self.mean + self.std * noise).clamp(-1, 1)
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Censored log likelihood, nats, (B,): a density inside, the mass beyond the bound on it."""
+        inside = gaussian_log_density(self.mean, self.std, actions)
+        above = torch.special.log_ndtr((self.mean - 1) / self.std)
+        below = torch.special.log_ndtr((-1 - self.mean) / self.std)
+        chosen = torch.where(actions >= 1 - ON_THE_BOUND, above, inside)
+        return torch.where(actions <= -1 + ON_THE_BOUND, below, chosen).sum(dim=-1)
+
+    def entropy(self) -> Tensor:
+        """Of the Gaussian before it is clipped, nats, (B,): an upper bound on the clipped one's."""
+        return gaussian_entropy(self.mean, self.std)
+
+    def kl(self, other: "ClippedGaussian") -> Tensor:
+        """KL divergence from `other`, before clipping, nats, (B,): an upper bound on the clipped one's."""
+        return gaussian_kl(self.mean, self.std, other.mean, other.std)
+
+
+@dataclass(frozen=True)
+class TanhGaussian:
+    """A Gaussian squashed by tanh ([SAC18] appendix C)."""
+
+    mean: Tensor
+    std: Std
+
+    def mode(self) -> Tensor:
+        """The squashed mean, (B, A)."""
+        return self.mean.tanh()
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Actions from standard normal `noise` of the mean's shape; differentiable."""
+        return (self.mean + self.std * noise).tanh()
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Log density, nats, (B,). Actions are moved 1e-6 inside the bounds, where it would be infinite."""
+        inside = actions.clamp(-1 + ON_THE_BOUND, 1 - ON_THE_BOUND)
+        density = gaussian_log_density(self.mean, self.std, inside.atanh())
+        return (density - torch.log1p(-inside.square())).sum(dim=-1)
+
+    def entropy(self) -> Tensor:
+        """Of the Gaussian before it is squashed, nats, (B,): an upper bound, for want of a closed form."""
+        return gaussian_entropy(self.mean, self.std)
+
+    def kl(self, other: "TanhGaussian") -> Tensor:
+        """KL divergence from `other`, nats, (B,): exactly the Gaussians', since both pass the same invertible map."""
+        return gaussian_kl(self.mean, self.std, other.mean, other.std)
+
+
+@dataclass(frozen=True)
+class Deterministic:
+    """One action: the clipped mean. It has no likelihood and no entropy."""
+
+    mean: Tensor
+
+    def mode(self) -> Tensor:
+        """The clipped mean, (B, A)."""
+        return self.mean.clamp(-1, 1)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """The clipped mean, whatever the noise."""
+        del noise
+        return self.mode()
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Raises ValueError."""
+        del actions
+        raise ValueError("a deterministic policy has no likelihood")
+
+    def entropy(self) -> Tensor:
+        """Zeros, (B,): there is nothing to be uncertain about."""
+        return torch.zeros_like(self.mean[..., 0])
+
+    def kl(self, other: "Deterministic") -> Tensor:
+        """Raises ValueError."""
+        del other
+        raise ValueError("a deterministic policy has no KL divergence")
+
+
+ContinuousActionDistribution = ClippedGaussian | TanhGaussian | Deterministic
+
+
+def gaussian_log_density(mean: Tensor, std: Std, values: Tensor) -> Tensor:
+    """Log density of each value under its own Gaussian, nats. Shapes: mean, values (B, A) -> (B, A)."""
+    return -0.5 * ((values - mean) / std).square() - _log(std) - HALF_LOG_TWO_PI
+
+
+def gaussian_entropy(mean: Tensor, std: Std) -> Tensor:
+    """Entropy of diagonal Gaussians, nats, summed over actions. Shapes: mean (B, A) -> (B,)."""
+    return (torch.zeros_like(mean) + _log(std) + 0.5 + HALF_LOG_TWO_PI).sum(dim=-1)
+
+
+def gaussian_kl(mean: Tensor, std: Std, other_mean: Tensor, other_std: Std) -> Tensor:
+    """KL divergence of diagonal Gaussians from others, nats, summed over actions.
+
+    log(s2 / s1) + (s1^2 + (m1 - m2)^2) / (2 s2^2) - 1/2; with one width for all, |m1 - m2|^2 / (2 s^2).
+    Shapes: means (B, A) -> (B,). Raises ValueError for means of different shapes.
+    """
+    if mean.shape != other_mean.shape:
+        raise ValueError(f"means have shapes {tuple(mean.shape)} and {tuple(other_mean.shape)}")
+    if isinstance(std, float) and std == other_std:
+        return (mean - other_mean).square().sum(dim=-1) / (2 * std**2)
+    variance = other_std**2
+    distance = (mean - other_mean).square() / (2 * variance)
+    width = _log(other_std) - _log(std) + (std**2 / variance - 1) / 2
+    return (distance + width).sum(dim=-1)
+
+
+def bounded_log_density(mean: Tensor, std: Std, actions: Tensor) -> Tensor:
+    """Log density of scaled actions under a Gaussian, its residual censored at the bounds; nats, summed over actions.
+
+    Where the recorded action lies on a bound and the mean beyond it, the residual is zero. Bounded above by the density
+    at the mean, and comparable between actions inside and on the bounds, which a mixture of densities and masses is
+    not. Shapes: (B, A) -> (B,).
+    """
+    return gaussian_log_density(censored_residuals(mean, actions), std, torch.zeros_like(actions)).sum(dim=-1)
+
+
+def censored_residuals(means: Tensor, actions: Tensor) -> Tensor:
+    """means - actions, zero where the recorded action lies on a bound and the mean beyond it. Shapes: (B, A)."""
+    if means.shape != actions.shape:
+        raise ValueError(f"means {tuple(means.shape)} for actions {tuple(actions.shape)}")
+    residuals = means - actions
+    right_above = (actions >= 1 - ON_THE_BOUND) & (residuals > 0)
+    right_below = (actions <= -1 + ON_THE_BOUND) & (residuals < 0)
+    return residuals.masked_fill(right_above | right_below, 0)
+
+
+def _log(std: Std) -> Std:
+    return math.log(std) if isinstance(std, float) else std.log()

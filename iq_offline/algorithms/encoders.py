@@ -1,0 +1,130 @@
+"""The encoder seam: what an observation is made of, and the network that turns it into features.
+
+Everywhere else an observation is one flat vector (B, D): the numbers of all its arrays first, in the order of their
+names, then the bytes of its pictures. Only an encoder takes it apart. Vectors need none.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from iq_offline.config import Activation, HiddenSizes
+
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    Activation.TANH: nn.Tanh,
+    Activation.RELU: nn.ReLU,
+    Activation.SILU: nn.SiLU,
+}
+PICTURE_FEATURES = 512
+SMALLEST_FOR_STRIDES = 36
+"""Pictures at least so high and wide go through the strided layers of [DQN15], smaller ones through 3 x 3 layers."""
+
+
+@dataclass(frozen=True)
+class ObservationLayout:
+    """A flat observation: `vector` numbers, then pictures of those shapes, as bytes."""
+
+    vector: int
+    pictures: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Numbers and bytes together, D."""
+        return self.vector + sum(math.prod(shape) for shape in self.pictures)
+
+    def encoder(self) -> "Encoder":
+        """The identity for vectors; else a network whose `features` is the size of what it gives."""
+        return PictureEncoder(self) if self.pictures else Identity(self.vector)
+
+
+class Encoder(nn.Module):
+    """From standardised flat observations (B, D) to features (B, features)."""
+
+    features: int
+
+
+class Identity(Encoder):
+    """Vectors as they are."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """The same."""
+        return observations
+
+
+class PictureEncoder(Encoder):
+    """The vector as it is, and PICTURE_FEATURES for each picture. Source of the layers: [DQN15]."""
+
+    def __init__(self, layout: ObservationLayout) -> None:
+        super().__init__()
+        self._layout = layout
+        self.convolutions = nn.ModuleList([_convolutions(*channels_first(shape)) for shape in layout.pictures])
+        self.features = layout.vector + PICTURE_FEATURES * len(layout.pictures)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Standardised flat observations (B, D) -> (B, features)."""
+        sizes = [self._layout.vector, *(math.prod(shape) for shape in self._layout.pictures)]
+        vector, *flat = observations.split_with_sizes(sizes, dim=-1)
+        parts = [vector]
+        for network, pixels, shape in zip(self.convolutions, flat, self._layout.pictures, strict=True):
+            parts.append(network(_planes(pixels, shape)))
+        return torch.cat(parts, dim=-1)
+
+
+def channels_first(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(channels, height, width) of a picture stored (H, W), (H, W, C) or (C, H, W): the smaller end is the channels."""
+    if len(shape) == 2:
+        return 1, shape[0], shape[1]
+    if len(shape) != 3:
+        raise ValueError(f"a picture has two or three dimensions, not {shape}")
+    if shape[-1] < shape[0]:
+        return shape[2], shape[0], shape[1]
+    return shape[0], shape[1], shape[2]
+
+
+def _planes(pixels: Tensor, shape: tuple[int, ...]) -> Tensor:
+    pictures = pixels.reshape(-1, *shape)
+    if len(shape) == 3 and shape[-1] < shape[0]:
+        return pictures.permute(0, 3, 1, 2)
+    return pictures.reshape(-1, *channels_first(shape))
+
+
+def _convolutions(channels: int, height: int, width: int) -> nn.Sequential:
+    layers = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if min(height, width) >= SMALLEST_FOR_STRIDES else [(32, 3, 1)] * 2
+    modules: list[nn.Module] = []
+    for filters, side, stride in layers:
+        modules += [nn.Conv2d(channels, filters, side, stride), nn.ReLU()]
+        channels, height, width = filters, (height - side) // stride + 1, (width - side) // stride + 1
+    if min(height, width) < 1:
+        raise ValueError(f"pictures of {height} x {width} are too small to convolve")
+    return nn.Sequential(*modules, nn.Flatten(), nn.Linear(channels * height * width, PICTURE_FEATURES), nn.ReLU())
+
+
+def mlp(inputs: int, outputs: int, hidden: HiddenSizes, activation: Activation, *, norm: bool = False) -> nn.Sequential:
+    """A multi-layer perceptron; with `norm`, LayerNorm [LN16] before each activation."""
+    layers: list[nn.Module] = []
+    width = inputs
+    for size in hidden:
+        layers.append(nn.Linear(width, size))
+        if norm:
+            layers.append(nn.LayerNorm(size))
+        layers.append(ACTIVATIONS[activation]())
+        width = size
+    layers.append(nn.Linear(width, outputs))
+    return nn.Sequential(*layers)
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw all weights and biases anew from `generator`: uniform within 1 / sqrt(inputs)."""
+    with torch.no_grad():
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                bound = 1 / math.sqrt(layer.weight[0].numel())
+                assert layer.bias is not None
+                layer.weight.uniform_(-bound, bound, generator=generator)
+                layer.bias.uniform_(-bound, bound, generator=generator)

@@ -1,0 +1,190 @@
+"""The one home of d3rlpy: its IQL and TD3+BC, trained by its public `update` on our batches.
+
+Ours are the minibatches (true successors; a truncation is no termination), the scaling of observations and actions,
+the seed, and the policy that comes out: plain weights, no pickle. d3rlpy sees one-step transitions already scaled.
+"""
+
+import contextlib
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from iq_offline.algorithms.bc import action_error
+from iq_offline.algorithms.learner import Metrics, Stream, named
+from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Standardiser
+from iq_offline.batch import Batch
+from iq_offline.config import ActionHead, Activation
+from iq_offline.config.baselines import RewardLabelledConfig, Trainer
+from iq_offline.data.spaces import ContinuousActions
+from iq_offline.errors import PackageMissing
+from iq_offline.training.build import Data
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardedBatch(Batch):
+    """A batch with rewards, (B,)."""
+
+    rewards: Tensor
+
+
+@dataclass(frozen=True)
+class PlainNetwork:
+    """A perceptron as numbers: (weight, bias) of each layer, first to last, shapes (out, in) and (out,).
+
+    ReLU between layers; tanh behind the last.
+    """
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+
+    @property
+    def hidden_sizes(self) -> tuple[int, ...]:
+        """Outputs of all layers but the last."""
+        return tuple(len(bias) for _, bias in self.layers[:-1])
+
+
+class D3rlpyLearner:
+    """An algorithm of d3rlpy, on the CPU, seen as a learner of ours; its policies are on `device`.
+
+    Random numbers that d3rlpy draws come from a stream of the seed; the process's own generator is left as it was.
+    Raises PackageMissing without d3rlpy.
+    """
+
+    def __init__(self, config: RewardLabelledConfig, seed: int, data: Data, device: torch.device) -> None:
+        assert isinstance(data.space, ContinuousActions)
+        self._d3rlpy, self._prefix, self._device = load_d3rlpy(), config.trainer.value, device
+        scale = ActionScale.of_bounds(data.space.low, data.space.high)
+        self._blank = ContinuousPolicy(
+            data.standardiser(), scale, config.hidden_sizes, Activation.RELU, head=ActionHead.TANH_GAUSSIAN
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.SeedSequence([seed, Stream.POLICY]).generate_state(1)[0]))
+            self._algorithm = _algorithm(self._d3rlpy, config)
+            self._algorithm.create_impl((len(self._blank.observation_mean),), len(scale.centre))
+            self._random = torch.get_rng_state()
+        self._latest: dict[str, float] = {}
+
+    @property
+    def policy(self) -> ContinuousPolicy:
+        """The deterministic policy as it now is: a copy."""
+        return as_policy(export(self._algorithm), self._blank).to(self._device)
+
+    def update(self, batch: Batch) -> Metrics:
+        """One step of d3rlpy on a RewardedBatch; metrics under d3rlpy's own names, behind the trainer's.
+
+        An actor that is not updated at every step keeps its last loss.
+        """
+        assert isinstance(batch, RewardedBatch)
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._random)
+            self._latest |= self._algorithm.update(self._minibatch(batch))
+            self._random = torch.get_rng_state()
+        return {f"{self._prefix}_{name}": torch.tensor(value) for name, value in self._latest.items()}
+
+    def diagnostics(self, batch: Batch) -> Metrics:
+        """Mean Q of the batch's transitions; how far the executed actions are from the recorded ones."""
+        policy = as_policy(export(self._algorithm), self._blank)
+        values = self._algorithm.predict_value(*self._scaled(batch))
+        with torch.no_grad():
+            return {"q": torch.tensor(float(values.mean())), "action_error": action_error(policy, batch)}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The policy and d3rlpy's own networks, targets included."""
+        found = named("policy", self.policy)
+        for name, module in vars(self._algorithm.impl.modules).items():
+            if isinstance(module, nn.Module):
+                found |= named(f"{self._prefix}.{name}", module)
+        return found
+
+    def predict(self, observations: Tensor) -> Tensor:
+        """d3rlpy's own scaled actions at raw observations, (B, D) -> (B, A)."""
+        standardised = self._blank.standardise(observations).numpy()
+        return torch.from_numpy(self._algorithm.predict(standardised))
+
+    def _minibatch(self, batch: RewardedBatch) -> Any:
+        observations, actions = self._scaled(batch)
+        one = np.ones((len(actions), 1), dtype=np.float32)
+        return self._d3rlpy.dataset.TransitionMiniBatch(
+            observations=observations,
+            actions=actions,
+            rewards=batch.rewards.numpy()[:, None],
+            next_observations=self._blank.standardise(batch.next_observations).numpy(),
+            next_actions=np.zeros_like(actions),  # read by SARSA-like algorithms alone
+            terminals=batch.terminations.numpy()[:, None],
+            intervals=one,
+            transitions=[],
+        )
+
+    def _scaled(self, batch: Batch) -> tuple[Array, Array]:
+        return self._blank.standardise(batch.observations).numpy(), self._blank.scale_actions(batch.actions).numpy()
+
+
+def load_d3rlpy() -> Any:
+    """The package, without the banner that the `gym` which it imports prints. Raises PackageMissing."""
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            import d3rlpy
+    except ImportError:
+        raise PackageMissing("this baseline is trained by d3rlpy", "run: pip install 'iq-offline[baselines]'") from None
+    return d3rlpy
+
+
+def export(algorithm: Any) -> PlainNetwork:
+    """The deterministic policy of an IQL or TD3+BC: hidden layers, then means that tanh squashes."""
+    linear = [module for module in algorithm.impl.policy.modules() if isinstance(module, nn.Linear)]
+    return PlainNetwork(tuple((layer.weight.detach().clone(), layer.bias.detach().clone()) for layer in linear))
+
+
+def as_policy(network: PlainNetwork, like: ContinuousPolicy) -> ContinuousPolicy:
+    """A policy of those weights, scaled as `like` is."""
+    policy = ContinuousPolicy(
+        Standardiser(like.observation_mean, like.observation_std),
+        ActionScale(like.action_centre, like.action_half_range),
+        network.hidden_sizes,
+        Activation.RELU,
+        head=ActionHead.TANH_GAUSSIAN,
+    )
+    linear = [layer for layer in policy.network if isinstance(layer, nn.Linear)]
+    with torch.no_grad():
+        for layer, (weight, bias) in zip(linear, network.layers, strict=True):
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+    return policy.eval().requires_grad_(False)
+
+
+def _algorithm(d3rlpy: Any, config: RewardLabelledConfig) -> Any:
+    """By d3rlpy's public configuration, on the CPU."""
+    units = list(config.hidden_sizes)
+    plain = d3rlpy.models.VectorEncoderFactory(units, activation="relu")
+    normed = d3rlpy.models.VectorEncoderFactory(units, activation="relu", use_layer_norm=config.critic_layer_norm)
+    shared: dict[str, Any] = {
+        "batch_size": config.batch_size,
+        "gamma": config.gamma,
+        "tau": config.polyak_rate,
+        "actor_encoder_factory": plain,
+        "critic_encoder_factory": normed,
+    }
+    if config.trainer is Trainer.IQL:
+        made = d3rlpy.algos.IQLConfig(
+            actor_learning_rate=config.iql.learning_rate,
+            critic_learning_rate=config.iql.learning_rate,
+            expectile=config.iql.expectile,
+            weight_temp=config.iql.inverse_temperature,
+            max_weight=config.iql.largest_weight,
+            value_encoder_factory=normed,
+            **shared,
+        )
+    else:
+        made = d3rlpy.algos.TD3PlusBCConfig(
+            actor_learning_rate=config.td3bc.learning_rate,
+            critic_learning_rate=config.td3bc.learning_rate,
+            alpha=config.td3bc.q_scale,
+            **shared,
+        )
+    return made.create(device=False)

@@ -1,0 +1,100 @@
+"""How far a transition lies from the demonstrations: Euclidean distances in standardised features."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iq_offline.baselines.sources import Recorded
+from iq_offline.data.spaces import ActionSpace, DiscreteActions
+
+SMALLEST_STD = 1e-3
+"""Columns that vary less than this are divided by it."""
+WRONG_ACTION = np.sqrt(2.0)
+"""Distance between two discrete actions, one-hot."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Mean and standard deviation of the columns of expert and supplementary transitions together.
+
+    Shapes: observation (D,), action (A,). Discrete actions are one-hot and stay as they are.
+    """
+
+    observation_mean: Floats
+    observation_std: Floats
+    action_mean: Floats
+    action_std: Floats
+    space: ActionSpace
+
+    @classmethod
+    def fit(cls, parts: Sequence[Recorded], space: ActionSpace) -> "Scaling":
+        """From all transitions of those parts."""
+        observations = np.concatenate([part.observations for part in parts])
+        mean, std = _moments(observations)
+        if isinstance(space, DiscreteActions):
+            return cls(mean, std, np.zeros(space.count), np.ones(space.count), space)
+        return cls(mean, std, *_moments(np.concatenate([part.actions for part in parts])), space)
+
+    def observations(self, raw: NDArray[np.float32]) -> Floats:
+        """Standardised observations, (N, D)."""
+        scaled: Floats = (raw - self.observation_mean) / self.observation_std
+        return scaled
+
+    def actions(self, raw: NDArray[np.float32]) -> Floats:
+        """Standardised or one-hot actions, (N, A)."""
+        if isinstance(self.space, DiscreteActions):
+            return np.eye(self.space.count)[raw[:, 0].astype(np.int64)]
+        scaled: Floats = (raw - self.action_mean) / self.action_std
+        return scaled
+
+    def pairs(self, part: Recorded) -> Floats:
+        """(s, a) of each transition, (N, D + A)."""
+        return np.concatenate([self.observations(part.observations), self.actions(part.actions)], axis=1)
+
+    def triples(self, part: Recorded) -> Floats:
+        """(s, a, s') of each transition, (N, D + A + D)."""
+        return np.concatenate([self.pairs(part), self.observations(part.next_observations)], axis=1)
+
+
+def nearest_distances(points: Floats, demonstrated: Floats) -> Floats:
+    """Distance of each point to the nearest demonstrated one. Shapes: (N, F), (M, F) -> (N,)."""
+    from scipy.spatial import KDTree
+
+    distances, _ = KDTree(demonstrated).query(points)
+    found: Floats = np.asarray(distances, dtype=np.float64)
+    return found
+
+
+def left_out_distances(demonstrated: Floats, episodes: NDArray[np.int64]) -> Floats:
+    """Distance of each demonstrated step to the nearest of another demonstration. Shapes: (M, F), (M,) -> (M,).
+
+    Of a single demonstration, to its own nearest other step: there is no better measure of what is near.
+    Raises ValueError for fewer than two steps.
+    """
+    if len(demonstrated) < 2:
+        raise ValueError("distances within demonstrations need two steps")
+    numbers = np.unique(episodes)
+    if len(numbers) == 1:
+        from scipy.spatial import KDTree
+
+        distances, _ = KDTree(demonstrated).query(demonstrated, k=2)
+        return np.asarray(distances[:, 1], dtype=np.float64)
+    found = np.empty(len(demonstrated))
+    for number in numbers:
+        own = episodes == number
+        found[own] = nearest_distances(demonstrated[own], demonstrated[~own])
+    return found
+
+
+def likeness(distances: Floats, bandwidth: float) -> Floats:
+    """exp(-d^2 / (2 h^2)): 1 on a demonstration, falling to 0. Shapes: (N,) -> (N,)."""
+    scaled: Floats = np.exp(-0.5 * np.square(distances / bandwidth))
+    return scaled
+
+
+def _moments(values: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    return values.mean(axis=0, dtype=np.float64), np.maximum(values.std(axis=0, dtype=np.float64), SMALLEST_STD)

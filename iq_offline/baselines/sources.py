@@ -1,0 +1,134 @@
+"""What the peers read: recorded transitions as arrays, and batches drawn from several tables by any weights."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from iq_offline.batch import Batch
+from iq_offline.data.split import Split, rows_with_successors
+from iq_offline.data.table import TransitionTable
+from iq_offline.training.batches import Rows, TransitionSampler
+
+
+@dataclass(frozen=True)
+class PeerData:
+    """The expert's table with what is used of it, and supplementary tables of any quality."""
+
+    expert: TransitionTable
+    split: Split
+    supplementary: tuple[TransitionTable, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Transitions of one or more tables as 32-bit floats, in the order of their samplers; no rewards.
+
+    Shapes: observations and next_observations (N, D); actions (N, A), a discrete one its number in one column;
+    episodes (N,), a number for each episode, never decreasing, from zero without a gap.
+    """
+
+    observations: NDArray[np.float32]
+    actions: NDArray[np.float32]
+    next_observations: NDArray[np.float32]
+    episodes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def episode_slices(self) -> list[slice]:
+        """Where each episode lies."""
+        ends = np.flatnonzero(np.diff(self.episodes, append=self.episodes[-1] + 1)) + 1
+        return [slice(int(start), int(end)) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def recorded(parts: Sequence[tuple[TransitionTable, Rows]]) -> Recorded:
+    """Those rows of those tables, one table after the other."""
+    episodes, first = [], 0
+    for table, rows in parts:
+        numbers = _episode_numbers(table, rows)
+        episodes.append(numbers + first)
+        first += int(numbers[-1]) + 1
+    return Recorded(
+        observations=np.concatenate([table.observations(rows) for table, rows in parts]),
+        actions=np.concatenate([table.actions(rows) for table, rows in parts]),
+        next_observations=np.concatenate([table.observations(rows + 1) for table, rows in parts]),
+        episodes=np.concatenate(episodes),
+    )
+
+
+def supplementary_rows(data: PeerData) -> list[tuple[TransitionTable, Rows]]:
+    """Every supplementary step whose successor is known, or that ended the task."""
+    return [(table, rows_with_successors(table)) for table in data.supplementary]
+
+
+class Pool:
+    """Several samplers as one: positions count through the first, then the second, and so on."""
+
+    def __init__(self, parts: Sequence[TransitionSampler], device: torch.device) -> None:
+        self._parts, self._device = parts, device
+        self._ends = np.cumsum([len(part) for part in parts]).tolist()
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def gather(self, positions: Tensor) -> Batch:
+        """The transitions at those positions, (B,) on the CPU, in their order."""
+        if len(self._parts) == 1:
+            return self._parts[0].gather(positions.to(self._device))
+        order, pieces, start = [], [], 0
+        for part, end in zip(self._parts, self._ends, strict=True):
+            inside = ((positions >= start) & (positions < end)).nonzero()[:, 0]
+            order.append(inside)
+            pieces.append(part.gather((positions[inside] - start).to(self._device)))
+            start = end
+        back = torch.cat(order).argsort().to(self._device)
+        return _indexed(joined(pieces), back)
+
+
+def drawn(
+    count: int, size: int, random: torch.Generator, weights: NDArray[np.float64] | None = None
+) -> Iterator[Tensor]:
+    """Endless draws of `size` positions below `count`, with replacement: uniform, or in proportion to weights (count,).
+
+    They lie on the CPU, so that a seed draws the same on any device.
+    """
+    if weights is None:
+        while True:
+            yield torch.randint(count, (size,), generator=random)
+    ends = torch.from_numpy(np.cumsum(weights))
+    while True:
+        points = torch.rand(size, dtype=torch.float64, generator=random) * ends[-1]
+        yield torch.searchsorted(ends, points, right=True).clamp_max(count - 1)
+
+
+def joined(pieces: Sequence[Batch]) -> Batch:
+    """Batches one after the other."""
+    return Batch(
+        observations=torch.cat([piece.observations for piece in pieces]),
+        actions=torch.cat([piece.actions for piece in pieces]),
+        next_observations=torch.cat([piece.next_observations for piece in pieces]),
+        terminations=torch.cat([piece.terminations for piece in pieces]),
+    )
+
+
+def sizes(batch_size: int, expert_share: float) -> tuple[int, int]:
+    """Expert and other transitions of a batch; at least one of each where there is room."""
+    expert = min(max(1, round(batch_size * expert_share)), max(1, batch_size - 1))
+    return expert, batch_size - expert
+
+
+def _indexed(batch: Batch, index: Tensor) -> Batch:
+    return Batch(
+        batch.observations[index], batch.actions[index], batch.next_observations[index], batch.terminations[index]
+    )
+
+
+def _episode_numbers(table: TransitionTable, rows: Rows) -> NDArray[np.int64]:
+    """Consecutive numbers, from zero, of the episodes in which those ascending rows lie."""
+    of_table = np.searchsorted(table.episodes["start_row"].to_numpy(), rows, side="right")
+    _, numbers = np.unique(of_table, return_inverse=True)
+    return numbers.astype(np.int64)

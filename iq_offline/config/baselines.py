@@ -1,0 +1,199 @@
+"""Settings of the peers: methods of others on the same data, trained and judged in the same frame."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from iq_offline.config.base import FrozenModel, HiddenSizes
+from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
+
+
+class WeightKind(StrEnum):
+    """Whence the weights of supplementary transitions. DISCRIMINATOR: how expert-like the observation is.
+
+    NEAREST: how near observation and action are to a demonstration's.
+    """
+
+    DISCRIMINATOR = "discriminator"
+    NEAREST = "nearest"
+
+
+class DiscriminatorConfig(FrozenModel):
+    """Tells expert observations from supplementary ones; regularised, since there are few of the former."""
+
+    updates: int = Field(1500, ge=1)
+    batch_size: int = Field(256, ge=1)
+    """Observations of each source in one update."""
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    noise: float = Field(0.05, ge=0)
+    """Standard deviation of the noise on standardised observations."""
+    hidden_sizes: HiddenSizes = (256, 256)
+    log_weight_bounds: tuple[float, float] = (-6.0, 4.0)
+    """Logits, and so logarithms of weights, are clipped to these."""
+
+
+class LikenessConfig(FrozenModel):
+    """Likeness exp(-d^2 / (2 h^2)) of a transition at distance d from its nearest demonstration."""
+
+    bandwidth: float = Field(1.5, gt=0)
+    """h, in median distances from one demonstration to the nearest step of another."""
+
+
+class WeightedBCConfig(FrozenModel):
+    """Behavioural cloning of supplementary transitions by their weight, beside the demonstrations."""
+
+    kind: WeightKind = WeightKind.DISCRIMINATOR
+    expert_share: float = Field(0.5, gt=0, le=1)
+    """Of each batch; 1 is cloning of the demonstrations alone."""
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    likeness: LikenessConfig = LikenessConfig()
+
+
+class ContinuousWeightedBCConfig(WeightedBCConfig):
+    """Of continuous actions."""
+
+    name: Literal["weighted-bc-continuous"] = "weighted-bc-continuous"
+    cloning: ContinuousBCConfig = ContinuousBCConfig()
+
+
+class DiscreteWeightedBCConfig(WeightedBCConfig):
+    """Of discrete actions."""
+
+    name: Literal["weighted-bc-discrete"] = "weighted-bc-discrete"
+    cloning: DiscreteBCConfig = DiscreteBCConfig()
+
+
+class FilteredBCConfig(FrozenModel):
+    """Behavioural cloning of the supplementary episodes that are most like the demonstrations, beside these."""
+
+    expert_share: float = Field(0.25, gt=0, le=1)
+    """Of each batch; 1 is cloning of the demonstrations alone."""
+    likeness: LikenessConfig = LikenessConfig()
+    short_episode: int = Field(200, ge=1)
+    """Steps by which a shorter episode's summed likeness is divided, too: one good step makes no good episode."""
+    transitions: int = Field(5000, ge=1)
+    """The best episodes are taken while they have together no more than so many; the best one in any case."""
+
+
+class ContinuousFilteredBCConfig(FilteredBCConfig):
+    """Of continuous actions."""
+
+    name: Literal["filtered-bc-continuous"] = "filtered-bc-continuous"
+    cloning: ContinuousBCConfig = ContinuousBCConfig()
+
+
+class DiscreteFilteredBCConfig(FilteredBCConfig):
+    """Of discrete actions."""
+
+    name: Literal["filtered-bc-discrete"] = "filtered-bc-discrete"
+    cloning: DiscreteBCConfig = DiscreteBCConfig()
+
+
+class CloneAllConfig(FrozenModel):
+    """Behavioural cloning of expert and supplementary transitions alike: the null of methods that tell them apart."""
+
+
+class ContinuousCloneAllConfig(CloneAllConfig):
+    """Of continuous actions."""
+
+    name: Literal["bc-all-continuous"] = "bc-all-continuous"
+    cloning: ContinuousBCConfig = ContinuousBCConfig()
+
+
+class DiscreteCloneAllConfig(CloneAllConfig):
+    """Of discrete actions."""
+
+    name: Literal["bc-all-discrete"] = "bc-all-discrete"
+    cloning: DiscreteBCConfig = DiscreteBCConfig()
+
+
+CloningPeerConfig = (
+    ContinuousWeightedBCConfig
+    | DiscreteWeightedBCConfig
+    | ContinuousFilteredBCConfig
+    | DiscreteFilteredBCConfig
+    | ContinuousCloneAllConfig
+    | DiscreteCloneAllConfig
+)
+
+
+class Labeller(StrEnum):
+    """Whence rewards. TRUE reads the recorded ones: an oracle, no imitation; the others never do."""
+
+    SEABO = "seabo"
+    OTR = "otr"
+    UDS = "uds"
+    TRUE = "true"
+
+
+class Trainer(StrEnum):
+    """Offline reinforcement learning on labelled rewards. IQL: [IQL22]. TD3BC: [TD3BC21]."""
+
+    IQL = "iql"
+    TD3BC = "td3bc"
+
+
+class SEABOConfig(FrozenModel):
+    """Reward scale * exp(-decay * d / |A|), d the distance to the nearest demonstrated transition [SEABO24]."""
+
+    scale: float = Field(1.0, gt=0)
+    decay: float = Field(0.5, gt=0)
+
+
+class OTRConfig(FrozenModel):
+    """Reward scale * exp(-decay * c), c a step's mean cost in the optimal transport to a demonstration [OTR23]."""
+
+    scale: float = Field(5.0, gt=0)
+    decay: float = Field(5.0, gt=0)
+    regularisation: float = Field(0.01, ge=0.005)
+    """Weight of the transport plan's entropy; costs lie between 0 and 2."""
+    iterations: int = Field(100, ge=1)
+    """Sinkhorn's, at most."""
+    demonstration_steps: int = Field(250, ge=1)
+    """Steps of a demonstration that are transported to, evenly spread, where it has more."""
+
+
+class IQLConfig(FrozenModel):
+    """Implicit Q-learning's own settings."""
+
+    learning_rate: float = Field(3e-4, gt=0)
+    expectile: float = Field(0.7, gt=0, lt=1)
+    inverse_temperature: float = Field(3.0, ge=0)
+    """Weights of recorded actions are exp(inverse_temperature * advantage)."""
+    largest_weight: float = Field(100.0, gt=0)
+
+
+class TD3BCConfig(FrozenModel):
+    """TD3+BC's own settings."""
+
+    learning_rate: float = Field(3e-4, gt=0)
+    q_scale: float = Field(2.5, ge=0)
+    """Weight of Q, divided by its mean size, against squared cloning error."""
+
+
+class RewardLabelledConfig(FrozenModel):
+    """Rewards by a labeller, then offline reinforcement learning by d3rlpy; continuous actions only."""
+
+    name: Literal["reward-labelled"] = "reward-labelled"
+    labeller: Labeller = Labeller.SEABO
+    trainer: Trainer = Trainer.TD3BC
+    updates: int = Field(10_000, ge=1)
+    batch_size: int = Field(256, ge=1)
+    expert_share: float = Field(0.2, gt=0, lt=1)
+    """Of each batch: the few demonstrations would else hardly be seen among many supplementary transitions."""
+    gamma: float = Field(0.99, ge=0, lt=1)
+    """Discount per environment step."""
+    polyak_rate: float = Field(0.005, gt=0, le=1)
+    hidden_sizes: HiddenSizes = Field((256, 256), min_length=1)
+    """Of actor, critics and value, with ReLU units."""
+    critic_layer_norm: bool = True
+    """LayerNorm in critics and value [LN16]."""
+    seabo: SEABOConfig = SEABOConfig()
+    otr: OTRConfig = OTRConfig()
+    iql: IQLConfig = IQLConfig()
+    td3bc: TD3BCConfig = TD3BCConfig()
+
+
+BaselineConfig = CloningPeerConfig | RewardLabelledConfig

@@ -1,0 +1,110 @@
+"""Conservative regularisers: one small configuration each. A field of an algorithm that holds None leaves it out."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from iq_offline.config.base import FrozenModel
+
+
+class Source(StrEnum):
+    """Which recorded transitions a term is taken over. MIXTURE: expert and supplementary, half each."""
+
+    EXPERT = "expert"
+    MIXTURE = "mixture"
+
+
+class CQLConfig(FrozenModel):
+    """Conservative Q-learning's gap [CQL20]: Q of all actions, softly greatest, against Q of the recorded one."""
+
+    weight: float = Field(1.0, ge=0)
+    actions: int = Field(10, ge=1)
+    """Uniform actions a state, and as many of the policy (continuous; with discrete actions the gap is exact)."""
+    temperature: float = Field(1.0, gt=0)
+    on: Source = Source.MIXTURE
+
+
+class ValueSuppressionConfig(FrozenModel):
+    """Lower Q at the policy's actions in supplementary observations, raise it at the expert's ([RECOIL24])."""
+
+    weight: float = Field(1.0, ge=0)
+
+
+class GradientPenaltyKind(StrEnum):
+    """TWO_SIDED: (norm - target)^2, [WGANGP17]. HINGE: only above the target, largest component."""
+
+    TWO_SIDED = "two-sided"
+    HINGE = "hinge"
+
+
+class GradientPenaltyConfig(FrozenModel):
+    """Keep the gradient of Q near or below a norm, between the expert's actions and the policy's."""
+
+    weight: float = Field(10.0, ge=0)
+    target: float = Field(1.0, ge=0)
+    """Norm of the gradient, in standardised observations and scaled actions."""
+    kind: GradientPenaltyKind = GradientPenaltyKind.HINGE
+
+
+class Pessimism(StrEnum):
+    """How an ensemble's members become one value. BOUND: mean less some standard deviations."""
+
+    MEAN = "mean"
+    MINIMUM = "minimum"
+    BOUND = "bound"
+
+
+class EnsembleConfig(FrozenModel):
+    """Several critics that share targets."""
+
+    members: int = Field(1, ge=1)
+    pessimism: Pessimism = Pessimism.MINIMUM
+    deviations: float = Field(1.0, ge=0)
+    """Standard deviations below the mean (BOUND)."""
+    diversity_weight: float = Field(0.0, ge=0)
+    """Of the members' action gradients, [EDAC21]; needs two members."""
+
+
+class InSampleKind(StrEnum):
+    """EXPECTILE: [IQL22]. GUMBEL: [XQL23]."""
+
+    EXPECTILE = "expectile"
+    GUMBEL = "gumbel"
+
+
+class InSampleValueConfig(FrozenModel):
+    """A value network fitted at recorded actions only, in place of Q at the policy's actions."""
+
+    kind: InSampleKind = InSampleKind.EXPECTILE
+    expectile: float = Field(0.7, gt=0, lt=1)
+    gumbel_temperature: float = Field(1.0, gt=0)
+    largest: float = Field(7.0, gt=0)
+    """Largest exponent of the Gumbel loss."""
+    learning_rate: float = Field(3e-4, gt=0)
+
+
+class AdvantageWeightsConfig(FrozenModel):
+    """Weights exp(advantage / temperature) of recorded actions, for an actor that asks Q about no others [AWR19]."""
+
+    temperature: float = Field(0.1, gt=0)
+    largest: float = Field(100.0, gt=0)
+    on: Source = Source.MIXTURE
+
+
+class AnchorConfig(FrozenModel):
+    """Cloning beside the actor's own loss, on the expert's transitions [TD3BC21]."""
+
+    squared_error: float = Field(0.0, ge=0)
+    """Weight of the censored squared error of the mean action (discrete: of the cross entropy)."""
+    likelihood: float = Field(0.0, ge=0)
+    """Weight of the negative log likelihood."""
+    scale_q: float | None = Field(None, gt=0)
+    """Divide Q by its mean size and multiply it by this, so that the weights mean the same in every task."""
+
+
+class AbsorbingValue(StrEnum):
+    """Value after a termination. ZERO: as in [IQ21]. LEARNED: a parameter. LOWEST: minus the target bound."""
+
+    ZERO = "zero"
+    LEARNED = "learned"
+    LOWEST = "lowest"

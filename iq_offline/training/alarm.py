@@ -1,0 +1,36 @@
+"""The divergence alarm: stops a run that has come apart, and says what, since when, and what to try."""
+
+import math
+
+from iq_offline.errors import TrainingDiverged
+
+
+class DivergenceAlarm:
+    """Watches the metrics of one learner as they are logged.
+
+    It stops at the first metric that is not finite, and where the mean |Q| of the expert's actions has passed `largest`
+    in `patience` logged steps running: with rewards drawn to at most 2c no true value is beyond 2c / (1 - gamma), so
+    values far beyond are the bootstrap's own making.
+    """
+
+    def __init__(self, largest: float | None, remedy: str, patience: int = 3) -> None:
+        self._largest, self._remedy, self._patience = largest, remedy, patience
+        self._since: int | None = None
+        self._count = 0
+
+    def check(self, step: int, metrics: dict[str, float]) -> None:
+        """Raises TrainingDiverged."""
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                self._stop(f"{name} is {value} at update {step}", step)
+        q = metrics.get("expert_q")
+        if self._largest is None or q is None or abs(q) <= self._largest:
+            self._since, self._count = None, 0
+            return
+        self._since = self._since or step
+        self._count += 1
+        if self._count >= self._patience:
+            self._stop(f"the expert's mean Q is {q:.4g} at update {step}, beyond {self._largest:g}", self._since)
+
+    def _stop(self, what: str, since: int) -> None:
+        raise TrainingDiverged(f"training diverged: {what} (since update {since})", self._remedy)
