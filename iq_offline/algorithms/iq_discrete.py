@@ -248,7 +248,8 @@ class DiscreteIQLearner:
         if self.networks.actor is not None:
             return policy_entropy(self.networks.actor, observations)
         probabilities = self._probabilities(observations)
-        return -torch.special.xlogy(probabilities, probabilities).sum(dim=-1).mean()
+        surprises: Tensor = -torch.special.xlogy(probabilities, probabilities)
+        return surprises.sum(dim=-1).mean()
 
     def _coherent(self, batch: Batch) -> Tensor | None:
         """[CSIL23]'s reward: weight * log(cloned probability * actions), bounded."""

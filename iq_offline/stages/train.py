@@ -217,7 +217,7 @@ def _write(
 
 
 def _config(request: TrainRequest, method: Method, device: Device, table: TransitionTable) -> TrainConfig:
-    presets = [preset for name in dict.fromkeys([method, request.preset]) if (preset := _preset(name)) is not None]
+    presets = [*recipe(method), *(recipe(request.preset) if request.preset not in (None, method) else [])]
     overrides = request.overrides
     discrete = isinstance(table.action_space, DiscreteActions)
     if request.updates is not None:
@@ -306,20 +306,21 @@ def _steps(config: TrainConfig, data: _Data, device: Any) -> Iterator[Progress]:
     return train(config, sampler, data.table.action_space, device, held_out, supplementary)
 
 
-def _preset(name: str | None) -> dict[str, dict[str, Any]] | None:
-    """A preset file: one table a configuration class, only what differs from the defaults. None: nothing differs."""
+def recipe(name: str) -> list[dict[str, dict[str, Any]]]:
+    """A preset's values: one table a configuration class, only what differs from the defaults; none for a plain method.
+
+    Raises ConfigError for a name that is neither a preset, a method nor a TOML file.
+    """
     folder = paths.shipped("pipelines") / "presets"
-    if name is None:
-        return None
     file = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
     if not file.is_file():
         if name in list(Method):
-            return None
+            return []
         raise ConfigError(
             f"unknown preset '{name}'", f"one of: {nearest(name, [p.stem for p in folder.glob('*.toml')])}"
         )
     try:
-        return tomllib.loads(file.read_text())
+        return [tomllib.loads(file.read_text())]
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"preset {file} is not TOML: {error}", "mend the file") from None
 

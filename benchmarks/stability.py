@@ -1,0 +1,104 @@
+"""Does any method come apart in a long run? Trains methods on files, and writes what became of each to a log.
+
+python benchmarks/stability.py FILE... --methods iq,iq-cql --demos 5 --updates 50000 --log stability.jsonl
+
+Each line of the log is one run: `finished` with the last diagnostics, or `alarm` with the message that stopped it.
+Runs that the log already holds are not made again. No simulator is asked.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from iq_offline.config import Device, Method, TrainConfig, algorithm_class, algorithm_config, updates_key
+from iq_offline.data.spaces import DiscreteActions
+from iq_offline.data.split import choose_expert, rows_with_successors
+from iq_offline.errors import TrainingDiverged
+from iq_offline.stages.fetch import open_dataset
+from iq_offline.stages.train import recipe
+from iq_offline.training.batches import SupplementarySampler, TransitionSampler
+from iq_offline.training.loop import train
+
+CPU = torch.device("cpu")
+SHOWN = ("expert_q", "policy_q", "random_q", "expert_reward", "action_error", "kl_to_prior", "critic_gradient_norm")
+
+
+def main() -> None:
+    """Run what the log lacks, then print it as a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+")
+    parser.add_argument("--methods", default="iq,iq-paper,ls-iq,csil,recoil,sprinql,iq-cql,iq-awr")
+    parser.add_argument("--demos", type=int, default=5)
+    parser.add_argument("--updates", type=int, default=50_000)
+    parser.add_argument("--supplementary", action="append", default=[])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--log", type=Path, default=Path("stability.jsonl"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for file in options.files:
+        for method in options.methods.split(","):
+            key = {
+                "file": Path(file).stem,
+                "method": method,
+                "updates": options.updates,
+                "demos": options.demos,
+                "seed": options.seed,
+                "supplementary": [Path(name).stem for name in options.supplementary],
+            }
+            if not _is_logged(options.log, key):
+                result = _run(file, Method(method), options)
+                with options.log.open("a") as log:
+                    log.write(json.dumps(key | result) + "\n")
+    for line in options.log.read_text().splitlines():
+        _show(json.loads(line))
+
+
+def _run(file: str, method: Method, options: argparse.Namespace) -> dict[str, Any]:
+    table = open_dataset(file)
+    discrete = isinstance(table.action_space, DiscreteActions)
+    key = updates_key(algorithm_class(method, discrete=discrete))
+    algorithm = algorithm_config(
+        method, discrete=discrete, presets=recipe(method), overrides=[f"{key}={options.updates}"]
+    )
+    config = TrainConfig(
+        dataset=file, method=method, seed=options.seed, demos=options.demos, device=Device.CPU, algorithm=algorithm
+    )
+    demos = min(options.demos, len(table.episodes))
+    split = choose_expert(table, demos=demos, subsample=1, seed=options.seed, need_successors=True)
+    starts = table.episodes["start_row"].to_numpy()[list(split.episodes)]
+    others = [open_dataset(name) for name in options.supplementary]
+    supplementary = None
+    if others:
+        supplementary = SupplementarySampler([TransitionSampler(t, rows_with_successors(t), CPU) for t in others])
+    started, largest = time.process_time(), 0.0
+    step, metrics = 0, {}
+    try:
+        sampler = TransitionSampler(table, split.rows, CPU, starts)
+        for progress in train(config, sampler, table.action_space, CPU, supplementary=supplementary):
+            step, metrics = progress.step, progress.metrics
+            largest = max(largest, abs(metrics.get("expert_q", 0.0)))
+        outcome = {"outcome": "finished"}
+    except TrainingDiverged as error:
+        outcome = {"outcome": "alarm", "message": error.problem}
+    last = {name: round(metrics[name], 4) for name in SHOWN if name in metrics}
+    seconds = round(time.process_time() - started)
+    return outcome | {"steps": step, "largest_expert_q": round(largest, 2), "last": last, "cpu_seconds": seconds}
+
+
+def _is_logged(log: Path, key: dict[str, Any]) -> bool:
+    lines = log.read_text().splitlines() if log.exists() else []
+    return any(key.items() <= json.loads(line).items() for line in lines)
+
+
+def _show(run: dict[str, Any]) -> None:
+    last = " ".join(f"{name}={value:g}" for name, value in run["last"].items())
+    beside = f" + {','.join(run['supplementary'])}" if run["supplementary"] else ""
+    print(f"{run['file']}{beside} {run['method']}: {run['outcome']} at {run['steps']}", run.get("message", last))
+
+
+if __name__ == "__main__":
+    main()
