@@ -130,7 +130,7 @@ class ContinuousIQLearner:
                 "supplementary_reward": other.rewards.mean(),
             }
         if self._config.absorbing_value is AbsorbingValue.LEARNED:
-            metrics["absorbing_value"] = self.absorbing
+            metrics["absorbing_value"] = self.absorbing.detach()
         return metrics
 
     def _update_value(self, batch: Batch) -> Metrics:

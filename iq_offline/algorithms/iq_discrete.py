@@ -36,13 +36,16 @@ class DiscreteNetworks:
 
     Without an actor `q` is the policy: its outputs are logits l, Q(s, a) = temperature * l (with an entropy against a
     prior, temperature * (l - log prior)), and V(s) = temperature * logsumexp(l). So the policy learns at one pace
-    whatever the temperature, and can start as a clone. With an actor its outputs are Q itself.
+    whatever the temperature, and can start as a clone. With a `state_value` network logits are normalised and V is what
+    that network says: Q(s, a) = V(s) + temperature * log policy(a | s), every Q-function written as value and policy,
+    so that fitting V does not move the policy where the data say nothing. With an actor its outputs are Q itself.
     """
 
     q: DiscretePolicy
     actor: DiscretePolicy | None = None
     prior: DiscretePolicy | None = None
     value: ValueNetwork | None = None
+    state_value: ValueNetwork | None = None
 
 
 class DiscreteIQLearner:
@@ -62,16 +65,18 @@ class DiscreteIQLearner:
         self.prior = None if self.networks.prior is None else self.networks.prior.requires_grad_(False)
         self.policy = self.networks.actor or self.q
         tracks = config.polyak_rate is not None
-        self._target = copy.deepcopy(self.q).requires_grad_(False) if tracks else self.q
+        self.state_value = self.networks.state_value
+        self._target: Function = (self.q, self.state_value)
+        if tracks:
+            self._target = copy.deepcopy(self._target)
+            for module in _present(*self._target):
+                module.requires_grad_(False)
         device = self.q.observation_mean.device
         self.absorbing = torch.zeros((), device=device, requires_grad=True)
         self._config = config
         self._divergence = divergence_of(config)
-        groups: list[dict[str, object]] = [{"params": list(self.q.parameters())}]
-        if self.networks.actor is not None:
-            groups[0]["params"] = [*self.q.parameters(), *self.networks.actor.parameters()]
-        if self.value is not None:
-            groups[0]["params"] = [*groups[0]["params"], *self.value.parameters()]  # type: ignore[misc]
+        learnt = _present(self.q, self.networks.actor, self.value, self.state_value)
+        groups: list[dict[str, object]] = [{"params": [p for module in learnt for p in module.parameters()]}]
         if config.absorbing_value is AbsorbingValue.LEARNED:
             groups.append({"params": [self.absorbing], "weight_decay": 0.0})
         self._optimiser = torch.optim.AdamW(
@@ -87,7 +92,7 @@ class DiscreteIQLearner:
         initial_v = None
         if config.value_term is ValueTerm.INITIAL:
             assert batch.initial_observations is not None
-            initial_v = self._value(batch.initial_observations, self.q)
+            initial_v = self._value(batch.initial_observations)
         loss = critic_loss(config, self._divergence.phi, expert, supplementary, initial_v)
         metrics, total = {"loss": loss.detach()}, loss
         for name, weight, piece in self._pieces(batch, expert):
@@ -98,7 +103,8 @@ class DiscreteIQLearner:
         self._optimiser.step()
         self._schedule.step()
         if config.polyak_rate is not None:
-            average_into(self._target, self.q, config.polyak_rate)
+            for slow, fast in zip(_present(*self._target), _present(self.q, self.state_value), strict=True):
+                average_into(slow, fast, config.polyak_rate)
         return metrics
 
     @torch.no_grad()
@@ -130,15 +136,21 @@ class DiscreteIQLearner:
                 "supplementary_reward": other.rewards.mean(),
             }
         if self._config.absorbing_value is AbsorbingValue.LEARNED:
-            metrics["absorbing_value"] = self.absorbing
+            metrics["absorbing_value"] = self.absorbing.detach()
         return metrics
 
     def tensors(self) -> dict[str, Tensor]:
         """The policy's (which are the Q-function's, unless it has an actor), and all else that there is."""
         found = named("policy", self.policy)
         if self._config.polyak_rate is not None:
-            found |= named("target", self._target)
-        parts = {"prior": self.prior, "value": self.value, "q": None if self.policy is self.q else self.q}
+            found |= named("target", self._target[0])
+        parts = {
+            "prior": self.prior,
+            "value": self.value,
+            "q": None if self.policy is self.q else self.q,
+            "state_value": self.state_value,
+            "target_state_value": self._target[1] if self._config.polyak_rate is not None else None,
+        }
         for name, module in parts.items():
             if module is not None:
                 found |= named(name, module)
@@ -208,7 +220,7 @@ class DiscreteIQLearner:
     def _values(self, batch: Batch) -> SourceValues:
         config = self._config
         all_q = self._all_q(batch.observations)
-        v = self._value(batch.observations, self.q, all_q)
+        v = self._value(batch.observations, all_q=all_q)
         with torch.set_grad_enabled(torch.is_grad_enabled() and config.polyak_rate is None):
             next_v = bounded(self._value(batch.next_observations, self._target), config.target_bound)
         behind = absorbing_value(config, self.absorbing)
@@ -224,18 +236,18 @@ class DiscreteIQLearner:
             coherent_rewards=self._coherent(batch),
         )
 
-    def _value(self, observations: Tensor, q: DiscretePolicy, all_q: Tensor | None = None) -> Tensor:
+    def _value(self, observations: Tensor, function: "Function | None" = None, all_q: Tensor | None = None) -> Tensor:
         """Soft value at raw observations, (B,): in-sample, of the actor, or of the softmax of Q."""
         if self.value is not None:
             with torch.no_grad():
                 in_sample: Tensor = self.value(self.q.standardise(observations))
                 return in_sample
         if all_q is None:
-            all_q = self._all_q(observations, q)
+            all_q = self._all_q(observations, function)
         return soft_state_value(self._config, self.networks, all_q, observations)
 
-    def _all_q(self, observations: Tensor, q: DiscretePolicy | None = None) -> Tensor:
-        return q_values(self._config, self.networks, q or self.q, observations)
+    def _all_q(self, observations: Tensor, function: "Function | None" = None) -> Tensor:
+        return q_values(self._config, self.networks, observations, function)
 
     def _probabilities(self, observations: Tensor) -> Tensor:
         with torch.no_grad():
@@ -263,11 +275,21 @@ class DiscreteIQLearner:
         return bounded_ratio * (self._config.coherence or 1.0)
 
 
-def q_values(config: DiscreteIQConfig, networks: DiscreteNetworks, q: DiscretePolicy, observations: Tensor) -> Tensor:
-    """Q of all actions at raw observations, (B, actions), from what the network `q` (or its target) puts out."""
+Function = tuple[DiscretePolicy, ValueNetwork | None]
+"""A Q-function: its network, and that of its value where it has one."""
+
+
+def q_values(
+    config: DiscreteIQConfig, networks: DiscreteNetworks, observations: Tensor, function: Function | None = None
+) -> Tensor:
+    """Q of all actions at raw observations, (B, actions), by the run's networks or by `function` (its target)."""
+    q, state_value = function or (networks.q, networks.state_value)
     outputs: Tensor = q(observations)
     if networks.actor is not None:
         return outputs
+    if state_value is not None:
+        v = state_value(q.standardise(observations)).unsqueeze(-1)
+        outputs = torch.log_softmax(outputs, dim=-1) + v / config.temperature
     if config.entropy is EntropyReference.UNIFORM:
         return outputs * config.temperature
     assert networks.prior is not None
@@ -313,15 +335,19 @@ def recovered_rewards(
     """
     if isinstance(networks, DiscretePolicy):
         networks = DiscreteNetworks(networks)
-    q = _of_actions(q_values(config, networks, networks.q, batch.observations), batch.actions)
+    q = _of_actions(q_values(config, networks, batch.observations), batch.actions)
     observations = batch.next_observations
     if networks.value is not None:
         next_v = networks.value(networks.q.standardise(observations))
     else:
-        all_q = q_values(config, networks, networks.q, observations)
+        all_q = q_values(config, networks, observations)
         next_v = soft_state_value(config, networks, all_q, observations)
     next_v, discounts = bootstrap(next_v, batch.terminations, config.gamma, absorbing)
     return implicit_reward(q, next_v, discounts)
+
+
+def _present(*modules: torch.nn.Module | None) -> list[torch.nn.Module]:
+    return [module for module in modules if module is not None]
 
 
 def _of_actions(all_q: Tensor, actions: Tensor) -> Tensor:

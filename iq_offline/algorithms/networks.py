@@ -49,7 +49,7 @@ class Standardiser:
     def fit(cls, observations: Tensor, layout: ObservationLayout | None = None) -> "Standardiser":
         """From training observations, shape (N, D), or the vector part of them; pictures are divided by 255."""
         wide = observations.double()
-        std = wide.std(dim=0, correction=0).clamp_min(SMALLEST_STD)
+        std = (wide - wide.mean(dim=0)).square().mean(dim=0).sqrt().clamp_min(SMALLEST_STD)
         pixels = layout.size - layout.vector if layout else 0
         return cls(
             torch.cat([wide.mean(dim=0).float(), torch.zeros(pixels)]),

@@ -128,9 +128,9 @@ class DiscreteIQConfig(IQConfig):
     """Offline IQ-Learn with a soft Q-function over discrete actions, [IQ21] eq. 12."""
 
     name: Literal["iq-discrete"] = "iq-discrete"
-    updates: int = Field(5000, ge=1)
-    """Gradient updates; the learning rate falls to zero along a cosine over them."""
-    learning_rate: float = Field(1e-3, gt=0)
+    updates: int = Field(2000, ge=1)
+    """Gradient updates after the prior's own; the learning rate falls to zero along a cosine over them."""
+    learning_rate: float = Field(3e-4, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     """Decoupled (AdamW)."""
     temperature: float = Field(0.1, gt=0)
@@ -139,7 +139,9 @@ class DiscreteIQConfig(IQConfig):
     hidden_sizes: HiddenSizes = (256, 256)
     activation: Activation = Activation.TANH
     layer_norm: bool = False
-    prior: DiscreteBCConfig | None = None
+    separate_value: bool = True
+    """Write Q as V(s) + temperature * log policy(a | s), a network for each, so that fitting V leaves the policy."""
+    prior: DiscreteBCConfig | None = DiscreteBCConfig()
     """The cloned policy that the policy starts from, of the KL-to-BC soft value and of the coherent reward."""
 
     @model_validator(mode="after")

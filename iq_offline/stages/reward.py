@@ -23,7 +23,7 @@ from iq_offline.evaluation.correlation import cloning_null, reward_report
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.tracking.mirror import mirror_stage, reward_metrics
 from iq_offline.training import run_folder
-from iq_offline.training.batches import TransitionSampler
+from iq_offline.training.batches import TransitionSampler, observation_layout
 from iq_offline.training.learnt import absorbing_value_of, continuous_networks_of, discrete_networks_of, prior_of
 from iq_offline.training.loop import fit_clone
 from iq_offline.training.run_folder import RunFolder
@@ -71,9 +71,9 @@ def _tables(run: RunFolder, datasets: Sequence[str]) -> list[TransitionTable]:
     policy = run.policy()
     size, discrete = len(policy.observation_mean), isinstance(policy, DiscretePolicy)
     for table in tables:
-        if table.observation_size != size or (table.action_space.to_json()["type"] == "discrete") != discrete:
+        if observation_layout(table).size != size or (table.action_space.to_json()["type"] == "discrete") != discrete:
             raise ConfigError(
-                f"{table.info.name} has observations of {table.observation_size} numbers and {table.action_space}; "
+                f"{table.info.name} has observations of {observation_layout(table).size} numbers, {table.action_space}; "
                 f"the run was trained on {size} and {'discrete' if discrete else 'continuous'} actions",
                 "name datasets of the run's own task",
             )

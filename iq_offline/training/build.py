@@ -119,7 +119,10 @@ def discrete_networks(
     has_actor = config.advantage_weights is not None
     q = new(norm=config.layer_norm, starts_as_prior=not has_actor)
     actor = new(norm=False, starts_as_prior=True) if has_actor else None
-    return DiscreteNetworks(q, actor, prior, _value(config, seed, data, config.activation))
+    state_value = None
+    if config.separate_value and not has_actor:
+        state_value = _value_network(config.hidden_sizes, config.activation, seed, data, norm=config.layer_norm)
+    return DiscreteNetworks(q, actor, prior, _value(config, seed, data, config.activation), state_value)
 
 
 def _critic(config: ContinuousIQConfig, data: Data, policy: ContinuousPolicy) -> Critic:
@@ -138,6 +141,10 @@ def _value(
     if config.in_sample_value is None:
         return None
     norm = config.critic_layer_norm if isinstance(config, ContinuousIQConfig) else config.layer_norm
-    value = ValueNetwork(data.expert.layout, config.hidden_sizes, activation, norm=norm)
+    return _value_network(config.hidden_sizes, activation, seed, data, norm=norm)
+
+
+def _value_network(hidden: HiddenSizes, activation: Activation, seed: int, data: Data, *, norm: bool) -> ValueNetwork:
+    value = ValueNetwork(data.expert.layout, hidden, activation, norm=norm)
     initialise(value, generator(seed, Stream.VALUE))
     return value.to(data.device)

@@ -57,11 +57,12 @@ def discrete_networks_of(run: RunFolder) -> DiscreteNetworks:
     if config.advantage_weights is not None:
         network = _discrete_like(policy, config.hidden_sizes, config.activation, norm=config.layer_norm)
         q, actor = _filled(network, part(tensors, "q")), policy
-    value = None
-    if config.in_sample_value is not None:
-        plain = ValueNetwork(policy.layout, config.hidden_sizes, config.activation, norm=config.layer_norm)
-        value = _filled(plain, part(tensors, "value"))
-    return DiscreteNetworks(q, actor, prior_of(run), value)  # type: ignore[arg-type]
+    values: dict[str, ValueNetwork | None] = {"value": None, "state_value": None}
+    for name in values:
+        if held := part(tensors, name):
+            plain = ValueNetwork(policy.layout, config.hidden_sizes, config.activation, norm=config.layer_norm)
+            values[name] = _filled(plain, held)
+    return DiscreteNetworks(q, actor, prior_of(run), **values)  # type: ignore[arg-type]
 
 
 def prior_of(run: RunFolder) -> Policy | None:

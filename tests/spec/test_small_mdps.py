@@ -87,6 +87,7 @@ def test_the_learner_reaches_the_exact_minimum_of_equation_12():
         updates=4000,
         polyak_rate=None,
         target_bound=None,
+        separate_value=False,
     )
     learner = DiscreteIQLearner(config, policy)
     batch = Batch(

@@ -1,0 +1,100 @@
+"""The paper's offline panels: 1 to 15 subsampled demonstrations, paired by seed, means and intervals.
+
+python benchmarks/offline_panels.py CARTPOLE:20 ACROBOT:5 LUNARLANDER:5 --seeds 0-4 --log panels.jsonl
+
+Each file comes with its subsampling. The log keeps every run; those that it holds are not made again. The interval is
+of the paired difference to `bc` (95 %, Student's t over seeds). `pipelines/offline-panels.yaml` is the same as run
+folders, with MLflow and a report.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import t as student
+
+from iq_offline.config import Device, Method, TrainConfig, algorithm_config
+from iq_offline.data.spaces import DiscreteActions
+from iq_offline.data.split import choose_expert
+from iq_offline.evaluation.simulation import simulate
+from iq_offline.stages.fetch import open_dataset
+from iq_offline.stages.train import recipe
+from iq_offline.training.batches import TransitionSampler
+from iq_offline.training.loop import train
+
+CPU = torch.device("cpu")
+
+
+def main() -> None:
+    """Run what the log lacks, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", help="FILE:SUBSAMPLE")
+    parser.add_argument("--methods", default="bc,iq")
+    parser.add_argument("--demos", default="1,3,7,10,15")
+    parser.add_argument("--seeds", default="0-4")
+    parser.add_argument("--episodes", type=int, default=20)
+    parser.add_argument("--log", type=Path, default=Path("panels.jsonl"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    first, _, last = options.seeds.partition("-")
+    methods = options.methods.split(",")
+    for named in options.files:
+        file, _, subsample = named.rpartition(":")
+        for demos in map(int, options.demos.split(",")):
+            for seed in range(int(first), int(last or first) + 1):
+                for method in methods:
+                    key = {"task": Path(file).stem, "demos": demos, "seed": seed, "method": method}
+                    if not _held(options.log, key):
+                        mean = _return(file, int(subsample), demos, seed, Method(method), options.episodes)
+                        with options.log.open("a") as log:
+                            log.write(json.dumps(key | {"return": mean}) + "\n")
+    _print(options.log, methods)
+
+
+def _return(file: str, subsample: int, demos: int, seed: int, method: Method, episodes: int) -> float:
+    table = open_dataset(file)
+    discrete = isinstance(table.action_space, DiscreteActions)
+    algorithm = algorithm_config(method, discrete=discrete, presets=recipe(method))
+    config = TrainConfig(
+        dataset=file, method=method, seed=seed, demos=demos, subsample=subsample, device=Device.CPU, algorithm=algorithm
+    )
+    split = choose_expert(table, demos=demos, subsample=subsample, seed=seed, need_successors=method is not Method.BC)
+    *_, last = train(config, TransitionSampler(table, split.rows, CPU), table.action_space, CPU)
+    info = table.info
+    assert info.env_id
+    simulated = simulate(info.env_id, info.env_kwargs, last.learner.policy, episodes)
+    return float(np.mean([episode.episode_return for episode in simulated]))
+
+
+def _lines(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def _held(log: Path, key: dict[str, Any]) -> bool:
+    return any(key.items() <= line.items() for line in _lines(log))
+
+
+def _print(log: Path, methods: list[str]) -> None:
+    runs = {(r["task"], r["demos"], r["method"], r["seed"]): r["return"] for r in _lines(log)}
+    print(f"| task | demonstrations | {' | '.join(methods)} | difference to bc, 95 % |")
+    print("|---" * (len(methods) + 3) + "|")
+    for task, demos in sorted({key[:2] for key in runs}):
+        by_seed = {m: {k[3]: v for k, v in runs.items() if k[:3] == (task, demos, m)} for m in methods}
+        means = " | ".join(f"{np.mean(list(by_seed[m].values())):.1f}" for m in methods)
+        differences = [_interval(by_seed[m], by_seed["bc"]) for m in methods if m != "bc"]
+        print(f"| {task} | {demos} | {means} | {'; '.join(differences)} |")
+
+
+def _interval(method: dict[int, float], cloning: dict[int, float]) -> str:
+    paired = np.array([method[seed] - cloning[seed] for seed in method if seed in cloning])
+    if len(paired) < 2:
+        return f"{paired.mean():+.1f}"
+    half = student.ppf(0.975, len(paired) - 1) * paired.std(ddof=1) / np.sqrt(len(paired))
+    return f"{paired.mean():+.1f} ± {half:.1f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Action distributions: probabilities sum to one, divergences are what they are defined as, actions stay in bounds."""
+
+import math
+
+import pytest
+import torch
+
+from iq_offline.algorithms.distributions import (
+    ClippedGaussian,
+    Deterministic,
+    TanhGaussian,
+    bounded_log_density,
+    gaussian_kl,
+)
+
+close = torch.testing.assert_close
+
+
+def test_the_clipped_gaussians_density_and_its_masses_on_the_bounds_sum_to_one():
+    here = ClippedGaussian(torch.full((20001, 1), 0.8), torch.full((20001, 1), 0.5))
+    inside = torch.linspace(-1, 1, 20001).unsqueeze(-1)[1:-1]
+    density = ClippedGaussian(here.mean[1:-1], here.std[1:-1]).log_prob(inside).exp()
+    ends = ClippedGaussian(torch.full((2, 1), 0.8), 0.5).log_prob(torch.tensor([[-1.0], [1.0]])).exp()
+    assert (density.sum() * 1e-4 + ends.sum()).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_the_tanh_gaussians_density_integrates_to_one():
+    inside = torch.linspace(-1, 1, 200001, dtype=torch.float64).unsqueeze(-1)[1:-1]
+    here = TanhGaussian(torch.full_like(inside, 0.3), torch.full_like(inside, 0.4))
+    assert (here.log_prob(inside).exp().sum() * 1e-5).item() == pytest.approx(1, abs=1e-4)
+
+
+def test_samples_lie_within_the_bounds_and_without_noise_are_the_mode():
+    mean, noise = torch.tensor([[1.7, -0.2]]), torch.tensor([[2.0, -9.0]])
+    for here in (ClippedGaussian(mean, 0.5), TanhGaussian(mean, 0.5), Deterministic(mean)):
+        assert here.sample(noise).abs().max() <= 1
+        close(here.sample(torch.zeros(1, 2)), here.mode())
+
+
+def test_kl_against_sampling():
+    generator = torch.Generator().manual_seed(0)
+    mean, std = torch.full((400_000, 1), 0.1), torch.full((400_000, 1), 0.2)
+    first = TanhGaussian(mean, std)
+    second = TanhGaussian(torch.full_like(mean, 0.3), torch.full_like(std, 0.5))
+    actions = first.sample(torch.randn(mean.shape, generator=generator))
+    sampled = (first.log_prob(actions) - second.log_prob(actions)).mean().item()
+    assert first.kl(second)[0].item() == pytest.approx(sampled, abs=5e-3)
+
+
+def test_equal_widths_give_one_kl_whether_a_number_or_a_tensor():
+    mean, other = torch.tensor([[0.3, 0.0]]), torch.tensor([[0.0, 0.4]])
+    wide = torch.full((1, 2), 0.5)
+    close(gaussian_kl(mean, wide, other, wide), gaussian_kl(mean, 0.5, other, 0.5))
+
+
+def test_entropy_of_a_unit_gaussian():
+    close(ClippedGaussian(torch.zeros(1, 1), 1.0).entropy(), torch.tensor([0.5 * math.log(2 * math.pi * math.e)]))
+
+
+def test_a_deterministic_policy_has_no_likelihood():
+    with pytest.raises(ValueError, match="no likelihood"):
+        Deterministic(torch.zeros(1, 1)).log_prob(torch.zeros(1, 1))
+    assert Deterministic(torch.zeros(3, 2)).entropy().tolist() == [0, 0, 0]
+
+
+def test_the_bounded_density_is_greatest_at_and_beyond_a_reached_bound():
+    actions = torch.tensor([[1.0], [1.0], [0.5]])
+    density = bounded_log_density(torch.tensor([[1.0], [3.0], [0.5]]), 0.2, actions)
+    close(density, torch.full((3,), -math.log(0.2) - 0.5 * math.log(2 * math.pi)))

@@ -1,0 +1,45 @@
+"""The encoder seam: vectors pass, pictures are taken apart in their own order, small ones too."""
+
+import pytest
+import torch
+
+from iq_offline.algorithms.encoders import PICTURE_FEATURES, ObservationLayout, channels_first, initialise
+from iq_offline.algorithms.networks import DiscretePolicy, Standardiser
+
+
+def test_a_vector_has_no_encoder_of_its_own():
+    encoder = ObservationLayout(4).encoder()
+    observations = torch.randn(3, 4)
+    assert encoder(observations) is observations
+    assert list(encoder.parameters()) == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "planes"),
+    [((84, 84), (1, 84, 84)), ((84, 84, 3), (3, 84, 84)), ((4, 84, 84), (4, 84, 84)), ((7, 7, 3), (3, 7, 7))],
+)
+def test_channels_are_the_smaller_end_and_every_size_gives_features(shape: tuple[int, ...], planes: tuple[int, ...]):
+    assert channels_first(shape) == planes
+    layout = ObservationLayout(2, (shape,))
+    assert layout.encoder()(torch.zeros(5, layout.size)).shape == (5, 2 + PICTURE_FEATURES)
+
+
+def test_the_same_picture_gives_the_same_features_whichever_end_its_channels_are():
+    last, first = ObservationLayout(0, ((40, 40, 3),)).encoder(), ObservationLayout(0, ((3, 40, 40),)).encoder()
+    for encoder in (last, first):
+        initialise(encoder, torch.Generator().manual_seed(0))
+    picture = torch.rand(1, 40, 40, 3)
+    torch.testing.assert_close(last(picture.flatten(1)), first(picture.permute(0, 3, 1, 2).flatten(1)))
+
+
+def test_bytes_are_divided_by_255_and_numbers_standardised():
+    layout = ObservationLayout(1, ((8, 8),))
+    standardiser = Standardiser.fit(torch.tensor([[1.0], [3.0]]), layout)
+    policy = DiscretePolicy(standardiser, 2, (8,), "relu", layout=layout)
+    scaled = policy.standardise(torch.cat([torch.tensor([[3.0]]), torch.full((1, 64), 255.0)], dim=1))
+    torch.testing.assert_close(scaled, torch.ones(1, 65))
+
+
+def test_a_picture_too_small_to_convolve_is_refused():
+    with pytest.raises(ValueError, match="too small"):
+        ObservationLayout(0, ((3, 3, 1),)).encoder()

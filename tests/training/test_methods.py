@@ -1,0 +1,264 @@
+"""Every method trains, keeps and reloads what it learnt; a weight of zero changes nothing; the alarm stops a run."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from tests_support import write_hdf5
+
+from iq_offline.algorithms.learner import Metrics
+from iq_offline.batch import Batch
+from iq_offline.config import ContinuousBCConfig, DiscreteBCConfig, Method
+from iq_offline.errors import ConfigError, TrainingDiverged
+from iq_offline.stages.reward import recover_reward
+from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.tracking.tracker import NullTracker
+from iq_offline.training.alarm import DivergenceAlarm
+from iq_offline.training.loop import fit
+from iq_offline.training.run_folder import RunFolder
+
+IQ_METHODS = ["iq", "iq-paper", "iq-cql", "iq-awr", "ls-iq", "csil", "recoil", "sprinql"]
+PEERS = ["bc-all", "weighted-bc", "filtered-bc", "seabo-iql", "otr-td3bc", "uds-td3bc", "oracle-td3bc"]
+SMALL = {"batch_size": 32, "hidden_sizes": [16, 16]}
+
+
+def discard(*_: Any) -> None:
+    """Nobody listens."""
+
+
+@pytest.fixture(autouse=True)
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No store to mirror into, and a short null for methods without a prior."""
+    monkeypatch.setattr("iq_offline.stages.train.start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr("iq_offline.stages.reward.mirror_stage", discard)
+    short = {"updates": 20, "hidden_sizes": (16,)}
+    monkeypatch.setattr("iq_offline.stages.reward.ContinuousBCConfig", lambda: ContinuousBCConfig(**short))
+    monkeypatch.setattr("iq_offline.stages.reward.DiscreteBCConfig", lambda: DiscreteBCConfig(**short))
+
+
+def settings(updates: int, *, prior: bool = True) -> tuple[str, ...]:
+    """Overrides for a short run of small networks."""
+    text = [f"updates={updates}", *(f"{key}={value}" for key, value in SMALL.items())]
+    if prior:
+        text += ["prior.updates=60", "prior.hidden_sizes=[16, 16]"]
+    return tuple(text)
+
+
+def discrete_task(tmp_path: Path, name: str, *, noise: float, seed: int) -> Path:
+    """Six episodes of 30 steps over two actions; the action is the sign of the first number, more or less often."""
+    rng = np.random.default_rng(seed)
+    observations = rng.normal(size=(6 * 30, 3)).astype(np.float32)
+    actions = np.where(rng.random(180) < noise, rng.integers(2, size=180), observations[:, 0] > 0)
+    ends = np.arange(180) % 30 == 29
+    arrays = {
+        "observations": observations,
+        "next_observations": np.roll(observations, -1, axis=0),
+        "actions": actions.astype(np.int64),
+        "rewards": np.ones(180, dtype=np.float32),
+        "terminals": ends & (np.arange(180) < 90),
+        "timeouts": ends & (np.arange(180) >= 90),
+    }
+    return write_hdf5(tmp_path / f"{name}.hdf5", arrays)
+
+
+def continuous_task(tmp_path: Path, name: str, *, noise: float, seed: int) -> Path:
+    """Six episodes of 30 steps, half of them ending in a termination; the action is linear, and noisy."""
+    rng = np.random.default_rng(seed)
+    observations = rng.normal(size=(180, 3)).astype(np.float32)
+    actions = observations @ np.array([[0.8, 0.1], [-0.5, 0.2], [0.3, -1.5]]) + noise * rng.normal(size=(180, 2))
+    ends = np.arange(180) % 30 == 29
+    arrays = {
+        "observations": observations,
+        "next_observations": np.roll(observations, -1, axis=0),
+        "actions": np.clip(actions, -1, 1).astype(np.float32),
+        "rewards": observations[:, 0],
+        "terminals": ends & (np.arange(180) < 90),
+        "timeouts": ends & (np.arange(180) >= 90),
+    }
+    return write_hdf5(tmp_path / f"{name}.hdf5", arrays)
+
+
+def trained(tmp_path: Path, task: Any, method: str, overrides: tuple[str, ...], *, name: str = "run") -> RunFolder:
+    """A run on the task's expert data, with its noisy data beside."""
+    expert = task(tmp_path, "expert", noise=0.0, seed=0)
+    noisy = task(tmp_path, "noisy", noise=1.0, seed=1)
+    request = TrainRequest(
+        dataset=str(expert),
+        method=method,
+        demos=4,
+        supplementary=(str(noisy),),
+        overrides=overrides,
+        out=tmp_path / name,
+    )
+    return train_run(request, discard, discard)
+
+
+@pytest.mark.parametrize("task", [continuous_task, discrete_task], ids=["continuous", "discrete"])
+@pytest.mark.parametrize("method", IQ_METHODS)
+def test_every_recipe_trains_and_its_reward_is_recovered_from_the_files(method: str, task: Any, tmp_path: Path):
+    has_prior = method in ("iq", "iq-cql", "csil")
+    run = trained(tmp_path, task, method, settings(20, prior=has_prior))
+    metrics = pl.read_parquet(run.path / "metrics.parquet").tail(1).to_dicts()[0]
+    assert {"expert_q", "policy_q", "random_q", "expert_value", "expert_reward", "action_error"} <= metrics.keys()
+    assert run.manifest["method"] == method
+    report = recover_reward(run, [], discard, discard)
+    recovered = pl.read_parquet(run.path / "rewards.parquet")["recovered"].to_numpy()
+    assert report["transition"]["n"] == len(recovered) == 360
+    assert np.isfinite(recovered).all()
+    assert recovered.std() > 0
+
+
+@pytest.mark.parametrize("method", PEERS)
+def test_every_peer_trains_into_the_same_run_folder(method: str, tmp_path: Path):
+    peer = method.split("-")[-1] not in ("iql", "td3bc")
+    small = "hidden_sizes=[16, 16]"
+    overrides = ("cloning.updates=20", f"cloning.{small}") if peer else ("updates=10", small)
+    run = trained(tmp_path, continuous_task, method, overrides)
+    actions = run.policy().act(torch.zeros(2, 3))
+    assert actions.shape == (2, 2)
+    assert actions.abs().max() <= 1
+    assert run.split["rewards_read"] is method.startswith("oracle")
+
+
+@pytest.mark.parametrize(
+    "off",
+    [
+        "cql.weight=0",
+        "value_suppression.weight=0",
+        "gradient_penalty.weight=0",
+        "ensemble.diversity_weight=0",
+        "anchor.squared_error=0",
+        "actor_weight_decay=0",
+    ],
+)
+def test_a_weight_of_zero_gives_the_plain_method_to_the_bit(off: str, tmp_path: Path):
+    plain = trained(tmp_path, continuous_task, "iq", (*settings(20), "value_term=mixture"), name="plain")
+    zero = trained(tmp_path, continuous_task, "iq", (*settings(20), "value_term=mixture", off), name="zero")
+    assert zero.manifest["policy_sha256"] == plain.manifest["policy_sha256"]
+    assert zero.manifest["checkpoint_sha256"] == plain.manifest["checkpoint_sha256"]
+
+
+@pytest.mark.parametrize("piece", ["cql.weight=1", "value_suppression.weight=1", "gradient_penalty.target=0"])
+@pytest.mark.parametrize("task", [continuous_task, discrete_task], ids=["continuous", "discrete"])
+def test_a_weight_that_is_on_changes_what_is_learnt(piece: str, task: Any, tmp_path: Path):
+    plain = trained(tmp_path, task, "iq", (*settings(20), "value_term=mixture"), name="plain")
+    weighed = trained(tmp_path, task, "iq", (*settings(20), "value_term=mixture", piece), name="weighed")
+    assert weighed.manifest["checkpoint_sha256"] != plain.manifest["checkpoint_sha256"]
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        ("value_term=initial",),
+        ("ensemble.members=3", "ensemble.pessimism=bound", "ensemble.diversity_weight=1"),
+        ("polyak_rate=none",),
+        ("anchor.likelihood=1", "anchor.scale_q=2.5"),
+        ("in_sample_value.kind=expectile", "advantage_weights.temperature=1"),
+        ("policy_head=deterministic", "prior.head=deterministic", "entropy=off"),
+        ("policy_head=tanh-gaussian", "prior.head=tanh-gaussian"),
+        ("policy_std=none", "prior.learnt_std=true", "prior.loss=likelihood"),
+        ("absorbing_value=learned",),
+        ("divergence=jensen-shannon",),
+    ],
+    ids=lambda choice: choice[0],
+)
+def test_every_choice_composes_and_reloads(choice: tuple[str, ...], tmp_path: Path):
+    run = trained(tmp_path, continuous_task, "iq", (*settings(10), *choice))
+    recover_reward(run, [], discard, discard)
+    assert np.isfinite(pl.read_parquet(run.path / "rewards.parquet")["recovered"].to_numpy()).all()
+
+
+def test_the_reward_of_supplementary_data_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: Any) -> None:
+        raise AssertionError("training read a reward")
+
+    monkeypatch.setattr("iq_offline.data.table.TransitionTable.rewards", refuse)
+    trained(tmp_path, continuous_task, "sprinql", settings(5, prior=False))
+
+
+def test_a_recipe_can_be_named_as_a_preset_and_two_names_are_refused(tmp_path: Path):
+    expert = continuous_task(tmp_path, "expert", noise=0.0, seed=0)
+    request = TrainRequest(str(expert), preset="ls-iq", overrides=settings(5, prior=False), out=tmp_path / "named")
+    assert train_run(request, discard, discard).manifest["method"] == Method.LS_IQ
+    with pytest.raises(ConfigError, match="a method of its own"):
+        train_run(TrainRequest(str(expert), method="bc", preset="ls-iq"), discard, discard)
+
+
+def test_settings_that_do_not_go_together_are_refused_with_the_remedy(tmp_path: Path):
+    expert = continuous_task(tmp_path, "expert", noise=0.0, seed=0)
+    for overrides, text in [
+        (("policy_head=tanh-gaussian",), "prior.head"),
+        (("prior=none",), "a prior is needed"),
+        (("divergence=wasserstein",), "gradient penalty"),
+        (("cql=1",), "group of settings"),
+    ]:
+        with pytest.raises(ConfigError) as error:
+            train_run(TrainRequest(str(expert), method="iq", overrides=overrides), discard, discard)
+        assert text in str(error.value) + error.value.remedy
+
+
+def test_pictures_train_through_the_encoder(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    ends = np.arange(60) % 30 == 29
+    pictures = rng.integers(0, 256, size=(60, 8, 8, 3), dtype=np.uint8)
+    arrays = {
+        "observations": pictures,
+        "next_observations": np.roll(pictures, -1, axis=0),
+        "actions": (pictures[:, 0, 0, 0] > 127).astype(np.int64),
+        "rewards": np.zeros(60, dtype=np.float32),
+        "terminals": np.zeros(60, dtype=bool),
+        "timeouts": ends,
+    }
+    file = write_hdf5(tmp_path / "pictures.hdf5", arrays)
+    overrides = ("updates=5", "prior.updates=40", "batch_size=16")
+    run = train_run(TrainRequest(str(file), method="iq", overrides=overrides, out=tmp_path / "run"), discard, discard)
+    metrics = pl.read_parquet(run.path / "metrics.parquet")["prior_action_error"].drop_nulls()
+    assert metrics[-1] <= 0.1
+    assert run.policy().act(torch.from_numpy(pictures[:4].reshape(4, -1)).float()).shape == (4,)
+    recover_reward(run, [], discard, discard)
+
+
+class _Runaway:
+    """A learner whose Q doubles."""
+
+    policy: Any = None
+    q = 1.0
+
+    def update(self, batch: Batch) -> Metrics:
+        del batch
+        self.q *= 1.01
+        return {"loss": torch.tensor(0.0)}
+
+    def diagnostics(self, batch: Batch) -> Metrics:
+        del batch
+        return {"expert_q": torch.tensor(self.q)}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {}
+
+
+def test_the_alarm_stops_a_run_that_comes_apart_and_says_since_when_and_what_to_try():
+    batches = iter([None] * 3000)  # type: ignore[list-item]
+    with pytest.raises(TrainingDiverged) as error:
+        for _ in fit(_Runaway(), batches, 3000, DivergenceAlarm(1000.0, "raise the temperature")):  # type: ignore[arg-type]
+            pass
+    assert "since update 700" in error.value.problem
+    assert "at update 900" in error.value.problem
+    assert error.value.remedy == "raise the temperature"
+
+
+def test_one_large_value_is_no_alarm_and_one_that_is_not_finite_is():
+    alarm = DivergenceAlarm(10.0, "remedy")
+    for step, q in [(100, 50.0), (200, 50.0), (300, 1.0), (400, 50.0), (500, -50.0)]:
+        alarm.check(step, {"expert_q": q})
+    with pytest.raises(TrainingDiverged, match="loss is nan at update 600"):
+        alarm.check(600, {"loss": float("nan")})
+
+
+def test_a_run_that_diverges_leaves_no_folder(tmp_path: Path):
+    with pytest.raises(TrainingDiverged):
+        trained(tmp_path, continuous_task, "iq", (*settings(400), "alarm_q=1e-9"))
+    assert not (tmp_path / "run").exists()
