@@ -71,9 +71,10 @@ def _tables(run: RunFolder, datasets: Sequence[str]) -> list[TransitionTable]:
     policy = run.policy()
     size, discrete = len(policy.observation_mean), isinstance(policy, DiscretePolicy)
     for table in tables:
-        if observation_layout(table).size != size or (table.action_space.to_json()["type"] == "discrete") != discrete:
+        found = observation_layout(table).size
+        if found != size or (table.action_space.to_json()["type"] == "discrete") != discrete:
             raise ConfigError(
-                f"{table.info.name} has observations of {observation_layout(table).size} numbers, {table.action_space}; "
+                f"{table.info.name} has observations of {found} numbers and {table.action_space}; "
                 f"the run was trained on {size} and {'discrete' if discrete else 'continuous'} actions",
                 "name datasets of the run's own task",
             )

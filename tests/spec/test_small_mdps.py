@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from iq_offline.algorithms.divergences import ChiSquared
-from iq_offline.algorithms.iq_discrete import DiscreteIQLearner
+from iq_offline.algorithms.encoders import ObservationLayout
+from iq_offline.algorithms.iq_discrete import DiscreteIQLearner, DiscreteNetworks
 from iq_offline.algorithms.losses import implicit_reward, iq_expert_loss, soft_value
-from iq_offline.algorithms.networks import DiscretePolicy, Standardiser
+from iq_offline.algorithms.networks import DiscretePolicy, Standardiser, ValueNetwork
 from iq_offline.batch import Batch
 from iq_offline.config import DiscreteIQConfig
 
@@ -51,7 +52,8 @@ def test_the_value_difference_under_any_policys_occupancy_is_the_initial_value(s
     assert telescoped == pytest.approx((1 - GAMMA) * initial @ v, abs=1e-12)
 
 
-def test_the_learner_reaches_the_exact_minimum_of_equation_12():
+@pytest.mark.parametrize("separate_value", [False, True], ids=["one network", "value and policy"])
+def test_the_learner_reaches_the_exact_minimum_of_equation_12(separate_value: bool):
     """A tabular Q (one-hot observations, no hidden layer) against a convex solver's minimum over all Q tables."""
     from scipy.optimize import minimize
 
@@ -87,9 +89,10 @@ def test_the_learner_reaches_the_exact_minimum_of_equation_12():
         updates=4000,
         polyak_rate=None,
         target_bound=None,
-        separate_value=False,
+        separate_value=separate_value,
     )
-    learner = DiscreteIQLearner(config, policy)
+    state_value = ValueNetwork(ObservationLayout(STATES), (), "tanh", norm=False) if separate_value else None
+    learner = DiscreteIQLearner(config, DiscreteNetworks(policy, state_value=state_value))
     batch = Batch(
         one_hot[states], torch.from_numpy(actions), one_hot[next_states], torch.from_numpy(terminations).float()
     )
