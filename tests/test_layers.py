@@ -20,16 +20,17 @@ MAY_IMPORT = {
     "tabular": set(),
     "baselines": {"training", "algorithms", "data", "config", "errors", "batch"},
     "evaluation": {"algorithms", "data", "config", "errors", "batch", "paths"},
-    "tracking": {"data", "config", "errors", "paths"},
+    "export": {"algorithms", "config", "errors"},
+    "tracking": {"export", "training", "data", "config", "errors", "paths"},
     "report": {"evaluation", "data", "config", "errors", "paths"},
     "stages": {
-        *{"report", "tracking", "evaluation", "baselines", "training", "algorithms", "data"},
+        *{"report", "tracking", "export", "evaluation", "baselines", "training", "algorithms", "data"},
         *{"config", "errors", "batch", "paths"},
     },
     "cli": {"stages", "training", "tracking", "data", "console", "errors"},
 }
 HOMES = {
-    "mlflow": {"tracking/mlflow_store.py"},
+    "mlflow": {"tracking/mlflow_store.py", "tracking/mlflow_models.py"},
     "gymnasium": {"data/environments.py"},
     "mujoco": {"data/environments.py"},
     "h5py": {"data/formats"},
@@ -42,7 +43,19 @@ HOMES = {
     "jinja2": {"report"},
     "d3rlpy": {"baselines/d3rlpy_adapter.py"},
     "ot": {"baselines"},
-    "torch": {"algorithms", "baselines", "training", "evaluation/simulation.py", "stages", "batch.py"},
+    "onnx": {"export"},
+    "onnxruntime": {"export"},
+    "onnxscript": {"export"},
+    "torch": {
+        "algorithms",
+        "baselines",
+        "training",
+        "export",
+        "tracking/iq_offline_policy.py",
+        "evaluation/simulation.py",
+        "stages",
+        "batch.py",
+    },
 }
 
 

@@ -1,0 +1,74 @@
+"""Whether an exported policy is the original: the same actions on random and on recorded observations."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from iq_offline.algorithms.networks import LARGEST_BYTE, LARGEST_STANDARDISED, DiscretePolicy, Policy
+from iq_offline.errors import RunError
+from iq_offline.export.formats import Act
+
+TOLERANCE = 1e-5
+"""Of an action, relative to the largest one where that is beyond 1."""
+RANDOM_OBSERVATIONS = 256
+BATCH_SIZES = (1, 7)
+"""Sizes of the first batches; the rest goes in one. A batch's size must be free."""
+
+Observations = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What was compared, and the largest difference found."""
+
+    observations: int
+    largest_difference: float
+
+
+def random_observations(policy: Policy, count: int = RANDOM_OBSERVATIONS, seed: int = 0) -> Observations:
+    """Observations like the training data's and, every fourth, far outside, where clipping shows; noise as pictures."""
+    random, vector = np.random.default_rng(seed), policy.layout.vector
+    mean, std = policy.observation_mean.cpu().numpy(), policy.observation_std.cpu().numpy()
+    spread = np.where(np.arange(count) % 4 == 3, 2 * LARGEST_STANDARDISED, 1.0)[:, None]
+    drawn = mean + spread * std * random.normal(size=(count, len(mean)))
+    drawn[:, vector:] = random.integers(0, int(LARGEST_BYTE), size=(count, len(mean) - vector), endpoint=True)
+    observations: Observations = drawn.astype(np.float32)
+    return observations
+
+
+def compare(policy: Policy, act: Act, observations: Observations) -> Agreement:
+    """Compare an exported policy's actions with the original's. Raises RunError beyond TOLERANCE."""
+    found = np.concatenate([act(batch) for batch in _batches(observations)])
+    with torch.no_grad():
+        expected = policy.act(torch.from_numpy(observations)).numpy()
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        raise RunError(
+            f"the exported policy gives {found.dtype} {found.shape}, the original {expected.dtype} {expected.shape}",
+            "export to another format (--format)",
+        )
+    if isinstance(policy, DiscretePolicy):
+        difference, scale = _forgone(policy, observations, found)
+    else:
+        difference, scale = np.abs(found - expected), np.abs(expected)
+    largest, allowed = float(difference.max()), TOLERANCE * max(1.0, float(scale.max()))
+    if not largest <= allowed:
+        raise RunError(
+            f"the exported policy's actions differ from the original's by {largest:.3g} (allowed: {allowed:.3g})",
+            "export to another format (--format)",
+        )
+    return Agreement(len(observations), largest)
+
+
+def _batches(observations: Observations) -> list[Observations]:
+    return [part for part in np.split(observations, np.cumsum(BATCH_SIZES)) if len(part)]
+
+
+def _forgone(policy: DiscretePolicy, observations: Observations, actions: NDArray[Any]) -> tuple[NDArray[Any], Any]:
+    """How much worse than its best the original rates the actions: zero where they are the same, or tied."""
+    with torch.no_grad():
+        values = policy(torch.from_numpy(observations))
+        chosen = values.gather(-1, torch.from_numpy(actions)[:, None]).squeeze(-1)
+    return (values.amax(dim=-1) - chosen).numpy(), values.abs().numpy()
