@@ -23,7 +23,23 @@ class Column:
 COLUMNS: Mapping[str, Column] = {
     "run": Column("run", "the run folder's name"),
     "dataset": Column("dataset", "what was learnt from"),
-    "method": Column("method", "bc: behavioural cloning; iq: inverse soft Q-learning"),
+    "variant": Column("method", "the method, and the settings that tell it apart"),
+    "tasks": Column("tasks", "tasks with a figure on this scale: dataset, demonstrations and subsampling"),
+    "runs": Column("runs", "runs with a figure on this scale, all tasks together"),
+    "scale": Column("scale", "reference of the scores; % data: mean return in percent of the dataset's own"),
+    "aggregate_mean": Column("mean", "mean over all runs of all tasks", 1),
+    "aggregate_iqm": Column("IQM", "mean of the middle half of all runs of all tasks", 1),
+    "aggregate_low": Column(
+        "95% low", "lower end of the IQM's 95 % bootstrap interval, runs drawn anew within each task", 1
+    ),
+    "aggregate_high": Column("high", "upper end of that interval", 1),
+    "improvement": Column(
+        "P(> bc)", "probability that a run's return beats that of a bc run on the same task, a tie counting half", 2
+    ),
+    "improvement_low": Column("P low", "lower end of that probability's 95 % bootstrap interval", 2),
+    "improvement_high": Column("P high", "upper end of that interval", 2),
+    "paired_tasks": Column("on tasks", "tasks on which both were evaluated in one environment"),
+    "method": Column("method", "bc: behavioural cloning; iq: inverse soft Q-learning; others: the documentation"),
     "demos": Column("demos", "expert episodes learnt from", null="all"),
     "subsample": Column("sub", "every how manyth transition of an episode was kept"),
     "settings": Column("settings", "the settings in which otherwise equal rows differ"),
@@ -41,6 +57,11 @@ COLUMNS: Mapping[str, Column] = {
     "score": Column("score", "0 is the reference's random policy, 100 its expert", 1),
     "score_iqm": Column("score", "IQM of the seeds' scores: 0 is the reference's random policy, 100 its expert", 1),
     "reference": Column("ref", "the table of returns that the score refers to"),
+    "return_interval": Column("95 % interval", "the IQM's 95 % bootstrap interval over seeds", 1),
+    "aggregate_interval": Column(
+        "95 % interval", "the IQM's 95 % bootstrap interval, runs drawn anew within each task", 1
+    ),
+    "improvement_interval": Column("its interval", "that probability's 95 % bootstrap interval", 2),
     "percent_of_data": Column(
         "% data", "mean return in percent of the dataset's own mean return, where that is > 0", 1
     ),
@@ -52,6 +73,14 @@ COLUMNS: Mapping[str, Column] = {
     "within_source_pearson": Column("r within", "Pearson r by transition within each source, mean over sources", 2),
     "seconds": Column("seconds", "wall time of training", 1),
 }
+
+
+INTERVALS = {
+    "return_interval": ("return_low", "return_high"),
+    "aggregate_interval": ("aggregate_low", "aggregate_high"),
+    "improvement_interval": ("improvement_low", "improvement_high"),
+}
+"""Columns that stand for two where there is no need to compute with them."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +103,25 @@ def cells(table: pl.DataFrame) -> Cells:
         table = table.drop("settings")
     columns = [COLUMNS.get(name, Column(name, name)) for name in table.columns]
     rows = [[_cell(value, column) for value, column in zip(row, columns, strict=True)] for row in table.iter_rows()]
-    return Cells(columns, [dtype.is_numeric() for dtype in table.dtypes], rows)
+    numeric = [dtype.is_numeric() or dtype == pl.List for dtype in table.dtypes]
+    return Cells(columns, numeric, rows)
+
+
+def with_intervals(table: pl.DataFrame) -> pl.DataFrame:
+    """The table with each pair of bounds as one column, in the place of the lower."""
+    for name, (low, high) in INTERVALS.items():
+        if low in table.columns:
+            known = pl.when(pl.col(low).is_not_null()).then(pl.concat_list(low, high))
+            place = table.columns.index(low)
+            table = table.with_columns(known.alias(name)).select(
+                *table.columns[:place], name, *(other for other in table.columns[place:] if other not in (low, high))
+            )
+    return table
 
 
 def _cell(value: Any, column: Column) -> str:
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and value == ""):
         return column.null
+    if isinstance(value, list):
+        return " to ".join(_cell(bound, column) for bound in value)
     return str(value) if column.decimals is None else f"{value:.{column.decimals}f}"

@@ -1,14 +1,12 @@
 """Which runs may be averaged together, which may not, and what is still to be done."""
 
 import json
-import os
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iq_offline.report.results import RunResult
+from iq_offline.report.results import RunResult, typed
 
 METHODS = ("bc", "iq")
 """In the order of rows; any other method follows, by name."""
@@ -57,6 +55,7 @@ class NotDone:
     """A stage that a run still lacks, and the command that does it."""
 
     run: str
+    folder: Path
     lacking: str
     command: str
 
@@ -111,13 +110,7 @@ def _cautions(group: Group) -> Iterator[str]:
 
 
 def _lack(result: RunResult, what: str, stage: str) -> NotDone:
-    return NotDone(result.run, what, f"iq-offline {stage} {shlex.quote(_typed(result.folder))}")
-
-
-def _typed(folder: Path) -> str:
-    """The path as one would type it here: relative below the working folder, else as it is."""
-    here, there = Path.cwd(), folder.resolve()
-    return os.path.relpath(there, here) if there.is_relative_to(here) else str(folder)
+    return NotDone(result.run, result.folder, what, f"iq-offline {stage} {typed(result.folder)}")
 
 
 def _by_settings(family: Sequence[RunResult]) -> dict[str, list[RunResult]]:
@@ -127,14 +120,14 @@ def _by_settings(family: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     differing = [key for key in keys if len({_canonical(one.get(key)) for one in settings}) > 1]
     split: dict[str, list[RunResult]] = {}
     for run, own in zip(family, settings, strict=True):
-        name = " ".join(f"{key}={_shown(own.get(key))}" for key in differing)
+        name = " ".join(f"{key}={setting(own.get(key))}" for key in differing)
         split.setdefault(name, []).append(run)
     return split
 
 
 def _settings(result: RunResult) -> dict[str, Any]:
     """A run's flat configuration, and the environment of its returns."""
-    settings = {key: value for key, value in _flat(result.config) if key not in NOT_SETTINGS}
+    settings = {key: value for key, value in flat(result.config) if key not in NOT_SETTINGS}
     return settings | {"env": environment(result.evaluation or result.manifest["dataset"])}
 
 
@@ -150,10 +143,11 @@ def environment(described: Mapping[str, Any]) -> str:
     return f"{described.get('env_id') or 'none named'}{f' ({shown})' if shown else ''}"
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a configuration; those of its algorithm without that prefix."""
     for key, value in config.items():
         if isinstance(value, dict):
-            yield from _flat(value, prefix if (prefix, key) == ("", "algorithm") else f"{prefix}{key}.")
+            yield from flat(value, prefix if (prefix, key) == ("", "algorithm") else f"{prefix}{key}.")
         else:
             yield prefix + key, value
 
@@ -168,7 +162,8 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def _shown(value: Any) -> str:
+def setting(value: Any) -> str:
+    """A setting's value as one would write it."""
     return "none" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
 
 

@@ -34,6 +34,7 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.color": "#dddddd",
     "legend.frameon": False,
+    "axes.formatter.useoffset": False,
 }
 
 Draw = Callable[[Axes], None]
@@ -44,7 +45,7 @@ def returns_plot(groups: Sequence[Group]) -> bytes:
 
     Groups without an evaluation keep an empty line. The dashed line is the dataset's own mean return.
     """
-    with _figure(1.5 + 0.75 * len(groups)) as (figure, png):
+    with figure_png(1.5 + 0.75 * len(groups)) as (figure, png):
         axes = figure.subplots()
         for place, group in enumerate(groups):
             _draw_returns(axes, place, group)
@@ -76,12 +77,14 @@ def curves_plot(groups: Sequence[Group]) -> bytes:
 
 def reward_plot(runs: Sequence[RunResult]) -> bytes:
     """Recovered against true reward, a dot a recorded transition (at most 4000 a run), a panel a run."""
-    return _panels([(run.run, _scatter(_sampled(_rewards(run)))) for run in runs], "true reward", "recovered reward")
+    panels = [(_recovery(run, "transition"), _scatter(_sampled(_rewards(run)))) for run in runs]
+    return _panels(panels, "true reward", "recovered reward")
 
 
 def episode_plot(runs: Sequence[RunResult]) -> bytes:
     """An episode's recovered against its true reward, each summed over its recorded steps, a panel a run."""
-    return _panels([(run.run, _scatter(_sums(_rewards(run)))) for run in runs], "true, summed", "recovered, summed")
+    panels = [(_recovery(run, "episode"), _scatter(_sums(_rewards(run)))) for run in runs]
+    return _panels(panels, "true, summed", "recovered, summed")
 
 
 def _draw_returns(axes: Axes, place: int, group: Group) -> None:
@@ -111,7 +114,7 @@ def _draw_returns(axes: Axes, place: int, group: Group) -> None:
 
 
 def _curves(lines: Sequence[tuple[Group, RunResult, pl.DataFrame]], colours: Mapping[str, str]) -> Draw:
-    several = len({group.label for group, _, _ in lines}) > 1
+    several = 1 < len({group.label for group, _, _ in lines}) <= len(COLOURS)
 
     def draw(axes: Axes) -> None:
         for group, run, curve in lines:
@@ -141,6 +144,13 @@ def _scatter(points: pl.DataFrame) -> Draw:
     return draw
 
 
+def _recovery(run: RunResult, level: str) -> str:
+    """The run and its correlation, where that is defined."""
+    pearson = (run.reward or {}).get(level, {}).get("pearson")
+    told = "" if pearson is None else f": r = {pearson:.2f}"
+    return f"{run.method}, seed {run.seed}{told}"
+
+
 def _rewards(run: RunResult) -> pl.DataFrame:
     rewards = run.rewards()
     assert rewards is not None, "the caller passes runs with rewards"
@@ -163,7 +173,7 @@ def _panels(panels: Sequence[tuple[str, Draw]], x: str, y: str, height: float = 
     shown = panels[:MAX_PANELS]
     columns = min(2, max(1, len(shown)))
     rows = -(-max(1, len(shown)) // columns)
-    with _figure(height * rows + 0.3) as (figure, png):
+    with figure_png(height * rows + 0.3) as (figure, png):
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes in grid[len(shown) :]:
             axes.set_axis_off()
@@ -177,7 +187,7 @@ def _panels(panels: Sequence[tuple[str, Draw]], x: str, y: str, height: float = 
 
 
 @contextmanager
-def _figure(height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
+def figure_png(height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
     """A figure to draw in, apart from pyplot's and the user's own settings, and the PNG that it becomes."""
     png = io.BytesIO()
     with mpl.rc_context():

@@ -1,24 +1,35 @@
-"""What finished run folders say: their manifests and the results of later stages, read through their files alone."""
+"""What run folders say: their manifests and the results of later stages, read through their files alone."""
 
-import json
-import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import os
+import shlex
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from iq_offline.errors import RunError
+from iq_offline.config import IQConfig, Method, algorithm_class
 
-MANIFEST = "manifest.json"
-NEEDED = ("run", "method", "seed", "demos", "subsample", "dataset")
-"""Keys of a manifest without which a run has no place in a table."""
+TABLES = {
+    "metrics.parquet": ("step",),
+    "returns.parquet": ("return",),
+    "rewards.parquet": ("source", "episode", "true", "recovered"),
+}
+"""The tables of a run folder, and the columns that each must have."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run folder, or a file in one, that the report cannot use or that tells of a run gone wrong."""
+
+    folder: Path
+    problem: str
+    remedy: str
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run folder. What a stage has not written yet is None."""
+    """One run folder. What a stage has not written yet, or wrote in vain, is None."""
 
     folder: Path
     dataset: str
@@ -27,6 +38,10 @@ class RunResult:
     config: dict[str, Any]
     evaluation: dict[str, Any] | None
     reward: dict[str, Any] | None
+    failures: tuple[Failure, ...] = ()
+    """What went wrong in a folder that has a place in the tables all the same."""
+    unreadable: frozenset[str] = field(default_factory=frozenset)
+    """Names of tables that are there and cannot be read."""
 
     @property
     def run(self) -> str:
@@ -35,7 +50,7 @@ class RunResult:
 
     @property
     def method(self) -> str:
-        """What it was trained by: bc or iq."""
+        """What it was trained by."""
         return str(self.manifest["method"])
 
     @property
@@ -45,93 +60,31 @@ class RunResult:
 
     @property
     def learns_reward(self) -> bool:
-        """Whether the reward stage has anything to recover."""
-        return self.method != "bc"
+        """Whether the reward stage has anything to recover: the methods of IQ-Learn's family."""
+        known = self.method in list(Method)
+        return known and issubclass(algorithm_class(Method(self.method), discrete=False), IQConfig)
 
     def metrics(self) -> pl.DataFrame | None:
-        """Training metrics: `step`, then one float column a metric, null where not logged. Raises RunError."""
-        return self._table("metrics.parquet", ("step",))
+        """Training metrics: `step`, then one float column a metric, null where not logged."""
+        return self._table("metrics.parquet")
 
     def returns(self) -> pl.DataFrame | None:
-        """Simulated episodes: episode, seed, length (steps), return. Raises RunError."""
-        return self._table("returns.parquet", ("return",))
+        """Simulated episodes: episode, seed, length (steps), return."""
+        return self._table("returns.parquet")
 
     def rewards(self) -> pl.DataFrame | None:
-        """One row a recorded transition: source, episode, true, recovered. Raises RunError."""
-        return self._table("rewards.parquet", ("source", "episode", "true", "recovered"))
+        """One row a recorded transition: source, episode, true, recovered."""
+        return self._table("rewards.parquet")
 
-    def _table(self, name: str, columns: Sequence[str]) -> pl.DataFrame | None:
-        path = self.folder / name
-        if not path.is_file():
-            return None
-        try:
-            table = pl.read_parquet(path)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise RunError(f"{path} cannot be read: {error}", "run the stage that writes it again") from None
-        lacking = [column for column in columns if column not in table.columns]
-        if lacking:
-            raise RunError(f"{path} has no column {', '.join(lacking)}", "run the stage that writes it again")
-        return table
+    def has(self, name: str) -> bool:
+        """Whether a table of that name is there and can be read."""
+        return name not in self.unreadable and (self.folder / name).is_file()
+
+    def _table(self, name: str) -> pl.DataFrame | None:
+        return pl.read_parquet(self.folder / name) if self.has(name) else None
 
 
-def load_results(folders: Sequence[Path]) -> list[RunResult]:
-    """The results of run folders, in the order given, each folder once.
-
-    Raises RunError for a folder without manifest.json, for JSON or TOML that cannot be read, and for no folders.
-    """
-    if not folders:
-        raise RunError("no run folders to report on", "name folders that `iq-offline train` has written")
-    unique = {folder.resolve(): folder for folder in folders}.values()
-    return _told_apart([_load(folder) for folder in unique])
-
-
-def _load(folder: Path) -> RunResult:
-    manifest = _json(folder / MANIFEST, "train the run again")
-    if manifest is None:
-        what = "is not a run folder (no manifest.json)" if folder.is_dir() else "does not exist"
-        raise RunError(f"{folder} {what}", "name a folder that `iq-offline train` has written")
-    lacking = [key for key in NEEDED if key not in manifest]
-    if lacking:
-        raise RunError(f"{folder / MANIFEST} lacks {', '.join(lacking)}", "train the run again")
-    return RunResult(
-        folder,
-        str(manifest["dataset"]["name"]),
-        manifest,
-        _toml(folder / "config.toml"),
-        _json(folder / "evaluation.json", f"run: iq-offline eval {folder}"),
-        _json(folder / "reward.json", f"run: iq-offline reward {folder}"),
-    )
-
-
-def _told_apart(results: list[RunResult]) -> list[RunResult]:
-    """Datasets that share a name but not their bytes never share a row."""
-    hashes: dict[str, set[str]] = {}
-    for result in results:
-        hashes.setdefault(result.dataset, set()).add(str(result.manifest["dataset"].get("sha256")))
-    return [
-        replace(result, dataset=f"{result.dataset}@{str(result.manifest['dataset'].get('sha256'))[:8]}")
-        if len(hashes[result.dataset]) > 1
-        else result
-        for result in results
-    ]
-
-
-def _json(path: Path, remedy: str) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}", remedy) from None
-    if not isinstance(content, dict):
-        raise RunError(f"{path} holds no JSON object", remedy)
-    return content
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}", "train the run again") from None
+def typed(folder: Path) -> str:
+    """The path as one would type it here: relative below the working folder, else as it is; quoted for a shell."""
+    here, there = Path.cwd(), folder.resolve()
+    return shlex.quote(os.path.relpath(there, here) if there.is_relative_to(here) else str(folder))

@@ -8,7 +8,16 @@ import polars as pl
 
 from iq_offline.evaluation.scores import interquartile_mean, interval95
 from iq_offline.report.cells import cells
-from iq_offline.report.groups import Group, grouped, in_own_environment
+from iq_offline.report.comparison import (
+    IMPROVEMENT,
+    Variant,
+    figures,
+    improvement,
+    percent_of_data,
+    task_of,
+    variants,
+)
+from iq_offline.report.groups import Group, grouped
 from iq_offline.report.layout import aligned
 from iq_offline.report.results import RunResult
 
@@ -40,8 +49,13 @@ SUMMARY_SCHEMA: dict[str, Any] = {
     "score_iqm": pl.Float64,
     "reference": pl.String,
     "percent_of_data": pl.Float64,
+    "improvement": pl.Float64,
+    "improvement_low": pl.Float64,
+    "improvement_high": pl.Float64,
     **REWARD_SCHEMA,
 }
+OPTIONAL = (IMPROVEMENT, tuple(REWARD_PATHS))
+"""Columns that people are not shown where no row has any of them."""
 RUNS_SCHEMA: dict[str, Any] = {
     "run": pl.String,
     **KEY_SCHEMA,
@@ -66,10 +80,13 @@ def summary_table(results: Sequence[RunResult]) -> pl.DataFrame:
 
     `return_mean` and `return_iqm` are over the seeds' mean returns, `return_low` and `return_high` the IQM's
     95 % interval (null with one seed), `percent_of_data` relates `return_mean` to the dataset's own (null
-    unless that is positive). Scores of several references are never averaged: `score_iqm` is then null and
-    `reference` "mixed". Correlations are means over seeds.
+    unless that is positive), `improvement` is the probability that a run beats one of cloning on the same task (null
+    for cloning). Scores of several references are never averaged: `score_iqm` is then null and `reference` "mixed".
+    Correlations are means over seeds.
     """
-    return pl.DataFrame([_summary(group) for group in grouped(results)], schema=SUMMARY_SCHEMA)
+    groups = grouped(results)
+    found = variants(groups)
+    return pl.DataFrame([_summary(group) | _improvement(group, found) for group in groups], schema=SUMMARY_SCHEMA)
 
 
 def runs_table(results: Sequence[RunResult]) -> pl.DataFrame:
@@ -90,12 +107,18 @@ def as_text(table: pl.DataFrame, width: int = TEXT_WIDTH) -> str:
     """The table in plain aligned lines of at most `width` characters, '-' for null.
 
     What does not fit beside the rest follows in a further part that repeats what names the row; names that
-    fill half a line lose their middle. Reward columns are left out where no run has recovered a reward.
+    fill half a line lose their middle. Optional columns are left out where no run has any of them.
     """
-    rewards = [name for name in REWARD_PATHS if name in table.columns]
-    if rewards and all(table[name].null_count() == table.height for name in rewards):
-        table = table.drop(rewards)
-    return aligned(cells(table), width)
+    return aligned(cells(without_empty(table)), width)
+
+
+def without_empty(table: pl.DataFrame) -> pl.DataFrame:
+    """The table without the optional columns that no row fills."""
+    for names in OPTIONAL:
+        present = [name for name in names if name in table.columns]
+        if all(table[name].null_count() == table.height for name in present):
+            table = table.drop(present)
+    return table
 
 
 def _summary(group: Group) -> dict[str, Any]:
@@ -114,7 +137,7 @@ def _summary(group: Group) -> dict[str, Any]:
         "return_high": interval[1],
         "score_iqm": interquartile_mean(scores) if scores and None not in scores else None,
         "reference": "mixed" if len(group.references) > 1 else next(iter(group.references), None),
-        "percent_of_data": _percent(mean, group.runs[0]),
+        "percent_of_data": _mean([percent_of_data(run) for run in group.runs]),
         **{name: _mean([_pearson(reward, name) for reward in group.rewards]) for name in REWARD_PATHS},
     }
 
@@ -129,7 +152,7 @@ def _run(group: Group, run: RunResult) -> dict[str, Any]:
         "seed": run.seed,
         **told,
         **{key: evaluation.get(key) for key in stage},
-        "percent_of_data": _percent(evaluation.get("return_mean"), run),
+        "percent_of_data": percent_of_data(run),
         **{name: _pearson(reward, name) for name in REWARD_PATHS},
         "within_source_pearson": reward.get("within_source", {}).get("pearson"),
     }
@@ -139,12 +162,11 @@ def _keys(group: Group) -> dict[str, Any]:
     return {name: getattr(group, name) for name in KEY_SCHEMA}
 
 
-def _percent(mean: float | None, run: RunResult) -> float | None:
-    """None where the data's own return is not positive, or the return is from another environment than the data."""
-    of_data = run.manifest["dataset"].get("return_mean")
-    if mean is None or of_data is None or of_data <= 0 or not in_own_environment(run):
-        return None
-    return float(100 * mean / of_data)
+def _improvement(group: Group, others: Sequence[Variant]) -> dict[str, float | None]:
+    """Against the cloning of the group's own task."""
+    name = next(other.name for other in others if other.groups.get(task_of(group)) is group)
+    found = improvement(Variant(name, {task_of(group): group}), others)
+    return figures(found and found[0], IMPROVEMENT)
 
 
 def _pearson(reward: dict[str, Any], name: str) -> float | None:

@@ -4,9 +4,9 @@ import polars as pl
 import pytest
 
 from iq_offline.report.groups import grouped
-from iq_offline.report.pictures import pictures
+from iq_offline.report.loading import load_runs
+from iq_offline.report.pictures import _in_turn, _returns, pictures
 from iq_offline.report.plots import MAX_POINTS, _sampled, curves_plot, returns_plot, reward_plot
-from iq_offline.report.results import load_results
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -17,14 +17,14 @@ def two_by_two(write_run, **facts):
         for method, rewards in (("bc", None), ("iq", {"transition": 0.5}))
         for seed in (0, 1)
     ]
-    return load_results(folders)
+    return load_runs(folders)[0]
 
 
 def test_every_kind_of_plot_is_a_png_without_a_software_tag_and_equal_over_two_calls(write_run):
     groups = grouped(two_by_two(write_run))
     once, again = pictures(groups), pictures(groups)
-    kinds = ["returns", "curves", "reward", "episodes"]
-    assert [picture.file_name for picture in once] == [f"hopper-expert-v2-{kind}.png" for kind in kinds]
+    of_the_dataset = [f"hopper-expert-v2-{kind}.png" for kind in ("returns", "curves", "reward", "episodes")]
+    assert [picture.file_name for picture in once] == ["all-tasks-iqm.png", "all-tasks-profiles.png", *of_the_dataset]
     assert [picture.png for picture in once] == [picture.png for picture in again]
     assert all(picture.png.startswith(PNG) and b"Software" not in picture.png for picture in once)
 
@@ -65,8 +65,8 @@ def test_a_scatter_holds_at_most_4000_points_the_same_each_time():
 
 def test_more_runs_than_panels_are_counted_in_the_caption(write_run):
     folders = [write_run(f"r{seed}", seed=seed, rewards={}) for seed in range(13)]
-    captions = [picture.caption for picture in pictures(grouped(load_results(folders)))]
-    assert captions[-1].endswith("The first 12 of 13 runs.")
+    captions = [picture.caption for picture in pictures(grouped(load_runs(folders)[0]))]
+    assert captions[-1].endswith(" 12 of 13 runs.")
 
 
 @pytest.mark.parametrize("dataset", ["a$b$_{", "<b>", "..", "a/b"])
@@ -77,10 +77,28 @@ def test_odd_dataset_names_make_plain_file_names(write_run, dataset):
 
 
 def test_two_names_that_become_one_file_name_are_numbered(write_run):
-    results = load_results([write_run("a", dataset="x/y"), write_run("b", dataset="x y")])
+    results = load_runs([write_run("a", dataset="x/y"), write_run("b", dataset="x y")])[0]
     assert [picture.file_name for picture in pictures(grouped(results))] == ["x-y-curves.png", "x-y-2-curves.png"]
 
 
+def test_more_runs_than_panels_show_each_rows_first_seed_before_its_second(write_run):
+    folders = [
+        write_run(f"{demos}-{seed}", demos=demos, seed=seed, rewards={}) for demos in (1, 2, 3) for seed in range(5)
+    ]
+    shown = _in_turn(grouped(load_runs(folders)[0]))
+    assert [run.run for run in shown[:4]] == ["1-0", "2-0", "3-0", "1-1"]
+    assert len(shown) == 15
+
+
+def test_many_rows_of_returns_go_on_in_a_second_picture(write_run):
+    folders = [write_run(f"r{demos}", demos=demos, returns=[1.0]) for demos in range(1, 26)]
+    found = _returns("d", "d", grouped(load_runs(folders)[0]))
+    assert [(picture.file_name, picture.title) for picture in found] == [
+        ("d-returns-1.png", "d: returns (1 of 2)"),
+        ("d-returns-2.png", "d: returns (2 of 2)"),
+    ]
+
+
 def test_runs_without_results_have_only_learning_curves(write_run):
-    (picture,) = pictures(grouped(load_results([write_run("a")])))
+    (picture,) = pictures(grouped(load_runs([write_run("a")])[0]))
     assert picture.title == "hopper-expert-v2: learning curves"

@@ -3,12 +3,12 @@
 import pytest
 
 from iq_offline.report.groups import cautions, grouped, not_done
-from iq_offline.report.results import load_results
+from iq_offline.report.loading import load_runs
 from iq_offline.report.tables import as_markdown, as_text, runs_table, summary_table
 
 
 def only_row(folders):
-    (row,) = summary_table(load_results(folders)).iter_rows(named=True)
+    (row,) = summary_table(load_runs(folders)[0]).iter_rows(named=True)
     return row
 
 
@@ -57,7 +57,7 @@ def test_scores_of_two_references_are_never_averaged(write_run):
     ]
     row = only_row(folders)
     assert (row["return_mean"], row["score_iqm"], row["reference"]) == (2.0, None, "mixed")
-    assert "d4rl and minari" in cautions(grouped(load_results(folders)))[0]
+    assert "d4rl and minari" in cautions(grouped(load_runs(folders)[0]))[0]
 
 
 def test_returns_of_two_environments_and_runs_of_two_settings_never_share_a_row(write_run):
@@ -66,7 +66,7 @@ def test_returns_of_two_environments_and_runs_of_two_settings_never_share_a_row(
         write_run("b", returns=[3.0], env_id="Hopper-v5", reference=None),
         write_run("c", returns=[5.0], algorithm="temperature = 1.0"),
     ]
-    table = summary_table(load_results(folders)).sort("return_mean")
+    table = summary_table(load_runs(folders)[0]).sort("return_mean")
     assert table["return_mean"].to_list() == [1.0, 3.0, 5.0]
     assert table["settings"].to_list() == [
         "env=Hopper-v2 temperature=3.0",
@@ -84,14 +84,14 @@ def test_percent_of_a_return_that_is_not_positive_is_null(write_run, data_return
 def test_rows_go_by_dataset_then_bc_before_iq_then_demos_with_all_of_them_last(write_run):
     order = [("a", "bc", None), ("a", "iq", 1), ("a", "iq", 5), ("a", "iq", None), ("b", "bc", 1), ("b", "iq", 1)]
     folders = [write_run(str(i), dataset=d, method=m, demos=n) for i, (d, m, n) in enumerate(order)]
-    table = summary_table(load_results(folders[::-1]))
+    table = summary_table(load_runs(folders[::-1])[0])
     assert table.select("dataset", "method", "demos").rows() == order
-    assert runs_table(load_results(folders[::-1]))["run"].to_list() == ["0", "1", "2", "3", "4", "5"]
+    assert runs_table(load_runs(folders[::-1])[0])["run"].to_list() == ["0", "1", "2", "3", "4", "5"]
 
 
 def test_the_runs_table_has_one_row_a_run_with_its_own_numbers(write_run):
     folders = [write_run("a", seed=1, returns=[1.0, 3.0], score=7.0), write_run("b", seed=0)]
-    table = runs_table(load_results(folders))
+    table = runs_table(load_runs(folders)[0])
     columns = ("run", "seed", "episodes", "return_mean", "return_std", "score", "seconds")
     assert table.select(columns).rows() == [("b", 0, None, None, None, None, 2.5), ("a", 1, 2, 2.0, 1.0, 7.0, 2.5)]
 
@@ -99,7 +99,7 @@ def test_the_runs_table_has_one_row_a_run_with_its_own_numbers(write_run):
 def test_missing_stages_are_listed_with_the_command_and_bc_owes_no_reward(write_run, monkeypatch):
     folders = [write_run("a b", method="iq"), write_run("c", method="bc"), write_run("d", returns=[1.0], rewards={})]
     monkeypatch.chdir(folders[0].parent)
-    assert [(item.run, item.command) for item in not_done(load_results(folders))] == [
+    assert [(item.run, item.command) for item in not_done(load_runs(folders)[0])] == [
         ("a b", "iq-offline eval 'a b'"),
         ("a b", "iq-offline reward 'a b'"),
         ("c", "iq-offline eval c"),
@@ -108,7 +108,7 @@ def test_missing_stages_are_listed_with_the_command_and_bc_owes_no_reward(write_
 
 def test_a_half_evaluated_row_and_a_seed_that_occurs_twice_are_cautioned(write_run):
     folders = [write_run("a", returns=[1.0], rewards={}), write_run("b")]
-    text = "\n".join(cautions(grouped(load_results(folders))))
+    text = "\n".join(cautions(grouped(load_runs(folders)[0])))
     assert "1 of 2 runs are evaluated" in text
     assert "1 of 2 runs have a recovered reward" in text
     assert "seed occurs more than once" in text
@@ -116,7 +116,7 @@ def test_a_half_evaluated_row_and_a_seed_that_occurs_twice_are_cautioned(write_r
 
 def test_text_is_aligned_and_shows_one_decimal_two_for_correlations_and_a_dash_for_null(write_run):
     folders = [write_run("a", method="bc", returns=[1234.56]), write_run("b", rewards={"transition": 0.456})]
-    text = as_text(summary_table(load_results(folders)))
+    text = as_text(summary_table(load_runs(folders)[0]))
     first, second = text.split("\n\n")
     header, bc, iq = first.splitlines()
     assert header.split()[:7] == ["dataset", "method", "demos", "sub", "seeds", "eps", "return"]
@@ -129,12 +129,12 @@ def test_text_is_aligned_and_shows_one_decimal_two_for_correlations_and_a_dash_f
 @pytest.mark.parametrize("width", [80, 100, 120])
 def test_text_fits_its_width_however_long_the_dataset_name(write_run, width):
     folder = write_run("a", dataset="a/very/long/dataset/name/" * 5, returns=[123456.7], rewards={"transition": -0.5})
-    for table in (summary_table(load_results([folder])), runs_table(load_results([folder]))):
+    for table in (summary_table(load_runs([folder])[0]), runs_table(load_runs([folder])[0])):
         assert max(map(len, as_text(table, width=width).splitlines())) <= width
 
 
 def test_markdown_has_as_many_cells_in_every_line_and_escapes_bars(write_run):
-    lines = as_markdown(summary_table(load_results([write_run("a", dataset="x|y")]))).splitlines()
+    lines = as_markdown(summary_table(load_runs([write_run("a", dataset="x|y")])[0])).splitlines()
     assert len(lines) == 3
     assert "x\\|y" in lines[2]
     assert len({line.replace("\\|", "").count("|") for line in lines}) == 1

@@ -1,0 +1,116 @@
+"""Statistics of several runs on several tasks: stratified intervals, probability of improvement, performance profiles.
+
+A sample is a list of strata, one a task, each with one number a run. Every interval is a seeded percentile bootstrap
+that draws runs anew within each task and never across tasks [AG21]; it says nothing of tasks that were not run.
+
+[AG21] Agarwal et al., Deep Reinforcement Learning at the Edge of the Statistical Precipice, NeurIPS 2021 (2108.13264).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import bootstrap, trim_mean
+
+from iq_offline.evaluation.scores import BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED
+
+Floats = NDArray[np.floating[Any]]
+Strata = Sequence[Sequence[float]]
+BATCH = 100
+"""Resamples that are held in memory at once."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its 95 % interval; no interval where a task has fewer than two runs."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Share of runs above each threshold, shape (T,), and the band of its pointwise 95 % intervals, if there is one."""
+
+    thresholds: Floats
+    shares: Floats
+    low: Floats | None
+    high: Floats | None
+
+
+def mean(strata: Strata) -> Estimate:
+    """Mean over all runs of all tasks."""
+    return _estimate(_arrays(strata), lambda *samples, axis: np.concatenate(samples, axis=axis).mean(axis=axis))
+
+
+def stratified_iqm(strata: Strata) -> Estimate:
+    """Mean of the middle half of all runs of all tasks: a quarter is cut from each end, in whole runs."""
+    return _estimate(
+        _arrays(strata), lambda *samples, axis: trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
+    )
+
+
+def probability_of_improvement(ours: Strata, theirs: Strata) -> Estimate:
+    """Probability that a run of `ours` beats one of `theirs` on the same task, a tie counting half; mean over tasks.
+
+    Both list the same tasks in the same order; numbers of runs may differ. On one task it is Mann and Whitney's
+    U / (n m). Tasks weigh equally. 0.5: neither is better. Raises ValueError where the tasks do not pair.
+    """
+    if len(ours) != len(theirs):
+        raise ValueError(f"{len(ours)} tasks against {len(theirs)}")
+    pairs = [sample for pair in zip(_arrays(ours), _arrays(theirs), strict=True) for sample in pair]
+    return _estimate(pairs, lambda *samples, axis: _superiority(samples, axis))
+
+
+def performance_profile(strata: Strata, thresholds: Floats) -> Profile:
+    """Share of a task's runs strictly above each threshold, mean over tasks: tasks weigh equally."""
+    above = [(sample > thresholds[:, None]).astype(float) for sample in _arrays(strata)]
+
+    def shares(*samples: Floats, axis: int) -> Floats:
+        found: Floats = np.mean([sample.mean(axis=axis) for sample in samples], axis=0)
+        return found
+
+    interval = _interval(above, shares)
+    return Profile(thresholds, shares(*above, axis=-1), *(interval or (None, None)))
+
+
+def _superiority(samples: Sequence[Floats], axis: int) -> Floats:
+    tasks = []
+    for x, y in zip(samples[::2], samples[1::2], strict=True):
+        ours, theirs = np.moveaxis(x, axis, -1)[..., :, None], np.moveaxis(y, axis, -1)[..., None, :]
+        tasks.append(((ours > theirs) + 0.5 * (ours == theirs)).mean(axis=(-2, -1)))
+    found: Floats = np.mean(tasks, axis=0)
+    return found
+
+
+def _estimate(samples: Sequence[Floats], statistic: Callable[..., Any]) -> Estimate:
+    interval = _interval(samples, statistic)
+    value = float(statistic(*samples, axis=-1))
+    return Estimate(value) if interval is None else Estimate(value, float(interval[0]), float(interval[1]))
+
+
+def _interval(samples: Sequence[Floats], statistic: Callable[..., Any]) -> tuple[Any, Any] | None:
+    if min(sample.shape[-1] for sample in samples) < 2:
+        return None
+    result = bootstrap(
+        samples,
+        statistic,
+        n_resamples=BOOTSTRAP_SAMPLES,
+        batch=BATCH,
+        vectorized=True,
+        axis=-1,
+        method="percentile",
+        rng=np.random.default_rng(BOOTSTRAP_SEED),
+    )
+    return result.confidence_interval.low, result.confidence_interval.high
+
+
+def _arrays(strata: Strata) -> list[Floats]:
+    """Raises ValueError where a task has no run, or there is no task."""
+    arrays = [np.asarray(stratum, dtype=float) for stratum in strata]
+    if not arrays or any(len(array) == 0 for array in arrays):
+        raise ValueError("every task needs a run, and there must be a task")
+    return arrays

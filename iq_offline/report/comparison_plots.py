@@ -1,0 +1,77 @@
+"""Plots of methods over all tasks: performance profiles, interquartile means and improvement on cloning."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from iq_offline.evaluation.statistics import Estimate, performance_profile, stratified_iqm
+from iq_offline.report.comparison import PERCENT, Values, Variant, improvement, on_scale
+from iq_offline.report.plots import COLOURS, figure_png
+
+LINES = ("-", "--", ":", "-.")
+THRESHOLDS = 101
+MARGIN = 0.05
+
+
+def profile_plot(variants: Sequence[Variant], scale: str) -> bytes:
+    """Share of runs above each score, a line a variant, with the band of its pointwise 95 % intervals."""
+    values = {variant.name: own for variant in variants if (own := on_scale(variant, scale))}
+    thresholds = _thresholds(list(values.values()))
+    with figure_png(3.2 + 0.16 * len(values)) as (figure, png):
+        axes = figure.subplots()
+        for place, (name, own) in enumerate(values.items()):
+            profile = performance_profile(list(own.values()), thresholds)
+            look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "drawstyle": "steps-post"}
+            style = LINES[place // len(COLOURS) % len(LINES)]
+            axes.plot(thresholds, profile.shares, linestyle=style, linewidth=1.8, label=name, **look)
+            if profile.low is not None and profile.high is not None:
+                band = {"color": look["color"], "alpha": 0.13, "linewidth": 0, "step": "post"}
+                axes.fill_between(thresholds, profile.low, profile.high, **band)
+        axes.set(xlabel=axis_name(scale), ylabel="share of runs above it", ylim=(-0.02, 1.02))
+        figure.legend(loc="outside lower center", ncols=2, fontsize="small")
+    return png.getvalue()
+
+
+def aggregate_plot(variants: Sequence[Variant], scale: str) -> bytes:
+    """Each variant's IQM over all tasks and its probability of improvement on cloning, with 95 % intervals."""
+    evaluated = [variant for variant in variants if variant.returns]
+    with figure_png(1.4 + 0.34 * len(evaluated)) as (figure, png):
+        left, right = figure.subplots(1, 2, sharey=True)
+        for place, variant in enumerate(evaluated):
+            strata = list(on_scale(variant, scale).values())
+            _mark(left, place, stratified_iqm(strata) if strata else None)
+            better = improvement(variant, variants)
+            _mark(right, place, better[0] if better else None)
+        left.set_yticks(range(len(evaluated)), [variant.name for variant in evaluated])
+        left.set(xlabel=f"IQM, {axis_name(scale)}", ylim=(len(evaluated) - 0.5, -0.5))
+        right.axvline(0.5, color="#777777", linestyle="--", linewidth=1)
+        right.set(xlabel="probability that a run beats one of bc", xlim=(-0.03, 1.03))
+        for axes in (left, right):
+            axes.grid(visible=False, axis="y")
+            axes.xaxis.label.set_size("small")
+    return png.getvalue()
+
+
+def axis_name(scale: str) -> str:
+    """What an axis of that scale is called."""
+    return "return in % of the dataset's mean" if scale == PERCENT else f"score ({scale})"
+
+
+def _mark(axes: Axes, place: int, estimate: Estimate | None) -> None:
+    if estimate is None:
+        return
+    colour = COLOURS[place % len(COLOURS)]
+    if estimate.low is not None and estimate.high is not None:
+        axes.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=7, alpha=0.45)
+    axes.plot(estimate.value, place, "|", color="black", markersize=13, markeredgewidth=2)
+
+
+def _thresholds(values: Sequence[Values]) -> NDArray[np.floating[Any]]:
+    """Evenly over all runs, and a little beyond; some width where all are equal."""
+    found = [one for own in values for runs in own.values() for one in runs]
+    low, high = min(found), max(found)
+    margin = MARGIN * (high - low) or 1.0
+    return np.linspace(low - margin, high + margin, THRESHOLDS)
