@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS = 1
 export MLFLOW_DISABLE_TELEMETRY = true
 
-.PHONY: install demo test check clean
+.PHONY: install demo reproduce test check clean
 .DEFAULT_GOAL := install
 
 $(STAMP): pyproject.toml constraints.txt
@@ -22,9 +22,11 @@ $(STAMP): pyproject.toml constraints.txt
 install: $(STAMP)
 
 demo: $(STAMP)
-	PATH="$(CURDIR)/$(BIN):$$PATH" IQ_OFFLINE_HOME="$(DEMO)" snakemake --snakefile pipelines/Snakefile --configfile pipelines/demo.yaml \
-		--directory "$(DEMO)" --workflow-profile pipelines/profiles/local --cores $(CORES)
-	@cat "$(DEMO)/report/summary.txt"
+	IQ_OFFLINE_HOME="$(DEMO)" $(BIN)/iq-offline run demo --cores $(CORES) --out "$(DEMO)"
+
+# The small pipeline twice from nothing, compared bit for bit; then killed in the middle, and gone on with.
+reproduce: $(STAMP)
+	$(BIN)/python tools/reproduce.py --cores $(CORES)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

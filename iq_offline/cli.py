@@ -246,21 +246,23 @@ def evaluate(
     episodes: Annotated[int, typer.Option("--episodes", min=1, help="Simulated episodes a run.")] = 20,
     env_id: Annotated[str | None, typer.Option("--env-id", help="Another environment than the data's.")] = None,
     env_kwargs: Annotated[str | None, typer.Option("--env-kwargs", help="Its arguments, a JSON object.")] = None,
-    video: Annotated[Path | None, typer.Option("--video", help="Write a video.")] = None,
+    video: Annotated[
+        Path | None, typer.Option("--video", help="Film the first episode of one run: an .mp4 file.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Simulate the last policy of each run; print returns and scores."""
-    if video:
-        raise NotYet("eval --video is not built yet", "leave it out")
     from iq_offline.stages.eval import EvalRequest, aggregate, evaluate_run
     from iq_offline.training.run_folder import find_runs
 
-    request = EvalRequest(episodes, env_id, _json_object(env_kwargs))
+    request = EvalRequest(episodes, env_id, _json_object(env_kwargs), video.resolve() if video else None)
+    found = find_runs(runs)
+    if video and len(found) > 1:
+        raise ConfigError(f"--video films one run, and these are {len(found)}", "name one of them")
     results = []
-    for run in find_runs(runs):
-        done = iter(range(1, episodes + 1))
+    for run in found:
         with console.progress(run.path.name, total=episodes) as advance:
-            results.append(evaluate_run(run, request, lambda: advance(next(done), ""), console.warn))  # noqa: B023
+            results.append(evaluate_run(run, request, advance, console.warn))
     combined = aggregate(results)
     if json:
         return console.show_json({"runs": results, "aggregate": combined})
@@ -296,19 +298,58 @@ def reward(
 def report(runs: Runs, out: Annotated[Path, typer.Option("--out", help="The folder to write into.")]) -> None:
     """Write tables, plots and one HTML page of a comparison; print the table."""
     from iq_offline.stages.report import make_report
-    from iq_offline.training.run_folder import find_runs
 
-    console.show(make_report(find_runs(runs), out.resolve(), console.warn).summary)
+    console.show(make_report(runs, out.resolve(), console.warn).summary)
 
 
 @app.command()
-def sync(runs: Runs) -> None:
-    """Mirror finished runs into MLflow that are not there yet."""
-    from iq_offline.tracking.mirror import sync as mirror
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    to: Annotated[Path, typer.Option("--to", help="The file to write: .onnx, .pt or .pt2.")],
+    output_format: Annotated[
+        str | None, typer.Option("--format", help="onnx, torchscript or torch-export; by the suffix if none.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write the policy as one file that runs without this package, checked against the original."""
+    from iq_offline.stages.export import export_run
+    from iq_offline.training.run_folder import RunFolder
+
+    made = export_run(RunFolder.open(run.resolve()), to.resolve(), output_format, console.warn)
+    if json:
+        return console.show_json(made)
+    checked = " and ".join(f"{count} {name}" for name, count in made["checked"].items())
+    return console.show(
+        f"{made['file']}: {made['format']}, {made['bytes']} bytes; the same actions as the original's on {checked} "
+        f"observations (largest difference {made['largest_difference']:.1g})"
+    )
+
+
+@app.command()
+def sync(
+    runs: Runs,
+    register: Annotated[
+        str | None, typer.Option("--register", help="Make each run's policy a version of this registered model.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="A report's folder, to go onto the comparison in MLflow.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make MLflow's mirror of finished runs whole: runs, stages, policies, and the rows of their comparison."""
+    from iq_offline.stages.sync import sync_runs
     from iq_offline.training.run_folder import find_runs
 
-    for run in find_runs(runs):
-        console.show(f"{run.path.name}: {'mirrored' if mirror(run.path) else 'already there'}")
+    found = find_runs(runs)
+    done = iter(range(1, len(found) + 1))
+    with console.progress("mirroring", total=len(found)) as advance:
+        told = sync_runs(found, register, report, lambda: advance(next(done), ""))
+    if json:
+        return console.show_json(told)
+    for run in told["runs"]:
+        version = f", {register} version {run['version']}" if register else ""
+        console.show(f"{Path(run['run']).name}: {'mirrored' if run['written'] else 'already there'}{version}")
+    return None
 
 
 @app.command()
@@ -351,16 +392,49 @@ def relabel(
     raise NotYet(f"relabel is not built yet ({run}, {dataset}, {to})", "use `iq-offline reward` for the correlations")
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-def run(pipeline: str) -> None:
-    """Run a named pipeline (not built yet)."""
-    raise NotYet(f"run {pipeline} is not built yet", "use snakemake with pipelines/Snakefile, as the Makefile does")
+@app.command()
+def run(
+    pipeline: Annotated[str, typer.Argument(help="A shipped pipeline's name (demo, quick, ...), or a YAML file.")],
+    cores: Annotated[int | None, typer.Option("--cores", min=1, help="At most so many; the profile's if none.")] = None,
+    profile: Annotated[str, typer.Option("--profile", help="local, slurm, kubernetes, or a folder.")] = "local",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be done.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="The folder to work in; one of your store if none.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="The folder that {data} in the table stands for.")] = None,
+) -> None:
+    """Run a results table to its report, or go on with it where it stopped; what is finished is not done again."""
+    from iq_offline.stages.run import RunRequest, run_pipeline
+
+    finished = run_pipeline(RunRequest(pipeline, cores, profile, dry_run, out, data), console.note)
+    if finished.text is not None:
+        console.show(finished.text.rstrip())
+    if finished.status:
+        console.note(f"not finished; logs: {finished.folder / 'logs'}; the same command goes on from here")
+        raise typer.Exit(1)
 
 
 @app.command()
-def reproduce(run: Path) -> None:
-    """Train again from what a run recorded, and compare (not built yet)."""
-    raise NotYet(f"reproduce {run} is not built yet", "train again with the run's config and compare policy_sha256")
+def reproduce(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", min=0, help="Largest difference of a tensor; 0 is bit for bit.")
+    ] = 0.0,
+    json: Json = False,
+) -> None:
+    """Train again from what a run recorded, and compare; exit 3 where the tensors differ by more than the tolerance."""
+    from iq_offline.stages.reproduce import reproduce_run
+    from iq_offline.training.run_folder import RunFolder
+
+    with console.progress(run.name, total=100) as advance:
+        found = reproduce_run(
+            RunFolder.open(run.resolve()), tolerance, lambda p: advance(100 * p.step // p.total, ""), console.warn
+        )
+    if json:
+        console.show_json(found.to_json())
+    else:
+        console.show(found.sentence)
+        console.show_table([] if found.bitwise else found.differences)
+    if not found.reproduced:
+        raise typer.Exit(3)
 
 
 def _bring(*datasets: str) -> None:

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "data": {"config", "errors", "batch", "paths"},
     "training": {"algorithms", "data", "config", "errors", "batch", "paths"},
     "tabular": set(),
+    "pipeline": {"config", "errors", "paths"},
     "baselines": {"training", "algorithms", "data", "config", "errors", "batch"},
     "evaluation": {"algorithms", "data", "config", "errors", "batch", "paths"},
     "export": {"algorithms", "config", "errors"},
@@ -25,12 +26,12 @@ MAY_IMPORT = {
     "report": {"evaluation", "data", "config", "errors", "paths"},
     "stages": {
         *{"report", "tracking", "export", "evaluation", "baselines", "training", "algorithms", "data"},
-        *{"config", "errors", "batch", "paths"},
+        *{"config", "errors", "batch", "paths", "pipeline"},
     },
     "cli": {"stages", "training", "tracking", "data", "console", "errors"},
 }
 HOMES = {
-    "mlflow": {"tracking/mlflow_store.py", "tracking/mlflow_models.py"},
+    "mlflow": {"tracking/mlflow_"},
     "gymnasium": {"data/environments.py"},
     "mujoco": {"data/environments.py"},
     "h5py": {"data/formats"},
@@ -41,6 +42,7 @@ HOMES = {
     "xxhash": {"data/identity.py"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
+    "yaml": {"pipeline"},
     "d3rlpy": {"baselines/d3rlpy_adapter.py"},
     "ot": {"baselines"},
     "onnx": {"export"},

@@ -38,7 +38,7 @@ def test_set_up_is_the_two_commands_of_the_readme():
     assert code_blocks("Start")[0].split("\n")[:2] == ["make demo", "make test"]
     for target in ("demo", "test"):
         planned = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        assert {"demo": "snakemake", "test": "pytest"}[target] in planned
+        assert {"demo": "iq-offline run demo", "test": "pytest"}[target] in planned
 
 
 def test_the_demonstration_plans_every_stage_of_the_line(tmp_path):
@@ -49,6 +49,6 @@ def test_the_demonstration_plans_every_stage_of_the_line(tmp_path):
     planned = subprocess.run(command, capture_output=True, text=True, check=True)
     counts = dict(re.findall(r"^(\w+) +(\d+)$", planned.stdout + planned.stderr, flags=re.MULTILINE))
     assert counts == {
-        **{"all": "1", "fetch": "2", "convert": "2", "train": "8", "eval": "8", "reward": "4", "report": "1"},
-        "total": "26",
+        **{"all": "1", "fetch": "6", "convert": "2", "train": "8", "eval": "8", "reward": "4", "report": "1"},
+        "total": "30",
     }

@@ -168,7 +168,6 @@ MISTAKES = {
     "no run": (("eval", "nowhere"), "nowhere does not exist"),
     "a folder that is no run": (("eval", "."), "is not a run folder"),
     "a later command": (("relabel", "r", "--dataset", "d", "--to", "t"), "not built yet"),
-    "a later pipeline command": (("run", "demo", "--cores", "2"), "not built yet"),
 }
 
 

@@ -1,0 +1,126 @@
+"""Which code a stage's result depends on, as one hash: what changes it makes results stale.
+
+From the stage's own file imports are followed through the package, up to what bears on no result. Comments, docstrings
+and layout count for nothing; neither do the versions of other packages, which a run's manifest records instead.
+"""
+
+import ast
+import hashlib
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import iq_offline
+from iq_offline import paths
+from iq_offline.config import BCConfig, IQConfig, Method, algorithm_class
+
+ROOT = Path(iq_offline.__file__).parent
+WITHOUT_RESULT = frozenset(
+    f"iq_offline.{name}"
+    for name in (
+        "errors",
+        "paths",
+        "console",
+        "tracking",
+        "stages.fetch",
+        "data.download",
+        "data.fetched",
+        "data.remotes",
+    )
+)
+"""Modules and packages that bring data or tell of them, and change no number."""
+IQ_LEARNERS = frozenset({"iq_offline.algorithms.iq_continuous", "iq_offline.algorithms.iq_discrete"})
+IMPORT = re.compile(r"^[ \t]*from (iq_offline[\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
+PEERS = frozenset({"iq_offline.baselines"})
+
+
+def code_of_stage(stage: str) -> str:
+    """Of `convert`, `eval`, `reward` or `report`."""
+    return _hash([f"iq_offline.stages.{stage}"], WITHOUT_RESULT)
+
+
+def code_of_training(method: Method, preset: str | None = None) -> str:
+    """Of `train` with a method: the losses of other families do not count. The recipes' values do."""
+    model = algorithm_class(method, discrete=False)
+    others = PEERS
+    if issubclass(model, BCConfig):
+        others = PEERS | IQ_LEARNERS
+    elif not issubclass(model, IQConfig):
+        others = IQ_LEARNERS
+    code = _hash(["iq_offline.stages.train"], WITHOUT_RESULT | others)
+    recipes = [recipe for name in (method, preset) if name for recipe in _recipe(name)]
+    return hashlib.sha256("\n".join([code, *recipes]).encode()).hexdigest()[:12]
+
+
+def modules_behind(roots: Iterable[str], stops: frozenset[str]) -> set[str]:
+    """The package's modules that the roots import, directly or not, and not through one of `stops`."""
+    found: set[str] = set()
+    waiting = list(roots)
+    while waiting:
+        module = waiting.pop()
+        if module in found or any(module == stop or module.startswith(f"{stop}.") for stop in stops):
+            continue
+        found.add(module)
+        waiting += [*_imports(module), *(package for package in [module.rpartition(".")[0]] if package)]
+    return found
+
+
+def _hash(roots: list[str], stops: frozenset[str]) -> str:
+    digest = hashlib.sha256()
+    for module in sorted(modules_behind(roots, stops)):
+        digest.update(f"{module}\n{_statements(module)}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+@cache
+def _source(module: str) -> str:
+    file = _file(module)
+    assert file is not None
+    return file.read_text()
+
+
+@cache
+def _imports(module: str) -> tuple[str, ...]:
+    """Modules of the package that a module imports, at its top or inside functions."""
+    names: set[str] = set()
+    for package, imported in IMPORT.findall(_source(module)):
+        names |= {package, *(f"{package}.{name}" for name in re.findall(r"\w+", imported))}
+    return tuple(sorted(name for name in names if _file(name) is not None))
+
+
+@cache
+def _statements(module: str) -> str:
+    """A module's code without comments and docstrings, and a package's templates."""
+    tree = ast.parse(_source(module))
+    _drop_texts(tree)
+    file = _file(module)
+    assert file is not None
+    templates = sorted(file.parent.glob("*.j2")) if file.name == "__init__.py" else []
+    return "\n".join([ast.unparse(tree), *(template.read_text() for template in templates)])
+
+
+def _drop_texts(block: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    block.body = [item for item in block.body if not _is_text(item)] or [ast.Pass()]
+    for item in block.body:
+        if isinstance(item, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            _drop_texts(item)
+
+
+def _is_text(item: ast.stmt) -> bool:
+    return isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str)
+
+
+def _file(module: str) -> Path | None:
+    """The file of a module of this package; None for a name that is none."""
+    first, *rest = module.split(".")
+    if first != ROOT.name:
+        return None
+    path = ROOT.joinpath(*rest)
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return file if file.is_file() else None
+
+
+def _recipe(name: str) -> list[str]:
+    file = Path(name) if name.endswith(".toml") else paths.shipped("pipelines") / "presets" / f"{name}.toml"
+    return [file.read_text()] if file.is_file() else []

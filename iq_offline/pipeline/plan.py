@@ -1,0 +1,170 @@
+"""The runs that a results table asks for.
+
+datasets x methods x demonstrations x subsampling x supplementary x overrides x seeds; `per_run` changes some of them or
+leaves them out. A run's name holds every coordinate, so that a longer table keeps the runs of a shorter one.
+"""
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from iq_offline.config import IQConfig, Method, algorithm_class, valid_keys
+from iq_offline.errors import ConfigError, nearest
+from iq_offline.pipeline.schema import Demos, PerRun, ResultsTable, Settings, Where
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a table: its coordinates, by their labels, and its settings."""
+
+    dataset: str
+    method: str
+    demos: Demos
+    subsample: int
+    supplementary: str
+    override: str
+    seed: int
+    trained_by: Method
+    supplementary_datasets: tuple[str, ...]
+    preset: str | None = None
+    updates: int | None = None
+    settings: tuple[str, ...] = ()
+    """`key=value`, in the order in which they count."""
+
+    @property
+    def name(self) -> str:
+        """Of the run's folder."""
+        parts = (self.dataset, self.method, f"{self.demos}x{self.subsample}", self.supplementary, self.override)
+        return "-".join(part for part in (*parts, f"seed{self.seed}") if part)
+
+    @property
+    def recovers_reward(self) -> bool:
+        """Whether there is a reward to recover: the method is IQ-Learn of some kind."""
+        return issubclass(algorithm_class(self.trained_by, discrete=False), IQConfig)
+
+    @property
+    def options(self) -> list[str]:
+        """Arguments of `iq-offline train`: all but the data, the device, the folder and the group."""
+        options = ["--method", self.trained_by, "--seed", str(self.seed), "--subsample", str(self.subsample)]
+        options += [] if self.demos == "all" else ["--demos", str(self.demos)]
+        options += ["--preset", self.preset] if self.preset else []
+        options += ["--updates", str(self.updates)] if self.updates else []
+        return options + [part for setting in self.settings for part in ("--set", setting)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A table's runs, and the datasets that they read."""
+
+    table: ResultsTable
+    runs: dict[str, PlannedRun]
+    """By name, in the order of the file."""
+    sources: dict[str, str]
+    """Every dataset that is read, by a name of its own: expert, supplementary, and to judge rewards on."""
+
+    @classmethod
+    def of(cls, table: ResultsTable) -> "Plan":
+        """Raises ConfigError for what fits each by itself, and not together."""
+        _check_methods(table)
+        runs: dict[str, PlannedRun] = {}
+        met: set[int] = set()
+        for planned in _matrix(table):
+            special = [number for number, change in enumerate(table.per_run) if _meets(planned, change.where)]
+            met |= set(special)
+            changes = [table.per_run[number] for number in special]
+            if any(change.skip for change in changes):
+                continue
+            run = _with_settings(planned, table, changes)
+            _check_settings(run)
+            if run.name in runs:
+                raise ConfigError(f"two runs of table {table.name} are called {run.name}", "rename one of their labels")
+            runs[run.name] = run
+        for number, change in enumerate(table.per_run):
+            if number not in met:
+                where = change.where.model_dump(mode="json", exclude_none=True)
+                raise ConfigError(f"per_run of table {table.name} meets no run: where {where}", "mend its `where`")
+        if not runs:
+            raise ConfigError(f"table {table.name} has no run left", "skip fewer of them")
+        return cls(table, runs, _sources(table))
+
+    def source_of(self, dataset: str) -> str:
+        """The name under `sources` of a dataset."""
+        return next(name for name, found in self.sources.items() if found == dataset)
+
+    def rewards_on(self, run: PlannedRun) -> tuple[str, ...]:
+        """The datasets on which a run's recovered reward is judged: its own, then those named beside it."""
+        entry = self.table.datasets[run.dataset]
+        return (entry.dataset, *entry.reward_on)
+
+
+def _matrix(table: ResultsTable) -> Iterator[PlannedRun]:
+    """The whole product, without settings."""
+    for label, entry in table.datasets.items():
+        options = table.supplementary if entry.supplementary is None else entry.supplementary
+        demos, subsample = entry.demos or table.demos, entry.subsample or table.subsample
+        axes = (table.methods, demos, subsample, options, table.overrides, table.seeds)
+        for method, count, every, option, override, seed in itertools.product(*axes):
+            trained_by = table.methods[method].method or Method(method)
+            yield PlannedRun(label, method, count, every, option, override, seed, trained_by, options[option])
+
+
+def _meets(run: PlannedRun, where: Where) -> bool:
+    return all(getattr(run, key) in values for key, values in where if values is not None)
+
+
+def _with_settings(run: PlannedRun, table: ResultsTable, changes: Sequence[PerRun]) -> PlannedRun:
+    """The run with its settings; what is nearer to it counts."""
+    layers: list[Settings] = [table, table.methods[run.method], table.overrides[run.override], *changes]
+    settings = {key: value for layer in layers for key, value in layer.set.items()}
+    return replace(
+        run,
+        preset=next((layer.preset for layer in reversed(layers) if layer.preset), None),
+        updates=next((layer.updates for layer in reversed(layers) if layer.updates), None),
+        settings=tuple(
+            f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()
+        ),
+    )
+
+
+def _check_methods(table: ResultsTable) -> None:
+    for label, entry in table.methods.items():
+        if entry.method is None and label not in list(Method):
+            raise ConfigError(
+                f"unknown method '{label}' in table {table.name}",
+                f"one of: {nearest(label, Method)}; a name of your own needs `method:` under it",
+            )
+
+
+def _check_settings(run: PlannedRun) -> None:
+    """Raises ConfigError for a setting that the method has neither for discrete nor for continuous actions."""
+    keys = {key for discrete in (True, False) for key in valid_keys(algorithm_class(run.trained_by, discrete=discrete))}
+    for setting in run.settings:
+        key = setting.partition("=")[0]
+        if key not in keys:
+            raise ConfigError(
+                f"{run.name}: method {run.trained_by} has no setting '{key}'",
+                f"nearest: {nearest(key, keys)}; a setting of one method belongs under `methods` or `per_run`",
+            )
+
+
+def _sources(table: ResultsTable) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for label, entry in table.datasets.items():
+        found[label] = entry.dataset
+    for entry in table.datasets.values():
+        options = table.supplementary if entry.supplementary is None else entry.supplementary
+        for dataset in (*itertools.chain(*options.values()), *entry.reward_on):
+            if dataset not in found.values():
+                found[_source_name(dataset)] = dataset
+    return found
+
+
+def _source_name(dataset: str) -> str:
+    """A file's name for an id or a path; the hash keeps apart two that differ in their signs alone."""
+    last = Path(dataset).name if Path(dataset).is_absolute() else dataset
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", last).strip("-")
+    return f"{plain[-40:].strip('-')}-{hashlib.sha256(dataset.encode()).hexdigest()[:6]}"

@@ -1,0 +1,198 @@
+"""What a results table's YAML file may say, checked when it is read."""
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
+
+from iq_offline.config import Device, FrozenModel, Method
+from iq_offline.errors import ConfigError, nearest
+
+DATA = "{data}"
+"""Stands, in a dataset's path, for a folder that is named when the table is run."""
+
+
+def _several(value: Any) -> Any:
+    """One value is a list of one."""
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _seeds(value: Any) -> Any:
+    """`0-4` is 0, 1, 2, 3, 4."""
+    if isinstance(value, str) and (bounds := re.fullmatch(r"(\d+)-(\d+)", value)):
+        return tuple(range(int(bounds[1]), int(bounds[2]) + 1))
+    return _several(value)
+
+
+def _rows(value: Any) -> Any:
+    """Names alone are rows with nothing of their own."""
+    return value if isinstance(value, dict) else {name: {} for name in _several(value)}
+
+
+def _options(value: Any) -> Any:
+    """A list of datasets is one option without a name."""
+    return value if isinstance(value, dict) else {"": _several(value)}
+
+
+def _entries(value: Any) -> Any:
+    """A dataset's name alone is an entry with nothing of its own."""
+    if not isinstance(value, dict):
+        return value
+    return {label: {"dataset": entry} if isinstance(entry, str) else entry for label, entry in value.items()}
+
+
+def _no_supplementary() -> dict[str, tuple[str, ...]]:
+    return {"": ()}
+
+
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+OptionLabel = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*)?$")]
+Positive = Annotated[int, Field(ge=1)]
+Demos = Literal["all"] | Positive
+ManyDemos = Annotated[tuple[Demos, ...], BeforeValidator(_several), Field(min_length=1)]
+ManySubsamples = Annotated[tuple[Positive, ...], BeforeValidator(_several), Field(min_length=1)]
+ManySeeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_seeds), Field(min_length=1)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_several)]
+Supplementary = Annotated[dict[OptionLabel, Names], BeforeValidator(_options), Field(min_length=1)]
+
+
+class End(StrEnum):
+    """What a table ends in. OUTCOMES only trains, and tells what became of each run: finished, or stopped."""
+
+    REPORT = "report"
+    OUTCOMES = "outcomes"
+
+
+class Settings(FrozenModel):
+    """How to train. What is nearer to a run counts: the table's, its method's, its override's, that of `per_run`."""
+
+    preset: str | None = None
+    updates: Positive | None = None
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the method, as `train --set` takes them."""
+
+
+class DatasetEntry(FrozenModel):
+    """A dataset of the table; an axis that it leaves out is the table's."""
+
+    dataset: str
+    demos: ManyDemos | None = None
+    subsample: ManySubsamples | None = None
+    supplementary: Supplementary | None = None
+    reward_on: Names = ()
+    """Recorded data beside this dataset on which the recovered reward is judged."""
+
+
+class MethodEntry(Settings):
+    """A method with settings, under its own name or another."""
+
+    method: Method | None = None
+
+
+class Where(FrozenModel):
+    """Which runs: those that have one of the values under every key given."""
+
+    dataset: Names | None = None
+    method: Names | None = None
+    demos: ManyDemos | None = None
+    subsample: ManySubsamples | None = None
+    supplementary: Names | None = None
+    override: Names | None = None
+    seed: ManySeeds | None = None
+
+
+class PerRun(Settings):
+    """What some runs have of their own."""
+
+    where: Where
+    skip: bool = False
+
+
+class ResultsTable(Settings):
+    """A table as its file describes it."""
+
+    name: Label
+    datasets: Annotated[dict[Label, DatasetEntry], BeforeValidator(_entries), Field(min_length=1)]
+    methods: Annotated[dict[Label, MethodEntry], BeforeValidator(_rows), Field(min_length=1)]
+    demos: ManyDemos = ("all",)
+    subsample: ManySubsamples = (1,)
+    supplementary: Supplementary = Field(default_factory=_no_supplementary)
+    overrides: dict[OptionLabel, Settings] = Field(default_factory=lambda: {"": Settings()}, min_length=1)
+    seeds: ManySeeds = (0,)
+    per_run: tuple[PerRun, ...] = ()
+    episodes: Positive = 20
+    """Simulated episodes a run."""
+    device: Device = Device.AUTO
+    ends_in: End = End.REPORT
+    data: str | None = None
+    """The folder that `{data}` stands for."""
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any], base: Path) -> Self:
+        """A table from its file's content; a path that is there, seen from `base`, is made absolute.
+
+        Raises ConfigError for what does not fit, with the key.
+        """
+        try:
+            return cls.model_validate(dict(content))._placed(base)
+        except ValidationError as error:
+            raise _misfit(error) from None
+
+    def _placed(self, base: Path) -> Self:
+        def place(dataset: str) -> str:
+            if DATA in dataset and self.data is None:
+                raise ConfigError(f"{dataset} of table {self.name} names no folder yet", "name it: --data FOLDER")
+            named = dataset.replace(DATA, self.data or "")
+            path = base / Path(named).expanduser()
+            return str(path.resolve()) if path.exists() else named
+
+        def place_options(options: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+            return {label: tuple(map(place, datasets)) for label, datasets in options.items()}
+
+        def place_entry(entry: DatasetEntry) -> DatasetEntry:
+            options = None if entry.supplementary is None else place_options(entry.supplementary)
+            others = tuple(map(place, entry.reward_on))
+            return entry.model_copy(
+                update={"dataset": place(entry.dataset), "supplementary": options, "reward_on": others}
+            )
+
+        entries = {label: place_entry(entry) for label, entry in self.datasets.items()}
+        return self.model_copy(update={"datasets": entries, "supplementary": place_options(self.supplementary)})
+
+
+def load_table(file: Path, data: Path | None = None) -> ResultsTable:
+    """The table that a YAML file describes, `{data}` being that folder. Raises ConfigError."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} is not readable as YAML: {error}", "mend the file, or name another") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} describes no table", "docs/pipelines.md shows one")
+    return ResultsTable.parse(content | ({"data": str(data)} if data else {}), file.resolve().parent)
+
+
+def _misfit(error: ValidationError) -> ConfigError:
+    """The first misfit, by its key; an unknown key with the valid ones of its place."""
+    first = error.errors()[0]
+    path = [part for part in first["loc"] if part != "[key]"]
+    place = ".".join(map(str, path))
+    if first["type"] == "extra_forbidden":
+        return ConfigError(
+            f"unknown key '{place}' in the table", f"valid: {nearest(str(path[-1]), _model_at(path).model_fields)}"
+        )
+    return ConfigError(f"'{place}' of the table does not fit: {first['msg']}", "docs/pipelines.md lists the keys")
+
+
+def _model_at(path: list[Any]) -> type[BaseModel]:
+    """Whose key the last part of a path is."""
+    if len(path) == 1:
+        return ResultsTable
+    if path[0] == "per_run":
+        return Where if "where" in path else PerRun
+    models: dict[str, type[BaseModel]] = {"datasets": DatasetEntry, "methods": MethodEntry}
+    return models.get(path[0], Settings)

@@ -1,0 +1,121 @@
+"""run: a results table, from its YAML file to what it ends in. Snakemake does the work; this finds, asks and tells."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from iq_offline import paths
+from iq_offline.errors import ConfigError, PackageMissing, nearest
+from iq_offline.pipeline.plan import Plan
+from iq_offline.pipeline.schema import End, load_table
+from iq_offline.pipeline.working_folder import Hold, held
+
+EXECUTORS = {"slurm": "snakemake_executor_plugin_slurm", "kubernetes": "snakemake_executor_plugin_kubernetes"}
+"""What the shipped profiles need beyond Snakemake itself."""
+ENDS = {End.REPORT: Path("report") / "summary.txt", End.OUTCOMES: Path("outcomes") / "log.txt"}
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What the command line asks of one pipeline."""
+
+    pipeline: str
+    cores: int | None = None
+    profile: str = "local"
+    dry_run: bool = False
+    out: Path | None = None
+    data: Path | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How Snakemake ended, where, and the text that the table ends in, if it came to that."""
+
+    status: int
+    folder: Path
+    text: str | None
+
+
+def run_pipeline(request: RunRequest, tell: Callable[[str], None]) -> Finished:
+    """Run a table to its end, or go on with it where an earlier run stopped.
+
+    Raises ConfigError for an unknown name, a table that does not fit and a folder in which another run is alive, and
+    PackageMissing.
+    """
+    file = find_table(request.pipeline)
+    plan = Plan.of(load_table(file, request.data))
+    table = plan.table
+    folder = (request.out or paths.home() / "pipelines" / table.name).expanduser().resolve()
+    command = _command(file, folder, request)
+    if request.dry_run:
+        return Finished(subprocess.run([*command, "--dry-run"], check=False).returncode, folder, None)
+    with held(folder, table.name, tell) as hold:
+        if hold.is_locked_by_the_dead():
+            dead = hold.left or "unknown"
+            tell(f"{folder} was locked by a run that is dead ({dead}): released; what it has finished counts")
+            subprocess.run([*command, "--unlock"], check=True, capture_output=True)
+        status = _snakemake(command, hold)
+    end = folder / ENDS[table.ends_in]
+    return Finished(status, folder, end.read_text() if status == 0 else None)
+
+
+def find_table(name: str) -> Path:
+    """The YAML file of a shipped pipeline's name, or the path itself. Raises ConfigError, with the nearest names."""
+    if Path(name).suffix in {".yaml", ".yml"}:
+        if not Path(name).is_file():
+            raise ConfigError(f"no file at {name}", "check the path, or name a shipped pipeline")
+        return Path(name).resolve()
+    folder = paths.shipped("pipelines")
+    file = folder / f"{name}.yaml"
+    if not file.is_file():
+        names = [path.stem for path in folder.glob("*.yaml")]
+        raise ConfigError(f"unknown pipeline '{name}'", f"one of: {nearest(name, names)}; or the path of a YAML file")
+    return file
+
+
+def _command(file: Path, folder: Path, request: RunRequest) -> list[str]:
+    if importlib.util.find_spec("snakemake") is None:
+        raise PackageMissing("pipelines need Snakemake", "pip install 'iq-offline[pipeline]'")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.shipped("pipelines") / "Snakefile")]
+    command += ["--configfile", str(file), "--directory", str(folder), "--workflow-profile", str(_profile(request))]
+    command += ["--config", f"data={request.data.resolve()}"] if request.data else []
+    return command + (["--cores", str(request.cores)] if request.cores else [])
+
+
+def _profile(request: RunRequest) -> Path:
+    """The folder of a shipped profile, or the path itself. Raises ConfigError and PackageMissing."""
+    shipped = paths.shipped("pipelines") / "profiles"
+    named = Path(request.profile).expanduser()
+    folder = named.resolve() if named.is_dir() else shipped / request.profile
+    if not (folder / "config.yaml").is_file():
+        names = [path.name for path in shipped.iterdir()]
+        raise ConfigError(
+            f"unknown profile '{request.profile}'",
+            f"one of: {nearest(request.profile, names)}; or a folder with a Snakemake config.yaml",
+        )
+    needed = EXECUTORS.get(folder.name)
+    if needed and importlib.util.find_spec(needed) is None:
+        package = needed.replace("_", "-")
+        raise PackageMissing(f"profile {folder.name} needs {package}", "pip install 'iq-offline[cluster]'")
+    return folder
+
+
+def _snakemake(command: list[str], hold: Hold) -> int:
+    """Snakemake in a process group of its own, which its jobs share; signals to this process are passed on to it."""
+    with subprocess.Popen(command, pass_fds=[hold.descriptor], process_group=0) as process:
+        hold.record(process.pid)
+
+        def pass_on(number: int, _: object) -> None:
+            os.killpg(process.pid, number)
+
+        before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            return process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,89 @@
+"""What makes a result stale: a change of the code that it comes from, and of no other."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from iq_offline.config import Method
+from iq_offline.pipeline import code
+
+PACKAGE = Path(code.__file__).parents[1]
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch) -> Path:
+    """A copy of the package, which is hashed in its place."""
+    shutil.copytree(PACKAGE, tmp_path / "iq_offline", ignore=shutil.ignore_patterns("__pycache__", "_shipped"))
+    monkeypatch.setattr(code, "ROOT", tmp_path / "iq_offline")
+    return tmp_path / "iq_offline"
+
+
+def hashes() -> dict[str, str]:
+    for cached in (code._source, code._imports, code._statements):
+        cached.cache_clear()
+    trained = {method: code.code_of_training(method) for method in (Method.BC, Method.IQ, Method.OTR_IQL)}
+    return trained | {stage: code.code_of_stage(stage) for stage in ("convert", "eval", "reward", "report")}
+
+
+def stale_after(change: Callable[[], object]) -> set[str]:
+    before = hashes()
+    change()
+    after = hashes()
+    return {name for name in before if before[name] != after[name]}
+
+
+def append(*files: Path) -> None:
+    for file in files:
+        file.write_text(file.read_text() + "\nSTALE = 1\n")
+
+
+def test_a_changed_loss_makes_stale_what_is_trained_by_it(copy):
+    assert stale_after(lambda: append(copy / "algorithms" / "divergences.py")) == {"iq", "reward"}
+
+
+def test_a_changed_cloning_loss_makes_all_of_ours_stale(copy):
+    assert {"bc", "iq", "reward"} <= stale_after(lambda: append(copy / "algorithms" / "bc.py"))
+
+
+def test_a_changed_peer_makes_peers_stale(copy):
+    assert stale_after(lambda: append(copy / "baselines" / "labels.py")) == {"otr-iql"}
+
+
+def test_a_changed_reader_makes_the_data_and_all_that_learns_from_them_stale(copy):
+    assert {"convert", "bc", "iq", "otr-iql"} <= stale_after(lambda: append(copy / "data" / "formats" / "d4rl.py"))
+
+
+def test_a_changed_page_makes_the_report_stale(copy):
+    page = copy / "report" / "page.html.j2"
+    assert stale_after(lambda: page.write_text(page.read_text() + "<!-- -->")) == {"report"}
+
+
+def test_what_brings_data_or_tells_of_them_makes_nothing_stale(copy):
+    paths = [copy.joinpath(*module.split(".")[1:]) for module in code.WITHOUT_RESULT]
+    files = [path / "__init__.py" if path.is_dir() else path.with_suffix(".py") for path in paths]
+    assert stale_after(lambda: append(*files)) == set()
+
+
+def test_comments_docstrings_and_layout_make_nothing_stale(copy):
+    file = copy / "algorithms" / "losses.py"
+    text = file.read_text()
+    assert "\n\n\ndef " in text
+    other = text.replace('"""', '"""Another word. ', 1).replace("\n\n\ndef ", "\n\n\n\n# why\ndef ")
+    assert stale_after(lambda: file.write_text(other)) == set()
+
+
+def test_a_recipe_makes_its_own_method_stale(tmp_path, monkeypatch):
+    shipped = tmp_path / "presets"
+    shutil.copytree(PACKAGE.parent / "pipelines" / "presets", shipped)
+    monkeypatch.setattr(code.paths, "shipped", lambda _: tmp_path)
+    before = {method: code.code_of_training(method) for method in (Method.IQ, Method.CSIL)}
+    (shipped / "csil.toml").write_text("# other values")
+    after = {method: code.code_of_training(method) for method in (Method.IQ, Method.CSIL)}
+    assert {method for method in before if before[method] != after[method]} == {Method.CSIL}
+
+
+def test_every_module_that_is_left_out_is_there():
+    left_out = code.WITHOUT_RESULT | code.IQ_LEARNERS | code.PEERS
+    assert [module for module in left_out if code._file(module) is None] == []
