@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""Our learners: ours.py iq | iq-cql | iq-default | bc | discrete."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from synthetic import (
+    ACTION,
+    BATCH,
+    CQL_ACTIONS,
+    HIDDEN,
+    SMALL_ACTIONS,
+    SMALL_BATCH,
+    SMALL_HIDDEN,
+    Episodes,
+    continuous_episodes,
+    discrete_episodes,
+)
+from worker import Measure, Updates, counted, serve
+
+from iq_offline.algorithms.bc import BCLearner
+from iq_offline.algorithms.iq_continuous import ContinuousIQLearner
+from iq_offline.algorithms.iq_discrete import DiscreteIQLearner
+from iq_offline.algorithms.learner import Learner, Stream, generator
+from iq_offline.algorithms.networks import ContinuousPolicy
+from iq_offline.config import BCConfig, ContinuousBCConfig, ContinuousIQConfig, DiscreteIQConfig
+from iq_offline.data.episodes import DatasetInfo
+from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions
+from iq_offline.data.table import Leaf, TransitionTable
+from iq_offline.training.batches import TransitionSampler
+from iq_offline.training.build import Data, cloned_policy, continuous_networks, discrete_networks
+
+CPU = torch.device("cpu")
+FOR_EVER = 10**9
+"""Updates of a run, so that its learning rate stays where it is."""
+
+Config = BCConfig | ContinuousIQConfig | DiscreteIQConfig
+
+PLAIN = {
+    "updates": FOR_EVER,
+    "batch_size": BATCH,
+    "hidden_sizes": HIDDEN,
+    "prior": None,
+    "entropy": "off",
+    "policy_std": 0.135,
+    "actor_activation": "relu",
+    "critic_activation": "relu",
+    "critic_layer_norm": False,
+    "action_gradient_weight": 0,
+    "target_bound": None,
+    "ensemble": {"members": 2},
+}
+"""The mathematics of the JAX yardstick and of the plain loop."""
+CONFIGS: dict[str, Callable[[], Config]] = {
+    "iq": lambda: ContinuousIQConfig.model_validate(PLAIN),
+    "iq-cql": lambda: ContinuousIQConfig.model_validate(
+        PLAIN | {"cql": {"weight": 1, "actions": CQL_ACTIONS // 2}},
+    ),
+    "iq-default": lambda: ContinuousIQConfig(updates=FOR_EVER),
+    "bc": lambda: ContinuousBCConfig.model_validate(
+        {"updates": FOR_EVER, "batch_size": BATCH, "hidden_sizes": HIDDEN, "activation": "relu"}
+    ),
+    "discrete": lambda: DiscreteIQConfig.model_validate(
+        {
+            "updates": FOR_EVER,
+            "batch_size": SMALL_BATCH,
+            "hidden_sizes": SMALL_HIDDEN,
+            "activation": "silu",
+            "separate_value": False,
+            "prior": None,
+            "temperature": 0.01,
+            "polyak_rate": None,
+            "target_bound": None,
+            "learning_rate": 1e-4,
+            "weight_decay": 0,
+        }
+    ),
+}
+"""`iq-cql`: so many uniform actions an observation and as many of the policy, d3rlpy's three times ten together."""
+
+
+def ours(config: Config, data: Data) -> Updates:
+    """n updates as training makes them: the learner that it builds, on batches that it draws."""
+    learner = learner_of(config, data)
+    batches = data.expert.batches(config.batch_size, generator(0, Stream.BATCHES))
+
+    def updates(count: int) -> float:
+        for _ in range(count):
+            metrics = learner.update(next(batches))
+        return float(metrics["loss"])
+
+    return updates
+
+
+def learner_of(config: Config, data: Data) -> Learner:
+    """A learner with the initial weights of seed 0; a prior, where there is one, is not trained first."""
+    if isinstance(config, BCConfig):
+        return BCLearner(config, cloned_policy(config, 0, data))
+    prior = None if config.prior is None else cloned_policy(config.prior, 0, data)
+    if isinstance(config, DiscreteIQConfig):
+        assert prior is None
+        return DiscreteIQLearner(config, discrete_networks(config, 0, data, None))
+    assert prior is None or isinstance(prior, ContinuousPolicy)
+    return ContinuousIQLearner(config, continuous_networks(config, 0, data, prior), generator(0, Stream.ACTIONS))
+
+
+def data_of(config: Config) -> Data:
+    """The synthetic data as training holds them."""
+    if isinstance(config, DiscreteIQConfig):
+        table = table_of(discrete_episodes(), DiscreteActions(SMALL_ACTIONS))
+    else:
+        table = table_of(continuous_episodes(), ContinuousActions((-1.0,) * ACTION, (1.0,) * ACTION, "unit"))
+    return Data(TransitionSampler(table, table.transition_rows, CPU), table.action_space, CPU)
+
+
+def table_of(episodes: Episodes, space: ActionSpace) -> TransitionTable:
+    """A packed table in memory: rows [observation | action | reward | termination], one more for each episode's end."""
+    count, steps = episodes.actions.shape[:2]
+    size = episodes.observations.shape[-1]
+    rows = np.zeros((count, steps + 1, size + space.width + 2), dtype=np.float32)
+    rows[..., :size] = episodes.observations
+    rows[:, :-1, size:-2] = episodes.actions.reshape(count, steps, -1)
+    rows[:, :-1, -1] = episodes.terminations
+    starts = np.arange(count) * (steps + 1)
+    return TransitionTable(
+        info=DatasetInfo("synthetic", "", "synthetic"),
+        action_space=space,
+        layout=(Leaf("observations", (size,), "float32", 0, size, None),),
+        rows=rows.reshape(count * (steps + 1), -1),
+        rows_file=Path(),
+        pictures={},
+        episodes=pl.DataFrame({"start_row": starts, "steps": np.full(count, steps)}),
+    )
+
+
+def build() -> Measure:
+    """The candidate that the command line names."""
+    name = sys.argv[1]
+    config = CONFIGS[name]()
+    return counted(ours(config, data_of(config)), 64 if name == "discrete" else 4)
+
+
+if __name__ == "__main__":
+    serve(build)

@@ -1,0 +1,99 @@
+"""The speed benchmark measures like with like: the yardsticks compute what ours computes, and the counts add up."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SCRIPTS = ("check", "eager", "environments", "ours", "synthetic", "worker")
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch):
+    """Modules beside the worker scripts, imported as those import each other; forgotten afterwards."""
+    monkeypatch.syspath_prepend(BENCHMARKS / "yardsticks")
+    yield importlib.import_module
+    for name in SCRIPTS:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def parent(monkeypatch: pytest.MonkeyPatch):
+    """Modules of the parent's side."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    yield lambda name: importlib.import_module(f"yardsticks.{name}")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "yardsticks"]:
+        sys.modules.pop(name)
+
+
+def test_the_plain_loops_make_our_updates_from_the_same_weights_batches_and_noise(script):
+    check: ModuleType = script("check")
+    with check.double_precision():
+        own, plain, given = check.continuous_updates()
+        discrete = check.discrete_updates()
+    moved = {name: float((own[name] - given[name]).abs().max()) for name in own.keys() & given.keys()}
+    assert len(moved) == 5 * 6
+    assert min(moved.values()) > 1e-6
+    assert check.difference(own, plain) < check.TOLERANCE
+    assert check.difference(*discrete) < check.TOLERANCE
+    assert torch.get_default_dtype() is torch.float32
+
+
+def test_another_width_of_the_policy_is_another_update(script, monkeypatch):
+    check, eager = script("check"), script("eager")
+    monkeypatch.setattr(eager, "STD", 0.14)
+    with check.double_precision():
+        own, plain, _ = check.continuous_updates()
+    assert check.difference(own, plain) > 1e-5
+
+
+def test_the_operations_of_an_update_are_those_counted_by_hand(parent):
+    flops = parent("flops")
+    critic, actor = 2 * (23 * 256 + 256 * 256 + 256), 2 * (17 * 256 + 256 * 256 + 256 * 6)
+    hidden, to_action = 2 * (256 * 256 + 256), 2 * 6 * 256
+    expected = 2 * 512 * (2 * critic + hidden) + 2 * 256 * critic + 512 * actor
+    expected += 2 * 256 * (critic + hidden + to_action) + 256 * (actor + 2 * (256 * 256 + 256 * 6))
+    assert sum(flops.iq().values()) == pytest.approx(expected / 1e6)
+    assert sum(flops.bc().values()) == pytest.approx(256 * (2 * actor + 2 * (256 * 256 + 256 * 6)) / 1e6)
+
+
+def test_a_ratio_is_the_median_of_the_rounds_own_ratios(parent):
+    tables = parent("tables")
+    speeds = [(10, 1), (30, 10), (1, 1)]
+    rounds = [
+        {
+            "ours-bc": {"updates": ours, "cpu_seconds": 1.0, "loss": 0.0},
+            "d3rlpy-bc": {"updates": 2 * peer, "cpu_seconds": 2.0, "loss": 0.0},
+        }
+        for ours, peer in speeds
+    ]
+    (line,) = [line for line in tables.ratios(["ours-bc", "d3rlpy-bc"], rounds).splitlines() if "d3rlpy-bc" in line]
+    assert "| 3.00 (1.00-10.00) | 4.0, missed |" in line
+
+
+def test_a_worker_answers_in_json_whatever_else_is_printed():
+    code = (
+        "from worker import counted, serve\n"
+        "def updates(count):\n"
+        "    print('a greeting', count, flush=True)\n"
+        "    return 0.5\n"
+        "serve(lambda: counted(updates, 3))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        input="go 0\n",
+        env={"PYTHONPATH": str(BENCHMARKS / "yardsticks")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ready, answer = map(json.loads, result.stdout.splitlines())
+    assert ready == {"ready": True}
+    assert (answer["updates"], answer["loss"]) == (3, 0.5)
+    assert "a greeting 3" in result.stderr
