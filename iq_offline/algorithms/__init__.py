@@ -14,6 +14,8 @@ Papers are cited by key:
 [TD3BC21]  Fujimoto and Gu, A Minimalist Approach to Offline RL, NeurIPS 2021, arXiv 2106.06860
 [WGANGP17] Gulrajani et al., Improved Training of Wasserstein GANs, NeurIPS 2017, arXiv 1704.00028
 [SAC18]    Haarnoja et al., Soft Actor-Critic, ICML 2018, arXiv 1801.01290
+[ADAM15]   Kingma and Ba, Adam: A Method for Stochastic Optimization, ICLR 2015, arXiv 1412.6980
+[ADAMW19]  Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019, arXiv 1711.05101
 [DQN15]    Mnih et al., Human-level control through deep reinforcement learning, Nature 2015
 [LN16]     Ba et al., Layer Normalization, arXiv 1607.06450
 """

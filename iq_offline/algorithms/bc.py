@@ -3,10 +3,12 @@
 import torch
 from torch import Tensor
 
+from iq_offline.algorithms.adam import Adam, Changed, descend
 from iq_offline.algorithms.distributions import censored_residuals
-from iq_offline.algorithms.learner import Metrics, gradient_norm, named
+from iq_offline.algorithms.learner import Metrics, named
 from iq_offline.algorithms.losses import censored_squared_error, cloning_cross_entropy
 from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Policy
+from iq_offline.algorithms.noise import Noise
 from iq_offline.batch import Batch
 from iq_offline.config import ActionHead, BCConfig, CloningLoss, ContinuousBCConfig
 
@@ -17,27 +19,26 @@ class BCLearner:
     def __init__(self, config: BCConfig, policy: Policy) -> None:
         self.policy = policy
         self._loss = config.loss if isinstance(config, ContinuousBCConfig) else CloningLoss.LIKELIHOOD
-        self._optimiser = torch.optim.AdamW(
-            policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
-        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, T_max=config.updates)
+        self.adams = [Adam([policy], config.learning_rate, config.weight_decay, config.updates)]
+        self.noise: Noise | None = None
+
+    @property
+    def changed(self) -> list[Changed]:
+        """All that an update changes."""
+        return [*self.adams]
 
     def update(self, batch: Batch) -> Metrics:
         """One step on the batch's observations and actions; the rest of it is not read."""
         loss = cloning_loss(self.policy, batch, self._loss)
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimiser.step()
-        self._schedule.step()
-        return {"loss": loss.detach()}
+        (norm,) = descend(self.adams, loss)
+        return {"loss": loss.detach(), "actor_gradient_norm": norm}
 
     @torch.no_grad()
     def diagnostics(self, batch: Batch) -> Metrics:
-        """How far the executed actions are from the recorded ones, the policy's entropy, the last gradient's norm."""
+        """How far the executed actions are from the recorded ones; the policy's entropy."""
         return {
             "action_error": action_error(self.policy, batch),
             "policy_entropy": policy_entropy(self.policy, batch.observations),
-            "actor_gradient_norm": gradient_norm(self.policy),
         }
 
     def tensors(self) -> dict[str, Tensor]:

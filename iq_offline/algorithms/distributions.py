@@ -43,6 +43,16 @@ class ClippedGaussian:
         chosen = torch.where(actions >= 1 - ON_THE_BOUND, above, inside)
         return torch.where(actions <= -1 + ON_THE_BOUND, below, chosen).sum(dim=-1)
 
+    def proposal(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Draws to integrate over the box by importance, and their log densities, (..., B, A), (..., B).
+
+        The Gaussian's own density, before clipping: a draw that leaves the box weighs nothing (log density infinite).
+        """
+        drawn = self.mean + self.std * noise
+        density = gaussian_log_density(self.mean, self.std, drawn).sum(dim=-1)
+        outside = (drawn.abs() > 1).any(dim=-1)
+        return drawn.clamp(-1, 1), density.masked_fill(outside, math.inf)
+
     def entropy(self) -> Tensor:
         """Of the Gaussian before it is clipped, nats, (B,): an upper bound on the clipped one's."""
         return gaussian_entropy(self.mean, self.std)
@@ -73,6 +83,11 @@ class TanhGaussian:
         density = gaussian_log_density(self.mean, self.std, inside.atanh())
         return (density - torch.log1p(-inside.square())).sum(dim=-1)
 
+    def proposal(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Draws to integrate over the box by importance, and their log densities, (..., B, A), (..., B)."""
+        drawn = self.sample(noise)
+        return drawn, self.log_prob(drawn)
+
     def entropy(self) -> Tensor:
         """Of the Gaussian before it is squashed, nats, (B,): an upper bound, for want of a closed form."""
         return gaussian_entropy(self.mean, self.std)
@@ -101,6 +116,11 @@ class Deterministic:
         """Raises ValueError."""
         del actions
         raise ValueError("a deterministic policy has no likelihood")
+
+    def proposal(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Raises ValueError."""
+        del noise
+        raise ValueError("a deterministic policy has no density")
 
     def entropy(self) -> Tensor:
         """Zeros, (B,): there is nothing to be uncertain about."""

@@ -16,6 +16,7 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     Activation.TANH: nn.Tanh,
     Activation.RELU: nn.ReLU,
     Activation.SILU: nn.SiLU,
+    Activation.ELU: nn.ELU,
 }
 PICTURE_FEATURES = 512
 SMALLEST_FOR_STRIDES = 36

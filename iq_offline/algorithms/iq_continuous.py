@@ -11,17 +11,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from iq_offline.algorithms.adam import Adam, Changed, SlowCopy, descend
 from iq_offline.algorithms.bc import action_error, cloning_errors
 from iq_offline.algorithms.conservative.actors import advantage_weights, scaled_q, weighted_cloning
 from iq_offline.algorithms.conservative.ensembles import pessimistic
 from iq_offline.algorithms.conservative.penalties import action_gradient_penalty, diversity_penalty
 from iq_offline.algorithms.conservative.values import sampled_cql_gap, value_suppression
 from iq_offline.algorithms.distributions import ClippedGaussian, ContinuousActionDistribution, bounded_log_density
-from iq_offline.algorithms.learner import Metrics, average_into, gradient_norm, named
-from iq_offline.algorithms.losses import bounded, censored_squared_error, implicit_reward
-from iq_offline.algorithms.networks import ContinuousPolicy, CriticEnsemble, ValueNetwork
+from iq_offline.algorithms.learner import Metrics, named
+from iq_offline.algorithms.losses import bounded, implicit_reward
+from iq_offline.algorithms.networks import AbsorbingState, ContinuousPolicy, CriticEnsemble, ValueNetwork
+from iq_offline.algorithms.noise import NORMAL, Draw, Drawn, Noise, normal, symmetric
 from iq_offline.algorithms.objective import SourceValues, bootstrap, critic_loss, divergence_of, flat, mixed
-from iq_offline.algorithms.pieces import absorbing_value, gradient_penalty_at, in_sample_loss
+from iq_offline.algorithms.pieces import absorbing_value, gradient_penalty_at, in_sample_loss, within_fixed
 from iq_offline.batch import Batch
 from iq_offline.config import (
     AbsorbingValue,
@@ -49,8 +51,23 @@ class ContinuousNetworks:
     value: ValueNetwork | None = None
 
 
+@dataclass(frozen=True)
+class Acting:
+    """What the policy does at some observations: drawn actions (B, A), and what its entropy takes off V, (B,)."""
+
+    actions: Tensor
+    cost: Tensor
+
+    def detached(self) -> "Acting":
+        """Without a gradient."""
+        return Acting(self.actions.detach(), self.cost.detach())
+
+
 class ContinuousIQLearner:
-    """An actor, critics and their slow target; each update moves critics, then actor."""
+    """An actor, critics and their slow target; each update moves critics, then actor.
+
+    The policy acts once at the batch's observations: V(s) and the actor's own loss see the same draws.
+    """
 
     def __init__(self, config: ContinuousIQConfig, networks: ContinuousNetworks, noise: torch.Generator) -> None:
         self.networks = networks
@@ -58,33 +75,38 @@ class ContinuousIQLearner:
         self.prior = None if networks.prior is None else networks.prior.requires_grad_(False)
         tracks = config.polyak_rate is not None
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False) if tracks else self.critic
-        self.absorbing = torch.zeros((), device=noise.device, requires_grad=True)
+        self.absorbing = AbsorbingState(config.gamma).to(noise.device)
         self._config = config
         self._divergence = divergence_of(config)
-        self._noise = noise
+        self.noise: Noise = Drawn(noise)
         self._members = len(self.critic.members)
-        self._actor_optimiser = _adam(self.policy, config.actor_learning_rate, config.actor_weight_decay)
-        self._critic_optimiser = _adam(self.critic, config.critic_learning_rate, config.critic_weight_decay)
+        total = config.updates
+        self._actor_adam = Adam([self.policy], config.actor_learning_rate, config.actor_weight_decay, total)
+        self._critic_adams = [Adam([self.critic], config.critic_learning_rate, config.critic_weight_decay, total)]
         if config.absorbing_value is AbsorbingValue.LEARNED:
-            self._critic_optimiser.add_param_group({"params": [self.absorbing], "weight_decay": 0.0})
-        optimisers = [self._actor_optimiser, self._critic_optimiser]
+            self._critic_adams.append(Adam([self.absorbing], config.critic_learning_rate, 0.0, total))
+        self._value_adam = None
         if self.value is not None:
             assert config.in_sample_value is not None
-            self._value_optimiser = _adam(self.value, config.in_sample_value.learning_rate, 0.0)
-            optimisers.append(self._value_optimiser)
-        self._schedules = [
-            torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(config.updates, 1))
-            for optimiser in optimisers
-        ]
+            self._value_adam = Adam([self.value], config.in_sample_value.learning_rate, 0.0, total)
+        self.adams = [*self._critic_adams, self._actor_adam, *([self._value_adam] if self._value_adam else [])]
+        self._average = None
+        if config.polyak_rate is not None:
+            self._average = SlowCopy([self.target_critic], [self.critic], config.polyak_rate)
+
+    @property
+    def changed(self) -> list[Changed]:
+        """All that an update changes."""
+        return [*self.adams, *([] if self._average is None else [self._average])]
 
     def update(self, batch: Batch) -> Metrics:
         """One step of the in-sample value if there is one, of the critics, of the actor, of the target's average."""
         metrics = {} if self.value is None else self._update_value(batch)
-        metrics |= self._update_critic(batch) | self._update_actor(batch)
-        if self._config.polyak_rate is not None:
-            average_into(self.target_critic, self.critic, self._config.polyak_rate)
-        for schedule in self._schedules:
-            schedule.step()
+        expert, supplementary = self._acting_on(batch), self._acting_on(batch.supplementary)
+        metrics |= self._update_critic(batch, expert, supplementary)
+        metrics |= self._update_actor(batch, expert, supplementary)
+        if self._average is not None:
+            self._average.follow()
         return metrics
 
     def tensors(self) -> dict[str, Tensor]:
@@ -96,17 +118,18 @@ class ContinuousIQLearner:
             key: tensor for name, part in parts.items() if part is not None for key, tensor in named(name, part).items()
         }
         if self._config.absorbing_value is AbsorbingValue.LEARNED:
-            found["absorbing_value"] = self.absorbing.detach()
+            found["absorbing_value"] = self.absorbing.value.detach()
         return found
 
     @torch.no_grad()
     def diagnostics(self, batch: Batch) -> Metrics:
         """Q by action and source, value, recovered reward, advantage, distance from the clone, entropy, gradients."""
-        noise = torch.Generator(device=self._noise.device).manual_seed(0)
+        device = batch.observations.device
+        noise = Drawn(torch.Generator(device=device).manual_seed(0))
         observations = self.policy.standardise(batch.observations)
         here = self.policy.distribution(batch.observations)
-        expert = self._values(batch, noise)
-        random = torch.empty_like(batch.actions).uniform_(-1, 1, generator=noise)
+        expert = self._values(batch, noise, self._acting(batch.observations, noise))
+        random = symmetric(noise, *batch.actions.shape)
         metrics = {
             "expert_q": expert.q.mean(),
             "policy_q": self.critic(observations, here.mode()).mean(),
@@ -116,21 +139,19 @@ class ContinuousIQLearner:
             "expert_advantage": (expert.q - expert.v).mean(),
             "policy_entropy": here.entropy().mean(),
             "action_error": action_error(self.policy, batch),
-            "critic_gradient_norm": gradient_norm(self.critic),
-            "actor_gradient_norm": gradient_norm(self.policy),
         }
         if self.prior is not None:
             difference = here.mode() - self.prior.distribution(batch.observations).mode()
             metrics["prior_distance"] = difference.square().mean()
         if batch.supplementary is not None:
-            other = self._values(batch.supplementary, noise)
+            other = self._values(batch.supplementary, noise, self._acting(batch.supplementary.observations, noise))
             metrics |= {
                 "supplementary_q": other.q.mean(),
                 "supplementary_value": other.v.mean(),
                 "supplementary_reward": other.rewards.mean(),
             }
         if self._config.absorbing_value is AbsorbingValue.LEARNED:
-            metrics["absorbing_value"] = self.absorbing.detach()
+            metrics["absorbing_value"] = self.absorbing.value.detach()
         return metrics
 
     def _update_value(self, batch: Batch) -> Metrics:
@@ -145,25 +166,39 @@ class ContinuousIQLearner:
                 q = self._pessimistic(self.target_critic(observations, self.policy.scale_actions(source.actions)))
             losses.append(in_sample_loss(self._config.in_sample_value, self.value(observations), q))
         loss = mixed(losses[0], losses[1] if len(losses) > 1 else None)
-        _step(self._value_optimiser, loss)
+        assert self._value_adam is not None
+        descend([self._value_adam], loss)
         return {"value_loss": loss.detach()}
 
-    def _update_critic(self, batch: Batch) -> Metrics:
+    def _update_critic(self, batch: Batch, here: "Acting | None", there: "Acting | None") -> Metrics:
+        """`here`, `there`: what the policy does at the expert's and at the supplementary observations."""
         config = self._config
         actions = self.policy.scale_actions(batch.actions).requires_grad_(True)
-        expert = self._values(batch, self._noise, actions)
-        supplementary = None if batch.supplementary is None else self._values(batch.supplementary, self._noise)
+        expert = self._values(batch, self.noise, here, actions)
+        supplementary = None
+        if batch.supplementary is not None:
+            supplementary = self._values(batch.supplementary, self.noise, there)
         initial_v = None
         if config.value_term is ValueTerm.INITIAL:
             assert batch.initial_observations is not None
-            initial_v = self._value(batch.initial_observations, self._noise, self.critic)[0]
+            initial_v = self._value(batch.initial_observations, self.noise, self.critic)[0]
         loss = critic_loss(config, self._divergence.phi, expert, supplementary, initial_v)
         metrics, total = {"loss": loss.detach()}, loss
         for name, weight, piece in self._pieces(batch, expert, actions):
             metrics[name] = piece.detach()
             total = total + weight * piece
-        _step(self._critic_optimiser, total)
-        return metrics
+        norms = descend(self._critic_adams, total)
+        return metrics | {"critic_gradient_norm": norms[0]}
+
+    def _acting_on(self, batch: Batch | None) -> Acting | None:
+        """What the policy does at a source's observations, with its gradient; None where nothing asks."""
+        asked = self.value is None or self._config.advantage_weights is None
+        return None if batch is None or not asked else self._acting(batch.observations, self.noise)
+
+    def _acting(self, observations: Tensor, noise: Noise) -> Acting:
+        here = self.policy.distribution(observations)
+        actions = here.sample(normal(noise, here.mean))
+        return Acting(actions, self._entropy_cost(here, observations, actions))
 
     def _pieces(self, batch: Batch, expert: SourceValues, actions: Tensor) -> list[tuple[str, float, Tensor]]:
         """Name, weight and value of each regulariser of the critic that is on."""
@@ -180,18 +215,23 @@ class ContinuousIQLearner:
         if suppression is not None and suppression.weight > 0 and batch.supplementary is not None:
             observations = batch.supplementary.observations
             with torch.no_grad():
-                sampled = self._draw(self.policy.distribution(observations), self._noise)
+                sampled = self._draw(self.policy.distribution(observations), self.noise)
             q = self.critic(self.policy.standardise(observations), sampled)
             pieces.append(("value_suppression", suppression.weight, value_suppression(q, expert.q)))
         penalty = config.gradient_penalty
         if penalty is not None and penalty.weight > 0:
             observations = self.policy.standardise(batch.observations)
             with torch.no_grad():
-                sampled = self._draw(self.policy.distribution(batch.observations), self._noise)
-            steepness = gradient_penalty_at(penalty, self.critic, observations, actions.detach(), sampled, self._noise)
+                sampled = self._draw(self.policy.distribution(batch.observations), self.noise)
+            steepness = gradient_penalty_at(penalty, self.critic, observations, actions.detach(), sampled, self.noise)
             pieces.append(("gradient_penalty", penalty.weight, steepness))
         if config.ensemble.diversity_weight > 0:
-            pieces.append(("similarity", config.ensemble.diversity_weight, self._similarity(batch, actions)))
+            similarity = self._similarity(batch, actions)
+            other = batch.supplementary
+            if other is not None:
+                theirs = self.policy.scale_actions(other.actions).requires_grad_(True)
+                similarity = mixed(similarity, self._similarity(other, theirs))
+            pieces.append(("similarity", config.ensemble.diversity_weight, similarity))
         return pieces
 
     def _similarity(self, batch: Batch, actions: Tensor) -> Tensor:
@@ -206,12 +246,10 @@ class ContinuousIQLearner:
         observations = self.policy.standardise(batch.observations)
         with torch.no_grad():
             here = self.policy.distribution(batch.observations)
-            drawn = [self._draw(here, self._noise) for _ in range(count)]
-            log_prob = torch.stack([here.log_prob(actions) for actions in drawn])
-            uniform = torch.empty(count, len(observations), size, device=observations.device)
-            uniform.uniform_(-1, 1, generator=self._noise)
+            drawn, log_prob = here.proposal(self.noise.draw(Draw((count, len(observations), size), NORMAL)))
+            uniform = symmetric(self.noise, count, len(observations), size)
         repeated = observations.repeat(2 * count, 1)
-        q = self.critic(repeated, torch.cat([uniform.reshape(-1, size), torch.cat(drawn)]))
+        q = self.critic(repeated, torch.cat([uniform, drawn]).reshape(-1, size))
         q_data = self.critic(observations, self.policy.scale_actions(batch.actions))
         gaps = [
             sampled_cql_gap(uniform_q, policy_q, log_prob, data, self._config.cql.temperature, size)
@@ -219,18 +257,21 @@ class ContinuousIQLearner:
         ]
         return torch.stack(gaps).mean()
 
-    def _values(self, batch: Batch, noise: torch.Generator, actions: Tensor | None = None) -> SourceValues:
-        """What critics and policy say of one source; `actions` are its scaled ones, where a gradient is wanted."""
+    def _values(self, batch: Batch, noise: Noise, here: Acting | None, actions: Tensor | None = None) -> SourceValues:
+        """What critics and policy say of one source.
+
+        `here`: what the policy does at its observations; `actions`: its scaled ones, where a gradient is wanted.
+        """
         config = self._config
         observations = self.policy.standardise(batch.observations)
         if actions is None:
             actions = self.policy.scale_actions(batch.actions)
         q = self.critic(observations, actions).reshape(-1)
-        v = self._value(batch.observations, noise, self.critic)
+        v = self._value(batch.observations, noise, self.critic, here)
         with torch.set_grad_enabled(torch.is_grad_enabled() and config.polyak_rate is None):
             next_v = self._pessimistic(self._value(batch.next_observations, noise, self.target_critic))
             next_v = bounded(next_v, config.target_bound)
-        behind = absorbing_value(config, self.absorbing)
+        behind = absorbing_value(config, self.absorbing.value)
         next_v, discounts = bootstrap(next_v, batch.terminations, config.gamma, behind)
         return SourceValues(
             q=q,
@@ -239,23 +280,25 @@ class ContinuousIQLearner:
             discounts=flat(discounts, self._members),
             terminations=batch.terminations,
             gamma=config.gamma,
-            tail=behind if isinstance(behind, Tensor) else None,
+            tail=self.absorbing.value if config.absorbing_value is AbsorbingValue.LEARNED else None,
             coherent_rewards=self._coherent(batch, actions),
         )
 
-    def _value(self, observations: Tensor, noise: torch.Generator, critic: CriticEnsemble) -> Tensor:
+    def _value(
+        self, observations: Tensor, noise: Noise, critic: CriticEnsemble, acting: Acting | None = None
+    ) -> Tensor:
         """Soft value at raw observations by each critic, (N, B); in-sample, (1, B), without a gradient."""
         standardised = self.policy.standardise(observations)
         if self.value is not None:
             with torch.no_grad():
                 in_sample: Tensor = self.value(standardised)
                 return in_sample.unsqueeze(0)
-        with torch.no_grad():
-            here = self.policy.distribution(observations)
-            actions = self._draw(here, noise)
-            cost = self._entropy_cost(here, observations, actions)
-        q: Tensor = critic(standardised, actions)
-        return q - self._config.temperature * cost
+        if acting is None:
+            with torch.no_grad():
+                acting = self._acting(observations, noise)
+        acting = acting.detached()
+        q: Tensor = critic(standardised, acting.actions)
+        return q - self._config.temperature * acting.cost
 
     def _entropy_cost(self, here: ContinuousActionDistribution, observations: Tensor, actions: Tensor) -> Tensor:
         """What the soft value takes off Q per unit of temperature, (B,): a KL divergence, or log policy(a | s)."""
@@ -283,25 +326,26 @@ class ContinuousIQLearner:
             ratio = (density + size * LOG_UNIFORM).clamp(-size * LARGEST_COHERENT, size * LARGEST_COHERENT)
             return flat((self._config.coherence or 1 / size) * ratio, self._members)
 
-    def _update_actor(self, batch: Batch) -> Metrics:
-        self.critic.requires_grad_(False)
-        metrics = self._advantage_loss(batch) if self._config.advantage_weights else self._soft_q_loss(batch)
-        self.critic.requires_grad_(True)
+    def _update_actor(self, batch: Batch, here: Acting | None, there: Acting | None) -> Metrics:
+        if self._config.advantage_weights is not None:
+            metrics = self._advantage_loss(batch)
+        else:
+            assert here is not None
+            metrics = self._soft_q_loss(batch, here, there)
         loss = metrics["actor_loss"]
         if self._config.anchor is not None:
             loss = loss + self._anchor(batch)
-        _step(self._actor_optimiser, loss)
-        return {name: value.detach() for name, value in metrics.items()}
+        (norm,) = descend([self._actor_adam], loss)
+        return {name: value.detach() for name, value in metrics.items()} | {"actor_gradient_norm": norm}
 
-    def _soft_q_loss(self, batch: Batch) -> Metrics:
+    def _soft_q_loss(self, batch: Batch, here: Acting, there: Acting | None) -> Metrics:
         """-E[V(s)] as a function of the policy, over all observations that the critic sees. Source: [SAC18] eq. 7."""
-        observations = batch.observations
-        if batch.supplementary is not None:
+        observations, actions, cost = batch.observations, here.actions, here.cost
+        if there is not None:
+            assert batch.supplementary is not None
             observations = torch.cat([observations, batch.supplementary.observations])
-        here = self.policy.distribution(observations)
-        actions = self._draw(here, self._noise)
+            actions, cost = torch.cat([actions, there.actions]), torch.cat([cost, there.cost])
         q = self._pessimistic(self.critic(self.policy.standardise(observations), actions))
-        cost = self._entropy_cost(here, observations, actions)
         scale = None if self._config.anchor is None else self._config.anchor.scale_q
         loss = -(scaled_q(q, scale) - self._config.temperature * cost).mean()
         name = "kl_to_prior" if self._config.entropy is EntropyReference.PRIOR else "entropy_cost"
@@ -318,7 +362,7 @@ class ContinuousIQLearner:
             with torch.no_grad():
                 observations = self.policy.standardise(source.observations)
                 q = self._pessimistic(self.critic(observations, self.policy.scale_actions(source.actions)))
-                v = self._pessimistic(self._value(source.observations, self._noise, self.critic))
+                v = self._pessimistic(self._value(source.observations, self.noise, self.critic))
             weights = advantage_weights(q - v, weights_config.temperature, weights_config.largest)
             losses.append(weighted_cloning(cloning_errors(self.policy, source, self._cloning()), weights))
             means.append(weights.mean())
@@ -330,9 +374,7 @@ class ContinuousIQLearner:
         assert anchor is not None
         total = torch.zeros((), device=batch.actions.device)
         if anchor.squared_error > 0:
-            actions = self.policy.scale_actions(batch.actions)
-            mean = self.policy.mean(batch.observations)
-            total = total + anchor.squared_error * censored_squared_error(mean, actions)
+            total = total + anchor.squared_error * cloning_errors(self.policy, batch, CloningLoss.CENSORED).mean()
         if anchor.likelihood > 0:
             total = total + anchor.likelihood * cloning_errors(self.policy, batch, CloningLoss.LIKELIHOOD).mean()
         return total
@@ -340,8 +382,8 @@ class ContinuousIQLearner:
     def _cloning(self) -> CloningLoss:
         return CloningLoss.LIKELIHOOD if self.policy.learnt_std else CloningLoss.CENSORED
 
-    def _draw(self, here: ContinuousActionDistribution, noise: torch.Generator) -> Tensor:
-        return here.sample(torch.empty_like(here.mean).normal_(generator=noise))
+    def _draw(self, here: ContinuousActionDistribution, noise: Noise) -> Tensor:
+        return here.sample(normal(noise, here.mean))
 
     def _pessimistic(self, q: Tensor) -> Tensor:
         return pessimistic(q, self._config.ensemble.pessimism, self._config.ensemble.deviations)
@@ -369,7 +411,7 @@ def recovered_rewards(
     q = critic(policy.standardise(batch.observations), policy.scale_actions(batch.actions)).mean(dim=0)
     next_v = _next_values(networks, batch.next_observations, config, noise)
     next_v, discounts = bootstrap(next_v, batch.terminations, config.gamma, absorbing)
-    return implicit_reward(q, next_v, discounts)
+    return within_fixed(config, implicit_reward(q, next_v, discounts))
 
 
 def _next_values(
@@ -392,15 +434,3 @@ def _next_values(
         assert networks.prior is not None
         cost = here.kl(networks.prior.distribution(observations))  # type: ignore[arg-type]
     return total / VALUE_SAMPLES - config.temperature * cost
-
-
-def _adam(module: torch.nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    if weight_decay == 0:
-        return torch.optim.Adam(module.parameters(), lr=rate, fused=True)
-    return torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=weight_decay, fused=True)
-
-
-def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from iq_offline.algorithms.adam import Adam, Changed, SlowCopy, descend
 from iq_offline.algorithms.bc import action_error, cloning_errors, policy_entropy
 from iq_offline.algorithms.conservative.actors import advantage_weights, weighted_cloning
 from iq_offline.algorithms.conservative.penalties import hinge_gradient_penalty, two_sided_gradient_penalty
 from iq_offline.algorithms.conservative.values import cql_gap, value_suppression
-from iq_offline.algorithms.learner import Metrics, average_into, gradient_norm, named
+from iq_offline.algorithms.learner import Metrics, named
 from iq_offline.algorithms.losses import bounded, implicit_reward, prior_soft_value, soft_value
-from iq_offline.algorithms.networks import DiscretePolicy, ValueNetwork
+from iq_offline.algorithms.networks import AbsorbingState, DiscretePolicy, ValueNetwork
+from iq_offline.algorithms.noise import Noise
 from iq_offline.algorithms.objective import SourceValues, bootstrap, critic_loss, divergence_of, mixed
-from iq_offline.algorithms.pieces import absorbing_value, in_sample_loss
+from iq_offline.algorithms.pieces import absorbing_value, in_sample_loss, within_fixed
 from iq_offline.batch import Batch
 from iq_offline.config import (
     AbsorbingValue,
@@ -71,18 +73,23 @@ class DiscreteIQLearner:
             self._target = copy.deepcopy(self._target)
             for module in _present(*self._target):
                 module.requires_grad_(False)
-        device = self.q.observation_mean.device
-        self.absorbing = torch.zeros((), device=device, requires_grad=True)
+        self.absorbing = AbsorbingState(config.gamma).to(self.q.observation_mean.device)
         self._config = config
         self._divergence = divergence_of(config)
+        self.noise: Noise | None = None
         learnt = _present(self.q, self.networks.actor, self.value, self.state_value)
-        groups: list[dict[str, object]] = [{"params": [p for module in learnt for p in module.parameters()]}]
+        self.adams = [Adam(learnt, config.learning_rate, config.weight_decay, config.updates)]
         if config.absorbing_value is AbsorbingValue.LEARNED:
-            groups.append({"params": [self.absorbing], "weight_decay": 0.0})
-        self._optimiser = torch.optim.AdamW(
-            groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
-        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, T_max=config.updates)
+            self.adams.append(Adam([self.absorbing], config.learning_rate, 0.0, config.updates))
+        self._average = None
+        if config.polyak_rate is not None:
+            fast = _present(self.q, self.state_value)
+            self._average = SlowCopy(_present(*self._target), fast, config.polyak_rate)
+
+    @property
+    def changed(self) -> list[Changed]:
+        """All that an update changes."""
+        return [*self.adams, *([] if self._average is None else [self._average])]
 
     def update(self, batch: Batch) -> Metrics:
         """One step on all that is learnt."""
@@ -98,14 +105,10 @@ class DiscreteIQLearner:
         for name, weight, piece in self._pieces(batch, expert):
             metrics[name] = piece.detach()
             total = total + weight * piece
-        self._optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        self._optimiser.step()
-        self._schedule.step()
-        if config.polyak_rate is not None:
-            for slow, fast in zip(_present(*self._target), _present(self.q, self.state_value), strict=True):
-                average_into(slow, fast, config.polyak_rate)
-        return metrics
+        norms = descend(self.adams, total)
+        if self._average is not None:
+            self._average.follow()
+        return metrics | {"critic_gradient_norm": norms[0]}
 
     @torch.no_grad()
     def diagnostics(self, batch: Batch) -> Metrics:
@@ -121,10 +124,7 @@ class DiscreteIQLearner:
             "expert_advantage": (expert.q - expert.v).mean(),
             "policy_entropy": self._entropy(batch.observations),
             "action_error": action_error(self.policy, batch),
-            "critic_gradient_norm": gradient_norm(self.q),
         }
-        if self.networks.actor is not None:
-            metrics["actor_gradient_norm"] = gradient_norm(self.networks.actor)
         if self.prior is not None:
             same = self.prior.act(batch.observations) == actions.squeeze(-1)
             metrics["prior_distance"] = 1 - same.float().mean()
@@ -136,7 +136,7 @@ class DiscreteIQLearner:
                 "supplementary_reward": other.rewards.mean(),
             }
         if self._config.absorbing_value is AbsorbingValue.LEARNED:
-            metrics["absorbing_value"] = self.absorbing.detach()
+            metrics["absorbing_value"] = self.absorbing.value.detach()
         return metrics
 
     def tensors(self) -> dict[str, Tensor]:
@@ -155,7 +155,7 @@ class DiscreteIQLearner:
             if module is not None:
                 found |= named(name, module)
         if self._config.absorbing_value is AbsorbingValue.LEARNED:
-            found["absorbing_value"] = self.absorbing.detach()
+            found["absorbing_value"] = self.absorbing.value.detach()
         return found
 
     def _pieces(self, batch: Batch, expert: SourceValues) -> list[tuple[str, float, Tensor]]:
@@ -187,9 +187,10 @@ class DiscreteIQLearner:
         """The penalty on the gradient of the recorded action's Q with respect to the standardised observation."""
         penalty = self._config.gradient_penalty
         assert penalty is not None
-        points = self.q.standardise(batch.observations).requires_grad_(True)
-        q = _of_actions(self.q.network(self.q.encoder(points)), batch.actions)
-        (gradients,) = torch.autograd.grad(q.sum(), points, create_graph=True)
+        points = batch.observations.detach().clone().requires_grad_(True)
+        q = _of_actions(self._all_q(points), batch.actions)
+        (of_raw,) = torch.autograd.grad(q.sum(), points, create_graph=True)
+        gradients = of_raw * self.q.observation_std
         kind = hinge_gradient_penalty if penalty.kind is GradientPenaltyKind.HINGE else two_sided_gradient_penalty
         return kind(gradients, penalty.target)
 
@@ -223,7 +224,7 @@ class DiscreteIQLearner:
         v = self._value(batch.observations, all_q=all_q)
         with torch.set_grad_enabled(torch.is_grad_enabled() and config.polyak_rate is None):
             next_v = bounded(self._value(batch.next_observations, self._target), config.target_bound)
-        behind = absorbing_value(config, self.absorbing)
+        behind = absorbing_value(config, self.absorbing.value)
         next_v, discounts = bootstrap(next_v, batch.terminations, config.gamma, behind)
         return SourceValues(
             q=_of_actions(all_q, batch.actions),
@@ -232,7 +233,7 @@ class DiscreteIQLearner:
             discounts=discounts,
             terminations=batch.terminations,
             gamma=config.gamma,
-            tail=self.absorbing if config.absorbing_value is AbsorbingValue.LEARNED else None,
+            tail=self.absorbing.value if config.absorbing_value is AbsorbingValue.LEARNED else None,
             coherent_rewards=self._coherent(batch),
         )
 
@@ -343,7 +344,7 @@ def recovered_rewards(
         all_q = q_values(config, networks, observations)
         next_v = soft_state_value(config, networks, all_q, observations)
     next_v, discounts = bootstrap(next_v, batch.terminations, config.gamma, absorbing)
-    return implicit_reward(q, next_v, discounts)
+    return within_fixed(config, implicit_reward(q, next_v, discounts))
 
 
 def _present(*modules: torch.nn.Module | None) -> list[torch.nn.Module]:

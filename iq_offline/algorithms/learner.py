@@ -6,7 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from iq_offline.algorithms.adam import Adam, Changed
 from iq_offline.algorithms.networks import Policy
+from iq_offline.algorithms.noise import Noise
 from iq_offline.batch import Batch
 
 Metrics = dict[str, Tensor]
@@ -33,6 +35,20 @@ class Learner(Protocol):
         ...
 
 
+class OwnLearner(Learner, Protocol):
+    """A learner of this library: it says what an update changes, so that the update can be compiled and resumed."""
+
+    adams: list[Adam]
+    """Its optimisers."""
+    noise: Noise | None
+    """Where its random numbers come from; None for a learner that draws none."""
+
+    @property
+    def changed(self) -> list[Changed]:
+        """All tensors that an update changes."""
+        ...
+
+
 class Stream(IntEnum):
     """Independent random streams of one seed, so that adding draws to one leaves the others as they were."""
 
@@ -55,21 +71,6 @@ def generator(seed: int, stream: Stream, device: torch.device | None = None) -> 
     return torch.Generator(device=device or torch.device("cpu")).manual_seed(int(state[0]) >> 1)
 
 
-@torch.no_grad()
-def average_into(target: torch.nn.Module, online: torch.nn.Module, polyak_rate: float) -> None:
-    """Move each parameter of `target` that share of the way to `online`'s."""
-    for slow, fast in zip(target.parameters(), online.parameters(), strict=True):
-        slow.lerp_(fast, polyak_rate)
-
-
 def named(prefix: str, module: torch.nn.Module) -> dict[str, Tensor]:
     """A module's tensors, their names behind a prefix."""
     return {f"{prefix}.{name}": tensor.detach() for name, tensor in module.state_dict().items()}
-
-
-def gradient_norm(module: torch.nn.Module) -> Tensor:
-    """Euclidean norm of all the gradients that the last update left, (); zero where there are none."""
-    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-    if not gradients:
-        return torch.zeros(())
-    return torch.nn.utils.get_total_norm(gradients)

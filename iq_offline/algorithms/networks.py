@@ -16,6 +16,7 @@ from iq_offline.algorithms.encoders import ObservationLayout, initialise, mlp
 from iq_offline.config import ActionHead, Activation, HiddenSizes
 
 __all__ = [
+    "AbsorbingState",
     "ActionScale",
     "ContinuousPolicy",
     "Critic",
@@ -217,3 +218,20 @@ class ValueNetwork(nn.Module):
         """Shapes: (B, D) -> (B,)."""
         values: Tensor = self.network(self.encoder(observations))
         return values.squeeze(-1)
+
+
+class AbsorbingState(nn.Module):
+    """The state behind terminations, where its value is learnt [LSIQ23]: a reward for ever, which is the parameter.
+
+    As a parameter itself, the value would take 1 / (1 - gamma) times as many updates to get anywhere.
+    """
+
+    def __init__(self, gamma: float) -> None:
+        super().__init__()
+        self.reward = nn.Parameter(torch.zeros(()))
+        self._gamma = gamma
+
+    @property
+    def value(self) -> Tensor:
+        """reward / (1 - gamma), ()."""
+        return self.reward / (1 - self._gamma)

@@ -36,11 +36,11 @@ class SourceValues:
         return implicit_reward(self.q, self.next_v, self.discounts)
 
     def with_tail(self, mean: Tensor, of_reward: Callable[[Tensor], Tensor]) -> Tensor:
-        """A mean over transitions, and the same of the absorbing self-transitions behind terminations."""
+        """The mean over transitions and the absorbing self-transitions behind terminations together."""
         if self.tail is None:
             return mean
         weight = self.gamma / (1 - self.gamma) * self.terminations.mean()
-        return mean + weight * of_reward((1 - self.gamma) * self.tail)
+        return (mean + weight * of_reward((1 - self.gamma) * self.tail)) / (1 + weight)
 
 
 def divergence_of(config: IQConfig) -> divergences.Divergence:

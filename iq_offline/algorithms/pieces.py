@@ -11,6 +11,7 @@ from iq_offline.algorithms.conservative.penalties import (
     two_sided_gradient_penalty,
 )
 from iq_offline.algorithms.conservative.values import expectile_loss, gumbel_loss
+from iq_offline.algorithms.noise import Noise, share
 from iq_offline.config import (
     AbsorbingValue,
     GradientPenaltyConfig,
@@ -18,6 +19,7 @@ from iq_offline.config import (
     InSampleKind,
     InSampleValueConfig,
     IQConfig,
+    ObjectiveKind,
 )
 
 
@@ -33,8 +35,17 @@ def absorbing_value(config: IQConfig, learnt: Tensor) -> Tensor | float | None:
     if config.absorbing_value is AbsorbingValue.ZERO:
         return None
     if config.absorbing_value is AbsorbingValue.LOWEST:
-        return -(config.target_bound or config.fixed_rewards[0] / (1 - config.gamma))
+        lowest = config.fixed_rewards[1] / (1 - config.gamma)
+        return lowest if config.target_bound is None else -config.target_bound
     return learnt if config.target_bound is None else learnt.clamp(-config.target_bound, config.target_bound)
+
+
+def within_fixed(config: IQConfig, rewards: Tensor) -> Tensor:
+    """Recovered rewards within the two fixed ones, where there are such (LEAST_SQUARES): the bound of [LSIQ23]."""
+    if config.objective is not ObjectiveKind.LEAST_SQUARES:
+        return rewards
+    best, worst = config.fixed_rewards
+    return rewards.clamp(min(best, worst), max(best, worst))
 
 
 def gradient_penalty_at(
@@ -43,13 +54,13 @@ def gradient_penalty_at(
     observations: Tensor,
     expert_actions: Tensor,
     policy_actions: Tensor,
-    noise: torch.Generator,
+    noise: Noise,
 ) -> Tensor:
     """The penalty on critics' gradients between the expert's actions and the policy's at its observations, ().
 
     Gradients are with respect to standardised observation and scaled action together. Shapes: (B, D), (B, A), (B, A).
     """
-    shares = torch.empty(len(observations), 1, device=observations.device).uniform_(generator=noise)
+    shares = share(noise, len(observations), 1)
     points = observations.detach().clone().requires_grad_(True)
     actions = interpolated(expert_actions, policy_actions, shares).requires_grad_(True)
     penalties = []

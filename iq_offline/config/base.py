@@ -1,9 +1,9 @@
 """What every configuration is: frozen, with no keys but its own; and the choices that several share."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 NONE = "none"
 
@@ -41,9 +41,10 @@ class Activation(StrEnum):
     TANH = "tanh"
     RELU = "relu"
     SILU = "silu"
+    ELU = "elu"
 
 
-HiddenSizes = tuple[int, ...]
+HiddenSizes = tuple[Annotated[int, Field(ge=1)], ...]
 
 
 class ActionHead(StrEnum):

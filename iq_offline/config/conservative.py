@@ -1,8 +1,9 @@
 """Conservative regularisers: one small configuration each. A field of an algorithm that holds None leaves it out."""
 
 from enum import StrEnum
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from iq_offline.config.base import FrozenModel
 
@@ -64,6 +65,12 @@ class EnsembleConfig(FrozenModel):
     diversity_weight: float = Field(0.0, ge=0)
     """Of the members' action gradients, [EDAC21]; needs two members."""
 
+    @model_validator(mode="after")
+    def _several(self) -> Self:
+        if self.diversity_weight > 0 and self.members < 2:
+            raise ValueError("diversity needs several critics: set ensemble.members=2 or more")
+        return self
+
 
 class InSampleKind(StrEnum):
     """EXPECTILE: [IQL22]. GUMBEL: [XQL23]."""
@@ -95,7 +102,7 @@ class AnchorConfig(FrozenModel):
     """Cloning beside the actor's own loss, on the expert's transitions [TD3BC21]."""
 
     squared_error: float = Field(0.0, ge=0)
-    """Weight of the censored squared error of the mean action (discrete: of the cross entropy)."""
+    """Weight of the censored squared error of the executed action."""
     likelihood: float = Field(0.0, ge=0)
     """Weight of the negative log likelihood."""
     scale_q: float | None = Field(None, gt=0)

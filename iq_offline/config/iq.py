@@ -118,10 +118,35 @@ class IQConfig(FrozenModel):
         )
 
     @model_validator(mode="after")
-    def _wasserstein_is_lipschitz(self) -> Self:
-        if self.divergence is DivergenceKind.WASSERSTEIN and self.gradient_penalty is None:
-            raise ValueError("divergence=wasserstein needs a gradient penalty: gradient_penalty.weight=10")
+    def _every_setting_is_read(self) -> Self:
+        inverse, chi = self.objective is ObjectiveKind.INVERSE, self.divergence is DivergenceKind.CHI_SQUARED
+        if not inverse and not (chi and self.value_term is ValueTerm.EXPERT and self._penalty_is_plain):
+            raise ValueError(
+                f"objective={self.objective} has no divergence, value term or penalty to choose: "
+                "leave divergence, value_term, penalty_on and reward_reference, or set objective=inverse"
+            )
+        if not chi and not self._penalty_is_plain:
+            raise ValueError("penalty_on and reward_reference are chi-squared's own: set divergence=chi-squared")
+        if self.penalty_on is Source.EXPERT and self.reward_reference[1] != 0:
+            raise ValueError("a reward reference of supplementary data needs penalty_on=mixture")
+        if inverse and self.in_sample_value is not None:
+            raise ValueError("an in-sample value carries no gradient of the value term: set objective=least-squares")
         return self
+
+    @model_validator(mode="after")
+    def _divergence_is_whole(self) -> Self:
+        if self.divergence is DivergenceKind.WASSERSTEIN and not (
+            self.gradient_penalty and self.gradient_penalty.weight
+        ):
+            raise ValueError("divergence=wasserstein needs a gradient penalty: gradient_penalty.weight=10")
+        learned = self.absorbing_value is AbsorbingValue.LEARNED
+        if self.divergence is DivergenceKind.KL_DONSKER_VARADHAN and learned:
+            raise ValueError("the logarithm of a mean has no absorbing tail: set absorbing_value=zero")
+        return self
+
+    @property
+    def _penalty_is_plain(self) -> bool:
+        return self.penalty_on is Source.EXPERT and self.reward_reference == (0.0, 0.0)
 
 
 class DiscreteIQConfig(IQConfig):
@@ -187,6 +212,10 @@ class ContinuousIQConfig(IQConfig):
         _needs_prior(self.entropy, self.objective, self.prior)
         if self.policy_head is ActionHead.DETERMINISTIC and self.entropy is not EntropyReference.OFF:
             raise ValueError("a deterministic policy has no entropy: set entropy=off")
+        if self.policy_head is ActionHead.DETERMINISTIC and (self.cql or (self.anchor and self.anchor.likelihood > 0)):
+            raise ValueError("a deterministic policy has no density: set cql=none and anchor.likelihood=0")
+        if self.divergence is DivergenceKind.KL_DONSKER_VARADHAN and self.ensemble.members > 1:
+            raise ValueError("the logarithm of a mean is one critic's: set ensemble.members=1")
         if self.prior is not None and (self.prior.head, self.prior.learnt_std) != (
             self.policy_head,
             self.policy_std is None,

@@ -13,13 +13,15 @@ class DivergenceAlarm:
     values far beyond are the bootstrap's own making.
     """
 
-    def __init__(self, largest: float | None, remedy: str, patience: int = 3) -> None:
-        self._largest, self._remedy, self._patience = largest, remedy, patience
+    def __init__(self, largest: float | None, remedy: str, patience: int = 3, before: int = 0) -> None:
+        """`before`: updates of the run that came before the learner's own, so that the message counts them."""
+        self._largest, self._remedy, self._patience, self._before = largest, remedy, patience, before
         self._since: int | None = None
         self._count = 0
 
     def check(self, step: int, metrics: dict[str, float]) -> None:
         """Raises TrainingDiverged."""
+        step += self._before
         for name, value in metrics.items():
             if not math.isfinite(value):
                 self._stop(f"{name} is {value} at update {step}", step)

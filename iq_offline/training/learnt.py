@@ -19,7 +19,7 @@ from iq_offline.algorithms.networks import (
     ValueNetwork,
 )
 from iq_offline.algorithms.pieces import absorbing_value
-from iq_offline.config import Activation, ContinuousIQConfig, DiscreteIQConfig, HiddenSizes, IQConfig
+from iq_offline.config import AbsorbingValue, Activation, ContinuousIQConfig, DiscreteIQConfig, HiddenSizes, IQConfig
 from iq_offline.training.run_folder import RunFolder, part
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -79,9 +79,15 @@ def prior_of(run: RunFolder) -> Policy | None:
 
 
 def absorbing_value_of(run: RunFolder) -> Tensor | float | None:
-    """The value behind a termination that the run learnt or was given; None for zero."""
+    """The value behind a termination that the run learnt; None for zero.
+
+    The lowest value that training put there belongs to supplementary data alone: recorded rewards are recovered without
+    it, or any termination at all would look like a reward.
+    """
     config, tensors = run.config.algorithm, run.checkpoint()
     assert isinstance(config, IQConfig)
+    if config.absorbing_value is AbsorbingValue.LOWEST:
+        return None
     return absorbing_value(config, tensors.get("absorbing_value", torch.zeros(())))
 
 

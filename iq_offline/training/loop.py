@@ -155,7 +155,7 @@ def _after_prior(
     learner = learner_from(cloned)
     if config.updates == 0:
         yield Progress(before, total, {}, learner)
-    alarm = DivergenceAlarm(config.alarm_q, IQ_REMEDY)
+    alarm = DivergenceAlarm(config.alarm_q, IQ_REMEDY, before=before)
     for later in fit(learner, _batches(config, seed, data), config.updates, alarm):
         yield replace(later, step=before + later.step, total=total)
 

@@ -156,7 +156,7 @@ def test_a_weight_that_is_on_changes_what_is_learnt(piece: str, task: Any, tmp_p
         ("ensemble.members=3", "ensemble.pessimism=bound", "ensemble.diversity_weight=1"),
         ("polyak_rate=none",),
         ("anchor.likelihood=1", "anchor.scale_q=2.5"),
-        ("in_sample_value.kind=expectile", "advantage_weights.temperature=1"),
+        ("in_sample_value.kind=expectile", "advantage_weights.temperature=1", "objective=least-squares"),
         ("policy_head=deterministic", "prior.head=deterministic", "entropy=off"),
         ("policy_head=tanh-gaussian", "prior.head=tanh-gaussian"),
         ("policy_std=none", "prior.learnt_std=true", "prior.loss=likelihood"),

@@ -21,8 +21,8 @@ def sampled_cql_gap(
     """The same gap with the integral over actions in [-1, 1]^A estimated by importance sampling.
 
     log of the integral of exp(Q / t) from n uniform actions (log density -A log 2) and n of the policy (its log
-    density), half each. Shapes: q_uniform, q_policy, policy_log_prob (n, B); q_data (B,) -> (). Source: [CQL20]
-    appendix F. The estimate is of a logarithm, and so too low for few samples.
+    density; infinite where the draw left the box), half each. Shapes: q_uniform, q_policy, policy_log_prob (n, B);
+    q_data (B,) -> (). Source: [CQL20] appendix F. The estimate is of a logarithm, and so too low for few samples.
     """
     if q_uniform.shape != q_policy.shape or q_policy.shape != policy_log_prob.shape:
         raise ValueError(

@@ -1,0 +1,86 @@
+"""Random numbers for an update, drawn or played back, so that an update can be traced as a pure function."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What was asked for: a shape of standard normal numbers, or of uniform ones between -1 and 1 or 0 and 1."""
+
+    shape: tuple[int, ...]
+    kind: str
+
+    def make(self, generator: torch.Generator) -> Tensor:
+        """Draw it."""
+        numbers = torch.empty(self.shape, device=generator.device)
+        if self.kind == NORMAL:
+            return numbers.normal_(generator=generator)
+        return numbers.uniform_(-1 if self.kind == SYMMETRIC else 0, 1, generator=generator)
+
+
+NORMAL, SYMMETRIC, SHARE = "normal", "symmetric", "share"
+
+
+class Noise(Protocol):
+    """Where an update's random numbers come from."""
+
+    def draw(self, draw: Draw) -> Tensor:
+        """Numbers of that shape and kind."""
+        ...
+
+
+class Drawn:
+    """From a generator."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+
+    def draw(self, draw: Draw) -> Tensor:
+        """Fresh numbers."""
+        return draw.make(self.generator)
+
+
+class Noted:
+    """Zeros, and a note of what was asked for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.asked: list[Draw] = []
+        self._device = device
+
+    def draw(self, draw: Draw) -> Tensor:
+        """Zeros of that shape."""
+        self.asked.append(draw)
+        return torch.zeros(draw.shape, device=self._device)
+
+
+class Played:
+    """Numbers that were drawn before, in the order in which they are asked for."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._next = iter(tensors)
+
+    def draw(self, draw: Draw) -> Tensor:
+        """The next, which must have that shape."""
+        tensor = next(self._next)
+        assert tensor.shape == draw.shape
+        return tensor
+
+
+def normal(noise: Noise, like: Tensor) -> Tensor:
+    """Standard normal numbers of that tensor's shape."""
+    return noise.draw(Draw(tuple(like.shape), NORMAL))
+
+
+def symmetric(noise: Noise, *shape: int) -> Tensor:
+    """Uniform between -1 and 1."""
+    return noise.draw(Draw(shape, SYMMETRIC))
+
+
+def share(noise: Noise, *shape: int) -> Tensor:
+    """Uniform between 0 and 1."""
+    return noise.draw(Draw(shape, SHARE))
