@@ -54,7 +54,7 @@ HOMES = {
         "training",
         "export",
         "tracking/iq_offline_policy.py",
-        "evaluation/simulation.py",
+        "evaluation/actor.py",
         "stages",
         "batch.py",
     },

@@ -1,15 +1,79 @@
 """The one home of Gymnasium: environments by id, for their action spaces and for evaluation."""
 
 import logging
+import os
+import sys
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iq_offline.data.episodes import DatasetInfo
+from iq_offline.data.observations import flattened
 from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions
-from iq_offline.errors import EnvironmentMissing, NotYet, nearest
+from iq_offline.errors import EnvironmentMissing, NotYet, PackageMissing, RunError, nearest
 
 if TYPE_CHECKING:
     import gymnasium
+
+UNCHECKED = {"disable_env_checker": True}
+"""Of `gymnasium.make`: no checks of an environment's own conduct at every step."""
+
+
+@dataclass(frozen=True)
+class RawEnvironment:
+    """An environment without the wrappers that only check or count, and the count at which its clock runs out."""
+
+    reset: Callable[..., tuple[Any, dict[str, Any]]]
+    step: Callable[[Any], tuple[Any, Any, bool, bool, dict[str, Any]]]
+    close: Callable[[], None]
+    observation_size: int
+    step_limit: int | None
+
+
+def make_raw_environment(env_id: str, env_kwargs: dict[str, Any]) -> RawEnvironment:
+    """As `make_environment`, for a caller that resets before it steps, and counts the steps itself."""
+    return raw(make_environment(env_id, UNCHECKED | env_kwargs))
+
+
+def make_filmed_environment(env_id: str, env_kwargs: dict[str, Any], folder: Path) -> RawEnvironment:
+    """As `make_raw_environment`; its first episode is an .mp4 file in the new `folder` once it is closed.
+
+    Raises EnvironmentMissing, RunError where the environment draws no pictures, and PackageMissing where nothing here
+    can draw or encode them.
+    """
+    from gymnasium.error import DependencyNotInstalled
+    from gymnasium.wrappers import RecordVideo
+
+    _draw_without_a_screen()
+    environment = make_environment(env_id, UNCHECKED | env_kwargs | {"render_mode": "rgb_array"})
+    if "rgb_array" not in environment.metadata.get("render_modes", ()):
+        raise RunError(f"environment {env_id} draws no pictures (rgb_array)", "leave --video out")
+    _check_drawing(environment, env_id)
+    try:
+        return raw(RecordVideo(environment, str(folder), episode_trigger=lambda episode: episode == 0))
+    except (DependencyNotInstalled, RuntimeError) as error:  # moviepy itself; the ffmpeg that it looks for
+        problem = f"a video needs moviepy and ffmpeg: {error}"
+        raise PackageMissing(problem, "pip install moviepy (it brings an ffmpeg), or leave --video out") from None
+
+
+def raw(environment: "gymnasium.Env[Any, Any]") -> RawEnvironment:
+    """Take off the time limit and the checkers that lie outermost; another wrapper stays, with all that is in it."""
+    from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+
+    limits = []
+    while type(environment) in {OrderEnforcing, PassiveEnvChecker, TimeLimit}:
+        if isinstance(environment, TimeLimit):
+            limits.append(environment._max_episode_steps)
+        environment = environment.env  # type: ignore[attr-defined]
+    return RawEnvironment(
+        environment.reset,
+        environment.step,
+        environment.close,
+        len(flattened(environment.observation_space.sample())),
+        min(limits, default=None),
+    )
 
 
 def make_environment(env_id: str, env_kwargs: dict[str, Any]) -> "gymnasium.Env[Any, Any]":
@@ -21,7 +85,7 @@ def make_environment(env_id: str, env_kwargs: dict[str, Any]) -> "gymnasium.Env[
     with warnings.catch_warnings():
         # An older environment version is asked for on purpose: the one that made the data.
         warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.filterwarnings("ignore", message=".*(out of date|deprecated).*")
+        warnings.filterwarnings("ignore", message=".*(out of date|deprecated|not in the possible render_modes).*")
         try:
             return gymnasium.make(env_id, **env_kwargs)
         except DependencyNotInstalled as error:
@@ -110,7 +174,38 @@ def _log_mujoco_warnings(spec: "gymnasium.envs.registration.EnvSpec | None") -> 
         import mujoco
     except ModuleNotFoundError:
         return
+    except (ImportError, AttributeError, RuntimeError) as error:  # the renderer that MUJOCO_GL names is not installed
+        raise EnvironmentMissing(
+            f"MuJoCo cannot be loaded with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')}: {error}",
+            "install that renderer's library, name another (egl, osmesa, glfw), or unset MUJOCO_GL to draw nothing",
+        ) from None
     mujoco.set_mju_user_warning(logging.getLogger("mujoco").info)
+
+
+def _draw_without_a_screen() -> None:
+    """Where there is no screen, MuJoCo draws through EGL: by itself it tries GLFW alone, which needs one."""
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+        os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+def _check_drawing(environment: "gymnasium.Env[Any, Any]", env_id: str) -> None:
+    """Draw once. A renderer that is missing shows itself in as many ways as there are renderers."""
+    from gymnasium.error import Error
+
+    failures: tuple[type[Exception], ...] = (Error, ImportError, RuntimeError, AttributeError, OSError)
+    if "mujoco" in sys.modules:
+        import mujoco
+
+        failures = (*failures, mujoco.FatalError)
+    environment.reset()
+    try:
+        environment.render()
+    except failures as error:
+        raise PackageMissing(
+            f"environment {env_id} cannot be drawn here: {error}",
+            "install what draws it; MuJoCo without a screen needs EGL or OSMesa and MUJOCO_GL=egl or MUJOCO_GL=osmesa; "
+            "or leave --video out",
+        ) from None
 
 
 def _install_hint(env_id: str) -> str:

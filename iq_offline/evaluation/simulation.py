@@ -1,24 +1,33 @@
-"""Simulation: many raw environments in lock-step, one batched policy call a step, each episode with its own seed."""
+"""Simulation: many raw environments in lock-step, one batched policy call a step, each episode with its own seed.
 
-from collections.abc import Callable, Iterator
+A matrix product may round a row otherwise when the number of rows or the row's place among them changes. Therefore
+the batch has LOCK_STEP rows whatever runs, and episode n always has row n % LOCK_STEP: its arithmetic is the same
+alone as in company, and so is its return, to the bit.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from iq_offline.algorithms.networks import Policy
-from iq_offline.data.environments import make_environment
+from iq_offline.data.environments import RawEnvironment, make_raw_environment
 from iq_offline.data.observations import flattened
 from iq_offline.errors import RunError
+from iq_offline.evaluation.actor import Floats, aligned, batch_actor
 
 FIRST_SEED = 1_000_000
 """Episode i is reset with FIRST_SEED + i: the same for every method, and no training seed in use."""
-LOCK_STEP = 10
-"""Environments that step together. A fixed number, so that results do not depend on how many episodes are asked."""
+LOCK_STEP = 20
+"""Rows of the policy's batch. Another number may change the last digits of returns, as another machine may."""
+STEPS_BETWEEN_REPORTS = 1_000
 
-Act = Callable[[NDArray[Any]], NDArray[Any]]
+OnSteps = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -31,55 +40,101 @@ class SimulatedEpisode:
     episode_return: float
 
 
-def simulate(env_id: str, env_kwargs: dict[str, Any], policy: Policy, episodes: int) -> Iterator[SimulatedEpisode]:
+def simulate(
+    env_id: str,
+    env_kwargs: dict[str, Any],
+    policy: Policy,
+    episodes: int,
+    *,
+    at_once: int = LOCK_STEP,
+    on_steps: OnSteps = lambda _: None,
+) -> Iterator[SimulatedEpisode]:
     """Run the deterministic policy for that many episodes, in order of their seeds.
 
-    Raises EnvironmentMissing, and RunError where the environment's observations do not fit the policy.
+    `at_once` environments step together; 1 is one episode after another, with the same returns. `on_steps` hears
+    now and then how many steps are done. Raises EnvironmentMissing, and RunError where the environment's observations
+    do not fit the policy.
     """
-    environments = [make_environment(env_id, env_kwargs) for _ in range(LOCK_STEP)]
-    try:
+    with ExitStack() as stack:
+        environments = []
+        for _ in range(min(at_once, episodes)):
+            environments.append(make_raw_environment(env_id, env_kwargs))
+            stack.callback(environments[-1].close)
         _check_fit(environments[0], policy, env_id)
-        act = _batched(policy)
-        for first in range(0, episodes, LOCK_STEP):
-            numbers = range(first, min(first + LOCK_STEP, episodes))
-            yield from _lock_step(environments, act, numbers)
-    finally:
-        for environment in environments:
-            environment.close()  # type: ignore[no-untyped-call]
+        yield from lock_step(environments, policy, episodes, at_once=at_once, on_steps=on_steps)
 
 
-def _lock_step(environments: list[Any], act: Act, numbers: range) -> list[SimulatedEpisode]:
-    used = environments[: len(numbers)]
-    first = [flattened(environment.reset(seed=FIRST_SEED + n)[0]) for environment, n in zip(used, numbers, strict=True)]
-    # The batch keeps one size throughout, so that a row's arithmetic never depends on how many still run.
-    observations = np.zeros((LOCK_STEP, len(first[0])), dtype=np.float32)
-    observations[: len(used)] = first
-    returns, lengths = [0.0] * len(used), [0] * len(used)
-    running = set(range(len(used)))
-    while running:
-        actions = act(observations)
-        for i in sorted(running):
-            observation, reward, terminated, truncated, _ = used[i].step(actions[i])
-            observations[i] = flattened(observation)
-            returns[i] += float(reward)
-            lengths[i] += 1
-            if terminated or truncated:
-                running.discard(i)
-    return [SimulatedEpisode(n, FIRST_SEED + n, lengths[i], returns[i]) for i, n in enumerate(numbers)]
+def lock_step(
+    environments: Sequence[RawEnvironment],
+    policy: Policy,
+    episodes: int,
+    *,
+    at_once: int = LOCK_STEP,
+    on_steps: OnSteps = lambda _: None,
+) -> Iterator[SimulatedEpisode]:
+    """As `simulate`, in environments that are there: number e runs the episodes e, e + at_once, e + 2 * at_once, ..."""
+    # With a divisor, two episodes that share a row share an environment too, and never run at the same time.
+    assert LOCK_STEP % at_once == 0, f"{at_once} environments do not divide {LOCK_STEP} rows"
+    batch = aligned(LOCK_STEP, len(policy.observation_mean))
+    act = batch_actor(policy, LOCK_STEP)
+    lanes = [
+        _Lane(environment, deque(range(first, episodes, at_once)), batch)
+        for first, environment in enumerate(environments)
+    ]
+    finished: dict[int, SimulatedEpisode] = {}
+    following, steps, told = 0, 0, 0
+    # More threads would gain nothing on so few rows, and round otherwise.
+    with threadpool_limits(limits=1, user_api="blas"):
+        while lanes:
+            actions = act(batch)
+            steps += len(lanes)
+            ended = [lane for lane in lanes if lane.step(actions)]
+            if steps - told >= STEPS_BETWEEN_REPORTS:
+                on_steps(told := steps)
+            for lane in ended:
+                finished[lane.episode] = lane.result()
+                if not lane.start_next():
+                    lanes.remove(lane)
+            while following in finished:
+                yield finished.pop(following)
+                following += 1
 
 
-def _batched(policy: Policy) -> Act:
-    @torch.inference_mode()
-    def act(observations: NDArray[Any]) -> NDArray[Any]:
-        actions: NDArray[Any] = policy.act(torch.from_numpy(observations)).numpy()
-        return actions
+class _Lane:
+    """One environment and its episodes, one after another."""
 
-    return act
+    def __init__(self, environment: RawEnvironment, episodes: deque[int], batch: Floats) -> None:
+        self._reset, self._step, self._limit = environment.reset, environment.step, environment.step_limit
+        self._waiting, self._batch = episodes, batch
+        self.start_next()
+
+    def start_next(self) -> bool:
+        """Reset for the next episode; False where none is left."""
+        if not self._waiting:
+            return False
+        self.episode = self._waiting.popleft()
+        self._row, self._length, self._return = self.episode % LOCK_STEP, 0, 0.0
+        self._observation = self._batch[self._row]
+        observation, _ = self._reset(seed=FIRST_SEED + self.episode)
+        self._plain = isinstance(observation, np.ndarray) and observation.ndim == 1
+        self._observation[:] = flattened(observation)
+        return True
+
+    def step(self, actions: NDArray[Any]) -> bool:
+        """Take this lane's action; True where the episode has ended."""
+        observation, reward, terminated, truncated, _ = self._step(actions[self._row])
+        self._observation[:] = observation if self._plain else flattened(observation)
+        self._return += float(reward)
+        self._length += 1
+        return terminated or truncated or self._length == self._limit
+
+    def result(self) -> SimulatedEpisode:
+        """The episode that has ended."""
+        return SimulatedEpisode(self.episode, FIRST_SEED + self.episode, self._length, self._return)
 
 
-def _check_fit(environment: Any, policy: Policy, env_id: str) -> None:
-    space, size = environment.observation_space, len(policy.observation_mean)
-    given = len(flattened(space.sample()))
+def _check_fit(environment: RawEnvironment, policy: Policy, env_id: str) -> None:
+    given, size = environment.observation_size, len(policy.observation_mean)
     if given != size:
         raise RunError(
             f"{env_id} gives observations of {given} numbers, but the policy was trained on {size}",

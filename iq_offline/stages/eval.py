@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +15,31 @@ from iq_offline.data.files import whole_file
 from iq_offline.errors import RunError
 from iq_offline.evaluation.scores import ScoreReference, interquartile_mean, interval95
 from iq_offline.evaluation.simulation import SimulatedEpisode, simulate
+from iq_offline.evaluation.video import film
 from iq_offline.tracking.mirror import evaluation_metrics, mirror_stage
 from iq_offline.training import run_folder
 from iq_offline.training.run_folder import RunFolder
 
+OnProgress = Callable[[int, str], None]
+"""Hears the number of finished episodes, and a note."""
+
 
 @dataclass(frozen=True)
 class EvalRequest:
-    """How to evaluate. The environment is the data's own unless another is named."""
+    """How to evaluate. The environment is the data's own unless another is named; `video` films the first episode."""
 
     episodes: int = 20
     env_id: str | None = None
     env_kwargs: dict[str, Any] | None = None
+    video: Path | None = None
 
 
 def evaluate_run(
-    run: RunFolder, request: EvalRequest, on_episode: Callable[[], None], warn: Callable[[str], None]
+    run: RunFolder, request: EvalRequest, on_progress: OnProgress, warn: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Simulate the run's last policy; writes returns.parquet and evaluation.json into its folder.
+    """Simulate the run's last policy; writes returns.parquet and evaluation.json into its folder, and the video.
 
-    Raises EnvironmentMissing, and RunError where no environment is known.
+    Raises EnvironmentMissing, RunError where no environment is known, and what `film` raises.
     """
     import torch
 
@@ -43,13 +49,22 @@ def evaluate_run(
     env_kwargs = request.env_kwargs if request.env_kwargs is not None else dataset["env_kwargs"]
     if not env_id:
         raise RunError(f"{dataset['name']} names no environment to evaluate in", "name one with --env-id")
-    episodes = []
-    for episode in simulate(env_id, env_kwargs, run.policy(), request.episodes):
+    policy = run.policy()
+    filmed = None
+    if request.video:
+        filmed = film(env_id, env_kwargs, policy, request.video, lambda n: on_progress(0, f"filming, {n:,} steps"))
+    episodes: list[SimulatedEpisode] = []
+    steps = partial(_tell_steps, episodes, on_progress)
+    for episode in simulate(env_id, env_kwargs, policy, request.episodes, on_steps=steps):
         episodes.append(episode)
-        on_episode()
+        on_progress(len(episodes), "")
+    if filmed not in (None, episodes[0]):
+        warn(f"the filmed episode is not the evaluated one: {filmed}, {episodes[0]}; {env_id} does not repeat itself")
     own_environment = (env_id, env_kwargs) == (dataset["env_id"], dataset["env_kwargs"])
     result = _result(run, episodes, _reference(dataset) if own_environment else None)
     result |= {"env_id": env_id, "env_kwargs": env_kwargs, "dataset_return_mean": dataset["return_mean"]}
+    if request.video:
+        result["video"] = str(request.video)
     _write(run.path, episodes, result)
     mirror_stage(run.path, evaluation_metrics(result), (run_folder.EVALUATION, run_folder.RETURNS), warn)
     return result
@@ -70,6 +85,10 @@ def aggregate(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "score_iqm": interquartile_mean(scores) if scores else None,
         "score_ci95": list(interval) if interval else None,
     }
+
+
+def _tell_steps(episodes: list[SimulatedEpisode], on_progress: OnProgress, steps: int) -> None:
+    on_progress(len(episodes), f"{steps:,} steps")
 
 
 def _result(run: RunFolder, episodes: list[SimulatedEpisode], reference: ScoreReference | None) -> dict[str, Any]:
