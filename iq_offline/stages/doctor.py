@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from iq_offline import paths
-from iq_offline.tracking.mlflow_store import tracking_uri
+from iq_offline.tracking.mlflow_access import tracking_uri
 from iq_offline.training.provenance import git_commit, package_versions, platform_description
 
 OPTIONAL = {

@@ -1,19 +1,21 @@
 """report: run folders to tables, plots and one HTML page, mirrored onto the comparison in MLflow."""
 
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from iq_offline.data.files import whole_file
-from iq_offline.report.tables import as_text
+from iq_offline.report.comparison import IMPROVEMENT
+from iq_offline.report.tables import as_markdown, as_text
 from iq_offline.report.write import ReportFiles, write_report
-from iq_offline.tracking.mirror import mirror_report
-from iq_offline.training.run_folder import RunFolder
+from iq_offline.tracking.metrics import summary_figures
+from iq_offline.tracking.mirror import Comparison, mirror_report
+
+FAILURES_SHOWN = 10
+"""In the text; the page lists all."""
 
 
 @dataclass(frozen=True)
@@ -24,28 +26,32 @@ class Report:
     summary: str
 
 
-def make_report(runs: Sequence[RunFolder], out: Path, warn: Callable[[str], None]) -> Report:
-    """Write the report of `runs` into `out`; with `summary.txt`, the text that the command prints."""
-    folders = [run.path for run in runs]
-    files = write_report(folders, out)
-    summary = f"{as_text(files.summary)}\n\nreport   {files.html}\ncompare  {_ui_command()}\n"
+def make_report(runs: Sequence[Path], out: Path, warn: Callable[[str], None]) -> Report:
+    """Write the report of run folders into `out`; with `summary.txt`, the text that the command prints.
+
+    Raises RunError where a path is no folder, or no run is left to report on; the rest of what is wrong is listed.
+    """
+    files = write_report(runs, out)
+    summary = _summary(files)
     with whole_file(out / "summary.txt") as temporary:
         temporary.write_text(summary)
-    figures = {
-        f"summary/{_row_name(row)}/{column}": float(row[column])
-        for row in files.summary.iter_rows(named=True)
-        for column in ("return_iqm", "score_iqm")
-        if row[column] is not None
-    }
-    mirror_report(folders, figures, [files.html, *files.plots], warn)
+    shown = [files.html, *sorted(out.glob("*.csv")), *files.plots]
+    comparison = Comparison(summary_figures(files.summary), as_markdown(files.summary), shown)
+    mirror_report(files.runs, comparison, warn)
     return Report(files, summary)
 
 
-def _row_name(row: dict[str, Any]) -> str:
-    """A row of the summary as a metric's name, in the characters that MLflow admits."""
-    demos = "all" if row["demos"] is None else row["demos"]
-    name = f"{row['dataset']} {row['method']} {demos}x{row['subsample']} {row['settings'] or ''}"
-    return re.sub(r"[^\w.:/ -]", "_", name).strip()
+def _summary(files: ReportFiles) -> str:
+    several = len(set(files.summary["dataset"])) > 1 and len(files.aggregate)
+    tables = [
+        as_text(files.summary.drop(IMPROVEMENT[1:])),
+        *([f"all tasks\n{as_text(files.aggregate)}"] if several else []),
+    ]
+    failed = [f"failed   {failure.folder.name}: {failure.problem}" for failure in files.failures[:FAILURES_SHOWN]]
+    if len(files.failures) > FAILURES_SHOWN:
+        failed.append(f"failed   {len(files.failures) - FAILURES_SHOWN} more, see the report")
+    places = [f"report   {files.html}", f"compare  {_ui_command()}"]
+    return "\n\n".join([*tables, "\n".join([*failed, *places])]) + "\n"
 
 
 def _ui_command() -> str:

@@ -1,28 +1,49 @@
 """Mirroring run folders into MLflow: live while training, later for a stage's results, or whole by `sync`."""
 
 import json
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from iq_offline.data.files import whole_file
-from iq_offline.errors import TrackingUnavailable
-from iq_offline.tracking.mlflow_store import POINTS_A_BATCH, MlflowStore, flat_params
+from iq_offline.errors import RunError, TrackingUnavailable
+from iq_offline.tracking.fill import RESULT_TAG, describe, fill, put_files, put_metrics
+from iq_offline.tracking.metrics import Point, evaluation_metrics, reward_metrics, training_points
+from iq_offline.tracking.mlflow_store import POINTS_A_BATCH, MlflowStore, StoredRun
 from iq_offline.tracking.tracker import NullTracker, RunDescription, Tracker
+
+__all__ = [
+    "Comparison",
+    "describe",
+    "evaluation_metrics",
+    "mirror_report",
+    "mirror_stage",
+    "reward_metrics",
+    "start_tracking",
+    "sync",
+]
 
 Warn = Callable[[str], None]
 TRACKING_FILE = "tracking.json"
-RUN_FILES = ("config.toml", "manifest.json", "split.json", "metrics.parquet", "policy.safetensors")
-STAGE_FILES = ("evaluation.json", "returns.parquet", "reward.json", "rewards.parquet")
+NOTE_TAG = "mlflow.note.content"
+LONGEST_NOTE = 5000
+"""Characters that every MLflow store admits in a tag."""
+FLUSH_SECONDS = 10.0
+"""Buffered metrics are written at least so often, so that a long run can be watched."""
 
 
 def start_tracking(description: RunDescription, folder: Path, warn: Warn) -> Tracker:
-    """A tracker that mirrors a training run into MLflow; the null tracker, after a warning, if that cannot be done."""
+    """A tracker that mirrors a training run into MLflow; the null tracker, after a warning, if that cannot be done.
+
+    What an earlier, unfinished attempt at the same configuration has left there is deleted.
+    """
     try:
         store = MlflowStore.open()
         parent = store.parent(description.group)
+        store.discard([run for run in store.found(parent, description.config_hash) if not run.finished])
         return MlflowTracker(store, store.create(description, parent), parent, folder, warn)
     except TrackingUnavailable as error:
         warn(_later(error, folder))
@@ -35,38 +56,48 @@ class MlflowTracker:
     def __init__(self, store: MlflowStore, run_id: str, parent: str, folder: Path, warn: Warn) -> None:
         self._store: MlflowStore | None = store
         self._run_id, self._parent, self._folder, self._warn = run_id, parent, folder, warn
-        self._points: list[tuple[str, float, int]] = []
+        self._points: list[Point] = []
+        self._steps: set[int] = set()
+        self._flushed = time.monotonic()
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Buffer metrics; written once POINTS_A_BATCH have come together."""
-        self._points += [(f"train/{name}", value, step) for name, value in metrics.items()]
-        if len(self._points) >= POINTS_A_BATCH:
+        """Buffer metrics; written once POINTS_A_BATCH have come together or FLUSH_SECONDS have passed."""
+        self._points += training_points(step, metrics)
+        self._steps.add(step)
+        if len(self._points) >= POINTS_A_BATCH or time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self._try(self._flush)
 
     def finish(self, folder: Path) -> None:
-        """Write what is left and the run's files, and note in the folder where the mirror is."""
+        """Write what is left, the run's files and its policy, and note in the folder where the mirror is."""
         self._try(lambda store: self._finish(store, folder))
 
     def fail(self) -> None:
-        """Mark the run as failed."""
-        self._try(lambda store: store.end(self._run_id, "FAILED"))
+        """Mark the run as failed, with what it has logged."""
+        self._try(self._fail)
 
     def _flush(self, store: MlflowStore) -> None:
         store.log_points(self._run_id, self._points)
         self._points = []
+        self._flushed = time.monotonic()
 
     def _finish(self, store: MlflowStore, folder: Path) -> None:
         self._flush(store)
-        store.log_files(self._run_id, [folder / name for name in RUN_FILES])
+        fill(store, self._run_id, folder, skip_steps=self._steps)
         store.end(self._run_id)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        _keep_only(store, self._parent, manifest["config_hash"], self._run_id)
         _note(folder, store, self._run_id, self._parent)
+
+    def _fail(self, store: MlflowStore) -> None:
+        self._flush(store)
+        store.end(self._run_id, "FAILED")
 
     def _try(self, write: Callable[[MlflowStore], None]) -> None:
         if self._store is None:
             return
         try:
             write(self._store)
-        except TrackingUnavailable as error:
+        except (TrackingUnavailable, RunError) as error:
             self._store = None
             self._warn(_later(error, self._folder))
 
@@ -79,101 +110,111 @@ def mirror_stage(folder: Path, metrics: Mapping[str, float | None], files: tuple
         return
     try:
         store = MlflowStore.open()
-        if not store.has(note["run_id"]):
+        run = store.run(note["run_id"])
+        if run is None or not run.finished:
             warn(f"MLflow's store {store.uri} does not hold {folder.name}; to mirror it: iq-offline sync {folder}")
             return
-        store.log_points(note["run_id"], [(name, value, 0) for name, value in metrics.items() if value is not None])
-        store.log_files(note["run_id"], [folder / name for name in files])
+        put_metrics(store, run, metrics, run.model)
+        put_files(store, run, folder, files)
     except TrackingUnavailable as error:
         warn(_later(error, folder))
 
 
-def mirror_report(folders: list[Path], metrics: Mapping[str, float], files: list[Path], warn: Warn) -> None:
-    """A comparison's figures and files, on the parent run that its runs share."""
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison comes to, for the parent run of its runs."""
+
+    figures: Mapping[str, float]
+    markdown: str
+    """The table, which MLflow shows as the parent's description."""
+    files: Sequence[Path] = ()
+    """Page, tables and pictures; those go into a folder of their own."""
+
+
+def mirror_report(folders: Sequence[Path], comparison: Comparison, warn: Warn) -> None:
+    """A comparison, on the parent run that its runs share; nothing if they share none."""
     notes = [note for folder in folders if (note := _read_note(folder)) is not None]
     parents = {note["parent_run_id"] for note in notes}
     if len(parents) != 1:
         return
-    (parent,) = parents
     try:
         store = MlflowStore.open()
-        store.log_points(parent, [(name, value, 0) for name, value in metrics.items()])
-        store.log_files(parent, files)
+        if (parent := store.run(*parents)) is not None:
+            put_comparison(store, parent, comparison)
     except TrackingUnavailable as error:
         warn(f"{error.problem}; the report's files are whole")
 
 
-def sync(folder: Path) -> bool:
-    """Make sure that a finished run is whole in MLflow; returns whether anything was written.
+def put_comparison(store: MlflowStore, parent: StoredRun, comparison: Comparison) -> bool:
+    """The same on a parent that is known; returns whether anything but its files was new."""
+    store.log_files(parent.run_id, [file for file in comparison.files if file.suffix != ".png"])
+    store.log_files(parent.run_id, [file for file in comparison.files if file.suffix == ".png"], "plots")
+    told = comparison.markdown if len(comparison.markdown) <= LONGEST_NOTE else "The table: summary.csv."
+    new_text = parent.tags.get(NOTE_TAG) != told
+    if new_text:
+        store.tag(parent.run_id, {NOTE_TAG: told})
+    return put_metrics(store, parent, comparison.figures) or new_text
 
-    Raises TrackingUnavailable.
+
+def sync(folder: Path, store: MlflowStore | None = None) -> bool:
+    """Make sure that a finished run is whole in MLflow, once; returns whether anything was written.
+
+    Raises TrackingUnavailable, and RunError where the policy cannot be read.
     """
-    store = MlflowStore.open()
-    note = _read_note(folder)
-    if note and store.has(note["run_id"]):
-        return False
-    store.discard_unfinished(str(folder))
+    store = store or MlflowStore.open()
     manifest = json.loads((folder / "manifest.json").read_text())
     description = describe(manifest, folder)
     parent = store.parent(description.group)
-    run_id = store.create(description, parent)
-    metrics = pl.read_parquet(folder / "metrics.parquet")
-    points = [
-        (f"train/{name}", value, step)
-        for name in metrics.columns
-        if name != "step"
-        for step, value in metrics.select("step", name).drop_nulls().iter_rows()
+    result = manifest["policy_sha256"]
+    known = [
+        run
+        for run in store.found(parent, description.config_hash)
+        if run.finished and run.tags.get(RESULT_TAG) == result
     ]
-    store.log_points(run_id, points + [(name, value, 0) for name, value in _stage_metrics(folder).items()])
-    present = [folder / name for name in RUN_FILES + STAGE_FILES if (folder / name).is_file()]
-    store.log_files(run_id, present)
-    store.end(run_id)
+    if known:
+        run_id = known[0].run_id
+        written = fill(store, run_id, folder, skip_steps=None)
+    else:
+        run_id, written = _rebuild(store, description, parent, manifest, folder), True
+    discarded = _keep_only(store, parent, description.config_hash, run_id)
     _note(folder, store, run_id, parent)
-    return True
+    return written or discarded
 
 
-def describe(manifest: Mapping[str, Any], folder: Path) -> RunDescription:
-    """What the store shows of a run, from its manifest."""
-    dataset = manifest["dataset"]
-    shown = {key: manifest[key] for key in ("method", "seed", "demos", "subsample", "transitions", "device", "threads")}
-    return RunDescription(
-        name=manifest["run"],
-        group=manifest["group"],
-        params=flat_params({**shown, "dataset": dataset["name"], "algorithm": manifest["algorithm"]}),
-        dataset_name=dataset["name"],
-        dataset_sha256=dataset["sha256"],
-        dataset_path=dataset["path"],
-        tags={"method": manifest["method"], "dataset": dataset["name"], "run_folder": str(folder)},
-    )
+def stored(folder: Path, store: MlflowStore) -> StoredRun:
+    """The mirror of a run that `sync` has seen to."""
+    note = _read_note(folder)
+    run = store.run(note["run_id"]) if note else None
+    assert run is not None
+    return run
 
 
-def evaluation_metrics(evaluation: Mapping[str, Any]) -> dict[str, float | None]:
-    """The few figures of an evaluation that are compared across runs."""
-    return {f"eval/{key}": evaluation[key] for key in ("return_mean", "return_std", "length_mean", "score")}
+def _rebuild(
+    store: MlflowStore, description: RunDescription, parent: str, manifest: Mapping[str, Any], folder: Path
+) -> str:
+    started = datetime.fromisoformat(manifest["started"])
+    run_id = store.create(description, parent, started)
+    fill(store, run_id, folder)
+    store.end(run_id, at=started + timedelta(seconds=manifest["seconds"]))
+    return run_id
 
 
-def reward_metrics(reward: Mapping[str, Any]) -> dict[str, float | None]:
-    """The few figures of a reward recovery that are compared across runs."""
-    levels = ("transition", "episode", "within_source", "null_length", "null_bc")
-    return {f"reward/{level}_{kind}": reward[level][kind] for level in levels for kind in ("pearson", "spearman")}
+def _keep_only(store: MlflowStore, parent: str, config_hash: str, run_id: str) -> bool:
+    """Of a configuration's runs under a parent only this one stays; returns whether there were others."""
+    others = [run for run in store.found(parent, config_hash) if run.run_id != run_id]
+    store.discard(others)
+    return bool(others)
 
 
-def _stage_metrics(folder: Path) -> dict[str, float]:
-    collected: dict[str, float | None] = {}
-    for name, extract in (("evaluation.json", evaluation_metrics), ("reward.json", reward_metrics)):
-        if (folder / name).is_file():
-            collected |= extract(json.loads((folder / name).read_text()))
-    return {name: value for name, value in collected.items() if value is not None}
-
-
-def _later(error: TrackingUnavailable, folder: Path) -> str:
+def _later(error: TrackingUnavailable | RunError, folder: Path) -> str:
     return f"{error.problem}; the run folder stays complete without it. To mirror it later: iq-offline sync {folder}"
 
 
 def _note(folder: Path, store: MlflowStore, run_id: str, parent: str) -> None:
     content = {"uri": store.uri, "experiment_id": store.experiment_id, "run_id": run_id, "parent_run_id": parent}
-    with whole_file(folder / TRACKING_FILE) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
+    if content != _read_note(folder):
+        with whole_file(folder / TRACKING_FILE) as temporary:
+            temporary.write_text(json.dumps(content, indent=1))
 
 
 def _read_note(folder: Path) -> dict[str, str] | None:

@@ -1,33 +1,46 @@
-"""The one home of MLflow: a store that runs are mirrored into, safe to open from several processes at once."""
+"""The one home of MLflow's store: runs are mirrored into it, safe to open from several processes at once."""
 
+import json
+import math
 import os
-import textwrap
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from iq_offline import paths
-from iq_offline.errors import TrackingUnavailable
-from iq_offline.tracking.tracker import RunDescription
+from iq_offline.tracking.metrics import Point
+from iq_offline.tracking.mlflow_access import connect, mlflow_errors, store_lock, tracking_uri
+from iq_offline.tracking.tracker import RunDescription, TrackedData
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "iq-offline"
+MODEL_NAME = "policy"
 POINTS_A_BATCH = 1000
 GROUP_TAG = "iq_offline.group"
+HASH_TAG = "iq_offline.config_hash"
 PARENT_TAG = "mlflow.parentRunId"
-LOCK_SECONDS = 120
-REASON_LENGTH = 200
 
 
-def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, else a SQLite file in the user's store."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.home() / 'mlflow' / 'mlflow.db'}"
+@dataclass(frozen=True)
+class StoredRun:
+    """What the store holds of a run."""
+
+    run_id: str
+    finished: bool
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    """The last value of each."""
+    datasets: frozenset[str]
+    """Their digests."""
+    model: str | None
+    """The id of its policy as a model."""
 
 
 class MlflowStore:
@@ -45,8 +58,8 @@ class MlflowStore:
     def open(cls) -> "MlflowStore":
         """Open the store, and make its tables and the experiment if they are missing, one process at a time."""
         uri = tracking_uri()
-        with _mlflow_errors(uri), _store_lock():
-            client = _client(uri)
+        with mlflow_errors(uri), store_lock(uri):
+            client = connect(uri)
             experiment = client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
                 local = uri.startswith("sqlite:") and "MLFLOW_TRACKING_URI" not in os.environ
@@ -56,145 +69,196 @@ class MlflowStore:
 
     def parent(self, group: str) -> str:
         """The run that holds a comparison together; made at its first use."""
-        with _mlflow_errors(self.uri), _store_lock():
-            quoted = group.replace("'", "")
-            found = self._client.search_runs([self.experiment_id], f"tags.`{GROUP_TAG}` = '{quoted}'", max_results=1)
-            if found:
-                return str(found[0].info.run_id)
-            run = self._client.create_run(self.experiment_id, run_name=group, tags={GROUP_TAG: quoted})
-            self._client.set_terminated(run.info.run_id)
-            return str(run.info.run_id)
+        quoted = group.replace("'", "")
+        query = f"tags.`{GROUP_TAG}` = '{quoted}'"
+        with self._writing():
+            found = self._search(query)
+            if not found:
+                run = self._client.create_run(self.experiment_id, run_name=group, tags={GROUP_TAG: quoted})
+                self._client.set_terminated(run.info.run_id)
+                found = self._search(query)
+            first, *later = found  # the lock holds on one machine: of two that made it at once, all take the first
+            for run in later:
+                if not self._search(f"tags.`{PARENT_TAG}` = '{run.info.run_id}'"):
+                    self._client.delete_run(run.info.run_id)
+            return str(first.info.run_id)
 
-    def create(self, description: RunDescription, parent: str) -> str:
-        """A new run under a parent, with its parameters, tags and dataset. Returns its id."""
-        from mlflow.entities import Param, RunTag
+    def create(self, description: RunDescription, parent: str, started: datetime | None = None) -> str:
+        """A new run under a parent, with its parameters, tags and datasets. Returns its id."""
+        from mlflow.entities import Param
 
-        with _mlflow_errors(self.uri):
+        with self._writing():
             run = self._client.create_run(
-                self.experiment_id, run_name=description.name, tags={PARENT_TAG: parent, **description.tags}
+                self.experiment_id,
+                run_name=description.name,
+                tags={PARENT_TAG: parent, HASH_TAG: description.config_hash, **description.tags},
+                start_time=_milliseconds(started),
             )
             run_id = str(run.info.run_id)
-            params = [Param(key, value) for key, value in description.params.items()]
-            self._client.log_batch(run_id, params=params, tags=[RunTag("iq_offline.run", description.name)])
-            self._client.log_inputs(run_id, datasets=[_dataset_input(description)])
+            self._client.log_batch(run_id, params=[Param(key, value) for key, value in description.params.items()])
+            self._client.log_inputs(run_id, datasets=[_dataset_input(data) for data in description.datasets])
             return run_id
 
-    def has(self, run_id: str) -> bool:
-        """Whether the store holds that run, finished and not deleted."""
+    def found(self, parent: str, config_hash: str) -> list[StoredRun]:
+        """The runs of a configuration under a parent, finished or not, oldest first."""
+        with mlflow_errors(self.uri):
+            query = f"tags.`{PARENT_TAG}` = '{parent}' and tags.`{HASH_TAG}` = '{config_hash}'"
+            return [_stored(run) for run in self._search(query)]
+
+    def run(self, run_id: str) -> StoredRun | None:
+        """What the store holds of that run; None where it is not there, or deleted."""
         from mlflow.exceptions import MlflowException
 
-        with _mlflow_errors(self.uri):
+        with mlflow_errors(self.uri):
             try:
-                info = self._client.get_run(run_id).info
+                run = self._client.get_run(run_id)
             except MlflowException as error:
                 if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                    return False
+                    return None
                 raise
-            return bool(info.status == "FINISHED" and info.lifecycle_stage == "active")
+            return _stored(run) if run.info.lifecycle_stage == "active" else None
 
-    def log_points(self, run_id: str, points: Sequence[tuple[str, float, int]]) -> None:
-        """(metric, value, step) triples, in batches."""
+    def log_points(self, run_id: str, points: Sequence[Point], model: str | None = None) -> None:
+        """Metrics, in batches, also as the model's where one is given. MLflow has no infinity: those are left out."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        with _mlflow_errors(self.uri):
-            for first in range(0, len(points), POINTS_A_BATCH):
-                chunk = points[first : first + POINTS_A_BATCH]
-                self._client.log_batch(run_id, metrics=[Metric(key, value, now, step) for key, value, step in chunk])
+        metrics = [Metric(key, value, now, step, model) for key, value, step in points if not math.isinf(value)]
+        for first in range(0, len(metrics), POINTS_A_BATCH):
+            with self._writing():
+                self._client.log_batch(run_id, metrics=metrics[first : first + POINTS_A_BATCH])
 
-    def log_files(self, run_id: str, files: Sequence[Path]) -> None:
-        """Files as artifacts of the run."""
-        with _mlflow_errors(self.uri):
+    def log_data(self, run_id: str, datasets: Sequence[TrackedData]) -> None:
+        """Datasets as inputs of the run."""
+        with self._writing():
+            self._client.log_inputs(run_id, datasets=[_dataset_input(data) for data in datasets])
+
+    def log_files(self, run_id: str, files: Sequence[Path], folder: str | None = None) -> None:
+        """Files as artifacts of the run, in a folder of its artifacts if one is named."""
+        with mlflow_errors(self.uri):
             for file in files:
-                self._client.log_artifact(run_id, str(file))
+                self._client.log_artifact(run_id, str(file), folder)
 
-    def end(self, run_id: str, status: str = "FINISHED") -> None:
-        """Mark a run as ended."""
-        with _mlflow_errors(self.uri):
-            self._client.set_terminated(run_id, status)
+    def log_model(self, run_id: str, write: Callable[[Path], None]) -> str:
+        """A model of the run, whose folder `write` fills. Returns its id."""
+        from mlflow.entities import LoggedModelOutput
 
-    def discard_unfinished(self, run_folder: str) -> None:
-        """Remove what an interrupted mirror of a run folder has left."""
-        quoted = run_folder.replace("'", "")
-        with _mlflow_errors(self.uri):
-            query = f"tags.run_folder = '{quoted}' and attributes.status != 'FINISHED'"
-            for run in self._client.search_runs([self.experiment_id], query):
-                self._client.delete_run(run.info.run_id)
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder))
+            with self._writing():
+                model = self._client.create_logged_model(
+                    self.experiment_id, MODEL_NAME, source_run_id=run_id, model_type=MODEL_NAME
+                )
+                model_id = str(model.model_id)
+                self._client.log_model_artifacts(model_id, folder)
+                self._client.finalize_logged_model(model_id, "READY")
+                self._client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
+        return model_id
 
-    def children(self, parent: str) -> list[str]:
-        """Ids of the runs under a parent."""
-        with _mlflow_errors(self.uri):
-            runs = self._client.search_runs([self.experiment_id], f"tags.`{PARENT_TAG}` = '{parent}'")
-            return [str(run.info.run_id) for run in runs]
+    def register(self, run: StoredRun, name: str) -> tuple[str, bool]:
+        """The run's model as a version of a registered model; its number, and whether it is new."""
+        from mlflow.exceptions import MlflowException
+
+        assert run.model is not None
+        with self._writing():
+            try:
+                self._client.create_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            # Without a server MLflow would look for models:/ in its global store, which need not be this one.
+            served = self.uri.startswith("http")
+            source = f"models:/{run.model}" if served else self._client.get_logged_model(run.model).artifact_location
+            for known in self._client.search_model_versions(f"run_id = '{run.run_id}'"):
+                if (known.name, known.source) == (name, source):
+                    return str(known.version), False
+            made = self._client.create_model_version(name, source, run.run_id, model_id=run.model)
+            return str(made.version), True
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+        from mlflow.entities import RunTag
+
+        with self._writing():
+            self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def end(self, run_id: str, status: str = "FINISHED", at: datetime | None = None) -> None:
+        """Mark a run as ended, now or at that time."""
+        with self._writing():
+            self._client.set_terminated(run_id, status, _milliseconds(at))
+
+    def discard(self, runs: Sequence[StoredRun]) -> None:
+        """Delete runs, as MLflow does: they can be restored. Their models go too, but for registered ones."""
+        for run in runs:
+            with self._writing():
+                self._client.delete_run(run.run_id)
+                if run.model and not self._client.search_model_versions(f"run_id = '{run.run_id}'"):
+                    self._client.delete_logged_model(run.model)
+
+    def children(self, parent: str, *, finished: bool = False) -> list[str]:
+        """Ids of the runs under a parent, or of the finished ones alone."""
+        query = f"tags.`{PARENT_TAG}` = '{parent}'" + (" and attributes.status = 'FINISHED'" if finished else "")
+        with mlflow_errors(self.uri):
+            return [str(run.info.run_id) for run in self._search(query)]
 
     def latest_parent(self) -> str | None:
         """The comparison started last, or None in an empty store."""
-        with _mlflow_errors(self.uri):
-            runs = self._client.search_runs([self.experiment_id], f"tags.`{GROUP_TAG}` != ''", max_results=1)
-            return str(runs[0].info.run_id) if runs else None
+        with mlflow_errors(self.uri):
+            runs = self._search(f"tags.`{GROUP_TAG}` != ''")
+            return str(runs[-1].info.run_id) if runs else None
+
+    def _search(self, query: str) -> list[Any]:
+        """All runs that fit, oldest first."""
+        runs: list[Any] = []
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self.experiment_id],
+                query,
+                order_by=["attributes.start_time ASC", "attributes.run_id"],
+                page_token=token,
+            )
+            runs += page
+            token = page.token
+            if not token:
+                return runs
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """SQLite takes one writer at a time: ours stand in line instead of failing."""
+        with mlflow_errors(self.uri), store_lock(self.uri):
+            yield
 
 
-def _client(uri: str) -> "MlflowClient":
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # A store that does not answer must not hold up training for minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    import logging
-
-    from mlflow import MlflowClient
-
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=uri)
+def _stored(run: Any) -> StoredRun:
+    outputs = run.outputs.model_outputs if run.outputs else []
+    return StoredRun(
+        run_id=str(run.info.run_id),
+        finished=run.info.status == "FINISHED",
+        tags=run.data.tags,
+        metrics=run.data.metrics,
+        datasets=frozenset(item.dataset.digest for item in run.inputs.dataset_inputs),
+        model=outputs[-1].model_id if outputs else None,
+    )
 
 
-def _dataset_input(description: RunDescription) -> Any:
-    import json
+def digest_of(sha256: str) -> str:
+    """A dataset's hash as the digest that MLflow shows: it admits 36 characters."""
+    return sha256[:32]
 
+
+def _dataset_input(data: TrackedData) -> Any:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     dataset = Dataset(
-        name=description.dataset_name,
-        digest=description.dataset_sha256[:32],
+        name=data.name,
+        digest=digest_of(data.sha256),
         source_type="local",
-        source=json.dumps({"uri": description.dataset_path, "sha256": description.dataset_sha256}),
+        source=json.dumps({"uri": data.path or data.name, "sha256": data.sha256}),
     )
-    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])
+    context = "training" if data.role == "expert" else data.role
+    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])
 
 
-@contextmanager
-def _store_lock() -> Iterator[None]:
-    """One process at a time: several that make a fresh SQLite store's tables together leave it broken."""
-    lock = paths.home() / "mlflow" / "store.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock, timeout=LOCK_SECONDS):
-        yield
-
-
-@contextmanager
-def _mlflow_errors(uri: str) -> Iterator[None]:
-    """Whatever a store may fail with, as one error that names it."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, OSError, TimeoutError) as error:
-        told = str(error).strip()
-        reason = textwrap.shorten(told, REASON_LENGTH, placeholder=" ...") if told else type(error).__name__
-        raise TrackingUnavailable(
-            f"MLflow's store {uri} cannot be used: {reason}", "check MLFLOW_TRACKING_URI"
-        ) from None
-
-
-def flat_params(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested mapping as MLflow parameters: dotted keys, text values."""
-    flat: dict[str, str] = {}
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            flat |= flat_params(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = str(value)
-    return flat
+def _milliseconds(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp() * 1000)

@@ -7,16 +7,27 @@ from typing import Protocol
 
 
 @dataclass(frozen=True)
+class TrackedData:
+    """A dataset that a run learns from."""
+
+    name: str
+    sha256: str
+    role: str
+    """expert or supplementary."""
+    path: str | None = None
+
+
+@dataclass(frozen=True)
 class RunDescription:
     """What a store shows of one run of (method, dataset, seed)."""
 
     name: str
     group: str
     """The comparison that it belongs to: one parent run a group."""
+    config_hash: str
+    """Of its configuration and data: what a run is found again by, within its group."""
     params: Mapping[str, str]
-    dataset_name: str
-    dataset_sha256: str
-    dataset_path: str
+    datasets: tuple[TrackedData, ...]
     tags: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -1,26 +1,58 @@
-"""MLflow mirrors the run folders: one run under one parent, with its dataset, and nothing lost without it."""
+"""MLflow mirrors the run folders: one run under one parent, with its data and policy, and nothing lost without it."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+import torch
 
-from iq_offline.errors import TrackingUnavailable
+from iq_offline.errors import RunError, TrackingUnavailable
+from iq_offline.stages.report import make_report
+from iq_offline.stages.sync import sync_runs
 from iq_offline.stages.train import TrainRequest, train_run
-from iq_offline.tracking.mirror import mirror_stage, sync
+from iq_offline.tracking.mirror import describe, mirror_stage, start_tracking, sync
 from iq_offline.tracking.mlflow_store import MlflowStore
 from iq_offline.training.run_folder import RunFolder
 
+EVALUATION = {"return_mean": 5.0, "return_std": 1.0, "length_mean": 10.0, "score": None, "reference": None}
 
-def request(dataset: Path, out: Path, seed: int = 0) -> TrainRequest:
-    overrides = ("updates=120", "hidden_sizes=[8]")
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database that has its tables and nothing else: making them takes seconds."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def store(tables: Path, home: Path) -> Path:
+    """This test's own empty store."""
+    (home / "mlflow").mkdir(parents=True)
+    return Path(shutil.copy(tables, home / "mlflow"))
+
+
+def request(dataset: Path, out: Path, seed: int = 0, updates: int = 120) -> TrainRequest:
+    overrides = (f"updates={updates}", "hidden_sizes=[8]")
     return TrainRequest(str(dataset), "bc", demos=2, seed=seed, overrides=overrides, device="cpu", out=out)
 
 
-def trained(dataset: Path, out: Path, warnings: list[str], seed: int = 0) -> RunFolder:
-    return train_run(request(dataset, out, seed), lambda _: None, warnings.append)
+def trained(dataset: Path, out: Path, warnings: list[str] | None = None, seed: int = 0) -> RunFolder:
+    return train_run(request(dataset, out, seed), lambda _: None, pytest.fail if warnings is None else warnings.append)
+
+
+def evaluated(run: RunFolder, return_mean: float = 5.0) -> None:
+    told = EVALUATION | {"return_mean": return_mean, "episodes": 2, "env_id": None, "env_kwargs": {}}
+    (run.path / "evaluation.json").write_text(json.dumps(told))
 
 
 def client_and_run(folder: Path):
@@ -31,25 +63,85 @@ def client_and_run(folder: Path):
     return client, client.get_run(note["run_id"]), note
 
 
+def children() -> list[str]:
+    opened = MlflowStore.open()
+    return opened.children(opened.latest_parent() or "")
+
+
+def history(folder: Path, metric: str) -> list[tuple[int, float]]:
+    client, _, note = client_and_run(folder)
+    return [(point.step, point.value) for point in client.get_metric_history(note["run_id"], metric)]
+
+
+@pytest.mark.usefixtures("store")
 def test_a_run_is_mirrored_with_its_parameters_metrics_dataset_and_files(tmp_path, linear_task):
-    warnings: list[str] = []
-    run = trained(linear_task, tmp_path / "run", warnings)
+    run = trained(linear_task, tmp_path / "run")
     client, mirrored, note = client_and_run(run.path)
-    assert warnings == []
     assert mirrored.data.params["method"] == "bc"
     assert mirrored.data.params["algorithm.hidden_sizes"] == "[8]"
     assert mirrored.inputs.dataset_inputs[0].dataset.digest == run.manifest["dataset"]["sha256"][:32]
-    history = [(m.step, m.value) for m in client.get_metric_history(note["run_id"], "train/loss")]
-    assert history == list(pl.read_parquet(run.path / "metrics.parquet").select("step", "loss").iter_rows())
+    logged = list(pl.read_parquet(run.path / "metrics.parquet").select("step", "loss").iter_rows())
+    assert history(run.path, "train/loss") == logged
+    assert mirrored.data.metrics["train/seconds"] == run.manifest["seconds"]
     assert {file.path for file in client.list_artifacts(note["run_id"])} >= {"policy.safetensors", "manifest.json"}
 
 
-def test_seeds_share_one_parent(tmp_path, linear_task):
+@pytest.mark.usefixtures("store")
+def test_the_policy_is_a_model_that_loads_without_this_package(tmp_path, linear_task):
+    run = trained(linear_task, tmp_path / "run")
+    _, mirrored, note = client_and_run(run.path)
+    model = f"models:/{mirrored.outputs.model_outputs[0].model_id}"
+    observations = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    code = f"""
+import json, sys
+sys.modules["iq_offline"] = None  # importing it would fail
+import mlflow, numpy as np
+mlflow.set_tracking_uri({note["uri"]!r})
+model = mlflow.pyfunc.load_model({model!r})
+example = model.input_example
+given = model.metadata.signature
+signature = [given.inputs.inputs[0].shape, given.outputs.inputs[0].shape]
+actions = model.predict(np.array({observations.tolist()}, dtype=np.float32))
+print(json.dumps({{"actions": actions.tolist(), "shapes": signature, "example": np.shape(example)}}))
+"""
+    environment = os.environ | {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    expected = run.policy().act(torch.from_numpy(observations)).numpy()
+    np.testing.assert_allclose(told["actions"], expected, atol=1e-5)
+    assert told["shapes"] == [[-1, 3], [-1, 1]]
+    assert told["example"] == [2, 3]
+
+
+@pytest.mark.usefixtures("store")
+def test_seeds_share_one_parent_and_the_same_run_again_takes_the_place_of_the_first(tmp_path, linear_task):
     parents = set()
-    for seed in (0, 1):
-        _, mirrored, _ = client_and_run(trained(linear_task, tmp_path / str(seed), [], seed).path)
+    for number, seed in enumerate((0, 1, 1)):
+        _, mirrored, _ = client_and_run(trained(linear_task, tmp_path / str(number), seed=seed).path)
         parents.add(mirrored.data.tags["mlflow.parentRunId"])
     assert len(parents) == 1
+    assert len(children()) == 2
+    assert mirrored.info.run_id in children()
+
+
+@pytest.mark.usefixtures("store")
+def test_what_a_killed_run_has_left_is_replaced_when_it_is_run_again(tmp_path, linear_task):
+    finished = trained(linear_task, tmp_path / "run")
+    description = describe(finished.manifest | {"config_hash": "of a killed run"}, tmp_path / "killed")
+    start_tracking(description, tmp_path / "killed", pytest.fail).log(100, {"loss": 1.0})
+    assert len(children()) == 2
+    start_tracking(description, tmp_path / "killed", pytest.fail)
+    assert len(children()) == 2
+
+
+@pytest.mark.usefixtures("store")
+def test_steps_that_this_process_has_not_logged_come_from_the_folder(tmp_path, linear_task):
+    run = trained(linear_task, tmp_path / "run")
+    tracker = start_tracking(describe(run.manifest, run.path), run.path, pytest.fail)
+    tracker.log(120, {"loss": 0.5})
+    tracker.finish(run.path)
+    assert [step for step, _ in history(run.path, "train/loss")] == [120, 100]
 
 
 def test_an_unreachable_store_costs_a_warning_and_not_the_run(tmp_path, linear_task, monkeypatch):
@@ -63,23 +155,7 @@ def test_an_unreachable_store_costs_a_warning_and_not_the_run(tmp_path, linear_t
     assert not (run.path / "tracking.json").exists()
 
 
-def test_sync_mirrors_a_run_that_was_not_and_leaves_one_that_was(tmp_path, linear_task, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    warnings: list[str] = []
-    run = trained(linear_task, tmp_path / "run", warnings)
-    assert "http://127.0.0.1:9 cannot be used" in warnings[0]
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    (run.path / "evaluation.json").write_text(
-        json.dumps({"return_mean": 5.0, "return_std": 1.0, "length_mean": 10.0, "score": None})
-    )
-    assert sync(run.path)
-    assert not sync(run.path)
-    _, mirrored, _ = client_and_run(run.path)
-    assert mirrored.data.metrics["eval/return_mean"] == 5.0
-    assert mirrored.data.metrics["train/loss"] > 0
-
-
+@pytest.mark.usefixtures("store")
 def test_a_store_that_fails_midway_costs_one_warning_and_sync_replaces_what_it_left(tmp_path, linear_task, monkeypatch):
     def fail(*_):
         raise TrackingUnavailable("MLflow's store is gone", "check it")
@@ -92,12 +168,88 @@ def test_a_store_that_fails_midway_costs_one_warning_and_sync_replaces_what_it_l
     assert "iq-offline sync" in warnings[0]
     assert (run.path / "metrics.parquet").is_file()
     assert sync(run.path)
-    store = MlflowStore.open()
-    assert len(store.children(store.parent(run.manifest["group"]))) == 1
+    assert len(children()) == 1
 
 
+@pytest.mark.usefixtures("store")
+def test_sync_builds_a_lost_store_again_and_does_nothing_the_second_time(tmp_path, linear_task, tables, monkeypatch):
+    runs = [trained(linear_task, tmp_path / "runs" / str(seed), seed=seed) for seed in (0, 1)]
+    before = history(runs[0].path, "train/loss")
+    for run, mean in zip(runs, (4.0, 6.0), strict=True):
+        evaluated(run, mean)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{shutil.copy(tables, tmp_path / 'new.db')}")
+    monkeypatch.chdir(tmp_path)
+    first = sync_runs(runs, None, None, lambda: None)
+    assert [run["written"] for run in first["runs"]] == [True, True]
+    assert first["comparisons"][0]["rows_written"]
+    client, mirrored, note = client_and_run(runs[0].path)
+    assert history(runs[0].path, "train/loss") == before
+    assert mirrored.data.metrics["eval/return_mean"] == 4.0
+    assert mirrored.outputs.model_outputs
+    assert {file.path for file in client.list_artifacts(note["run_id"])} >= {"policy.safetensors", "evaluation.json"}
+    rows = client.get_run(note["parent_run_id"]).data
+    assert [value for name, value in rows.metrics.items() if name.endswith("return_iqm")] == [5.0]
+    assert "| linear | bc |" in rows.tags["mlflow.note.content"]
+    second = sync_runs(runs, None, None, lambda: None)
+    assert [run["written"] for run in second["runs"]] == [False, False]
+    assert second["comparisons"][0]["rows_written"] is False
+    assert history(runs[0].path, "train/loss") == before
+
+
+@pytest.mark.usefixtures("store")
+def test_sync_completes_a_run_with_the_stages_that_came_later_and_no_more(tmp_path, linear_task):
+    run = trained(linear_task, tmp_path / "run")
+    before = history(run.path, "train/loss")
+    evaluated(run)
+    assert sync(run.path)
+    assert not sync(run.path)
+    assert history(run.path, "eval/return_mean") == [(0, 5.0)]
+    assert history(run.path, "train/loss") == before
+    assert len(children()) == 1
+
+
+@pytest.mark.usefixtures("store")
+def test_a_comparisons_rows_stay_as_they_are_when_only_some_of_its_runs_are_given(tmp_path, linear_task):
+    runs = [trained(linear_task, tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    evaluated(runs[0])
+    told = sync_runs(runs[:1], None, None, lambda: None)["comparisons"][0]
+    assert (told["runs_not_given"], told["rows_written"]) == (1, None)
+    (tmp_path / "report.html").write_text("a page")
+    with pytest.raises(RunError, match="1 more runs belong to that comparison"):
+        sync_runs(runs[:1], None, tmp_path, lambda: None)
+    with pytest.raises(RunError, match=r"holds no report\.html"):
+        sync_runs(runs, None, runs[0].path, lambda: None)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_policy_is_registered_once(tmp_path, linear_task):
+    run = trained(linear_task, tmp_path / "run")
+    versions = [sync_runs([run], "hopper-policy", None, lambda: None)["runs"][0]["version"] for _ in range(2)]
+    client, mirrored, _ = client_and_run(run.path)
+    assert versions == ["1", "1"]
+    registered = client.get_model_version("hopper-policy", "1")
+    assert registered.run_id == mirrored.info.run_id
+    assert (Path(registered.source.removeprefix("file://")) / "MLmodel").is_file()
+
+
+@pytest.mark.usefixtures("store")
+def test_a_report_lies_on_the_parent_with_rows_page_and_pictures(tmp_path, linear_task):
+    runs = [trained(linear_task, tmp_path / "runs" / str(seed), seed=seed) for seed in (0, 1)]
+    for run, mean in zip(runs, (4.0, 6.0), strict=True):
+        evaluated(run, mean)
+    make_report([run.path for run in runs], tmp_path / "report", pytest.fail)
+    client, _, note = client_and_run(runs[0].path)
+    parent = client.get_run(note["parent_run_id"]).data
+    figures = {name.rpartition("/")[2]: value for name, value in parent.metrics.items()}
+    assert figures["return_iqm"] == 5.0
+    assert figures["return_low"] <= 5.0 <= figures["return_high"]
+    assert {"report.html", "summary.csv", "plots"} <= {f.path for f in client.list_artifacts(note["parent_run_id"])}
+    assert client.list_artifacts(note["parent_run_id"], "plots")
+
+
+@pytest.mark.usefixtures("store")
 def test_a_later_stage_adds_to_the_same_run(tmp_path, linear_task):
-    run = trained(linear_task, tmp_path / "run", [])
+    run = trained(linear_task, tmp_path / "run")
     (run.path / "evaluation.json").write_text("{}")
     mirror_stage(run.path, {"eval/return_mean": 3.0, "eval/score": None}, ("evaluation.json",), pytest.fail)
     _, mirrored, _ = client_and_run(run.path)

@@ -1,0 +1,119 @@
+"""Filling a stored run from its folder: whatever is missing or has changed, and nothing twice."""
+
+import json
+from collections.abc import Collection, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from iq_offline.data.files import sha256_of_file
+from iq_offline.tracking.metrics import (
+    Point,
+    evaluation_metrics,
+    flat_params,
+    recorded_points,
+    reward_metrics,
+)
+from iq_offline.tracking.mlflow_store import MlflowStore, StoredRun, digest_of
+from iq_offline.tracking.tracker import RunDescription, TrackedData
+
+RUN_FILES = ("config.toml", "manifest.json", "split.json", "metrics.parquet", "policy.safetensors")
+STAGE_FILES = ("evaluation.json", "returns.parquet", "reward.json", "rewards.parquet")
+RESULT_TAG = "policy_sha256"
+FILES_TAG = "iq_offline.files"
+"""Which content of each file the store has: a JSON object of hashes."""
+SHOWN = ("method", "seed", "demos", "subsample", "select", "held_out", "transitions", "device", "threads")
+
+
+def describe(manifest: Mapping[str, Any], folder: Path) -> RunDescription:
+    """What the store shows of a run, from its manifest, and from its split once that is written."""
+    dataset, commit = manifest["dataset"], manifest.get("git_commit")
+    params = {key: manifest[key] for key in SHOWN if key in manifest}
+    expert = TrackedData(dataset["name"], dataset["sha256"], "expert", dataset["path"])
+    tags = {"method": manifest["method"], "dataset": dataset["name"], "run_folder": str(folder)}
+    return RunDescription(
+        name=manifest["run"],
+        group=manifest["group"],
+        config_hash=manifest["config_hash"],
+        params=flat_params({**params, "dataset": dataset["name"], "algorithm": manifest["algorithm"]}),
+        datasets=(expert, *_supplementary(folder)),
+        tags=tags | ({"mlflow.source.git.commit": commit} if commit else {}),
+    )
+
+
+def fill(store: MlflowStore, run_id: str, folder: Path, skip_steps: Collection[int] | None = ()) -> bool:
+    """Bring the stored run up to its folder; returns whether anything was written.
+
+    `skip_steps`: steps whose training metrics the store has; None means all of them.
+    Raises TrackingUnavailable, and RunError where the policy cannot be read.
+    """
+    run = store.run(run_id)
+    assert run is not None
+    manifest = json.loads((folder / "manifest.json").read_text())
+    model = run.model or _log_model(store, run_id, folder)
+    points = [] if skip_steps is None else _training_points(folder, manifest, skip_steps)
+    store.log_points(run_id, points)
+    written = [bool(points), run.model is None, _fill_data(store, run, folder)]
+    written.append(put_metrics(store, run, stage_metrics(folder), model))
+    written.append(put_files(store, run, folder, RUN_FILES + STAGE_FILES))
+    if run.tags.get(RESULT_TAG) != manifest["policy_sha256"]:
+        store.tag(run_id, {RESULT_TAG: manifest["policy_sha256"]})
+        written.append(True)
+    return any(written)
+
+
+def stage_metrics(folder: Path) -> dict[str, float | None]:
+    """The figures of the stages that have run."""
+    collected: dict[str, float | None] = {}
+    for name, extract in (("evaluation.json", evaluation_metrics), ("reward.json", reward_metrics)):
+        if (folder / name).is_file():
+            collected |= extract(json.loads((folder / name).read_text()))
+    return collected
+
+
+def put_metrics(
+    store: MlflowStore, run: StoredRun, metrics: Mapping[str, float | None], model: str | None = None
+) -> bool:
+    """Log the figures that the run does not show yet, or shows otherwise; returns whether there were any."""
+    new = [(name, value, 0) for name, value in metrics.items() if value is not None and run.metrics.get(name) != value]
+    store.log_points(run.run_id, new, model)
+    return bool(new)
+
+
+def put_files(store: MlflowStore, run: StoredRun, folder: Path, names: Collection[str]) -> bool:
+    """Log the files that are there and that the store does not hold with this content; returns whether any were."""
+    held: dict[str, str] = json.loads(run.tags.get(FILES_TAG, "{}"))
+    present = {name: sha256_of_file(folder / name)[:16] for name in names if (folder / name).is_file()}
+    new = [name for name, digest in present.items() if held.get(name) != digest]
+    if new:
+        store.log_files(run.run_id, [folder / name for name in new])
+        store.tag(run.run_id, {FILES_TAG: json.dumps(held | present)})
+    return bool(new)
+
+
+def _training_points(folder: Path, manifest: Mapping[str, Any], skip_steps: Collection[int]) -> list[Point]:
+    points = recorded_points(pl.read_parquet(folder / "metrics.parquet"))
+    last = max((step for _, _, step in points), default=0)
+    kept = [point for point in points if point[2] not in skip_steps]
+    return [*kept, ("train/seconds", float(manifest["seconds"]), last)] if "seconds" in manifest else kept
+
+
+def _fill_data(store: MlflowStore, run: StoredRun, folder: Path) -> bool:
+    missing = [data for data in _supplementary(folder) if digest_of(data.sha256) not in run.datasets]
+    if missing:
+        store.log_data(run.run_id, missing)
+    return bool(missing)
+
+
+def _log_model(store: MlflowStore, run_id: str, folder: Path) -> str:
+    from iq_offline.tracking.mlflow_models import write_model
+
+    return store.log_model(run_id, partial(write_model, folder))
+
+
+def _supplementary(folder: Path) -> tuple[TrackedData, ...]:
+    split = folder / "split.json"
+    listed = json.loads(split.read_text()).get("supplementary", []) if split.is_file() else []
+    return tuple(TrackedData(item["dataset"], item["sha256"], "supplementary") for item in listed)

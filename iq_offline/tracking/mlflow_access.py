@@ -1,0 +1,66 @@
+"""How MLflow's store is reached: where it is, one process at a time, its failures as one error."""
+
+import logging
+import os
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from iq_offline import paths
+from iq_offline.errors import TrackingUnavailable
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+LOCK_SECONDS = 120
+REASON_LENGTH = 200
+
+
+def tracking_uri() -> str:
+    """`MLFLOW_TRACKING_URI`, else a SQLite file in the user's store."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.home() / 'mlflow' / 'mlflow.db'}"
+
+
+def connect(uri: str) -> "MlflowClient":
+    """A client of the store. One that does not answer must not hold up training for minutes: few retries."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    from mlflow import MlflowClient
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextmanager
+def store_lock(uri: str) -> Iterator[None]:
+    """One process at a time, beside the SQLite file: several that make its tables together leave it broken."""
+    lock = paths.home() / "mlflow" / "store.lock"
+    if uri.startswith("sqlite:///"):
+        lock = Path(uri.removeprefix("sqlite:///") + ".lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock, timeout=LOCK_SECONDS):
+        yield
+
+
+@contextmanager
+def mlflow_errors(uri: str) -> Iterator[None]:
+    """Whatever a store may fail with, as one error that names it."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError, TimeoutError) as error:
+        told = str(error).strip()
+        reason = textwrap.shorten(told, REASON_LENGTH, placeholder=" ...") if told else type(error).__name__
+        raise TrackingUnavailable(
+            f"MLflow's store {uri} cannot be used: {reason}", "check MLFLOW_TRACKING_URI"
+        ) from None
