@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Evaluation beside d3rlpy's and beside the bare environment: environment steps per processor second, on one thread.
 
-Usage: evaluation_speed.py [--env HalfCheetah-v5] [--steps 250] [--rounds 9]
+Usage: evaluation_speed.py [--env HalfCheetah-v5] [--steps 500] [--rounds 9]
 
 One policy for all, the mean of d3rlpy's SAC actor (256 x 256), whose weights our policy takes over; its last layer is
 enlarged, so that the body moves. Each round runs every candidate once, in this process, in another order each round; a
@@ -167,7 +167,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="HalfCheetah-v5")
-    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     torch.set_num_threads(1)
