@@ -1,0 +1,101 @@
+"""Settings that nothing would read, or that contradict one another, are refused with what to do instead."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from iq_offline.config import (
+    BCConfig,
+    ContinuousBCConfig,
+    ContinuousIQConfig,
+    DiscreteIQConfig,
+    EnsembleConfig,
+    FrozenModel,
+    IQConfig,
+)
+
+LEAST_SQUARES, COHERENT = {"objective": "least-squares"}, {"objective": "coherent"}
+INVERSES_OWN = "leave divergence, value_term, penalty_on and reward_reference, or set objective=inverse"
+CHI_SQUAREDS_OWN = "penalty_on and reward_reference are chi-squared's own: set divergence=chi-squared"
+WHOLE_WASSERSTEIN = "divergence=wasserstein needs a gradient penalty: gradient_penalty.weight=10"
+NEEDS_PRIOR = "a prior is needed: set prior.updates, or entropy=uniform with another objective"
+NO_DENSITY = "a deterministic policy has no density: set cql=none and anchor.likelihood=0"
+DETERMINISTIC = {"policy_head": "deterministic", "prior": None, "entropy": "off"}
+HEADS_DIFFER = "set prior.head as policy_head, and prior.learnt_std=true exactly where policy_std=none"
+
+
+REFUSED: list[tuple[type[FrozenModel], dict[str, Any], str]] = [
+    *((IQConfig, kind | {"divergence": "kl"}, INVERSES_OWN) for kind in (LEAST_SQUARES, COHERENT)),
+    *((IQConfig, kind | {"value_term": "mixture"}, INVERSES_OWN) for kind in (LEAST_SQUARES, COHERENT)),
+    (IQConfig, LEAST_SQUARES | {"value_term": "initial"}, INVERSES_OWN),
+    (IQConfig, LEAST_SQUARES | {"penalty_on": "mixture"}, INVERSES_OWN),
+    (IQConfig, COHERENT | {"reward_reference": (1.0, 0.0)}, INVERSES_OWN),
+    (IQConfig, {"divergence": "kl", "penalty_on": "mixture"}, CHI_SQUAREDS_OWN),
+    (IQConfig, {"divergence": "hellinger", "reward_reference": (1.0, 0.0)}, CHI_SQUAREDS_OWN),
+    (IQConfig, {"reward_reference": (0.0, 1.0)}, "of supplementary data needs penalty_on=mixture"),
+    (IQConfig, {"in_sample_value": {}}, "carries no gradient of the value term: set objective=least-squares"),
+    (IQConfig, {"divergence": "wasserstein"}, WHOLE_WASSERSTEIN),
+    (IQConfig, {"divergence": "wasserstein", "gradient_penalty": {"weight": 0}}, WHOLE_WASSERSTEIN),
+    (
+        IQConfig,
+        {"divergence": "kl-donsker-varadhan", "absorbing_value": "learned"},
+        "the logarithm of a mean has no absorbing tail: set absorbing_value=zero",
+    ),
+    (DiscreteIQConfig, {"entropy": "off"}, "discrete actions need an entropy: entropy=uniform or prior"),
+    (DiscreteIQConfig, {"entropy": "prior", "prior": None}, NEEDS_PRIOR),
+    (DiscreteIQConfig, COHERENT | {"prior": None}, NEEDS_PRIOR),
+    (ContinuousIQConfig, {"prior": None}, NEEDS_PRIOR),
+    (ContinuousIQConfig, COHERENT | {"prior": None, "entropy": "uniform"}, NEEDS_PRIOR),
+    (
+        ContinuousIQConfig,
+        {"policy_head": "deterministic", "prior": {"head": "deterministic"}},
+        "a deterministic policy has no entropy: set entropy=off",
+    ),
+    (ContinuousIQConfig, DETERMINISTIC | {"cql": {}}, NO_DENSITY),
+    (ContinuousIQConfig, DETERMINISTIC | {"anchor": {"likelihood": 1.0}}, NO_DENSITY),
+    (
+        ContinuousIQConfig,
+        {"divergence": "kl-donsker-varadhan", "ensemble": {"members": 2}},
+        "the logarithm of a mean is one critic's: set ensemble.members=1",
+    ),
+    (ContinuousIQConfig, {"policy_head": "tanh-gaussian"}, HEADS_DIFFER),
+    (ContinuousIQConfig, {"policy_std": None}, HEADS_DIFFER),
+    (ContinuousIQConfig, {"prior": {"learnt_std": True, "loss": "likelihood"}}, HEADS_DIFFER),
+    (EnsembleConfig, {"diversity_weight": 1.0}, "diversity needs several critics: set ensemble.members=2 or more"),
+    (ContinuousBCConfig, {"learnt_std": True}, "learnt_std needs loss=likelihood"),
+    (ContinuousBCConfig, {"head": "deterministic", "loss": "likelihood"}, "set loss=censored or squared"),
+    (BCConfig, {"hidden_size": 3}, "Extra inputs are not permitted"),
+]
+
+
+def named(case: Any) -> str:
+    return ",".join(case) if isinstance(case, dict) else ""
+
+
+@pytest.mark.parametrize(("model", "settings", "message"), REFUSED, ids=named)
+def test_what_does_not_go_together_is_refused_with_the_remedy(
+    model: type[FrozenModel], settings: dict[str, Any], message: str
+):
+    with pytest.raises(ValidationError) as error:
+        model(**settings)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        (IQConfig, LEAST_SQUARES | {"in_sample_value": {}}),
+        (IQConfig, {"penalty_on": "mixture", "reward_reference": (1.0, -1.0)}),
+        (IQConfig, {"divergence": "wasserstein", "gradient_penalty": {}}),
+        (IQConfig, {"divergence": "kl-donsker-varadhan"}),
+        (DiscreteIQConfig, {"entropy": "uniform", "prior": None}),
+        (ContinuousIQConfig, DETERMINISTIC | {"anchor": {"squared_error": 1.0}}),
+        (ContinuousIQConfig, {"policy_head": "tanh-gaussian", "prior": {"head": "tanh-gaussian"}}),
+        (EnsembleConfig, {"diversity_weight": 1.0, "members": 2}),
+    ],
+    ids=named,
+)
+def test_the_remedies_are_accepted(model: type[FrozenModel], settings: dict[str, Any]):
+    held = model(**settings)
+    assert held.model_dump(exclude_unset=True).keys() == settings.keys()
