@@ -15,11 +15,11 @@ PERCENT = "% data"
 """The scale of runs whose scores have no reference in common: percent of the dataset's own mean return."""
 AGGREGATE_SCHEMA: dict[str, Any] = {
     "variant": pl.String,
-    "scale": pl.String,
     "aggregate_mean": pl.Float64,
     "aggregate_iqm": pl.Float64,
     "aggregate_low": pl.Float64,
     "aggregate_high": pl.Float64,
+    "scale": pl.String,
     "improvement": pl.Float64,
     "improvement_low": pl.Float64,
     "improvement_high": pl.Float64,

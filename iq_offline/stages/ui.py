@@ -1,18 +1,24 @@
 """ui: MLflow's own interface on this project's store, opened at the comparison."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
 import time
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from urllib.parse import urlencode
 
 from iq_offline.errors import ConfigError
 from iq_offline.tracking.mlflow_store import MlflowStore
 
 START_SECONDS = 90
+MAX_COMPARED = 100
+"""Runs that MLflow's comparison shows within seconds; of more, its table of runs opens, which can select some."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,11 @@ def prepare_ui(host: str, port: int) -> UserInterface:
 
 
 def serve(interface: UserInterface, *, open_browser: bool) -> int:
-    """Run MLflow's server until it ends; returns its exit status. Opens a browser once the server answers."""
-    with subprocess.Popen(interface.command) as server:
+    """Run MLflow's server until it ends; returns its exit status. Opens a browser once the server answers.
+
+    Ctrl-C and SIGTERM end the server, and its dozen processes with it.
+    """
+    with _termination_interrupts(), subprocess.Popen(interface.command) as server:
         try:
             if open_browser and _answers(interface.address, server):
                 webbrowser.open(interface.url)
@@ -53,6 +62,20 @@ def serve(interface: UserInterface, *, open_browser: bool) -> int:
         except KeyboardInterrupt:
             server.terminate()
             return server.wait()
+
+
+@contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _answers(address: tuple[str, int], server: "subprocess.Popen[bytes]") -> bool:
@@ -69,10 +92,11 @@ def _answers(address: tuple[str, int], server: "subprocess.Popen[bytes]") -> boo
 
 
 def _comparison(store: MlflowStore, base: str) -> str:
-    """MLflow's page that compares the latest group's runs; the experiment's page for fewer than two."""
+    """MLflow's page that compares the latest group's runs; its table of runs for fewer than two, or very many."""
     parent = store.latest_parent()
     runs = store.children(parent) if parent else []
-    if len(runs) < 2:
-        return f"{base}/#/experiments/{store.experiment_id}"
+    if not 2 <= len(runs) <= MAX_COMPARED:
+        # Without its kind, MLflow opens an experiment as one of language models, without a table of runs.
+        return f"{base}/#/experiments/{store.experiment_id}/runs?workflowType=machine_learning"
     query = {"runs": json.dumps(runs, separators=(",", ":")), "experiments": json.dumps([store.experiment_id])}
     return f"{base}/#/compare-runs?{urlencode(query)}"

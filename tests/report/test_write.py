@@ -154,7 +154,11 @@ def test_runs_that_failed_are_listed_with_a_link_and_cost_nothing_else(write_run
 def test_one_run_with_constant_returns_makes_a_report_without_a_warning(write_run, tmp_path):
     files = write_report([write_run("a", method="bc", returns=[7.0, 7.0])], tmp_path / "out")
     (row,) = files.aggregate.iter_rows(named=True)
-    assert (row["aggregate_mean"], row["aggregate_iqm"], row["aggregate_low"]) == (pytest.approx(0.7), pytest.approx(0.7), None)
+    assert (row["aggregate_mean"], row["aggregate_iqm"], row["aggregate_low"]) == (
+        pytest.approx(0.7),
+        pytest.approx(0.7),
+        None,
+    )
     assert row["improvement"] is None
 
 

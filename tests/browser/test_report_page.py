@@ -1,0 +1,110 @@
+"""The report's page in a real browser: on a desk, on a phone, in the dark and on paper."""
+
+import base64
+import re
+from pathlib import Path
+
+import pytest
+from written_runs import write_folder
+
+from iq_offline.report.write import write_report
+
+PHONE = 360
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report on two tasks, three methods and three seeds each, with a folder that holds no run."""
+    place = tmp_path_factory.mktemp("report")
+    learning = {"bc": "rate = 0.001", "iq": "rate = 0.0003\ntemperature = 3.0", "csil": "rate = 0.0003"}
+    for task in ("demo/a-dataset-with-a-very-long-name/expert-v0", "hopper-expert-v2"):
+        for method, algorithm in learning.items():
+            for seed in range(3):
+                folder = place / "runs" / f"{task.replace('/', '-')}-{method}-5x1-seed{seed}-0a1b2c"
+                folder.mkdir(parents=True)
+                look = {"dataset": task, "method": method, "seed": seed, "algorithm": algorithm}
+                returns, rewards = [500.0 + 10 * seed, 700.0], None if method == "bc" else {"transition": 0.5}
+                write_folder(folder, returns=returns, rewards=rewards, **look)
+    (place / "runs" / "unfinished").mkdir()
+    (place / "runs" / "unfinished" / "config.toml").write_text("seed = 9\n")
+    return write_report([place / "runs"], place / "report").html
+
+
+def resize(browser, width, height, mobile):
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def colours(browser, scheme):
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    style = "return [getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
+    return [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in browser.execute_script(style)]
+
+
+def test_every_table_and_picture_is_there_and_nothing_is_loaded(browser, screenshot, page):
+    browser.get(page.as_uri())
+    screenshot("report-desk")
+    rows = {
+        table: len(browser.find_elements("css selector", f"#{table} tbody tr"))
+        for table in ("aggregate", "summary", "runs", "datasets", "failed")
+    }
+    assert rows == {"aggregate": 3, "summary": 6 + 2, "runs": 18 + 2, "datasets": 2, "failed": 1}
+    images = browser.execute_script(
+        "return [...document.images].map(i => [i.complete, i.naturalWidth, i.getBoundingClientRect().width, i.alt])"
+    )
+    assert len(images) == 2 + 4 * 2
+    assert all(complete and natural > 0 and shown > 200 and alt for complete, natural, shown, alt in images)
+    assert browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)") == []
+
+
+def test_no_link_is_dead(browser, page):
+    browser.get(page.as_uri())
+    addresses = browser.execute_script("return [...document.links].map(link => link.href)")
+    assert len(addresses) > 100
+    for address in set(addresses):
+        path, _, anchor = address.removeprefix("file://").partition("#")
+        assert Path(path).exists()
+        assert not anchor or browser.find_elements("id", anchor)
+
+
+@pytest.mark.parametrize("width", [320, PHONE, 768])
+def test_on_a_phone_only_tables_scroll_sideways_and_the_first_column_stays(browser, screenshot, page, width):
+    resize(browser, width, 740, mobile=True)
+    browser.get(page.as_uri())
+    for details in browser.find_elements("tag name", "details"):
+        browser.execute_script("arguments[0].open = true", details)
+    screenshot(f"report-{width}")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.execute_script("window.scrollTo(500, 0); return window.scrollX") == 0
+    box = browser.find_element("css selector", ".wide:has(#runs)")
+    moved = "arguments[0].scrollLeft = 150; return arguments[0].scrollLeft"
+    assert browser.execute_script(moved, box) == 150
+    place = "return arguments[0].querySelector('th[scope=row]').getBoundingClientRect().left"
+    assert browser.execute_script(place, box) >= 0
+
+
+def test_it_is_dark_where_the_reader_wants_it_dark(browser, screenshot, page):
+    browser.get(page.as_uri())
+    ink, paper = colours(browser, "light")
+    assert ink < paper
+    ink, paper = colours(browser, "dark")
+    screenshot("report-dark")
+    assert ink > paper
+
+
+def test_on_paper_what_is_folded_is_open_and_no_column_is_cut_off(browser, page, tmp_path_factory):
+    browser.get(page.as_uri())
+    # A landscape A4 sheet without its margins, in CSS pixels.
+    resize(browser, 1016, 687, mobile=False)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert browser.execute_script(
+        "return [...document.querySelectorAll('.landscape table')].every(t => t.getBoundingClientRect().right <= 1016)"
+    )
+    seen = "return document.querySelector('table.configuration tr.differs').checkVisibility()"
+    assert browser.execute_script(seen)
+    pdf = browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True, "printBackground": True})["data"]
+    path = tmp_path_factory.mktemp("printed") / "report.pdf"
+    path.write_bytes(base64.b64decode(pdf))
+    print(f"printed: {path}")
+    assert path.read_bytes().startswith(b"%PDF")
