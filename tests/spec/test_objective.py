@@ -73,10 +73,23 @@ def test_least_squares_by_hand():
 
 
 def test_least_squares_with_the_papers_rewards_is_the_inverse_objective_up_to_a_constant():
-    """-r + r^2 / (4c) = (r - 2c)^2 / (4c) - c: fixed reward 2c, where the value terms are left out."""
-    expert = values(7)
-    squared = (expert.rewards - 1.0).square().mean() / 2 - 0.5
-    close(-ChiSquared(0.5).phi(expert.rewards).mean(), squared)
+    """-r + r^2 / (4c) = (r - 2c)^2 / (4c) - c: on the expert alone the fixed reward is 2c.
+
+    With the penalty on the mixture and -E_S[r], S's own value term, against it, 4c and -4c, and the constant 4c: the
+    rewards 2 and -2 of [LSIQ23] at c = 1/2.
+    """
+    expert, other = values(7), values(13, count=10)
+
+    def least_squares(rewards: tuple[float, float]) -> IQConfig:
+        kind = ObjectiveKind.LEAST_SQUARES
+        return IQConfig(gamma=GAMMA, objective=kind, fixed_rewards=rewards, expert_target_fixed=False)
+
+    value = (expert.v - expert.discounts * expert.next_v).mean()
+    alone = loss_of(IQConfig(gamma=GAMMA, reward_penalty=0.7), expert) - value
+    close(loss_of(least_squares((1.4, -1.4)), expert) / 1.4, alone + 0.7)
+
+    over_both = loss_of(IQConfig(gamma=GAMMA, penalty_on=Source.MIXTURE), expert, other) - value + other.rewards.mean()
+    close(loss_of(least_squares((2.0, -2.0)), expert, other), over_both + 2)
 
 
 def test_coherent_rewards_are_the_targets():

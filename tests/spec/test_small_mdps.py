@@ -1,18 +1,25 @@
 """Theorems of [IQ21] on random small MDPs, solved exactly with numpy; then the learner against the exact answer."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 
 from iq_offline.algorithms.divergences import ChiSquared
 from iq_offline.algorithms.encoders import ObservationLayout
-from iq_offline.algorithms.iq_discrete import DiscreteIQLearner, DiscreteNetworks
+from iq_offline.algorithms.iq_discrete import DiscreteIQLearner, DiscreteNetworks, q_values
 from iq_offline.algorithms.losses import implicit_reward, iq_expert_loss, soft_value
 from iq_offline.algorithms.networks import DiscretePolicy, Standardiser, ValueNetwork
 from iq_offline.batch import Batch
-from iq_offline.config import DiscreteIQConfig
+from iq_offline.config import Activation, DiscreteIQConfig, Source, ValueTerm
+from iq_offline.tabular.inverse import IQProblem, Pieces, exact_iq_optimum, linear, sampled_transitions
+from iq_offline.tabular.inverse import ValueTerm as TabularValueTerm
 
 STATES, ACTIONS, GAMMA = 6, 3, 0.9
+TEMPERATURE, COEFFICIENT = 0.5, 0.5
 
 
 def random_dynamics(seed: int) -> np.ndarray:
@@ -52,22 +59,60 @@ def test_the_value_difference_under_any_policys_occupancy_is_the_initial_value(s
     assert telescoped == pytest.approx((1 - GAMMA) * initial @ v, abs=1e-12)
 
 
+def table_config(updates: int, *, separate_value: bool, **choices: Any) -> DiscreteIQConfig:
+    """The full gradient through V(s'), nothing decayed, nothing bounded."""
+    return DiscreteIQConfig(
+        temperature=TEMPERATURE,
+        reward_penalty=COEFFICIENT,
+        gamma=GAMMA,
+        learning_rate=0.1,
+        weight_decay=0,
+        updates=updates,
+        polyak_rate=None,
+        target_bound=None,
+        separate_value=separate_value,
+        **choices,
+    )
+
+
+def learnt(config: DiscreteIQConfig, batch: Batch) -> tuple[float, np.ndarray, np.ndarray]:
+    """Loss, Q and policy (S, A) of tables (one-hot observations, no hidden layer) learnt from that one batch."""
+    policy = DiscretePolicy(Standardiser(torch.zeros(STATES), torch.ones(STATES)), ACTIONS, (), Activation.TANH)
+    value = ValueNetwork(ObservationLayout(STATES), (), Activation.TANH, norm=False) if config.separate_value else None
+    learner = DiscreteIQLearner(config, DiscreteNetworks(policy, state_value=value))
+    for _ in range(config.updates):
+        loss = learner.update(batch)["loss"]
+    with torch.no_grad():
+        q = q_values(config, learner.networks, torch.eye(STATES)).numpy()
+    return loss.item(), q, policy_of(q)
+
+
+def policy_of(q: np.ndarray) -> np.ndarray:
+    return np.exp((q - soft_values(q, TEMPERATURE)[:, None]) / TEMPERATURE)
+
+
+def batch_of(states: np.ndarray, actions: np.ndarray, next_states: np.ndarray, terminations: np.ndarray) -> Batch:
+    one_hot = torch.eye(STATES)
+    return Batch(
+        one_hot[states], torch.from_numpy(actions), one_hot[next_states], torch.from_numpy(terminations).float()
+    )
+
+
 @pytest.mark.parametrize("separate_value", [False, True], ids=["one network", "value and policy"])
 def test_the_learner_reaches_the_exact_minimum_of_equation_12(separate_value: bool):
-    """A tabular Q (one-hot observations, no hidden layer) against a convex solver's minimum over all Q tables."""
-    from scipy.optimize import minimize
-
-    rng, temperature, coefficient = np.random.default_rng(0), 0.5, 0.5
+    """A tabular Q against a convex solver's minimum over all Q tables: the loss, every Q that the data identify, and
+    the policy. State 0 has one recorded action; its others fall for ever, and their Q is not identified."""
+    rng = np.random.default_rng(0)
     states, actions = rng.integers(STATES, size=200), rng.integers(ACTIONS, size=200)
     actions[states == 0] = 1
     next_states, terminations = rng.integers(STATES, size=200), (rng.random(200) < 0.2).astype(float)
 
     def objective(flat: torch.Tensor) -> torch.Tensor:
         q = flat.reshape(STATES, ACTIONS)
-        v = soft_value(q, temperature)
+        v = soft_value(q, TEMPERATURE)
         discounts = GAMMA * (1 - torch.from_numpy(terminations))
         rewards = implicit_reward(q[states, actions], v[next_states], discounts)
-        return iq_expert_loss(rewards, v[states], v[next_states], discounts, ChiSquared(coefficient).phi)
+        return iq_expert_loss(rewards, v[states], v[next_states], discounts, ChiSquared(COEFFICIENT).phi)
 
     def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
         parameters = torch.from_numpy(flat).requires_grad_(True)
@@ -77,26 +122,44 @@ def test_the_learner_reaches_the_exact_minimum_of_equation_12(separate_value: bo
         return value.item(), parameters.grad.numpy()
 
     exact = minimize(value_and_gradient, np.zeros(STATES * ACTIONS), jac=True, method="L-BFGS-B", tol=1e-14)
+    exact_q = exact.x.reshape(STATES, ACTIONS)
+    recorded = np.zeros((STATES, ACTIONS), dtype=bool)
+    recorded[states, actions] = True
+    assert recorded.sum() == STATES * ACTIONS - 2
 
-    one_hot = torch.eye(STATES)
-    policy = DiscretePolicy(Standardiser(torch.zeros(STATES), torch.ones(STATES)), ACTIONS, (), "tanh")
-    config = DiscreteIQConfig(
-        temperature=temperature,
-        reward_penalty=coefficient,
-        gamma=GAMMA,
-        learning_rate=3e-2,
-        weight_decay=0,
-        updates=4000,
-        polyak_rate=None,
-        target_bound=None,
-        separate_value=separate_value,
+    batch = batch_of(states, actions, next_states, terminations)
+    loss, q, policy = learnt(table_config(2000, separate_value=separate_value), batch)
+    assert loss == pytest.approx(exact.fun, abs=1e-4)
+    np.testing.assert_allclose(q[recorded], exact_q[recorded], rtol=0, atol=2e-3)
+    np.testing.assert_allclose(policy, policy_of(exact_q), rtol=0, atol=2e-3)
+    assert np.ptp(exact_q[recorded]) > 0.3
+    assert policy[0].argmax() == 1
+
+
+@pytest.mark.parametrize("separate_value", [False, True], ids=["one network", "value and policy"])
+def test_the_learner_reaches_the_exact_optimum_over_the_mixture(separate_value: bool):
+    """Value term and penalty over expert and supplementary transitions, against `IQProblem`: every pair is recorded."""
+    rng = np.random.default_rng(0)
+    states, next_states = rng.integers(STATES, size=(2, 150))
+    actions = np.where(rng.random(150) < 0.7, states % ACTIONS, rng.integers(ACTIONS, size=150))
+    others = [rng.integers(size, size=300) for size in (STATES, ACTIONS, STATES)]
+    problem = IQProblem(
+        sampled_transitions(states, actions, next_states, STATES),
+        ACTIONS,
+        GAMMA,
+        TEMPERATURE,
+        linear(),
+        TabularValueTerm.MIXTURE,
+        supplementary=sampled_transitions(*others, STATES),
+        pieces=Pieces(mixture_penalty=COEFFICIENT),
     )
-    state_value = ValueNetwork(ObservationLayout(STATES), (), "tanh", norm=False) if separate_value else None
-    learner = DiscreteIQLearner(config, DiscreteNetworks(policy, state_value=state_value))
-    batch = Batch(
-        one_hot[states], torch.from_numpy(actions), one_hot[next_states], torch.from_numpy(terminations).float()
-    )
-    for _ in range(4000):
-        loss = learner.update(batch)["loss"]
-    assert loss.item() == pytest.approx(exact.fun, abs=1e-4)
-    assert policy.act(one_hot[:1]).item() == 1
+    exact = exact_iq_optimum(problem)
+
+    expert, supplementary = batch_of(states, actions, next_states, np.zeros(150)), batch_of(*others, np.zeros(300))
+    config = table_config(1000, separate_value=separate_value, value_term=ValueTerm.MIXTURE, penalty_on=Source.MIXTURE)
+    loss, q, policy = learnt(config, replace(expert, supplementary=supplementary))
+    assert loss == pytest.approx(exact.loss, abs=1e-6)
+    np.testing.assert_allclose(q, exact.q, rtol=0, atol=5e-3)
+    np.testing.assert_allclose(policy, exact.policy, rtol=0, atol=1e-4)
+    cloned = exact_iq_optimum(IQProblem(problem.expert, ACTIONS, GAMMA, TEMPERATURE, linear()))
+    assert np.abs(cloned.policy - exact.policy).max() > 0.1
