@@ -15,7 +15,10 @@ from iq_offline.pipeline.plan import Plan
 from iq_offline.pipeline.schema import End, load_table
 from iq_offline.pipeline.working_folder import Hold, held
 
-EXECUTORS = {"slurm": "snakemake_executor_plugin_slurm", "kubernetes": "snakemake_executor_plugin_kubernetes"}
+EXECUTORS = {
+    "slurm": "snakemake_executor_plugin_slurm",
+    "kubernetes": "snakemake_executor_plugin_cluster_generic",
+}
 """What the shipped profiles need beyond Snakemake itself."""
 ENDS = {End.REPORT: Path("report") / "summary.txt", End.OUTCOMES: Path("outcomes") / "log.txt"}
 
@@ -107,7 +110,9 @@ def _profile(request: RunRequest) -> Path:
 
 def _snakemake(command: list[str], hold: Hold) -> int:
     """Snakemake in a process group of its own, which its jobs share; signals to this process are passed on to it."""
-    with subprocess.Popen(command, pass_fds=[hold.descriptor], process_group=0) as process:
+    # Profiles name `python`, and mean this one.
+    environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
+    with subprocess.Popen(command, pass_fds=[hold.descriptor], process_group=0, env=environment) as process:
         hold.record(process.pid)
 
         def pass_on(number: int, _: object) -> None:

@@ -1,0 +1,140 @@
+"""run: a table from its name to its end; killed, it goes on; what is finished is not done again."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from iq_offline.cli import app
+from iq_offline.errors import UserError
+from iq_offline.pipeline.working_folder import HOLDER, SNAKEMAKE_LOCKS
+from iq_offline.stages import run as run_stage
+
+pytest.importorskip("snakemake")
+TINY = {
+    "name": "tiny",
+    "methods": ["bc"],
+    "device": "cpu",
+    "demos": 2,
+    "updates": 20,
+    "set": {"hidden_sizes": [8]},
+    "episodes": 1,
+}
+
+
+@pytest.fixture
+def table(tmp_path, linear_task) -> Path:
+    """A table of one small run, in a file."""
+    return written(tmp_path, datasets={"linear": str(linear_task)}, ends_in="outcomes")
+
+
+def written(folder: Path, **changes) -> Path:
+    file = folder / "tiny.yaml"
+    file.write_text(yaml.safe_dump(TINY | changes))
+    return file
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "iq_offline", "run", *map(str, arguments)]
+
+
+def ran(*arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+
+
+def planned(*arguments: object) -> dict[str, int]:
+    """Jobs by rule that a dry run lists."""
+    result = ran(*arguments, "--dry-run")
+    assert result.returncode == 0, result.stderr
+    found = re.findall(r"^(\w+) +(\d+)$", result.stdout, flags=re.MULTILINE)
+    return {rule: int(count) for rule, count in found if rule not in {"all", "total"}}
+
+
+def refusal(*arguments: object) -> UserError:
+    result = CliRunner().invoke(app, ["run", *map(str, arguments)])
+    assert isinstance(result.exception, UserError), result.output + str(result.exception)
+    return result.exception
+
+
+def finished_files(out: Path) -> dict[Path, int]:
+    files = [*out.glob("fetched/*"), *out.glob("datasets/*/provenance.json"), *out.glob("outcomes/*.txt")]
+    return {file: file.stat().st_mtime_ns for file in files}
+
+
+def test_a_killed_run_goes_on_where_it_was_and_then_has_nothing_to_do(tmp_path, table):
+    out = tmp_path / "work"
+    with subprocess.Popen(command(table, "--cores", 1, "--out", out), stderr=subprocess.PIPE, text=True) as process:
+        while not (out / "logs" / "outcome").is_dir() and process.poll() is None:
+            time.sleep(0.02)
+        refused = ran(table, "--out", out)
+        snakemake = json.loads((out / HOLDER).read_text())["process"]
+        os.kill(process.pid, signal.SIGKILL)
+        os.kill(snakemake, signal.SIGKILL)
+    before = finished_files(out)
+    assert refused.returncode == 2
+    assert f"a run is at work in {out}: process {snakemake}" in refused.stderr
+    assert any((out / SNAKEMAKE_LOCKS).iterdir())
+    again = ran(table, "--cores", 1, "--out", out)
+    assert again.returncode == 0, again.stderr
+    assert f"{out} was locked by a run that is dead" in again.stderr
+    assert "linear-bc-2x1-seed0 exit 0" in again.stdout
+    assert len(before) == 2
+    assert finished_files(out).items() > before.items()
+    idle = ran(table, "--cores", 1, "--out", out)
+    assert "Nothing to be done" in idle.stderr
+    assert planned(written(tmp_path, **yaml.safe_load(table.read_text()) | {"seeds": [0, 1]}), "--out", out) == {
+        "outcome": 1,
+        "outcomes": 1,
+    }
+
+
+def test_a_job_that_fails_is_shown_and_exits_1(tmp_path, numbered, write_d4rl):
+    data = write_d4rl(numbered([5], terminated=[True]))
+    result = ran(
+        written(tmp_path, datasets={"short": str(data)}, ends_in="outcomes"), "--cores", 1, "--out", tmp_path / "w"
+    )
+    assert result.returncode == 1
+    assert "--demos 2: short-v0 has 1 episodes" in result.stderr
+    assert f"logs: {tmp_path / 'w' / 'logs'}" in result.stderr
+
+
+def test_a_shipped_pipeline_is_found_by_name_and_only_listed_when_asked(tmp_path):
+    assert planned("quick", "--out", tmp_path / "w") == {
+        **{"fetch": 2, "convert": 2, "train": 4, "eval": 4, "reward": 2, "report": 1}
+    }
+    assert [path.name for path in (tmp_path / "w").iterdir()] == [".snakemake"]
+
+
+MISTAKES = {
+    "an unknown pipeline": (("demoo",), "unknown pipeline 'demoo'", "demo"),
+    "a file that is not there": (("x.yaml",), "no file at x.yaml", "check the path"),
+    "an unknown profile": (("demo", "--profile", "slrum"), "unknown profile 'slrum'", "slurm"),
+    "a table without its data": (("stability",), "names no folder yet", "--data FOLDER"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_answered_with_its_name_and_remedy(mistake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, problem, remedy = MISTAKES[mistake]
+    error = refusal(*arguments)
+    assert problem in error.problem
+    assert remedy in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("profile", "module", "remedy"),
+    [("local", "snakemake", "iq-offline[pipeline]"), ("slurm", run_stage.EXECUTORS["slurm"], "iq-offline[cluster]")],
+)
+def test_a_package_that_is_missing_is_named_with_the_way_to_get_it(profile, module, remedy, monkeypatch):
+    find = run_stage.importlib.util.find_spec
+    monkeypatch.setattr(run_stage.importlib.util, "find_spec", lambda name: None if name == module else find(name))
+    assert remedy in refusal("quick", "--profile", profile, "--dry-run").remedy
