@@ -9,9 +9,10 @@ import pytest
 import torch
 from tests_support import write_hdf5
 
+from iq_offline.algorithms.bc import cloning_errors
 from iq_offline.algorithms.learner import Metrics
 from iq_offline.batch import Batch
-from iq_offline.config import ContinuousBCConfig, DiscreteBCConfig, Method
+from iq_offline.config import CloningLoss, ContinuousBCConfig, DiscreteBCConfig, Method
 from iq_offline.errors import ConfigError, TrainingDiverged
 from iq_offline.stages.reward import recover_reward
 from iq_offline.stages.train import TrainRequest, train_run
@@ -81,15 +82,24 @@ def continuous_task(tmp_path: Path, name: str, *, noise: float, seed: int) -> Pa
     return write_hdf5(tmp_path / f"{name}.hdf5", arrays)
 
 
-def trained(tmp_path: Path, task: Any, method: str, overrides: tuple[str, ...], *, name: str = "run") -> RunFolder:
-    """A run on the task's expert data, with its noisy data beside."""
+def trained(
+    tmp_path: Path,
+    task: Any,
+    method: str,
+    overrides: tuple[str, ...],
+    *,
+    name: str = "run",
+    supplementary: bool = True,
+) -> RunFolder:
+    """A run on the task's expert data, with its noisy data beside or without them."""
+    tmp_path.mkdir(exist_ok=True)
     expert = task(tmp_path, "expert", noise=0.0, seed=0)
     noisy = task(tmp_path, "noisy", noise=1.0, seed=1)
     request = TrainRequest(
         dataset=str(expert),
         method=method,
         demos=4,
-        supplementary=(str(noisy),),
+        supplementary=(str(noisy),) if supplementary else (),
         overrides=overrides,
         out=tmp_path / name,
     )
@@ -111,6 +121,17 @@ def test_every_recipe_trains_and_its_reward_is_recovered_from_the_files(method: 
     assert recovered.std() > 0
 
 
+@pytest.mark.parametrize("task", [continuous_task, discrete_task], ids=["continuous", "discrete"])
+@pytest.mark.parametrize("method", IQ_METHODS)
+def test_every_recipe_trains_without_supplementary_data(method: str, task: Any, tmp_path: Path):
+    has_prior = method in ("iq", "iq-cql", "csil")
+    run = trained(tmp_path, task, method, settings(10, prior=has_prior), supplementary=False)
+    metrics = pl.read_parquet(run.path / "metrics.parquet").tail(1).to_dicts()[0]
+    assert np.isfinite(metrics["expert_q"])
+    assert not [name for name in metrics if name.startswith("supplementary")]
+    assert run.policy().act(torch.zeros(2, 3)).shape == ((2, 2) if task is continuous_task else (2,))
+
+
 @pytest.mark.parametrize("method", PEERS)
 def test_every_peer_trains_into_the_same_run_folder(method: str, tmp_path: Path):
     peer = method.split("-")[-1] not in ("iql", "td3bc")
@@ -123,22 +144,60 @@ def test_every_peer_trains_into_the_same_run_folder(method: str, tmp_path: Path)
     assert run.split["rewards_read"] is method.startswith("oracle")
 
 
+def checkpoints(tmp_path: Path, task: Any, *choices: tuple[str, ...]) -> list[str]:
+    """Hashes of all that is learnt under each choice, from expert and supplementary data."""
+    return [
+        trained(tmp_path, task, "iq", (*settings(20), "value_term=mixture", *choice), name=f"choice-{number}").manifest[
+            "checkpoint_sha256"
+        ]
+        for number, choice in enumerate(choices)
+    ]
+
+
+CONTINUOUS_OFF = ["cql.weight=0", "value_suppression.weight=0", "gradient_penalty.weight=0", "anchor.squared_error=0"]
+OFF = [(continuous_task, off) for off in CONTINUOUS_OFF] + [(discrete_task, off) for off in CONTINUOUS_OFF[:3]]
+
+
+@pytest.mark.parametrize(("task", "off"), OFF, ids=lambda part: part if isinstance(part, str) else part.__name__)
+def test_a_weight_of_zero_gives_the_plain_method_to_the_bit(task: Any, off: str, tmp_path: Path):
+    plain, zero = checkpoints(tmp_path, task, (), (off,))
+    assert zero == plain
+
+
+def zero(*_: Any) -> torch.Tensor:
+    return torch.zeros(())
+
+
+def no_likelihood(policy: Any, batch: Batch, loss: CloningLoss) -> torch.Tensor:
+    return torch.zeros(()) if loss is CloningLoss.LIKELIHOOD else cloning_errors(policy, batch, loss)
+
+
 @pytest.mark.parametrize(
-    "off",
+    ("beside", "weight", "name", "absent"),
     [
-        "cql.weight=0",
-        "value_suppression.weight=0",
-        "gradient_penalty.weight=0",
-        "ensemble.diversity_weight=0",
-        "anchor.squared_error=0",
-        "actor_weight_decay=0",
+        ((), "action_gradient_weight", "action_gradient_penalty", zero),
+        (("ensemble.members=2",), "ensemble.diversity_weight", "diversity_penalty", zero),
+        (("anchor.squared_error=1",), "anchor.likelihood", "cloning_errors", no_likelihood),
     ],
+    ids=["action gradient", "diversity", "likelihood anchor"],
 )
-def test_a_weight_of_zero_gives_the_plain_method_to_the_bit(off: str, tmp_path: Path):
-    plain = trained(tmp_path, continuous_task, "iq", (*settings(20), "value_term=mixture"), name="plain")
-    zero = trained(tmp_path, continuous_task, "iq", (*settings(20), "value_term=mixture", off), name="zero")
-    assert zero.manifest["policy_sha256"] == plain.manifest["policy_sha256"]
-    assert zero.manifest["checkpoint_sha256"] == plain.manifest["checkpoint_sha256"]
+def test_a_weight_of_zero_is_the_term_left_out_to_the_bit(
+    beside: tuple[str, ...], weight: str, name: str, absent: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Of pieces whose default is a weight, not an absence: the same run with the term itself replaced by nothing."""
+    weighed, off = ((*beside, f"{weight}={value}") for value in (1, 0))
+    on_hash, off_hash = checkpoints(tmp_path / "as-it-is", continuous_task, weighed, off)
+    monkeypatch.setattr(f"iq_offline.algorithms.iq_continuous.{name}", absent)
+    (absent_hash,) = checkpoints(tmp_path / "left-out", continuous_task, weighed)
+    assert off_hash == absent_hash
+    assert off_hash != on_hash
+
+
+@pytest.mark.parametrize("decay", ["actor_weight_decay", "critic_weight_decay"])
+def test_no_weight_decay_is_the_limit_of_little_to_the_bit(decay: str, tmp_path: Path):
+    none, hardly, some = checkpoints(tmp_path, continuous_task, *((f"{decay}={value}",) for value in (0, 1e-30, 0.1)))
+    assert none == hardly
+    assert none != some
 
 
 @pytest.mark.parametrize("piece", ["cql.weight=1", "value_suppression.weight=1", "gradient_penalty.target=0"])
