@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from iq_offline.config import NONE, AlgorithmConfig, Device, TrainConfig
+from iq_offline.config import NONE, AlgorithmConfig, Compile, Device, TrainConfig
 from iq_offline.errors import DatasetError, RunError
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.train import TrainRequest, train_run
@@ -20,7 +20,7 @@ from iq_offline.training import run_folder
 from iq_offline.training.loop import Progress
 from iq_offline.training.run_folder import RunFolder, tensors_sha256
 
-SURROUNDINGS = ("platform", "git_commit", "device", "threads", "config_hash")
+SURROUNDINGS = ("platform", "git_commit", "device", "threads", "compiled", "config_hash")
 """Keys of the manifest that explain a difference."""
 
 
@@ -185,9 +185,10 @@ def _request(run: RunFolder, config: TrainConfig, out: Path) -> TrainRequest:
         seed=config.seed,
         overrides=settings_of(config.algorithm),
         device=kind,
+        compile=Compile.ON if run.manifest.get("compiled") else Compile.OFF,
         threads=config.threads,
         out=out,
-        group=run.manifest["group"],
+        tracked=False,
     )
 
 

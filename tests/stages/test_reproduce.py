@@ -74,7 +74,8 @@ def poke(run: RunFolder, amount: float) -> str:
     return name
 
 
-def test_the_same_machine_gives_the_same_bits_and_leaves_nothing(run, home):
+def test_the_same_machine_gives_the_same_bits_and_leaves_nothing(run, home, tracked):
+    assert tracked == ["run"]
     before = sorted(path for path in home.rglob("*") if "hashes" not in path.parts)
     result = call(run.path, "--json")
     told = json.loads(result.stdout)
@@ -82,6 +83,7 @@ def test_the_same_machine_gives_the_same_bits_and_leaves_nothing(run, home):
     assert (told["reproduced"], told["bitwise"], told["largest_difference"]) == (True, True, 0.0)
     assert told["tensors"] > 4
     assert told["differences"] == []
+    assert tracked == ["run"], "the run alone was mirrored, and not its reproduction"
     assert sorted(path for path in home.rglob("*") if "hashes" not in path.parts) == before
 
 
