@@ -33,11 +33,21 @@ if verb == "create":
 elif verb == "get":
     print(json.dumps({{"status": json.loads((jobs / f"{{sys.argv[3]}}.status").read_text())}}))
 """
+
+
+def slurm_is_here() -> bool:
+    """Whether there is a Slurm with an idle node, and the plugin for it."""
+    if shutil.which("sinfo") is None or importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
+        return False
+    try:
+        told = subprocess.run(["sinfo", "-h"], capture_output=True, text=True, check=False, timeout=30).stdout
+    except subprocess.TimeoutExpired:
+        return False
+    return "idle" in told
+
+
 needs_slurm = pytest.mark.skipif(
-    shutil.which("sinfo") is None
-    or importlib.util.find_spec("snakemake_executor_plugin_slurm") is None
-    or "idle" not in subprocess.run(["sinfo", "-h"], capture_output=True, text=True, check=False, timeout=30).stdout,
-    reason="no Slurm with an idle node here, or iq-offline[cluster] is not installed",
+    not slurm_is_here(), reason="no Slurm with an idle node here, or iq-offline[cluster] is not installed"
 )
 needs_generic = pytest.mark.skipif(
     importlib.util.find_spec("snakemake_executor_plugin_cluster_generic") is None,
