@@ -116,7 +116,7 @@ def test_the_discrete_gradient_penalty_is_of_q_itself_in_standardised_observatio
 
 
 def test_adding_to_q_what_depends_on_the_observation_alone_leaves_cqls_gap():
-    """The gap moves the policy towards the recorded actions and lowers no value."""
+    """The gap moves the policy towards the recorded actions; it does not lower Q as a whole."""
     torch.manual_seed(0)
     q = DiscretePolicy(PLAIN, 3, (), Activation.TANH)
     value = ValueNetwork(LAYOUT, (), Activation.TANH, norm=False)
