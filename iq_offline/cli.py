@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from iq_offline import __version__, console
-from iq_offline.errors import ConfigError, NotYet, UserError
+from iq_offline.errors import ConfigError, Interrupted, NotYet, UserError
 
 app = typer.Typer(
     name="iq-offline",
@@ -34,6 +34,9 @@ def main() -> None:
     """Run the command line. A user's error is told in two lines and exits 2; a bug keeps its traceback and exits 1."""
     try:
         app()
+    except Interrupted as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        sys.exit(128 + error.signal)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -200,14 +203,20 @@ def train(
         str | None, typer.Option("--group", help="The comparison in MLflow to file the runs under.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was cut off.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was cut off; train where there is none.")
+    ] = False,
+    snapshot_seconds: Annotated[
+        float, typer.Option("--snapshot-seconds", min=0, help="Time between snapshots to resume from.")
+    ] = 60.0,
+    compiling: Annotated[
+        str, typer.Option("--compile", help="auto (long runs), on or off: the updates as compiled code.")
+    ] = "auto",
     json: Json = False,
 ) -> None:
     """Train a policy from demonstrations and write its run folder."""
     if held_out is not None and not 0 < held_out < 1:
         raise ConfigError(f"--held-out {held_out} is no share", "give a number between 0 and 1, such as 0.2")
-    if resume:
-        raise NotYet("--resume is not built yet", "train again: a run that was cut off leaves nothing behind")
     from iq_offline.stages.train import TrainRequest, train_run
 
     _bring(dataset, *(supplementary or ()))
@@ -230,6 +239,9 @@ def train(
             out=out / f"seed-{number}" if out and several else out,
             group=group,
             overwrite=overwrite,
+            resume=resume,
+            compile=compiling,
+            snapshot_seconds=snapshot_seconds,
         )
         with console.progress(f"{method or preset or 'iq'} seed {number}", total=100) as advance:
             run = train_run(request, lambda p: advance(100 * p.step // p.total, _short(p.metrics)), console.warn)

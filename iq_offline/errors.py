@@ -70,6 +70,14 @@ class TrainingDiverged(UserError):
     """A loss or value that is no longer a finite number."""
 
 
+class Interrupted(UserError):
+    """A signal asked the run to stop, and it did."""
+
+    def __init__(self, problem: str, remedy: str, signal: int) -> None:
+        super().__init__(problem, remedy)
+        self.signal = signal
+
+
 class PackageMissing(UserError):
     """An optional package that is not installed."""
 

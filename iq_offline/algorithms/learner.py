@@ -1,7 +1,7 @@
 """What a trainer asks of an algorithm, and the random streams that every algorithm draws from."""
 
 from enum import IntEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ class Learner(Protocol):
         ...
 
 
+@runtime_checkable
 class OwnLearner(Learner, Protocol):
     """A learner of this library: it says what an update changes, so that the update can be compiled and resumed."""
 

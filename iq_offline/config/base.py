@@ -35,6 +35,14 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class Compile(StrEnum):
+    """Whether updates are compiled. AUTO: where there are enough of them to win the compiler's time back."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 class Activation(StrEnum):
     """Hidden units of a network."""
 

@@ -9,7 +9,7 @@ from typing import Any, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from iq_offline.config.base import NONE, Device, FrozenModel, Selection
+from iq_offline.config.base import NONE, Compile, Device, FrozenModel, Selection
 from iq_offline.config.baselines import (
     BaselineConfig,
     ContinuousCloneAllConfig,
@@ -80,6 +80,7 @@ class TrainConfig(FrozenModel):
     """Reward-free data of any quality."""
     device: Device = Device.AUTO
     threads: int = Field(1, ge=1)
+    compile: Compile = Compile.AUTO
     algorithm: AlgorithmConfig = Field(discriminator="name")
 
     @field_validator("dataset")
@@ -108,7 +109,7 @@ class TrainConfig(FrozenModel):
         `sha256`: of the expert's dataset, then of the supplementary ones.
         """
         content: dict[str, Any] = {"sha256": sha256}
-        content |= self.model_dump(mode="json", exclude={"dataset", "supplementary", "device", "threads"})
+        content |= self.model_dump(mode="json", exclude={"dataset", "supplementary", "device", "threads", "compile"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

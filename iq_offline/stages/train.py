@@ -17,6 +17,7 @@ from iq_offline.batch import Batch
 from iq_offline.config import (
     BaselineConfig,
     BCConfig,
+    Compile,
     Device,
     IQConfig,
     Method,
@@ -30,15 +31,17 @@ from iq_offline.data.files import whole_folder
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import Split, check_supplementary, choose_expert, rows_with_successors
 from iq_offline.data.table import TransitionTable
-from iq_offline.errors import ConfigError, nearest
+from iq_offline.errors import ConfigError, TrainingDiverged, nearest
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.tracking.mirror import describe, start_tracking
-from iq_offline.tracking.tracker import Tracker
+from iq_offline.tracking.tracker import NullTracker, Tracker
 from iq_offline.training import run_folder
 from iq_offline.training.batches import SupplementarySampler, TransitionSampler
+from iq_offline.training.keeper import Keeper, stop_asked
 from iq_offline.training.loop import Progress, resolve_device, train, watched
 from iq_offline.training.provenance import git_commit, package_versions, platform_description
 from iq_offline.training.run_folder import RunFolder
+from iq_offline.training.snapshot import Snapshot, SnapshotFolder
 
 HELD_OUT_TRANSITIONS = 4096
 """At most so many of the transitions that were set aside are looked at: more cost more than they tell."""
@@ -64,12 +67,18 @@ class TrainRequest:
     out: Path | None = None
     group: str | None = None
     overwrite: bool = False
+    resume: bool = False
+    compile: str = Compile.AUTO
+    snapshot_seconds: float = 60.0
+    tracked: bool = True
+    """Whether MLflow mirrors it."""
 
 
 def train_run(request: TrainRequest, on_progress: Callable[[Progress], None], warn: Callable[[str], None]) -> RunFolder:
     """Train and write the run folder, whole or not at all.
 
-    Raises ConfigError for what does not fit, every error of reading the dataset, and TrainingDiverged.
+    Raises ConfigError for what does not fit, every error of reading the dataset, TrainingDiverged, and Interrupted
+    where a signal asked to stop: what is trained by then is kept for `resume`.
     """
     method, device_kind = _method(request), _choice(Device, request.device, "device")
     device = resolve_device(device_kind)
@@ -89,7 +98,16 @@ def train_run(request: TrainRequest, on_progress: Callable[[Progress], None], wa
     )
     data = _Data(table, split, supplementary)
     with _run_place(request, _run_name(config, data)) as out:
-        return _train_into(out, config, data, device, request.group, on_progress, warn)
+        if request.resume and (out / run_folder.MANIFEST).is_file():
+            return _finished(out, config.content_hash(*data.hashes))
+        return _train_into(out, config, data, device, request, on_progress, warn)
+
+
+def _finished(out: Path, config_hash: str) -> RunFolder:
+    run = RunFolder.open(out)
+    if run.manifest["config_hash"] != config_hash:
+        raise ConfigError(f"{out} is a finished run of other settings or data", "name another folder with --out")
+    return run
 
 
 @dataclass(frozen=True)
@@ -120,10 +138,11 @@ class _Data:
 def _run_place(request: TrainRequest, name: str) -> Iterator[Path]:
     """The folder asked for; else one of that name under the user's store, numbered where the name is taken."""
     if request.out:
-        _check_free(request.out, overwrite=request.overwrite)
+        if not request.resume:
+            _check_free(request.out, overwrite=request.overwrite)
         yield request.out
         return
-    reserved = _reserve(paths.home() / "runs" / name)
+    reserved = _reserve(paths.home() / "runs" / name, resume=request.resume)
     try:
         yield reserved
     finally:
@@ -131,11 +150,17 @@ def _run_place(request: TrainRequest, name: str) -> Iterator[Path]:
             reserved.rmdir()
 
 
-def _reserve(folder: Path) -> Path:
-    """An empty folder of that name, or with the first free number behind it; no two processes get the same."""
+def _reserve(folder: Path, *, resume: bool) -> Path:
+    """An empty folder of that name, or with the first free number behind it; no two processes get the same.
+
+    To resume: the first that holds a run or snapshots of one, if there is any.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        if resume and ((candidate / run_folder.MANIFEST).is_file() or SnapshotFolder.of(candidate).files()):
+            candidate.mkdir(exist_ok=True)
+            break
         with suppress(FileExistsError):
             candidate.mkdir()
             break
@@ -147,6 +172,10 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"{out} is a file", "name a folder with --out")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise ConfigError(f"{out} exists", "name another folder with --out, or give --overwrite to train it anew")
+    if SnapshotFolder.of(out).files() and not overwrite:
+        raise ConfigError(
+            f"a run into {out} was cut off", "go on with it (--resume), or give --overwrite to train it anew"
+        )
 
 
 def _train_into(
@@ -154,7 +183,7 @@ def _train_into(
     config: TrainConfig,
     data: _Data,
     device: Any,
-    group: str | None,
+    request: TrainRequest,
     on_progress: Callable[[Progress], None],
     warn: Callable[[str], None],
 ) -> RunFolder:
@@ -162,33 +191,58 @@ def _train_into(
 
     torch.set_num_threads(config.threads)
     started = datetime.now(UTC)
-    manifest = _manifest(config, data, str(device), group, out.name)
-    with whole_folder(out) as folder:
-        tracker = start_tracking(describe(manifest, out), out, warn)
+    manifest = _manifest(config, data, str(device), request.group, out.name)
+    snapshots = SnapshotFolder.of(out)
+    with snapshots.held(), stop_asked() as stop, whole_folder(out) as folder:
+        if not request.resume:
+            snapshots.remove()
+        resumed = snapshots.latest(manifest["config_hash"], warn)
+        keeper = Keeper(snapshots, manifest["config_hash"], request.snapshot_seconds, stop, resumed)
+        tracker = start_tracking(describe(manifest, out), out, warn) if request.tracked else NullTracker()
         try:
-            steps = _steps(config, data, device)
-            progress, rows = _collect(steps, tracker, on_progress)
+            steps = _steps(config, data, device, resumed)
+            collected = _collect(steps, tracker, on_progress, keeper)
+        except TrainingDiverged:
+            snapshots.remove()
+            tracker.fail()
+            raise
         except BaseException:
             tracker.fail()
             raise
-        seconds = (datetime.now(UTC) - started).total_seconds()
-        manifest |= {"started": started.isoformat(timespec="seconds"), "seconds": round(seconds, 2)}
+        manifest |= {"started": started.isoformat(timespec="seconds"), "seconds": round(keeper.seconds(), 2)}
+        manifest |= {"compiled": collected.progress.compiled, "spent": collected.spent()}
         split = data.split.to_json(data.table, data.supplementary)
         split["rewards_read"] |= _reads_rewards(config)
-        _write(folder, config, split, manifest, progress, rows)
+        _write(folder, config, split, manifest, collected)
+        snapshots.remove()
     tracker.finish(out)
     return RunFolder.open(out)
 
 
-def _collect(
-    steps: Any, tracker: Tracker, on_progress: Callable[[Progress], None]
-) -> tuple[Progress, list[dict[str, float]]]:
-    rows: list[dict[str, float]] = []
+@dataclass(frozen=True)
+class _Collected:
+    """The last progress; metrics by step, and where this process's time went."""
+
+    progress: Progress
+    rows: list[dict[str, float]]
+    timing: list[dict[str, float]]
+
+    def spent(self) -> dict[str, float]:
+        """Seconds of each part, of all that this process logged."""
+        names = {name for row in self.timing for name in row if name.endswith("_seconds")}
+        return {name: round(sum(row.get(name, 0.0) for row in self.timing), 3) for name in sorted(names)}
+
+
+def _collect(steps: Any, tracker: Tracker, on_progress: Callable[[Progress], None], keeper: Keeper) -> _Collected:
+    rows, timing = list(keeper.rows), []
     for progress in steps:
         rows.append({"step": progress.step, **progress.metrics})
-        tracker.log(progress.step, progress.metrics)
+        timing.append({"step": progress.step, **progress.timing})
+        speed = {name: value for name, value in progress.timing.items() if not name.endswith("_seconds")}
+        tracker.log(progress.step, progress.metrics | speed)
         on_progress(progress)
-    return progress, rows
+        keeper.after(progress, rows)
+    return _Collected(progress, rows, timing)
 
 
 def _write(
@@ -196,18 +250,19 @@ def _write(
     config: TrainConfig,
     split: dict[str, Any],
     manifest: dict[str, Any],
-    progress: Progress,
-    rows: list[dict[str, float]],
+    collected: _Collected,
 ) -> None:
     import polars as pl
     from safetensors.torch import save_file
 
+    progress = collected.progress
     tensors = progress.learner.tensors()
     run_folder.save_policy(progress.learner.policy, folder / run_folder.POLICY)
     save_file(run_folder.contiguous(tensors), folder / run_folder.CHECKPOINT)
     (folder / run_folder.CONFIG).write_text(config.to_toml())
     (folder / run_folder.SPLIT).write_text(json.dumps(split, indent=1))
-    pl.DataFrame(rows, infer_schema_length=None).write_parquet(folder / run_folder.METRICS)
+    for name, rows in ((run_folder.METRICS, collected.rows), (run_folder.TIMING, collected.timing)):
+        pl.DataFrame(rows, infer_schema_length=None).write_parquet(folder / name)
     manifest |= {
         "updates": progress.step,
         "policy_sha256": run_folder.tensors_sha256(progress.learner.policy.state_dict()),
@@ -233,6 +288,7 @@ def _config(request: TrainRequest, method: Method, device: Device, table: Transi
         supplementary=tuple(_resolved(dataset) for dataset in request.supplementary),
         device=device,
         threads=request.threads,
+        compile=_choice(Compile, request.compile, "choice of --compile"),
         algorithm=algorithm_config(method, discrete=discrete, presets=presets, overrides=overrides),
     )
 
@@ -290,7 +346,7 @@ def _say_what_is_read(
         warn(f"method {config.method} can learn from supplementary data, and none are given (--supplementary)")
 
 
-def _steps(config: TrainConfig, data: _Data, device: Any) -> Iterator[Progress]:
+def _steps(config: TrainConfig, data: _Data, device: Any, resumed: Snapshot | None) -> Iterator[Progress]:
     """The run's training, as a generator."""
     held_out = data.held_out(device)
     if isinstance(config.algorithm, BaselineConfig):
@@ -303,7 +359,7 @@ def _steps(config: TrainConfig, data: _Data, device: Any) -> Iterator[Progress]:
     sampler = TransitionSampler(data.table, data.split.rows, device, starts)
     others = [TransitionSampler(table, rows_with_successors(table), device) for table in data.supplementary]
     supplementary = SupplementarySampler(others) if others else None
-    return train(config, sampler, data.table.action_space, device, held_out, supplementary)
+    return train(config, sampler, data.table.action_space, device, held_out, supplementary, resumed)
 
 
 def recipe(name: str) -> list[dict[str, dict[str, Any]]]:

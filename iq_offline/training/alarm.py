@@ -1,6 +1,7 @@
 """The divergence alarm: stops a run that has come apart, and says what, since when, and what to try."""
 
 import math
+from collections.abc import Sequence
 
 from iq_offline.errors import TrainingDiverged
 
@@ -18,6 +19,12 @@ class DivergenceAlarm:
         self._largest, self._remedy, self._patience, self._before = largest, remedy, patience, before
         self._since: int | None = None
         self._count = 0
+
+    def recall(self, rows: Sequence[dict[str, float]]) -> None:
+        """See the logged metrics of a run that goes on, from before it was cut off."""
+        for row in rows:
+            if "expert_q" in row:
+                self.check(int(row["step"]) - self._before, row)
 
     def check(self, step: int, metrics: dict[str, float]) -> None:
         """Raises TrainingDiverged."""

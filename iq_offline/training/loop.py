@@ -1,18 +1,21 @@
 """The loop: one generator that trains a method from its split and yields metrics as it goes."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import torch
 
 from iq_offline.algorithms.bc import BCLearner, cloning_loss
 from iq_offline.algorithms.iq_continuous import ContinuousIQLearner
 from iq_offline.algorithms.iq_discrete import DiscreteIQLearner
-from iq_offline.algorithms.learner import Learner, Stream, generator
+from iq_offline.algorithms.learner import Learner, OwnLearner, Stream, generator, named
 from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Policy
 from iq_offline.batch import Batch
 from iq_offline.config import (
     BCConfig,
+    Compile,
     ContinuousIQConfig,
     Device,
     DiscreteIQConfig,
@@ -25,7 +28,11 @@ from iq_offline.errors import ConfigError
 from iq_offline.training.alarm import DivergenceAlarm
 from iq_offline.training.batches import SupplementarySampler, TransitionSampler, beside
 from iq_offline.training.build import Data, cloned_policy, continuous_networks, discrete_networks
+from iq_offline.training.run_folder import part
+from iq_offline.training.snapshot import Snapshot, learner_tensors, restore
+from iq_offline.training.steps import Seconds, steps_of
 
+PRIOR, METHOD = "prior", "method"
 LOG_EVERY = 100
 """Updates between two logged metrics; the last update is always logged."""
 BC_REMEDY = "lower learning_rate (--set learning_rate=3e-4)"
@@ -43,6 +50,26 @@ class Progress:
     total: int
     metrics: dict[str, float]
     learner: Learner
+    phase: str = METHOD
+    """What is being trained: the cloned prior, or the method itself."""
+    updates: int = 0
+    """Updates made in this phase."""
+    prior: Policy | None = None
+    """The cloned prior, once it is trained."""
+    resumable: bool = False
+    """Whether `train` can go on from a snapshot of it."""
+    compiled: bool = False
+    timing: dict[str, float] = field(default_factory=dict)
+    """Updates a second, and the seconds of drawing batches, of updates and of the rest since the last Progress."""
+
+    def snapshot(self, rows: list[dict[str, float]], seconds: float) -> Snapshot:
+        """All that the run's next update depends on. `rows`: metrics logged so far; `seconds`: spent so far."""
+        assert isinstance(self.learner, OwnLearner)
+        tensors = learner_tensors(self.learner)
+        if self.prior is not None:
+            tensors |= named("prior", self.prior)
+        counts = tuple(adam.count for adam in self.learner.adams)
+        return Snapshot(self.phase, self.updates, counts, tensors, rows, seconds)
 
 
 def resolve_device(device: Device) -> torch.device:
@@ -60,15 +87,17 @@ def train(
     device: torch.device,
     held_out: Batch | None = None,
     supplementary: SupplementarySampler | None = None,
+    resumed: Snapshot | None = None,
 ) -> Iterator[Progress]:
     """Train the method of `config` on the sampler's transitions; yields every LOG_EVERY updates and at the end.
 
     The last Progress carries the trained learner. Same config, data, kind of device and threads: same tensors.
     `held_out`: transitions to watch the policy's cloning loss on; it decides nothing. `supplementary`: read by the
-    methods that learn from such data, and by no other.
+    methods that learn from such data, and by no other. `resumed`: where to go on; what follows is what would have.
     Raises TrainingDiverged where a logged metric is not finite or the Q-function has come apart.
     """
-    yield from watched(_train(config, Data(sampler, space, device, supplementary)), held_out)
+    for progress in watched(_train(config, Data(sampler, space, device, supplementary), resumed), held_out):
+        yield replace(progress, resumable=True)
 
 
 def watched(steps: Iterator[Progress], held_out: Batch | None) -> Iterator[Progress]:
@@ -86,78 +115,119 @@ def fit_clone(
     config: BCConfig, seed: int, sampler: TransitionSampler, space: ActionSpace, device: torch.device
 ) -> Iterator[Progress]:
     """Behavioural cloning: the method `bc`, the prior of IQ-Learn, and the null of reward recovery."""
-    yield from _clone(config, seed, Data(sampler, space, device))
+    yield from _clone(config, Pace(seed), Data(sampler, space, device))
 
 
-def fit(learner: Learner, batches: Iterator[Batch], updates: int, alarm: DivergenceAlarm) -> Iterator[Progress]:
-    """Update `learner` on `updates` batches."""
-    for step in range(1, updates + 1):
-        batch = next(batches)
-        metrics = learner.update(batch)
-        if step % LOG_EVERY == 0 or step == updates:
-            values = {name: float(value) for name, value in (metrics | learner.diagnostics(batch)).items()}
-            alarm.check(step, values)
-            yield Progress(step, updates, values, learner)
+@dataclass(frozen=True)
+class Pace:
+    """The seed, whether updates are compiled, and where to go on."""
+
+    seed: int
+    compile: Compile = Compile.OFF
+    resumed: Snapshot | None = None
+
+    def resumed_in(self, phase: str) -> Snapshot | None:
+        """Where to go on, if that is in this phase."""
+        return self.resumed if self.resumed is not None and self.resumed.phase == phase else None
 
 
-def _train(config: TrainConfig, data: Data) -> Iterator[Progress]:
-    algorithm, seed = config.algorithm, config.seed
+def fit(
+    learner: Learner,
+    batches: Iterator[Batch],
+    updates: int,
+    alarm: DivergenceAlarm,
+    *,
+    compile_: Compile = Compile.OFF,
+    resumed: Snapshot | None = None,
+) -> Iterator[Progress]:
+    """Update `learner` on `updates` batches, those apart that it has seen before it was `resumed`."""
+    step = 0
+    if resumed is not None:
+        assert isinstance(learner, OwnLearner)
+        restore(learner, resumed)
+        step = resumed.updates
+        deque(islice(batches, step), maxlen=0)
+        alarm.recall(resumed.rows)
+    steps, seconds = steps_of(learner, updates, compile_), Seconds()
+    while step < updates:
+        count = min(LOG_EVERY - step % LOG_EVERY, updates - step)
+        metrics, batch = steps.advance(batches, count, seconds)
+        step += count
+        values = {name: float(value) for name, value in (metrics | learner.diagnostics(batch)).items()}
+        alarm.check(step, values)
+        timing, seconds = seconds.spent(count), Seconds()
+        yield Progress(step, updates, values, learner, updates=step, compiled=steps.compiled, timing=timing)
+
+
+def _train(config: TrainConfig, data: Data, resumed: Snapshot | None) -> Iterator[Progress]:
+    algorithm, pace = config.algorithm, Pace(config.seed, config.compile, resumed)
     if isinstance(algorithm, BCConfig):
-        yield from _clone(algorithm, seed, replace(data, supplementary=None))
+        yield from _clone(algorithm, pace, replace(data, supplementary=None))
         return
     assert isinstance(algorithm, IQConfig)
     if not algorithm.uses_supplementary:
         data = replace(data, supplementary=None)
     if isinstance(algorithm, ContinuousIQConfig):
-        yield from _train_continuous_iq(algorithm, seed, data)
+        yield from _train_continuous_iq(algorithm, pace, data)
     elif isinstance(algorithm, DiscreteIQConfig):
-        yield from _train_discrete_iq(algorithm, seed, data)
+        yield from _train_discrete_iq(algorithm, pace, data)
 
 
-def _clone(config: BCConfig, seed: int, data: Data) -> Iterator[Progress]:
-    batches = data.expert.batches(config.batch_size, generator(seed, Stream.CLONING_BATCHES))
-    learner = BCLearner(config, cloned_policy(config, seed, data))
-    yield from fit(learner, batches, config.updates, DivergenceAlarm(None, BC_REMEDY))
+def _clone(config: BCConfig, pace: Pace, data: Data) -> Iterator[Progress]:
+    learner = BCLearner(config, cloned_policy(config, pace.seed, data))
+    yield from _fit_clone(learner, config, pace, data, METHOD)
 
 
-def _train_continuous_iq(config: ContinuousIQConfig, seed: int, data: Data) -> Iterator[Progress]:
+def _fit_clone(learner: BCLearner, config: BCConfig, pace: Pace, data: Data, phase: str) -> Iterator[Progress]:
+    batches = data.expert.batches(config.batch_size, generator(pace.seed, Stream.CLONING_BATCHES))
+    alarm, resumed = DivergenceAlarm(None, BC_REMEDY), pace.resumed_in(phase)
+    yield from fit(learner, batches, config.updates, alarm, compile_=pace.compile, resumed=resumed)
+
+
+def _train_continuous_iq(config: ContinuousIQConfig, pace: Pace, data: Data) -> Iterator[Progress]:
     def learner(prior: Policy | None) -> Learner:
         assert prior is None or isinstance(prior, ContinuousPolicy)
-        networks = continuous_networks(config, seed, data, prior)
-        return ContinuousIQLearner(config, networks, generator(seed, Stream.ACTIONS, data.device))
+        networks = continuous_networks(config, pace.seed, data, prior)
+        return ContinuousIQLearner(config, networks, generator(pace.seed, Stream.ACTIONS, data.device))
 
-    yield from _after_prior(config, config.prior, learner, seed, data)
+    yield from _after_prior(config, config.prior, learner, pace, data)
 
 
-def _train_discrete_iq(config: DiscreteIQConfig, seed: int, data: Data) -> Iterator[Progress]:
+def _train_discrete_iq(config: DiscreteIQConfig, pace: Pace, data: Data) -> Iterator[Progress]:
     def learner(prior: Policy | None) -> Learner:
         assert prior is None or isinstance(prior, DiscretePolicy)
-        return DiscreteIQLearner(config, discrete_networks(config, seed, data, prior))
+        return DiscreteIQLearner(config, discrete_networks(config, pace.seed, data, prior))
 
-    yield from _after_prior(config, config.prior, learner, seed, data)
+    yield from _after_prior(config, config.prior, learner, pace, data)
 
 
 def _after_prior(
     config: ContinuousIQConfig | DiscreteIQConfig,
     prior: BCConfig | None,
     learner_from: Callable[[Policy | None], Learner],
-    seed: int,
+    pace: Pace,
     data: Data,
 ) -> Iterator[Progress]:
     """The prior's updates, if there is one, then the method's own; steps count both."""
     before = 0 if prior is None else prior.updates
     total = before + config.updates
-    cloned = None
-    if prior is not None:
-        for progress in _clone(prior, seed, data):
-            yield replace(progress, total=total, metrics={f"prior_{k}": v for k, v in progress.metrics.items()})
-        cloned = progress.learner.policy
+    resumed, cloned = pace.resumed_in(METHOD), None
+    if prior is not None and resumed is not None:
+        cloned = cloned_policy(prior, pace.seed, data)
+        cloned.load_state_dict(part(resumed.tensors, "prior"))
+    elif prior is not None:
+        cloner = BCLearner(prior, cloned_policy(prior, pace.seed, data))
+        for progress in _fit_clone(cloner, prior, pace, data, PRIOR):
+            metrics = {f"prior_{name}": value for name, value in progress.metrics.items()}
+            yield replace(progress, total=total, metrics=metrics, phase=PRIOR)
+        cloned = cloner.policy
     learner = learner_from(cloned)
     if config.updates == 0:
         yield Progress(before, total, {}, learner)
     alarm = DivergenceAlarm(config.alarm_q, IQ_REMEDY, before=before)
-    for later in fit(learner, _batches(config, seed, data), config.updates, alarm):
-        yield replace(later, step=before + later.step, total=total)
+    batches = _batches(config, pace.seed, data)
+    for later in fit(learner, batches, config.updates, alarm, compile_=pace.compile, resumed=resumed):
+        yield replace(later, step=before + later.step, total=total, prior=cloned)
 
 
 def _batches(config: IQConfig, seed: int, data: Data) -> Iterator[Batch]:

@@ -1,0 +1,154 @@
+"""A run that was cut off goes on to the tensors and metrics of an unbroken one, bit for bit."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iq_offline.errors import ConfigError, Interrupted
+from iq_offline.stages import train as stage
+from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.tracking.tracker import NullTracker
+from iq_offline.training.run_folder import RunFolder
+from iq_offline.training.snapshot import SnapshotFolder
+
+SMALL = ("prior.updates=300", "prior.hidden_sizes=[8]", "hidden_sizes=[8]", "batch_size=16")
+IQ = ("updates=400", *SMALL, "value_term=initial", "cql.weight=1", "absorbing_value=learned")
+BC = ("updates=400", "hidden_sizes=[8]")
+
+
+@pytest.fixture(autouse=True)
+def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "start_tracking", lambda *_: NullTracker())
+
+
+def request(out: Path, dataset: Path, method: str = "iq", **more: Any) -> TrainRequest:
+    overrides = BC if method == "bc" else IQ
+    return TrainRequest(str(dataset), method, demos=3, overrides=overrides, device="cpu", out=out, **more)
+
+
+def cut_off(asked: TrainRequest, at: int) -> None:
+    """Train until the signal of a preemption comes at that update."""
+
+    def stop(progress: Any) -> None:
+        if progress.step == at:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match=f"stopped at update {at}") as stopped:
+        train_run(asked, stop, lambda _: None)
+    assert stopped.value.signal == signal.SIGTERM
+
+
+def assert_the_same(first: RunFolder, second: RunFolder) -> None:
+    assert first.manifest["checkpoint_sha256"] == second.manifest["checkpoint_sha256"]
+    assert (first.path / "metrics.parquet").read_bytes() == (second.path / "metrics.parquet").read_bytes()
+    assert first.split == second.split
+
+
+@pytest.mark.parametrize(("method", "at"), [("bc", 200), ("iq", 100), ("iq", 300), ("iq", 500)])
+def test_a_run_that_was_cut_off_ends_as_an_unbroken_one(method: str, at: int, tmp_path: Path, linear_task: Path):
+    whole = train_run(request(tmp_path / "whole", linear_task, method), lambda _: None, lambda _: None)
+    cut_off(request(tmp_path / "cut", linear_task, method), at)
+    assert not (tmp_path / "cut").exists()
+    again = train_run(request(tmp_path / "cut", linear_task, method, resume=True), lambda _: None, lambda _: None)
+    assert_the_same(whole, again)
+    assert not SnapshotFolder.of(tmp_path / "cut").path.exists()
+
+
+def test_a_run_can_be_cut_off_again_and_again(tmp_path: Path, linear_task: Path):
+    whole = train_run(request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
+    for at in (100, 200, 400, 600):
+        cut_off(request(tmp_path / "cut", linear_task, resume=True), at)
+    again = train_run(request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
+    assert_the_same(whole, again)
+
+
+def test_snapshots_change_nothing_and_two_are_kept(tmp_path: Path, linear_task: Path):
+    whole = train_run(request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
+    seen = []
+
+    def look(_: Any) -> None:
+        seen.append(len(SnapshotFolder.of(tmp_path / "often").files()))
+
+    often = train_run(request(tmp_path / "often", linear_task, snapshot_seconds=0), look, lambda _: None)
+    assert_the_same(whole, often)
+    assert max(seen) == 2
+
+
+def test_a_damaged_snapshot_is_passed_over_for_the_one_before(tmp_path: Path, linear_task: Path):
+    whole = train_run(request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
+    cut_off(request(tmp_path / "cut", linear_task, snapshot_seconds=0), 500)
+    last = SnapshotFolder.of(tmp_path / "cut").files()[-1]
+    content = bytearray(last.read_bytes())
+    content[-3] ^= 1
+    last.write_bytes(content)
+    warnings: list[str] = []
+    again = train_run(request(tmp_path / "cut", linear_task, resume=True), lambda _: None, warnings.append)
+    assert_the_same(whole, again)
+    assert [line for line in warnings if "damaged" in line]
+
+
+def test_other_settings_are_not_gone_on_with_and_nothing_is_thrown_away(tmp_path: Path, linear_task: Path):
+    cut_off(request(tmp_path / "cut", linear_task), 300)
+    with pytest.raises(ConfigError, match="had other settings"):
+        train_run(request(tmp_path / "cut", linear_task, seed=1, resume=True), lambda _: None, lambda _: None)
+    with pytest.raises(ConfigError, match="was cut off"):
+        train_run(request(tmp_path / "cut", linear_task), lambda _: None, lambda _: None)
+    assert SnapshotFolder.of(tmp_path / "cut").files()
+    train_run(request(tmp_path / "cut", linear_task, overwrite=True), lambda _: None, lambda _: None)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path, linear_task: Path):
+    done = train_run(request(tmp_path / "done", linear_task, "bc"), lambda _: None, lambda _: None)
+    steps: list[Any] = []
+    again = train_run(request(tmp_path / "done", linear_task, "bc", resume=True), steps.append, lambda _: None)
+    assert steps == []
+    assert again.manifest == done.manifest
+    with pytest.raises(ConfigError, match="finished run of other settings"):
+        train_run(request(tmp_path / "done", linear_task, "iq", resume=True), steps.append, lambda _: None)
+
+
+def test_two_processes_do_not_train_the_same_run(tmp_path: Path, linear_task: Path):
+    with (
+        SnapshotFolder.of(tmp_path / "run").held(),
+        pytest.raises(ConfigError, match="another process is training into run"),
+    ):
+        train_run(request(tmp_path / "run", linear_task, "bc"), lambda _: None, lambda _: None)
+
+
+def test_a_full_disk_stops_the_run_and_leaves_the_last_snapshot(
+    tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole = train_run(request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
+    good = os.fsync
+    calls = []
+
+    def full(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        good(handle)
+
+    monkeypatch.setattr("iq_offline.training.snapshot.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        train_run(request(tmp_path / "cut", linear_task, snapshot_seconds=0), lambda _: None, lambda _: None)
+    assert len(SnapshotFolder.of(tmp_path / "cut").files()) == 2
+    again = train_run(request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
+    assert_the_same(whole, again)
+
+
+def test_outside_the_main_thread_no_signal_is_waited_for(tmp_path: Path, linear_task: Path):
+    before = signal.getsignal(signal.SIGTERM)
+    runs: list[RunFolder] = []
+
+    def train() -> None:
+        runs.append(train_run(request(tmp_path / "thread", linear_task, "bc"), lambda _: None, lambda _: None))
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert len(runs) == 1
+    assert signal.getsignal(signal.SIGTERM) is before
