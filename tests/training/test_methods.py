@@ -18,6 +18,7 @@ from iq_offline.stages.reward import recover_reward
 from iq_offline.stages.train import TrainRequest, train_run
 from iq_offline.tracking.tracker import NullTracker
 from iq_offline.training.alarm import DivergenceAlarm
+from iq_offline.training.learnt import absorbing_value_of
 from iq_offline.training.loop import fit
 from iq_offline.training.run_folder import RunFolder
 
@@ -230,6 +231,16 @@ def test_every_choice_composes_and_reloads(choice: tuple[str, ...], tmp_path: Pa
     assert np.isfinite(pl.read_parquet(run.path / "rewards.parquet")["recovered"].to_numpy()).all()
 
 
+def test_what_stands_behind_terminations_at_recovery_is_learnt_or_zero(tmp_path: Path):
+    """The least value of `recoil` is training's alone."""
+    learnt = trained(tmp_path, continuous_task, "ls-iq", settings(20, prior=False), name="learnt")
+    lowest = trained(tmp_path, continuous_task, "recoil", settings(5, prior=False), name="lowest")
+    value = absorbing_value_of(learnt)
+    assert isinstance(value, torch.Tensor)
+    assert value.item() == learnt.checkpoint()["absorbing_value"].item() != 0
+    assert absorbing_value_of(lowest) is None
+
+
 def test_the_reward_of_supplementary_data_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: Any) -> None:
         raise AssertionError("training read a reward")
@@ -318,6 +329,8 @@ def test_one_large_value_is_no_alarm_and_one_that_is_not_finite_is():
 
 
 def test_a_run_that_diverges_leaves_no_folder(tmp_path: Path):
-    with pytest.raises(TrainingDiverged):
+    with pytest.raises(TrainingDiverged) as error:
         trained(tmp_path, continuous_task, "iq", (*settings(400), "alarm_q=1e-9"))
+    assert "since update 160" in error.value.problem  # the prior's 60 updates among them
+    assert "at update 360" in error.value.problem
     assert not (tmp_path / "run").exists()
