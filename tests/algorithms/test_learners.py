@@ -65,21 +65,35 @@ def one_transition(action: list[float] | int, *, terminated: bool = False) -> Ba
     return Batch(torch.zeros(1, SIZE), actions, torch.zeros(1, SIZE), torch.tensor([float(terminated)]))
 
 
-@pytest.mark.parametrize("mean", [0.0, 1.0], ids=["mean at 0", "mean at the bound"])
-@pytest.mark.parametrize("head", [ActionHead.CLIPPED_GAUSSIAN, ActionHead.TANH_GAUSSIAN])
-def test_where_q_is_zero_the_sampled_gap_is_the_log_volume_of_the_box(head: ActionHead, mean: float):
-    """A log 2, from 100,000 draws of the policy and as many uniform ones: 0.004 or less of standard error."""
+def gap_where_q_is_zero(policy: ContinuousPolicy, draws: int) -> float:
+    """CQL's gap from so many draws of the policy and as many uniform ones."""
     config = ContinuousIQConfig(
         prior=None,
         entropy=EntropyReference.OFF,
-        policy_head=head,
+        policy_head=policy.head,
         action_gradient_weight=0,
-        cql=CQLConfig(weight=1.0, actions=100_000),
+        cql=CQLConfig(weight=1.0, actions=draws),
     )
-    networks = ContinuousNetworks(constant_policy(mean, 1.0, head), None, zero_critic())
+    networks = ContinuousNetworks(policy, None, zero_critic())
     learner = ContinuousIQLearner(config, networks, torch.Generator().manual_seed(0))
-    gap = learner.update(one_transition([0.3, -0.4]))["cql_gap"]
-    assert gap.item() == pytest.approx(ACTIONS * math.log(2), abs=0.02)
+    return learner.update(one_transition([0.3, -0.4]))["cql_gap"].item()
+
+
+HEADS = [ActionHead.CLIPPED_GAUSSIAN, ActionHead.TANH_GAUSSIAN]
+
+
+@pytest.mark.parametrize("mean", [0.0, 1.0], ids=["mean at 0", "mean at the bound"])
+@pytest.mark.parametrize("head", HEADS)
+def test_where_q_is_zero_the_sampled_gap_is_the_log_volume_of_the_box(head: ActionHead, mean: float):
+    """A log 2, from 100,000 draws of the policy and as many uniform ones: 0.004 or less of standard error."""
+    gap = gap_where_q_is_zero(constant_policy(mean, 1.0, head), 100_000)
+    assert gap == pytest.approx(ACTIONS * math.log(2), abs=0.02)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_draws_of_a_narrow_policy_cover_little_of_the_box_and_the_gap_is_low_by_log_2_at_most(head: ActionHead):
+    gap = gap_where_q_is_zero(constant_policy(0.0, 0.135, head), 10)
+    assert (ACTIONS - 1) * math.log(2) < gap < ACTIONS * math.log(2) - 0.2
 
 
 @pytest.mark.parametrize("kind", list(GradientPenaltyKind))
