@@ -27,8 +27,11 @@ class CompiledUpdates:
         self._names, self._asked = _dry_run(learner, example)
         self._sizes = [len(part.pieces()) for part in learner.changed]
         self._carried = self._fetched()
-        function = make_fx(self._traced(example))(*self._inputs([example] * count, [_zeros(self._asked)] * count))
-        options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+        apart = [_batch(example, iter([tensor.clone() for tensor in _tensors(example)])) for _ in range(count)]
+        zeros = [[torch.zeros(draw.shape, device=example.observations.device) for draw in self._asked] for _ in apart]
+        # a tensor that came twice would be one input to the trace
+        function = make_fx(self._traced(example))(*self._inputs(apart, zeros))
+        options: dict[str, Any] = {"cpp_wrapper": True, "guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
         if example.observations.is_cuda:
             options["triton.cudagraphs"] = True
         self._compiled = torch.compile(function, fullgraph=True, dynamic=False, options=options)
@@ -107,10 +110,6 @@ def _dry_run(learner: OwnLearner, example: Batch) -> tuple[list[str], list[Draw]
     noted = Noted(example.observations.device)
     twin.noise = noted
     return list(twin.update(example)), noted.asked
-
-
-def _zeros(asked: Sequence[Draw]) -> list[Tensor]:
-    return [torch.zeros(draw.shape) for draw in asked]
 
 
 def _parts(tensors: Sequence[Tensor], sizes: Sequence[int]) -> list[Sequence[Tensor]]:

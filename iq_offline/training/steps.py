@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SMALL_PARAMETERS = 20_000
 """A learner with at most so many learns faster than it is called: several of its updates are compiled into one."""
-UNROLLED = 4
+UNROLLED = 8
 """Updates a call of a small learner."""
 PAYS_FROM = {False: 10_000, True: 40_000}
 """Updates from which compiling is won back, of large and of small learners (docs/speed.md)."""
