@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from iq_offline.config import Device, Method, TrainConfig, algorithm_class, algorithm_config, updates_key
+from iq_offline.config import Compile, Device, Method, TrainConfig, algorithm_class, algorithm_config, updates_key
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import choose_expert, rows_with_successors
 from iq_offline.errors import TrainingDiverged
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=50_000)
     parser.add_argument("--supplementary", action="append", default=[])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compile", default="auto", choices=[str(choice) for choice in Compile])
     parser.add_argument("--log", type=Path, default=Path("stability.jsonl"))
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -53,8 +54,12 @@ def main() -> None:
                 result = _run(file, Method(method), options)
                 with options.log.open("a") as log:
                     log.write(json.dumps(key | result) + "\n")
-    for line in options.log.read_text().splitlines():
-        _show(json.loads(line))
+    runs = [json.loads(line) for line in options.log.read_text().splitlines()]
+    for run in runs:
+        _show(run)
+    unexpected = [run for run in runs if run["outcome"] == "alarm" and run["method"] != Method.IQ_PAPER]
+    if unexpected:
+        raise SystemExit(f"{len(unexpected)} runs of recipes that should hold were stopped by the alarm")
 
 
 def _run(file: str, method: Method, options: argparse.Namespace) -> dict[str, Any]:
@@ -65,7 +70,13 @@ def _run(file: str, method: Method, options: argparse.Namespace) -> dict[str, An
         method, discrete=discrete, presets=recipe(method), overrides=[f"{key}={options.updates}"]
     )
     config = TrainConfig(
-        dataset=file, method=method, seed=options.seed, demos=options.demos, device=Device.CPU, algorithm=algorithm
+        dataset=file,
+        method=method,
+        seed=options.seed,
+        demos=options.demos,
+        device=Device.CPU,
+        algorithm=algorithm,
+        compile=Compile(options.compile),
     )
     demos = min(options.demos, len(table.episodes))
     split = choose_expert(table, demos=demos, subsample=1, seed=options.seed, need_successors=True)

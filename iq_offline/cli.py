@@ -217,12 +217,12 @@ def train(
     """Train a policy from demonstrations and write its run folder."""
     if held_out is not None and not 0 < held_out < 1:
         raise ConfigError(f"--held-out {held_out} is no share", "give a number between 0 and 1, such as 0.2")
+    from iq_offline.stages.seeds import as_rows, train_seeds, workers_for
     from iq_offline.stages.train import TrainRequest, train_run
 
     _bring(dataset, *(supplementary or ()))
-    runs = []
-    for number, several in _seeds(seed, seeds):
-        request = TrainRequest(
+    requests = [
+        TrainRequest(
             dataset=dataset,
             method=method,
             preset=preset,
@@ -243,13 +243,25 @@ def train(
             compile=compiling,
             snapshot_seconds=snapshot_seconds,
         )
-        with console.progress(f"{method or preset or 'iq'} seed {number}", total=100) as advance:
-            run = train_run(request, lambda p: advance(100 * p.step // p.total, _short(p.metrics)), console.warn)
-        runs.append({"run": str(run.path)} | {key: run.manifest[key] for key in ("method", "seed", "transitions")})
-        if not json:
-            console.show(str(run.path))
+        for number, several in _seeds(seed, seeds)
+    ]
+    title = method or preset or "iq"
+    workers = 1 if device == "cuda" else workers_for(len(requests), threads)
+    if workers > 1:
+        with console.bars(title, [request.seed for request in requests]) as advance_of:
+            runs = train_seeds(requests, workers, lambda n, done, m: advance_of(n, done, _short(m)), console.warn)
+    else:
+        runs = []
+        for request in requests:
+            with console.progress(f"{title} seed {request.seed}", total=100) as advance:
+                runs.append(
+                    train_run(request, lambda p: advance(100 * p.step // p.total, _short(p.metrics)), console.warn)
+                )
     if json:
-        console.show_json({"runs": runs})
+        return console.show_json({"runs": as_rows(runs)})
+    for run in runs:
+        console.show(str(run.path))
+    return None
 
 
 @app.command(name="eval")

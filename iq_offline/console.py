@@ -92,6 +92,21 @@ def progress(title: str, total: int) -> Iterator[Advance]:
 
 
 @contextmanager
+def bars(title: str, numbers: Sequence[int]) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar a number on a terminal; elsewhere nothing. Call it with (number, percentage, note)."""
+    if not sys.stderr.isatty():
+        yield _no_bars
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=Console(stderr=True)) as together:
+        tasks = {number: together.add_task(f"{title} seed {number}", total=100, note="") for number in numbers}
+        yield lambda number, percent, note: together.update(tasks[number], completed=percent, note=note)
+
+
+@contextmanager
 def counter(title: str, unit: str) -> Iterator[Callable[[int], None]]:
     """A running count on a terminal, where the end is not known; elsewhere nothing. Call it with the count so far."""
     if not sys.stderr.isatty():
@@ -126,3 +141,7 @@ def transfer(title: str) -> Iterator[Callable[[int, int | None], None]]:
 
 def _no_bar(completed: int, note: str) -> None:
     """Without a terminal there is no bar to move."""
+
+
+def _no_bars(number: int, percent: int, note: str) -> None:
+    """Without a terminal there are no bars to move."""

@@ -26,7 +26,7 @@ class UserError(Exception):
     """A mistake that the user can mend: what is wrong, and what to do about it."""
 
     def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(problem)
+        super().__init__(problem, remedy)
         self.problem = problem
         self.remedy = remedy
 
@@ -76,6 +76,10 @@ class Interrupted(UserError):
     def __init__(self, problem: str, remedy: str, signal: int) -> None:
         super().__init__(problem, remedy)
         self.signal = signal
+
+    def __reduce__(self) -> "tuple[type[Interrupted], tuple[str, str, int]]":
+        """So that it can be told by another process."""
+        return type(self), (self.problem, self.remedy, self.signal)
 
 
 class PackageMissing(UserError):

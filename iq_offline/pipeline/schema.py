@@ -127,6 +127,8 @@ class ResultsTable(Settings):
     """Simulated episodes a run."""
     device: Device = Device.AUTO
     ends_in: End = End.REPORT
+    may_diverge: tuple[Label, ...] = ()
+    """Methods whose runs the divergence alarm may stop, where a table ends in outcomes; any other's is a failure."""
     data: str | None = None
     """The folder that `{data}` stands for."""
 

@@ -1,0 +1,74 @@
+"""Seeds side by side make what each would make alone, and stop as one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from iq_offline.errors import ConfigError, Interrupted
+from iq_offline.stages.seeds import as_rows, train_seeds, workers_for
+from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.training.snapshot import SnapshotFolder
+
+
+def request(out: Path, dataset: Path, seed: int, *overrides: str) -> TrainRequest:
+    small = ("updates=120", "hidden_sizes=[8]", *overrides)
+    return TrainRequest(str(dataset), "bc", demos=3, overrides=small, seed=seed, device="cpu", out=out, tracked=False)
+
+
+def test_seeds_side_by_side_make_the_tensors_that_each_makes_alone(tmp_path: Path, linear_task: Path):
+    alone = [train_run(request(tmp_path / f"alone-{n}", linear_task, n), lambda _: None, print) for n in (0, 1)]
+    seen: list[tuple[int, int]] = []
+    requests = [request(tmp_path / f"together-{n}", linear_task, n) for n in (0, 1)]
+    together = train_seeds(requests, 2, lambda seed, percent, _: seen.append((seed, percent)), print)
+    for first, second in zip(alone, together, strict=True):
+        assert first.manifest["checkpoint_sha256"] == second.manifest["checkpoint_sha256"]
+        assert (first.path / "metrics.parquet").read_bytes() == (second.path / "metrics.parquet").read_bytes()
+    assert {(0, 100), (1, 100)} <= set(seen)
+    assert [row["seed"] for row in as_rows(together)] == [0, 1]
+
+
+def test_one_seed_that_fails_lets_the_other_end(tmp_path: Path, linear_task: Path):
+    requests = [
+        request(tmp_path / "bad", linear_task, 0, "no_such_key=1"),
+        request(tmp_path / "good", linear_task, 1),
+    ]
+    with pytest.raises(ConfigError, match="unknown key"):
+        train_seeds(requests, 2, lambda *_: None, print)
+    assert (tmp_path / "good" / "manifest.json").is_file()
+    assert not (tmp_path / "bad").exists()
+
+
+def test_workers_are_no_more_than_seeds_and_cores_of_their_threads():
+    cores = len(os.sched_getaffinity(0))
+    assert workers_for(1, 1) == 1
+    assert workers_for(1000, 1) == cores
+    assert workers_for(1000, 2 * cores) == 1
+
+
+def test_an_interruption_is_told_whole_by_another_process():
+    import pickle
+
+    told = pickle.loads(pickle.dumps(Interrupted("stopped", "go on", 15)))
+    assert (told.problem, told.remedy, told.signal) == ("stopped", "go on", 15)
+
+
+def test_a_preempted_command_keeps_what_its_seeds_have_and_goes_on(tmp_path: Path, linear_task: Path):
+    command = [sys.executable, "-m", "iq_offline", "train", "--dataset", str(linear_task), "--method", "bc"]
+    command += ["--demos", "3", "--seeds", "0-1", "--out", str(tmp_path / "runs"), "--updates", "200000"]
+    command += ["--set", "hidden_sizes=[8]", "--compile", "off", "--snapshot-seconds", "0.2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    folders = [SnapshotFolder.of(tmp_path / "runs" / f"seed-{seed}") for seed in (0, 1)][: workers_for(2, 1)]
+    deadline = time.monotonic() + 120
+    while not all(folder.files() for folder in folders) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert "--resume" in errors
+    assert all(folder.files() for folder in folders)
+    assert not list((tmp_path / "runs").glob("seed-*"))
