@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Our learners: ours.py iq | iq-cql | iq-default | bc | discrete."""
+"""Our learners: ours.py iq | iq-cql | iq-default | bc | discrete [--eager]."""
 
 import sys
 from collections.abc import Callable
@@ -27,14 +27,16 @@ from iq_offline.algorithms.iq_continuous import ContinuousIQLearner
 from iq_offline.algorithms.iq_discrete import DiscreteIQLearner
 from iq_offline.algorithms.learner import Learner, Stream, generator
 from iq_offline.algorithms.networks import ContinuousPolicy
-from iq_offline.config import BCConfig, ContinuousBCConfig, ContinuousIQConfig, DiscreteIQConfig
+from iq_offline.config import BCConfig, Compile, ContinuousBCConfig, ContinuousIQConfig, DiscreteIQConfig
 from iq_offline.data.episodes import DatasetInfo
 from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions
 from iq_offline.data.table import Leaf, TransitionTable
 from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.build import Data, cloned_policy, continuous_networks, discrete_networks
+from iq_offline.training.steps import Seconds, steps_of
 
 CPU = torch.device("cpu")
+COMPILED = Compile.OFF if "--eager" in sys.argv else Compile.ON
 FOR_EVER = 10**9
 """Updates of a run, so that its learning rate stays where it is."""
 
@@ -84,13 +86,13 @@ CONFIGS: dict[str, Callable[[], Config]] = {
 
 
 def ours(config: Config, data: Data) -> Updates:
-    """n updates as training makes them: the learner that it builds, on batches that it draws."""
+    """n updates as long training runs make them: the learner that it builds, compiled, on batches that it draws."""
     learner = learner_of(config, data)
     batches = data.expert.batches(config.batch_size, generator(0, Stream.BATCHES))
+    steps, seconds = steps_of(learner, FOR_EVER, COMPILED), Seconds()
 
     def updates(count: int) -> float:
-        for _ in range(count):
-            metrics = learner.update(next(batches))
+        metrics, _ = steps.advance(batches, count, seconds)
         return float(metrics["loss"])
 
     return updates
