@@ -18,7 +18,7 @@ UserError
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-FEW, SEVERAL = 6, 12
+FEW, SEVERAL = 6, 24
 """So many names are listed whole in any case, and where none is near."""
 
 

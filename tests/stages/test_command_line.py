@@ -194,7 +194,7 @@ TRAINING_MISTAKES = {
     "supplementary": (("--supplementary", "x"), "unknown dataset 'x'", "iq-offline datasets"),
     "held out": (("--held-out", "1.5"), "--held-out 1.5 is no share", "between 0 and 1"),
     "selection": (("--select", "best"), "unknown selection 'best'", "top"),
-    "resume": (("--resume",), "not built yet", "train again"),
+    "compile": (("--compile", "maybe"), "unknown choice of --compile 'maybe'", "auto, off, on"),
 }
 
 

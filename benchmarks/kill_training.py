@@ -1,0 +1,85 @@
+"""Kill -9 a training run at random moments, go on with --resume, and compare with an unbroken run.
+
+python benchmarks/kill_training.py --kills 20
+
+A snapshot is written at every logged update, so that kills fall into writes of snapshots too. Prints where each kill
+came; exits 1 where the run did not go on, or its tensors or metrics differ in a single bit.
+"""
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+OPTIONS = [
+    *("--dataset", "demo/swimmer/expert-v0", "--method", "iq", "--demos", "5", "--device", "cpu"),
+    *("--set", "prior.updates=3000", "--set", "updates=3000", "--set", "hidden_sizes=[16]"),
+    *("--set", "prior.hidden_sizes=[16]", "--set", "batch_size=16", "--snapshot-seconds", "0", "--resume"),
+]
+
+
+def main() -> None:
+    """Train once whole and once in pieces."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    options = parser.parse_args()
+    moments = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        whole, cut = Path(folder) / "whole", Path(folder) / "cut"
+        seconds = _trained(whole)
+        print(f"unbroken: {seconds:.1f} s")
+        kills = 0
+        while kills < options.kills:
+            process = subprocess.Popen(_command(cut), stdout=subprocess.DEVNULL)
+            try:
+                process.wait(timeout=_snapshot_age(cut, process) + moments.uniform(0, 2 * seconds / options.kills))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                kills += 1
+                print(f"kill {kills}: last snapshot {_last(cut)}", flush=True)
+            if (cut / "manifest.json").is_file():
+                break
+        print(f"{kills} kills before the run was done")
+        _trained(cut)
+        same = _told(whole) == _told(cut)
+        print("the same tensors and metrics, bit for bit" if same else f"differ: {_told(whole)}, {_told(cut)}")
+    sys.exit(not same)
+
+
+def _snapshot_age(out: Path, process: subprocess.Popen[bytes]) -> float:
+    """Wait until this process has written a snapshot of its own, so that every piece goes on a little; 0."""
+    before = _last(out)
+    while process.poll() is None and _last(out) == before:
+        time.sleep(0.02)
+    return 0.0
+
+
+def _trained(out: Path) -> float:
+    started = time.monotonic()
+    subprocess.run(_command(out), check=True, stdout=subprocess.DEVNULL)
+    return time.monotonic() - started
+
+
+def _command(out: Path) -> list[str]:
+    return [sys.executable, "-m", "iq_offline", "train", *OPTIONS, "--out", str(out)]
+
+
+def _last(out: Path) -> str:
+    names = sorted(item.name for item in (out.parent / f".{out.name}.resume").glob("*.safetensors"))
+    return names[-1] if names else "-"
+
+
+def _told(out: Path) -> tuple[str, bytes]:
+    manifest = json.loads((out / "manifest.json").read_text())
+    return manifest["checkpoint_sha256"], (out / "metrics.parquet").read_bytes()
+
+
+if __name__ == "__main__":
+    main()
