@@ -22,7 +22,7 @@ SMALL_PARAMETERS = 20_000
 UNROLLED = 8
 """Updates a call of a small learner."""
 PAYS_FROM = {False: 10_000, True: 40_000}
-"""Updates from which compiling is won back, of large and of small learners (docs/speed.md)."""
+"""Updates from which compiling is about won back, of large and of small learners: an estimate, not a measurement."""
 
 
 @dataclass
