@@ -9,7 +9,6 @@ over seeds of demonstrations and in brackets the worst. No setting depends on th
 
 import argparse
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from iq_offline.tabular.experiments import (
     WindySetting,
     exact_experiment,
     paper_expert,
+    visits_null,
     windy_experiment,
 )
 from iq_offline.tabular.gridworld import PAPER_VALUES, paper_gridworld
@@ -121,18 +121,13 @@ def thirty_demonstrations(seeds: range, steps: list[int]) -> None:
 def visits_for_reward() -> None:
     """A null that knows no method: how often the expert is in a state, taken for that state's reward."""
     mdp = paper_gridworld()
-    optimal = hard_value_iteration(mdp).max(axis=1)
     print(
         "\n| visits in place of the reward | reward | reward, partial | raw, by state | value |\n|---|---|---|---|---|"
     )
     for name, soft in {"soft expert": True, "greedy expert": False}.items():
         visits = occupancy(mdp, paper_expert(mdp, PaperSetting(soft_expert=soft))).sum(axis=1)
-        rewards = np.repeat(visits[:, None], mdp.actions, axis=1)
-        fit = correlation_up_to_shaping(mdp.rewards, rewards, mdp)
-        raw = np.corrcoef(visits, mdp.rewards.mean(axis=1))[0, 1]
-        values = hard_value_iteration(replace(mdp, rewards=rewards)).max(axis=1)
-        value = np.corrcoef(values, optimal)[0, 1]
-        print(f"| {name} | {fit.pearson:.3f} | {fit.partial:.3f} | {raw:.3f} | {value:.3f} |")
+        null = visits_null(mdp, visits)
+        print(f"| {name} | {null.reward:.3f} | {null.reward_partial:.3f} | {null.reward_raw:.3f} | {null.value:.3f} |")
 
 
 def wind(seeds: range, coefficient: float) -> None:

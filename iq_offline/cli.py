@@ -407,6 +407,36 @@ def doctor(json: Json = False) -> None:
 
 
 @app.command()
+def gridworld(
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the demonstrations; all else is exact.")] = 0,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps",
+            min=1,
+            max=100_000,
+            help="Length of a demonstration. 4000 if none: what the bars need (docs/gridworld.md); with --windy 100.",
+        ),
+    ] = None,
+    windy: Annotated[
+        bool, typer.Option("--windy", help="The 10x10 grid where regularisers differ: returns without wind and with.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the four grids: a .png, .svg or .pdf file.")] = None,
+    json: Json = False,
+) -> None:
+    """Recover reward and value of the paper's 5x5 GridWorld (its figure 4) from 30 demonstrations, beside the truth."""
+    from iq_offline.stages.gridworld import GridworldRequest, run_gridworld
+
+    found = run_gridworld(GridworldRequest(seed, steps, windy, plot.resolve() if plot else None))
+    if json:
+        return console.show_json(found)
+    if windy:
+        return console.show_table([{"discounted return of": name} | row for name, row in found["returns"].items()])
+    console.show_grids(found["panels"])
+    return console.show_table(_gridworld_rows(found))
+
+
+@app.command()
 def relabel(
     run: Path,
     dataset: Annotated[str, typer.Option("--dataset")],
@@ -516,6 +546,31 @@ def _json_object(text: str | None) -> dict[str, Any] | None:
 def _show_defects(defects: list[dict[str, Any]]) -> None:
     for defect in defects:
         console.show(f"defect: {defect['kind']} ({defect['count']}): {defect['handling']}")
+
+
+def _gridworld_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    own, visits, bars = found["reward"], found["null_visits"], found["bars"]
+    cloning = found["null_cloning"]["occupancy"]
+    rows = [
+        ("reward by cell, Pearson", own["raw"], visits["reward"]["raw"], None, None),
+        (
+            "reward up to shaping, Pearson",
+            own["up_to_shaping"],
+            visits["reward"]["up_to_shaping"],
+            None,
+            "reward_up_to_shaping",
+        ),
+        ("value, Pearson", found["value"], visits["value"], None, "value"),
+        ("occupancy, total variation", found["occupancy"], None, cloning, "occupancy"),
+    ]
+    return [
+        {"": name, "iq": iq, "visit counts": counts, "cloning": cloned} | _bar(bars.get(bar))
+        for name, iq, counts, cloned, bar in rows
+    ]
+
+
+def _bar(bar: dict[str, Any] | None) -> dict[str, Any]:
+    return {"bar": None, "met": None} if bar is None else {"bar": bar["bar"], "met": "yes" if bar["met"] else "NO"}
 
 
 def _evaluation_line(result: dict[str, Any]) -> str:

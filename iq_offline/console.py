@@ -57,6 +57,49 @@ def show_table(rows: Sequence[dict[str, Any]]) -> None:
         print("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)))
 
 
+def show_grids(grids: dict[str, Sequence[Sequence[float]]]) -> None:
+    """Grids of numbers side by side under their names, two to a line; on a terminal shaded by value."""
+    names = list(grids)
+    for first in range(0, len(names), 2):
+        pair = {name.replace("_", " "): grids[name] for name in names[first : first + 2]}
+        if sys.stdout.isatty():
+            _shaded(pair)
+        else:
+            _plain(pair)
+
+
+def _plain(grids: dict[str, Sequence[Sequence[float]]]) -> None:
+    widths = {name: max(len(name), 6 * len(grid[0])) for name, grid in grids.items()}
+    print("   ".join(name.ljust(widths[name]) for name in grids).rstrip())
+    for rows in zip(*grids.values(), strict=True):
+        lines = ("".join(_tenths(value) for value in row) for row in rows)
+        print("   ".join(line.ljust(width) for line, width in zip(lines, widths.values(), strict=True)).rstrip())
+    print()
+
+
+def _tenths(value: float) -> str:
+    """One decimal in six columns, and no minus before a zero."""
+    return f"{round(value, 1) + 0.0:6.1f}"
+
+
+def _shaded(grids: dict[str, Sequence[Sequence[float]]]) -> None:
+    from rich.columns import Columns
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    tables = []
+    for name, grid in grids.items():
+        low, high = min(map(min, grid)), max(map(max, grid))
+        table = Table(title=name, show_header=False, box=None, padding=0)
+        for row in grid:
+            shades = [round(255 * (value - low) / (high - low or 1)) for value in row]
+            styles = [f"{'black' if shade > 127 else 'white'} on rgb({shade},{shade},{shade})" for shade in shades]
+            table.add_row(*(Text(_tenths(value) + " ", style) for value, style in zip(row, styles, strict=True)))
+        tables.append(table)
+    Console().print(Columns(tables, padding=(0, 3)))
+
+
 def _cell(value: object) -> str:
     if value is None:
         return "-"

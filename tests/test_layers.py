@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "report": {"evaluation", "data", "config", "errors", "paths"},
     "stages": {
         *{"report", "tracking", "export", "evaluation", "baselines", "training", "algorithms", "data"},
-        *{"config", "errors", "batch", "paths", "pipeline"},
+        *{"config", "errors", "batch", "paths", "pipeline", "tabular"},
     },
     "cli": {"stages", "training", "tracking", "data", "console", "errors"},
 }

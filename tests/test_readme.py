@@ -22,7 +22,7 @@ def code_blocks(heading: str) -> list[str]:
 def test_the_commands_of_the_readme_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     commands = [line for line in code_blocks("Use")[0].splitlines() if line]
-    assert len(commands) == 6
+    assert len(commands) == 7
     for command in commands:
         _, *arguments = shlex.split(command)
         if arguments[0] == "train":

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from iq_offline.tabular.gridworld import (
+    PAPER_SIZE,
     cloned_policy,
     demonstrations,
     from_transitions,
@@ -80,11 +81,49 @@ class Recovery:
     """The same for behavioural cloning: the error of sampling alone."""
 
 
+@dataclass(frozen=True)
+class VisitsNull:
+    """What a visit count alone gives in place of a recovered reward; the fields are those of `Recovery`."""
+
+    reward: float
+    reward_partial: float
+    reward_raw: float
+    value: float
+    """Of the count's own optimal (hard) value."""
+
+
+@dataclass(frozen=True, eq=False)
+class Panels:
+    """The four pictures of [IQ21] figure 4, (row, column) each; rewards are means over actions."""
+
+    true_reward: Floats
+    recovered_reward: Floats
+    true_value: Floats
+    """Optimal, without entropy."""
+    recovered_value: Floats
+    """Soft, so with entropy: scale and offset are its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class PaperExperiment:
+    """Figure 4 from one set of demonstrations: the pictures, their figures of merit, and a null without a method."""
+
+    panels: Panels
+    recovery: Recovery
+    visits: VisitsNull
+    """Of the cells' counts in the same demonstrations."""
+
+
 def exact_experiment(seed: int, setting: PaperSetting | None = None) -> Recovery:
     """Learn from 30 demonstrations in the paper's GridWorld and compare with the truth, exactly."""
+    return paper_experiment(seed, setting).recovery
+
+
+def paper_experiment(seed: int, setting: PaperSetting | None = None) -> PaperExperiment:
+    """As `exact_experiment`, with the pictures and with the null of the visits."""
     setting = setting or PaperSetting()
     mdp, rng = paper_gridworld(), np.random.default_rng(seed)
-    optimal = hard_value_iteration(mdp)
+    optimal = hard_value_iteration(mdp).max(axis=1)
     expert = paper_expert(mdp, setting)
     recorded = demonstrations(mdp, expert, DEMONSTRATIONS, setting.steps, rng)
     shares, counted = from_transitions(*recorded, mdp.rewards.shape)
@@ -94,15 +133,27 @@ def exact_experiment(seed: int, setting: PaperSetting | None = None) -> Recovery
     recovered = implicit_reward(q, mdp, setting.temperature)
     everywhere = correlation_up_to_shaping(mdp.rewards, recovered, mdp)
     measure = occupancy(mdp, expert)
-    return Recovery(
+    cells = mdp.rewards.mean(axis=1), recovered.mean(axis=1), optimal, v
+    found = Recovery(
         everywhere.pearson,
         everywhere.partial,
         correlation_up_to_shaping(mdp.rewards, recovered, mdp, measure).pearson if setting.soft_expert else None,
-        float(np.corrcoef(mdp.rewards.mean(axis=1), recovered.mean(axis=1))[0, 1]),
-        float(np.corrcoef(optimal.max(axis=1), v)[0, 1]),
+        float(np.corrcoef(cells[0], cells[1])[0, 1]),
+        float(np.corrcoef(optimal, v)[0, 1]),
         total_variation(occupancy(mdp, policy), measure),
         total_variation(occupancy(mdp, cloned_policy(shares)), measure),
     )
+    panels = Panels(*(numbers.reshape(PAPER_SIZE, PAPER_SIZE) for numbers in cells))
+    return PaperExperiment(panels, found, visits_null(mdp, shares.sum(axis=1)))
+
+
+def visits_null(mdp: MDP, visits: Floats) -> VisitsNull:
+    """How often the expert is in a state, (S,), taken for the reward of that state."""
+    rewards = np.repeat(visits[:, None], mdp.actions, axis=1)
+    fit = correlation_up_to_shaping(mdp.rewards, rewards, mdp)
+    raw = np.corrcoef(visits, mdp.rewards.mean(axis=1))[0, 1]
+    true, taken = (hard_value_iteration(one).max(axis=1) for one in (mdp, replace(mdp, rewards=rewards)))
+    return VisitsNull(fit.pearson, fit.partial, float(raw), float(np.corrcoef(true, taken)[0, 1]))
 
 
 def paper_expert(mdp: MDP, setting: PaperSetting) -> Floats:
