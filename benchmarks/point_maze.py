@@ -1,0 +1,347 @@
+#!/usr/bin/env python3
+"""Where IQ-Learn sees reward in a maze: the recovered reward and value as heat maps, beside the true ones.
+
+Usage: point_maze.py [--seeds 0-2] [--episodes 20] [--method iq] [--roaming 0] [--set key=value]... [--updates N]
+                     [--picture maze.png]
+
+Each seed records demonstrations of the scripted expert (D4RL's HDF5 layout), trains on them as `iq-offline train` does,
+and reads the recovered reward r(s, policy(s), s') and value V(s) off a grid of places at rest; s' is one step of the
+simulator. `--roaming N` adds N reward-free episodes of random pushes as supplementary data. The picture is of the
+first seed. Prints a Markdown table; half a minute a seed.
+"""
+
+import argparse
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from point_maze_env import (
+    ARENA,
+    BARRIER_HALF_WIDTH,
+    BARRIER_LEFT,
+    BARRIER_Y,
+    GOAL,
+    RADIUS,
+    STEPS,
+    XML,
+    Floats,
+    PointMaze,
+    distance,
+    expert_action,
+    way,
+)
+from scipy.spatial import KDTree
+
+from iq_offline.algorithms.iq_continuous import ContinuousIQLearner, recovered_rewards
+from iq_offline.algorithms.learner import Stream, generator
+from iq_offline.batch import Batch
+from iq_offline.config import ContinuousIQConfig, Device, Method, TrainConfig, algorithm_config
+from iq_offline.data.episodes import DatasetInfo, Episode, EpisodeSource
+from iq_offline.data.formats import d4rl
+from iq_offline.data.split import choose_expert, rows_with_successors
+from iq_offline.evaluation.correlation import correlate
+from iq_offline.stages.fetch import open_dataset
+from iq_offline.stages.train import recipe
+from iq_offline.training.batches import SupplementarySampler, TransitionSampler
+from iq_offline.training.loop import train
+
+CPU = torch.device("cpu")
+SPACING = 0.02
+NEAR = 0.05
+"""A place is near the demonstrations if one of them has been so close."""
+BLUR = 0.03
+"""Standard deviation of the kernel that makes a density of visits."""
+VALUE_STEPS = 400
+HELD = 25
+"""Steps for which a roaming push stays as it is."""
+FIRST_TEST_SEED = 1_000_000
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Numbers at N places (N, 2); `near` tells which lie by the demonstrations."""
+
+    places: Floats
+    near: np.ndarray
+    recovered_reward: Floats
+    true_reward: Floats
+    recovered_value: Floats
+    true_value: Floats
+    """Discounted true reward of the expert that starts there."""
+    visits: Floats
+    """Log density of the demonstrations' places."""
+    straight: Floats
+    """Distance to the target, through the barrier."""
+    round_it: Floats
+    """Distance to the target, round the barrier."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One seed: its maps, its demonstrations' places, and mean returns of expert and learnt policy."""
+
+    maps: Maps
+    visited: Floats
+    on_the_way: tuple[Floats, Floats]
+    """Recovered and true reward of fresh demonstrations' own steps, which are not at rest."""
+    expert_return: float
+    learnt_return: float
+
+
+Act = Callable[[Floats], Floats]
+Learnt = tuple[ContinuousIQLearner, ContinuousIQConfig]
+
+
+def episode_of(act: Act, environment: PointMaze, first: Floats, index: int = 0) -> Episode:
+    """One episode of a policy from an observation on."""
+    observations, actions, rewards, ended = [first], [], [], False
+    while not ended:
+        actions.append(np.asarray(act(observations[-1]), dtype=np.float32))
+        observation, reward, _, ended, _ = environment.step(actions[-1])
+        observations.append(observation)
+        rewards.append(reward)
+    places = np.array(observations, dtype=np.float32)
+    return Episode(index, places, np.array(actions), np.array(rewards), terminated=False, truncated=True)
+
+
+def demonstrations(episodes: int, seed: int, act: Act = expert_action) -> list[Episode]:
+    """Of a policy, from the task's own starts."""
+    environment = PointMaze()
+    starts = (environment.reset(seed=seed * 1000 + number)[0] for number in range(episodes))
+    return [episode_of(act, environment, start, number) for number, start in enumerate(starts)]
+
+
+def roaming(episodes: int, seed: int) -> list[Episode]:
+    """Random pushes, each held for a while, from anywhere that is free: no expert, and no reward is read."""
+    environment, random, free = PointMaze(), np.random.default_rng(seed), free_places()
+    found = []
+    for number in range(episodes):
+        pushes = iter(np.repeat(random.uniform(-1, 1, (-(-STEPS // HELD), 2)), HELD, axis=0))
+        first = environment.put(free[random.integers(len(free))])
+        found.append(episode_of(lambda _, pushes=pushes: next(pushes), environment, first, number))
+    return found
+
+
+def free_places() -> Floats:
+    """The grid's places that the point fits into, (N, 2)."""
+    axis = np.arange(ARENA[0], ARENA[1] + SPACING / 2, SPACING)
+    places = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    from_barrier = np.hypot(
+        np.maximum(BARRIER_LEFT - places[:, 0], 0),
+        np.maximum(np.abs(places[:, 1] - BARRIER_Y) - BARRIER_HALF_WIDTH, 0),
+    )
+    return places[from_barrier >= RADIUS]
+
+
+def written(episodes: list[Episode], path: Path) -> str:
+    """The episodes as a D4RL file; its origin is the maze."""
+    info = DatasetInfo(path.stem, str(path), "memory", origin_sha256=hashlib.sha256(XML.encode()).hexdigest())
+    d4rl.write(EpisodeSource(info, episodes), path)
+    return str(path)
+
+
+def learn(file: str, roaming_file: str | None, seed: int, options: argparse.Namespace) -> Learnt:
+    """What `iq-offline train --device cpu` learns from the file, and its settings."""
+    table, method = open_dataset(file), Method(options.method)
+    changes = [*options.set, *([f"updates={options.updates}"] if options.updates else [])]
+    algorithm = algorithm_config(method, discrete=False, presets=recipe(method), overrides=changes)
+    assert isinstance(algorithm, ContinuousIQConfig)
+    more = () if roaming_file is None else (roaming_file,)
+    config = TrainConfig(
+        dataset=file, method=method, seed=seed, device=Device.CPU, algorithm=algorithm, supplementary=more
+    )
+    split = choose_expert(table, demos=None, subsample=1, seed=seed, need_successors=True)
+    tables = [open_dataset(one) for one in more]
+    others = [TransitionSampler(one, rows_with_successors(one), CPU) for one in tables]
+    supplementary = SupplementarySampler(others) if others else None
+    sampler = TransitionSampler(table, split.rows, CPU)
+    *_, last = train(config, sampler, table.action_space, CPU, supplementary=supplementary)
+    assert isinstance(last.learner, ContinuousIQLearner)
+    return last.learner, algorithm
+
+
+def policy_of(learner: ContinuousIQLearner) -> Act:
+    """Its executed action, observation (..., 4) -> (..., 2)."""
+
+    @torch.no_grad()
+    def act(observations: Floats) -> Floats:
+        batch = torch.as_tensor(np.atleast_2d(observations), dtype=torch.float32)
+        actions = learner.policy.act(batch).double().numpy()
+        return actions if observations.ndim > 1 else actions[0]
+
+    return act
+
+
+def recovered(
+    learner: ContinuousIQLearner, config: ContinuousIQConfig, rows: tuple[Floats, Floats, Floats], seed: int
+) -> tuple[Floats, Floats]:
+    """Recovered reward of transitions and V at where they start, (N,) each. rows: observations, actions, next ones.
+
+    V(s) comes from the recovered reward's own formula: r = Q - gamma V(s') with s in place of s', and Q alone behind a
+    termination.
+    """
+    here, actions, following = (torch.as_tensor(part, dtype=torch.float32) for part in rows)
+
+    def reward(successor: torch.Tensor, terminated: float) -> Floats:
+        batch = Batch(here, actions, successor, torch.full((len(here),), terminated))
+        noise = generator(seed, Stream.REWARD)
+        return recovered_rewards(learner.networks, batch, config=config, noise=noise).double().numpy()
+
+    return reward(following, 0.0), (reward(here, 1.0) - reward(here, 0.0)) / config.gamma
+
+
+def maps_of(learner: ContinuousIQLearner, config: ContinuousIQConfig, visited: Floats, seed: int) -> Maps:
+    """Every map at the free places, the point at rest."""
+    environment, places = PointMaze(), free_places()
+    resting = np.concatenate([places, np.zeros_like(places)], axis=1)
+    actions = policy_of(learner)(resting)
+    following, rewards = np.empty_like(resting), np.empty(len(places))
+    for row, (place, action) in enumerate(zip(places, actions, strict=True)):
+        environment.put(place)
+        following[row], rewards[row], *_ = environment.step(action)
+    reward, value = recovered(learner, config, (resting, actions, following), seed)
+    squared = np.square(places[:, None] - visited[None]).sum(axis=-1)
+    density = np.exp(-squared / (2 * BLUR**2)).mean(axis=1)
+    return Maps(
+        places,
+        KDTree(visited).query(places)[0] <= NEAR,
+        reward,
+        rewards,
+        value,
+        true_values(environment, places, config.gamma),
+        np.log(density + 1e-6),
+        np.array([distance(place) for place in places]),
+        np.array([way(place) for place in places]),
+    )
+
+
+def true_values(environment: PointMaze, places: Floats, gamma: float) -> Floats:
+    """Discounted true reward of the expert from rest, (N,); what follows VALUE_STEPS is nothing at the target."""
+    values = np.zeros(len(places))
+    for row, place in enumerate(places):
+        observation = environment.put(place)
+        for step in range(VALUE_STEPS):
+            observation, reward, *_ = environment.step(expert_action(observation))
+            values[row] += gamma**step * reward
+    return values
+
+
+def run(seed: int, options: argparse.Namespace, folder: Path) -> Trained:
+    """Record, train, and read the maps."""
+    recorded = demonstrations(options.episodes, seed)
+    file = written(recorded, folder / f"expert-{seed}.hdf5")
+    extra = written(roaming(options.roaming, seed), folder / f"roaming-{seed}.hdf5") if options.roaming else None
+    learner, config = learn(file, extra, seed, options)
+    visited = np.concatenate([episode.observations[:, :2] for episode in recorded]).astype(np.float64)
+    tested = demonstrations(20, FIRST_TEST_SEED // 1000 + seed, policy_of(learner))
+    expert = demonstrations(20, FIRST_TEST_SEED // 1000 + seed)
+    means = [float(np.mean([one.episode_return for one in episodes])) for episodes in (expert, tested)]
+    rows = tuple(
+        np.concatenate(parts)
+        for parts in zip(*((e.observations[:-1], e.actions, e.observations[1:]) for e in expert), strict=True)
+    )
+    on_the_way = recovered(learner, config, rows, seed)[0], np.concatenate([one.rewards for one in expert])
+    return Trained(maps_of(learner, config, visited, seed), visited, on_the_way, *means)
+
+
+ROWS: dict[str, tuple[Callable[[Maps], Floats], Callable[[Maps], Floats]]] = {
+    "reward": (lambda m: m.recovered_reward, lambda m: m.true_reward),
+    "null of the reward: visits": (lambda m: m.visits, lambda m: m.true_reward),
+    "null of the reward: -distance, which it is": (lambda m: -m.straight, lambda m: m.true_reward),
+    "recovered reward and visits": (lambda m: m.recovered_reward, lambda m: m.visits),
+    "value": (lambda m: m.recovered_value, lambda m: m.true_value),
+    "null of the value: visits": (lambda m: m.visits, lambda m: m.true_value),
+    "null of the value: -distance": (lambda m: -m.straight, lambda m: m.true_value),
+    "null of the value: -way round": (lambda m: -m.round_it, lambda m: m.true_value),
+}
+
+
+def table(found: list[Trained]) -> Iterator[str]:
+    """The lines: Pearson and Spearman over all free places, and over those near the demonstrations."""
+    yield f"| {len(found)} seeds: mean (lowest) | Pearson | Spearman | Pearson, near | Spearman, near |"
+    yield "|---|---|---|---|---|"
+    for name, (one, other) in ROWS.items():
+        cells = []
+        for near in (False, True):
+            chosen = [trained.maps.near if near else np.ones_like(trained.maps.near) for trained in found]
+            fits = [correlate(one(t.maps)[c], other(t.maps)[c]) for t, c in zip(found, chosen, strict=True)]
+            cells += [spread([fit.pearson for fit in fits]), spread([fit.spearman for fit in fits])]
+        yield f"| {name} | {' | '.join(cells)} |"
+    fits = [correlate(*one.on_the_way) for one in found]
+    cells = [spread([fit.pearson for fit in fits]), spread([fit.spearman for fit in fits])]
+    yield f"| reward of fresh demonstrations' own steps | - | - | {' | '.join(cells)} |"
+
+
+def spread(values: list[float | None]) -> str:
+    """`mean (lowest)`; a dash where nothing is defined."""
+    numbers = [value for value in values if value is not None]
+    return f"{np.mean(numbers):.2f} ({min(numbers):.2f})" if numbers else "-"
+
+
+def picture(trained: Trained, path: Path) -> None:
+    """True and recovered reward above, true and recovered value below; barrier, target and demonstrations on them."""
+    maps = trained.maps
+    panels = {
+        "true reward": maps.true_reward,
+        "recovered reward": maps.recovered_reward,
+        "true value": maps.true_value,
+        "recovered value": maps.recovered_value,
+    }
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        figure = Figure(figsize=(7.2, 6.4), layout="constrained")
+        for axes, (title, numbers) in zip(figure.subplots(2, 2).ravel(), panels.items(), strict=True):
+            draw(axes, title, maps.places, numbers, trained.visited)
+        figure.savefig(path, dpi=80)
+
+
+def draw(axes: Axes, title: str, places: Floats, numbers: Floats, visited: Floats) -> None:
+    """One map; light is high."""
+    cells = round((ARENA[1] - ARENA[0]) / SPACING) + 1
+    image = np.full((cells, cells), np.nan)
+    columns, rows = np.rint((places - ARENA[0]) / SPACING).astype(int).T
+    image[rows, columns] = numbers
+    half = SPACING / 2
+    edges = (ARENA[0] - half, ARENA[1] + half) * 2
+    shown = axes.imshow(image, origin="lower", extent=edges, cmap="YlGnBu_r")
+    axes.plot([BARRIER_LEFT, ARENA[1]], [BARRIER_Y, BARRIER_Y], color="black", linewidth=3, solid_capstyle="butt")
+    axes.plot(*visited[:: STEPS // 10].T, ".", color="#d55e00", markersize=2)
+    axes.plot(*GOAL, "*", color="#d55e00", markeredgecolor="white", markersize=14)
+    axes.set(title=title, xticks=[], yticks=[], xlim=edges[:2], ylim=edges[:2])
+    axes.figure.colorbar(shown, ax=axes, shrink=0.8)
+
+
+def main(arguments: list[str] | None = None) -> list[Trained]:
+    """Run the seeds and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="0-2")
+    parser.add_argument("--episodes", type=int, default=20)
+    parser.add_argument("--method", default="iq")
+    parser.add_argument("--roaming", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--updates", type=int)
+    parser.add_argument("--picture", type=Path)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    first, _, last = options.seeds.partition("-")
+    with tempfile.TemporaryDirectory() as folder:
+        found = [run(seed, options, Path(folder)) for seed in range(int(first), int(last or first) + 1)]
+    for line in table(found):
+        print(line)
+    expert, learnt = (np.mean([getattr(one, name) for one in found]) for name in ("expert_return", "learnt_return"))
+    share = np.mean([one.maps.near.mean() for one in found])
+    print(f"\nreturn: expert {expert:.1f}, learnt {learnt:.1f}; {100 * share:.0f} % of the places are near")
+    if options.picture:
+        picture(found[0], options.picture)
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The point maze is what its page says: the barrier blocks, the expert walks round it, maps are of free places."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+TINY = ("--seeds", "0", "--episodes", "2", "--updates", "5", "--set", "prior.updates=20", "--set", "hidden_sizes=[8]")
+
+
+@pytest.fixture
+def maze(monkeypatch: pytest.MonkeyPatch):
+    """`point_maze`, on a coarse grid; its modules are forgotten afterwards."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    found = importlib.import_module("point_maze")
+    monkeypatch.setattr(found, "SPACING", 0.1)
+    monkeypatch.setattr(found, "VALUE_STEPS", 30)
+    threads = torch.get_num_threads()
+    yield found
+    torch.set_num_threads(threads)
+    for name in ("point_maze", "point_maze_env"):
+        sys.modules.pop(name)
+
+
+def pushed(maze: ModuleType, start: tuple[float, float], push: tuple[float, float]) -> np.ndarray:
+    environment = maze.PointMaze()
+    environment.put(np.array(start))
+    for _ in range(maze.STEPS):
+        observation, _, terminated, truncated, _ = environment.step(np.array(push))
+    assert truncated
+    assert not terminated
+    place: np.ndarray = observation[:2]
+    return place
+
+
+def test_the_barrier_and_the_walls_block_and_the_way_beside_the_barrier_is_open(maze):
+    np.testing.assert_allclose(pushed(maze, (0.4, 0.2), (0, 1)), [0.4, 0.27], atol=1e-3)
+    np.testing.assert_allclose(pushed(maze, (0.4, 0.4), (0, -1)), [0.4, 0.33], atol=1e-3)
+    np.testing.assert_allclose(pushed(maze, (0.1, 0.2), (0, 1)), [0.1, 0.6], atol=1e-3)
+    np.testing.assert_allclose(pushed(maze, (0.4, 0.2), (1, -1)), [0.6, -0.1], atol=1e-3)
+
+
+def test_the_reward_is_minus_the_distance_less_the_force(maze):
+    environment = maze.PointMaze()
+    environment.put(np.array([0.4, 0.4]))
+    _, reward, *_ = environment.step(np.zeros(2))
+    assert reward == pytest.approx(-0.1)
+    environment.put(np.array([0.4, 0.4]))
+    following, reward, *_ = environment.step(np.array([3.0, 0.0]))
+    assert reward == pytest.approx(-np.hypot(following[0] - 0.4, 0.1) - 0.001)
+
+
+def test_the_expert_reaches_the_target_without_crossing_the_barrier(maze):
+    for episode in maze.demonstrations(10, seed=0):
+        places = episode.observations[:, :2]
+        assert len(episode) == maze.STEPS
+        assert maze.distance(places[0]) > 0.2
+        assert maze.distance(places[-1]) < 0.01
+        crossing = np.flatnonzero((places[:-1, 1] < 0.3) & (places[1:, 1] >= 0.3))
+        assert len(crossing) == 1
+        assert places[crossing[0], 0] < maze.BARRIER_LEFT
+    assert maze.way(np.array([0.4, 0.2])) > maze.distance(np.array([0.4, 0.2])) + 0.1
+    assert maze.way(np.array([0.1, 0.6])) == maze.distance(np.array([0.1, 0.6]))
+
+
+def test_roaming_starts_anywhere_and_holds_its_pushes(maze):
+    episodes = maze.roaming(4, seed=0)
+    assert len({tuple(episode.observations[0, :2]) for episode in episodes}) > 1
+    assert (episodes[0].actions[: maze.HELD] == episodes[0].actions[0]).all()
+    assert (episodes[0].actions[maze.HELD] != episodes[0].actions[0]).any()
+
+
+def test_demonstrations_go_through_a_d4rl_file(maze, tmp_path):
+    episodes = maze.demonstrations(2, seed=0)
+    table = maze.open_dataset(maze.written(episodes, tmp_path / "maze.hdf5"))
+    assert table.episodes["steps"].to_list() == [maze.STEPS] * 2
+    assert not table.episodes["terminated"].any()
+    assert table.action_space.low == (-1.0, -1.0)
+    np.testing.assert_array_equal(table.actions(table.transition_rows)[: maze.STEPS], episodes[0].actions)
+
+
+def test_the_value_comes_out_of_the_recovered_reward(maze, monkeypatch):
+    def rewards(networks, batch, *, config, noise):
+        assert networks is None
+        assert noise is not None
+        q, next_v = batch.observations[:, 0] * 10, batch.next_observations[:, 0] * 3
+        return q - config.gamma * (1 - batch.terminations) * next_v
+
+    monkeypatch.setattr(maze, "recovered_rewards", rewards)
+    here, following = np.array([[1.0], [2.0]]), np.array([[5.0], [6.0]])
+
+    class Learner:
+        networks = None
+
+    reward, value = maze.recovered(Learner, maze.ContinuousIQConfig(gamma=0.5), (here, here, following), 0)
+    np.testing.assert_allclose(reward, [10 - 0.5 * 15, 20 - 0.5 * 18])
+    np.testing.assert_allclose(value, [3, 6], rtol=1e-5)
+
+
+@pytest.mark.parametrize("extra", [(), ("--roaming", "2", "--set", "value_term=mixture")], ids=["expert", "roaming"])
+def test_few_updates_give_maps_a_table_and_a_picture(maze, tmp_path, capsys, extra):
+    (found,) = maze.main([*TINY, *extra, "--picture", str(tmp_path / "maze.png")])
+    maps = found.maps
+    assert len(maps.places) == 8 * 8 - 5
+    blocked = (maps.places[:, 0] > 0.19) & (np.abs(maps.places[:, 1] - 0.3) < 0.02)
+    assert not blocked.any()
+    for name in ("recovered_reward", "recovered_value", "true_reward", "true_value", "visits", "straight", "round_it"):
+        numbers = getattr(maps, name)
+        assert numbers.shape == (len(maps.places),), name
+        assert np.isfinite(numbers).all(), name
+    assert 0 < maps.near.mean() < 1
+    assert (maps.true_reward < 0).all()
+    assert (maps.true_value < 0).all()
+    np.testing.assert_allclose(maps.true_reward, -maps.straight, atol=0.02)
+    assert (maps.round_it >= maps.straight - 1e-9).all()
+    assert -60 < found.learnt_return < 0
+    assert len(found.on_the_way[0]) == 20 * maze.STEPS
+    assert (tmp_path / "maze.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if line.startswith("| reward |")]
+    assert printed[-1].startswith("return: expert")
