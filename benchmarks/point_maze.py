@@ -7,7 +7,7 @@ Usage: point_maze.py [--seeds 0-2] [--episodes 20] [--method iq] [--roaming 0] [
 Each seed records demonstrations of the scripted expert (D4RL's HDF5 layout), trains on them as `iq-offline train` does,
 and reads the recovered reward r(s, policy(s), s') and value V(s) off a grid of places at rest; s' is one step of the
 simulator. `--roaming N` adds N reward-free episodes of random pushes as supplementary data. The picture is of the
-first seed. Prints a Markdown table; half a minute a seed.
+first seed. Prints a Markdown table; a minute of processor time a seed. Methods with objective=inverse only.
 """
 
 import argparse
@@ -38,11 +38,12 @@ from point_maze_env import (
     way,
 )
 from scipy.spatial import KDTree
+from scipy.spatial.distance import cdist
 
 from iq_offline.algorithms.iq_continuous import ContinuousIQLearner, recovered_rewards
 from iq_offline.algorithms.learner import Stream, generator
 from iq_offline.batch import Batch
-from iq_offline.config import ContinuousIQConfig, Device, Method, TrainConfig, algorithm_config
+from iq_offline.config import ContinuousIQConfig, Device, Method, ObjectiveKind, TrainConfig, algorithm_config
 from iq_offline.data.episodes import DatasetInfo, Episode, EpisodeSource
 from iq_offline.data.formats import d4rl
 from iq_offline.data.split import choose_expert, rows_with_successors
@@ -89,8 +90,8 @@ class Trained:
 
     maps: Maps
     visited: Floats
-    on_the_way: tuple[Floats, Floats]
-    """Recovered and true reward of fresh demonstrations' own steps, which are not at rest."""
+    along: dict[str, Floats]
+    """Of fresh demonstrations' own steps, which are not at rest: true and recovered reward, Q(s, a) - V(s), nulls."""
     expert_return: float
     learnt_return: float
 
@@ -152,7 +153,8 @@ def learn(file: str, roaming_file: str | None, seed: int, options: argparse.Name
     table, method = open_dataset(file), Method(options.method)
     changes = [*options.set, *([f"updates={options.updates}"] if options.updates else [])]
     algorithm = algorithm_config(method, discrete=False, presets=recipe(method), overrides=changes)
-    assert isinstance(algorithm, ContinuousIQConfig)
+    assert isinstance(algorithm, ContinuousIQConfig), f"{method} recovers no reward"
+    assert algorithm.objective is ObjectiveKind.INVERSE, f"{method} has fixed rewards: nothing to draw"
     more = () if roaming_file is None else (roaming_file,)
     config = TrainConfig(
         dataset=file, method=method, seed=seed, device=Device.CPU, algorithm=algorithm, supplementary=more
@@ -207,8 +209,6 @@ def maps_of(learner: ContinuousIQLearner, config: ContinuousIQConfig, visited: F
         environment.put(place)
         following[row], rewards[row], *_ = environment.step(action)
     reward, value = recovered(learner, config, (resting, actions, following), seed)
-    squared = np.square(places[:, None] - visited[None]).sum(axis=-1)
-    density = np.exp(-squared / (2 * BLUR**2)).mean(axis=1)
     return Maps(
         places,
         KDTree(visited).query(places)[0] <= NEAR,
@@ -216,7 +216,7 @@ def maps_of(learner: ContinuousIQLearner, config: ContinuousIQConfig, visited: F
         rewards,
         value,
         true_values(environment, places, config.gamma),
-        np.log(density + 1e-6),
+        log_density(places, visited),
         np.array([distance(place) for place in places]),
         np.array([way(place) for place in places]),
     )
@@ -243,12 +243,37 @@ def run(seed: int, options: argparse.Namespace, folder: Path) -> Trained:
     tested = demonstrations(20, FIRST_TEST_SEED // 1000 + seed, policy_of(learner))
     expert = demonstrations(20, FIRST_TEST_SEED // 1000 + seed)
     means = [float(np.mean([one.episode_return for one in episodes])) for episodes in (expert, tested)]
-    rows = tuple(
-        np.concatenate(parts)
-        for parts in zip(*((e.observations[:-1], e.actions, e.observations[1:]) for e in expert), strict=True)
+    return Trained(
+        maps_of(learner, config, visited, seed), visited, steps_along(learner, config, expert, visited, seed), *means
     )
-    on_the_way = recovered(learner, config, rows, seed)[0], np.concatenate([one.rewards for one in expert])
-    return Trained(maps_of(learner, config, visited, seed), visited, on_the_way, *means)
+
+
+def steps_along(
+    learner: ContinuousIQLearner, config: ContinuousIQConfig, episodes: list[Episode], visited: Floats, seed: int
+) -> dict[str, Floats]:
+    """What the episodes' own steps are worth: truly, by the recovered reward, and by what knows no method."""
+    here, actions, following, rewards, numbers = (
+        np.concatenate(parts)
+        for parts in zip(
+            *((e.observations[:-1], e.actions, e.observations[1:], e.rewards, np.arange(len(e))) for e in episodes),
+            strict=True,
+        )
+    )
+    reward, value = recovered(learner, config, (here, actions, following), seed)
+    next_value = recovered(learner, config, (following, actions, following), seed)[1]
+    return {
+        "true": rewards,
+        "reward": reward,
+        "advantage": reward + config.gamma * next_value - value,
+        "visits": log_density(here[:, :2].astype(np.float64), visited),
+        "step number": numbers.astype(np.float64),
+    }
+
+
+def log_density(places: Floats, visited: Floats) -> Floats:
+    """Of the visits, at places (N, 2), up to a constant."""
+    kernel = np.exp(-cdist(places, visited, "sqeuclidean") / (2 * BLUR**2))
+    return np.log(kernel.mean(axis=1) + 1e-6)
 
 
 ROWS: dict[str, tuple[Callable[[Maps], Floats], Callable[[Maps], Floats]]] = {
@@ -274,9 +299,10 @@ def table(found: list[Trained]) -> Iterator[str]:
             fits = [correlate(one(t.maps)[c], other(t.maps)[c]) for t, c in zip(found, chosen, strict=True)]
             cells += [spread([fit.pearson for fit in fits]), spread([fit.spearman for fit in fits])]
         yield f"| {name} | {' | '.join(cells)} |"
-    fits = [correlate(*one.on_the_way) for one in found]
-    cells = [spread([fit.pearson for fit in fits]), spread([fit.spearman for fit in fits])]
-    yield f"| reward of fresh demonstrations' own steps | - | - | {' | '.join(cells)} |"
+    for name in list(found[0].along)[1:]:
+        fits = [correlate(one.along[name], one.along["true"]) for one in found]
+        cells = [spread([fit.pearson for fit in fits]), spread([fit.spearman for fit in fits])]
+        yield f"| along fresh demonstrations, {name} | - | - | {' | '.join(cells)} |"
 
 
 def spread(values: list[float | None]) -> str:
@@ -329,6 +355,8 @@ def main(arguments: list[str] | None = None) -> list[Trained]:
     parser.add_argument("--updates", type=int)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args(arguments)
+    if options.picture and not options.picture.parent.is_dir():
+        parser.error(f"{options.picture.parent} is no folder")
     torch.set_num_threads(1)
     first, _, last = options.seeds.partition("-")
     with tempfile.TemporaryDirectory() as folder:
@@ -338,6 +366,12 @@ def main(arguments: list[str] | None = None) -> list[Trained]:
     expert, learnt = (np.mean([getattr(one, name) for one in found]) for name in ("expert_return", "learnt_return"))
     share = np.mean([one.maps.near.mean() for one in found])
     print(f"\nreturn: expert {expert:.1f}, learnt {learnt:.1f}; {100 * share:.0f} % of the places are near")
+    rewards, advantages = ([one.along[name] for one in found] for name in ("reward", "advantage"))
+    alike = spread([correlate(r, a).pearson for r, a in zip(rewards, advantages, strict=True)])
+    print(
+        f"along fresh demonstrations: recovered reward {np.mean(rewards):.2f}, of which advantage Q(s, a) - V(s) "
+        f"{np.mean(advantages):.2f}; Pearson of the two {alike}"
+    )
     if options.picture:
         picture(found[0], options.picture)
     return found

@@ -119,8 +119,9 @@ def test_few_updates_give_maps_a_table_and_a_picture(maze, tmp_path, capsys, ext
     np.testing.assert_allclose(maps.true_reward, -maps.straight, atol=0.02)
     assert (maps.round_it >= maps.straight - 1e-9).all()
     assert -60 < found.learnt_return < 0
-    assert len(found.on_the_way[0]) == 20 * maze.STEPS
+    assert list(found.along) == ["true", "reward", "advantage", "visits", "step number"]
+    assert {len(numbers) for numbers in found.along.values()} == {20 * maze.STEPS}
     assert (tmp_path / "maze.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out.splitlines()
     assert [line for line in printed if line.startswith("| reward |")]
-    assert printed[-1].startswith("return: expert")
+    assert [line for line in printed if line.startswith("return: expert")]
