@@ -301,21 +301,22 @@ def reward(
     dataset: Annotated[
         list[str] | None, typer.Option("--dataset", help="Recorded data; the run's own if none.")
     ] = None,
+    form: Annotated[
+        str, typer.Option("--form", help="normalised, canonical (shaping by V removed), or implicit (Q - discount V).")
+    ] = "normalised",
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write the picture here, too: .png, .svg, .pdf.")] = None,
     json: Json = False,
 ) -> None:
-    """Correlate the recovered reward with the true reward of recorded data."""
-    from iq_offline.stages.reward import recover_reward
+    """Correlate the recovered reward with the true reward of recorded data, beside two nulls."""
+    from iq_offline.stages.reward import RewardRequest, as_text, recover_reward
     from iq_offline.training.run_folder import RunFolder
 
     _bring(*(dataset or ()))
-    report = recover_reward(RunFolder.open(run.resolve()), dataset or [], lambda _: None, console.warn)
+    request = RewardRequest(tuple(dataset or ()), form, plot.resolve() if plot else None)
+    report = recover_reward(RunFolder.open(run.resolve()), request, lambda _: None, console.warn)
     if json:
         return console.show_json(report)
-    console.show(f"{'':<16}{'Pearson':>9}{'Spearman':>10}{'n':>9}")
-    for level in ("transition", "episode", "within_source", "null_length", "null_bc"):
-        row = report[level]
-        console.show(f"{level:<16}{_number(row['pearson']):>9}{_number(row['spearman']):>10}{row['n']:>9}")
-    return None
+    return console.show(as_text(report))
 
 
 @app.command()

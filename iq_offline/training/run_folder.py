@@ -29,6 +29,7 @@ RETURNS = "returns.parquet"
 EVALUATION = "evaluation.json"
 REWARD = "reward.json"
 REWARDS = "rewards.parquet"
+REWARD_PLOT = "reward.png"
 TRACKING = "tracking.json"
 
 
