@@ -10,23 +10,23 @@ import numpy as np
 import polars as pl
 import torch
 
-from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Policy
+from iq_offline.algorithms.networks import ContinuousPolicy, Policy
 from iq_offline.batch import Batch
 from iq_offline.config import ContinuousBCConfig, DiscreteBCConfig, IQConfig
 from iq_offline.data.files import whole_file
 from iq_offline.data.spaces import ContinuousActions
 from iq_offline.data.split import rows_with_successors
 from iq_offline.data.table import TransitionTable, rows_of_episodes
-from iq_offline.errors import ConfigError, RunError
+from iq_offline.errors import RunError
 from iq_offline.evaluation.correlation import cloning_null, reward_report
 from iq_offline.evaluation.shaping import PotentialFeatures, ShapingFree, epic_like_distance
 from iq_offline.report.dataset_plot import check_picture
 from iq_offline.report.reward_plots import reward_plot
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.rewarder import Form, Rewarder, form_of
+from iq_offline.stages.rewarder import Form, Rewarder, form_of, task_tables
 from iq_offline.tracking.mirror import mirror_stage, reward_metrics
 from iq_offline.training import run_folder
-from iq_offline.training.batches import TransitionSampler, observation_layout
+from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.learnt import prior_of
 from iq_offline.training.loop import fit_clone
 from iq_offline.training.run_folder import RunFolder
@@ -59,7 +59,7 @@ def recover_reward(
     if request.plot is not None:
         check_picture(request.plot)
     torch.set_num_threads(run.config.threads)
-    tables = _tables(run, request.datasets)
+    tables = task_tables(run, request.datasets)
     against = _Against(Rewarder.of(run, form), _cloning_null(run), _Shaping.of(run))
     transitions = pl.concat([_frame(table, against, on_chunk) for table in tables])
     report = {"run": run.manifest["run"], "datasets": [table.info.name for table in tables], "form": str(form)}
@@ -172,29 +172,6 @@ def _write(run: RunFolder, report: dict[str, Any], transitions: pl.DataFrame, pl
             picture = reward_plot(transitions, path.suffix.removeprefix("."))
             with whole_file(path) as temporary:
                 temporary.write_bytes(picture)
-
-
-def _tables(run: RunFolder, datasets: tuple[str, ...]) -> list[TransitionTable]:
-    own = [run.config.dataset, *run.config.supplementary]
-    tables = [open_dataset(dataset) for dataset in datasets or own]
-    for table in tables:
-        check_task(run, table)
-    if len({table.info.name for table in tables}) < len(tables):
-        raise ConfigError("a dataset is named twice", "name each dataset once")
-    return tables
-
-
-def check_task(run: RunFolder, table: TransitionTable) -> None:
-    """Raises ConfigError for a dataset of other observations or actions than the run's."""
-    policy = run.policy()
-    size, discrete = len(policy.observation_mean), isinstance(policy, DiscretePolicy)
-    found = observation_layout(table).size
-    if found != size or (table.action_space.to_json()["type"] == "discrete") != discrete:
-        raise ConfigError(
-            f"{table.info.name} has observations of {found} numbers and {table.action_space}; "
-            f"the run was trained on {size} and {'discrete' if discrete else 'continuous'} actions",
-            "name datasets of the run's own task",
-        )
 
 
 def _frame(table: TransitionTable, against: _Against, on_chunk: Callable[[int], None]) -> pl.DataFrame:

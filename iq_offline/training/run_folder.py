@@ -30,6 +30,8 @@ EVALUATION = "evaluation.json"
 REWARD = "reward.json"
 REWARDS = "rewards.parquet"
 REWARD_PLOT = "reward.png"
+REWARD_MODEL = "reward_model.safetensors"
+REWARD_MODEL_REPORT = "reward_model.json"
 TRACKING = "tracking.json"
 
 
