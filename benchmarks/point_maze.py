@@ -40,8 +40,9 @@ from point_maze_env import (
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
-from iq_offline.algorithms.iq_continuous import ContinuousIQLearner, recovered_rewards
+from iq_offline.algorithms.iq_continuous import ContinuousIQLearner
 from iq_offline.algorithms.learner import Stream, generator
+from iq_offline.algorithms.recovery import ContinuousRecovery
 from iq_offline.batch import Batch
 from iq_offline.config import ContinuousIQConfig, Device, Method, ObjectiveKind, TrainConfig, algorithm_config
 from iq_offline.data.episodes import DatasetInfo, Episode, EpisodeSource
@@ -72,6 +73,8 @@ class Maps:
     places: Floats
     near: np.ndarray
     recovered_reward: Floats
+    advantage: Floats
+    """The recovered reward's canonical form, without its shaping: Q(s, a) - V(s)."""
     true_reward: Floats
     recovered_value: Floats
     true_value: Floats
@@ -95,6 +98,8 @@ class Trained:
     expert_return: float
     learnt_return: float
 
+
+CANONICAL = "reward, canonical: Q - V"
 
 Act = Callable[[Floats], Floats]
 Learnt = tuple[ContinuousIQLearner, ContinuousIQConfig]
@@ -183,20 +188,15 @@ def policy_of(learner: ContinuousIQLearner) -> Act:
 
 def recovered(
     learner: ContinuousIQLearner, config: ContinuousIQConfig, rows: tuple[Floats, Floats, Floats], seed: int
-) -> tuple[Floats, Floats]:
-    """Recovered reward of transitions and V at where they start, (N,) each. rows: observations, actions, next ones.
-
-    V(s) comes from the recovered reward's own formula: r = Q - gamma V(s') with s in place of s', and Q alone behind a
-    termination.
-    """
+) -> tuple[Floats, Floats, Floats]:
+    """Recovered reward of transitions, Q(s, a) - V(s), and V(s), (N,) each. rows: observations, actions, next ones."""
     here, actions, following = (torch.as_tensor(part, dtype=torch.float32) for part in rows)
-
-    def reward(successor: torch.Tensor, terminated: float) -> Floats:
-        batch = Batch(here, actions, successor, torch.full((len(here),), terminated))
-        noise = generator(seed, Stream.REWARD)
-        return recovered_rewards(learner.networks, batch, config=config, noise=noise).double().numpy()
-
-    return reward(following, 0.0), (reward(here, 1.0) - reward(here, 0.0)) / config.gamma
+    recovery = ContinuousRecovery(learner.networks, config, generator(seed, Stream.REWARD))
+    found = recovery(Batch(here, actions, following, torch.zeros(len(here))))
+    # Behind a termination nothing follows: the reward is Q alone.
+    ended = recovery(Batch(here, actions, following, torch.ones(len(here))))
+    value = ended.rewards - ended.canonical
+    return tuple(part.double().numpy() for part in (found.rewards, found.canonical, value))
 
 
 def maps_of(learner: ContinuousIQLearner, config: ContinuousIQConfig, visited: Floats, seed: int) -> Maps:
@@ -208,11 +208,12 @@ def maps_of(learner: ContinuousIQLearner, config: ContinuousIQConfig, visited: F
     for row, (place, action) in enumerate(zip(places, actions, strict=True)):
         environment.put(place)
         following[row], rewards[row], *_ = environment.step(action)
-    reward, value = recovered(learner, config, (resting, actions, following), seed)
+    reward, advantage, value = recovered(learner, config, (resting, actions, following), seed)
     return Maps(
         places,
         KDTree(visited).query(places)[0] <= NEAR,
         reward,
+        advantage,
         rewards,
         value,
         true_values(environment, places, config.gamma),
@@ -259,12 +260,11 @@ def steps_along(
             strict=True,
         )
     )
-    reward, value = recovered(learner, config, (here, actions, following), seed)
-    next_value = recovered(learner, config, (following, actions, following), seed)[1]
+    reward, advantage, _ = recovered(learner, config, (here, actions, following), seed)
     return {
         "true": rewards,
         "reward": reward,
-        "advantage": reward + config.gamma * next_value - value,
+        CANONICAL: advantage,
         "visits": log_density(here[:, :2].astype(np.float64), visited),
         "step number": numbers.astype(np.float64),
     }
@@ -278,6 +278,7 @@ def log_density(places: Floats, visited: Floats) -> Floats:
 
 ROWS: dict[str, tuple[Callable[[Maps], Floats], Callable[[Maps], Floats]]] = {
     "reward": (lambda m: m.recovered_reward, lambda m: m.true_reward),
+    CANONICAL: (lambda m: m.advantage, lambda m: m.true_reward),
     "null of the reward: visits": (lambda m: m.visits, lambda m: m.true_reward),
     "null of the reward: -distance, which it is": (lambda m: -m.straight, lambda m: m.true_reward),
     "recovered reward and visits": (lambda m: m.recovered_reward, lambda m: m.visits),
@@ -366,11 +367,11 @@ def main(arguments: list[str] | None = None) -> list[Trained]:
     expert, learnt = (np.mean([getattr(one, name) for one in found]) for name in ("expert_return", "learnt_return"))
     share = np.mean([one.maps.near.mean() for one in found])
     print(f"\nreturn: expert {expert:.1f}, learnt {learnt:.1f}; {100 * share:.0f} % of the places are near")
-    rewards, advantages = ([one.along[name] for one in found] for name in ("reward", "advantage"))
+    rewards, advantages = ([one.along[name] for one in found] for name in ("reward", CANONICAL))
     alike = spread([correlate(r, a).pearson for r, a in zip(rewards, advantages, strict=True)])
     print(
-        f"along fresh demonstrations: recovered reward {np.mean(rewards):.2f}, of which advantage Q(s, a) - V(s) "
-        f"{np.mean(advantages):.2f}; Pearson of the two {alike}"
+        f"along fresh demonstrations: reward {np.mean(rewards):.2f}, of which Q - V {np.mean(advantages):.2f}; "
+        f"Pearson of the two {alike}"
     )
     if options.picture:
         picture(found[0], options.picture)

@@ -1,5 +1,6 @@
 """The point maze is what its page says: the barrier blocks, the expert walks round it, maps are of free places."""
 
+import argparse
 import importlib
 import sys
 from pathlib import Path
@@ -84,22 +85,18 @@ def test_demonstrations_go_through_a_d4rl_file(maze, tmp_path):
     np.testing.assert_array_equal(table.actions(table.transition_rows)[: maze.STEPS], episodes[0].actions)
 
 
-def test_the_value_comes_out_of_the_recovered_reward(maze, monkeypatch):
-    def rewards(networks, batch, *, config, noise):
-        assert networks is None
-        assert noise is not None
-        q, next_v = batch.observations[:, 0] * 10, batch.next_observations[:, 0] * 3
-        return q - config.gamma * (1 - batch.terminations) * next_v
-
-    monkeypatch.setattr(maze, "recovered_rewards", rewards)
-    here, following = np.array([[1.0], [2.0]]), np.array([[5.0], [6.0]])
-
-    class Learner:
-        networks = None
-
-    reward, value = maze.recovered(Learner, maze.ContinuousIQConfig(gamma=0.5), (here, here, following), 0)
-    np.testing.assert_allclose(reward, [10 - 0.5 * 15, 20 - 0.5 * 18])
-    np.testing.assert_allclose(value, [3, 6], rtol=1e-5)
+def test_reward_advantage_and_value_are_parts_of_one_equation(maze, tmp_path):
+    file = maze.written(maze.demonstrations(1, seed=0), tmp_path / "maze.hdf5")
+    changes = ["prior.updates=20", "hidden_sizes=[8]"]
+    options = argparse.Namespace(method="iq", updates=5, set=changes)
+    learner, config = maze.learn(file, None, 0, options)
+    here, actions = np.random.default_rng(0).normal(size=(2, 50, 4)) / 10
+    resting = here, actions[:, :2], here
+    reward, advantage, value = maze.recovered(learner, config, resting, 0)
+    assert np.ptp(value) > 0
+    np.testing.assert_allclose(advantage + value, reward + config.gamma * value, atol=0.05 * np.ptp(value))
+    with pytest.raises(AssertionError, match="fixed rewards"):
+        maze.learn(file, None, 0, argparse.Namespace(method="ls-iq", updates=5, set=[]))
 
 
 @pytest.mark.parametrize("extra", [(), ("--roaming", "2", "--set", "value_term=mixture")], ids=["expert", "roaming"])
@@ -119,7 +116,7 @@ def test_few_updates_give_maps_a_table_and_a_picture(maze, tmp_path, capsys, ext
     np.testing.assert_allclose(maps.true_reward, -maps.straight, atol=0.02)
     assert (maps.round_it >= maps.straight - 1e-9).all()
     assert -60 < found.learnt_return < 0
-    assert list(found.along) == ["true", "reward", "advantage", "visits", "step number"]
+    assert list(found.along) == ["true", "reward", maze.CANONICAL, "visits", "step number"]
     assert {len(numbers) for numbers in found.along.values()} == {20 * maze.STEPS}
     assert (tmp_path / "maze.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out.splitlines()
