@@ -4,6 +4,9 @@ Two things are open in any recovered reward. Potential-based shaping: two reward
 optimal policy. The canonical form takes out the learnt V as potential, which leaves Q(s, a) - V(s). And a constant:
 where no demonstration ends, adding one is shaping, too. The normalised form fixes it by what the demonstrations say: 0
 is what uniform actions earn at the demonstrated observations, 1 what the demonstrated actions earn there.
+
+Off the data Q says nothing, and several critics disagree. So the normalised form takes a lower bound of them, and is
+itself bounded, by 0 and 1: what is worse than chance or better than the demonstrations is beyond what they can tell.
 """
 
 from dataclasses import dataclass
@@ -20,9 +23,12 @@ from iq_offline.algorithms.objective import bootstrap
 from iq_offline.algorithms.pieces import within_fixed
 from iq_offline.batch import Batch
 from iq_offline.config import ContinuousIQConfig, DiscreteIQConfig, EntropyReference
+from iq_offline.errors import ConfigError
 
 VALUE_SAMPLES = 16
 """Actions that a stochastic policy's V is the mean over; half of them mirror the other half."""
+DEVIATIONS = 0.75
+"""Below the critics' mean, where the normalised form takes its lower bound."""
 SMALLEST_GAP = 1e-6
 """Between the rewards of demonstrated and uniform actions, where the normalised form is still defined."""
 
@@ -31,7 +37,7 @@ SMALLEST_GAP = 1e-6
 class Recovered:
     """Of each transition, (B,): the reward, its canonical form, and how sure they are.
 
-    `uncertainty`: standard deviation over critics of each one's own reward, zero for a single critic. `value_error`:
+    `uncertainty`: standard deviation over critics of each one's canonical reward, zero for a single one. `value_error`:
     standard error of the discounted V(s') from the actions that it was averaged over, zero where it is closed form.
     """
 
@@ -45,19 +51,26 @@ class Recovered:
 class Normalisation:
     """Canonical rewards at demonstrated observations: of uniform actions in the mean, and of the demonstrated ones.
 
-    Affine, so that correlations by transition are those of the canonical reward; sums over episodes are not.
+    `deviations`: standard deviations over critics that the lower bound lies below their mean.
     """
 
     uniform: float
     demonstrated: float
+    deviations: float = DEVIATIONS
 
-    def __call__(self, canonical: Tensor) -> Tensor:
-        """0 for what uniform actions earn, 1 for what demonstrated ones do, not clipped; shape (B,).
+    def __call__(self, found: Recovered) -> Tensor:
+        """0 for what uniform actions earn, 1 for what demonstrated ones do, bounded by these; shape (B,).
 
-        Where demonstrated actions earn no more than uniform ones there is no such scale: the reward stays as it is.
+        Raises ConfigError where demonstrated actions earn no more than uniform ones: there is no such scale.
         """
         gap = self.demonstrated - self.uniform
-        return (canonical - self.uniform) / gap if gap > SMALLEST_GAP else canonical
+        if gap <= SMALLEST_GAP:
+            raise ConfigError(
+                f"demonstrated actions earn {self.demonstrated:.3g} and uniform ones {self.uniform:.3g}: no scale",
+                "give --form canonical, or train longer",
+            )
+        bound = found.canonical - self.deviations * found.uncertainty
+        return ((bound - self.uniform) / gap).clamp(0, 1)
 
 
 class Recovery(Protocol):
@@ -180,10 +193,10 @@ def _recovered(
     next_v, discounts = torch.stack([one for one, _ in found]), found[0][1]
     behind = next_v if len(next_v) == len(q) else next_v.expand_as(q)
     each = torch.stack([within_fixed(config, implicit_reward(a, b, discounts)) for a, b in zip(q, behind, strict=True)])
-    rewards = each.mean(dim=0)
+    canonical = each + discounts * next_v - v
     return Recovered(
-        rewards=rewards,
-        canonical=rewards + discounts * next_v.mean(dim=0) - v.mean(dim=0),
-        uncertainty=each.std(dim=0, correction=0),
+        rewards=each.mean(dim=0),
+        canonical=canonical.mean(dim=0),
+        uncertainty=canonical.std(dim=0, correction=0),
         value_error=discounts * error,
     )

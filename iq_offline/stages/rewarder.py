@@ -37,7 +37,7 @@ DEMONSTRATED_TRANSITIONS = 8192
 class Form(StrEnum):
     """IMPLICIT: Q(s, a) - discount * V(s'), [IQ21] eq. 11. CANONICAL: with V taken out as potential, Q(s, a) - V(s).
 
-    NORMALISED: the canonical form, from 0 for uniform actions to 1 for demonstrated ones at the same observations.
+    NORMALISED: a lower bound of it, from 0 for uniform actions to 1 for demonstrated ones at the same observations.
     DISTILLED: the explicit reward that `distil` fitted.
     """
 
@@ -79,7 +79,7 @@ class Rewarder:
             return self.model(batch), found
         if self.form is Form.IMPLICIT:
             return found.rewards, found
-        return found.canonical if self.scale is None else self.scale(found.canonical), found
+        return found.canonical if self.scale is None else self.scale(found), found
 
 
 def load_reward_model(run: RunFolder) -> RewardModel:
