@@ -167,7 +167,10 @@ MISTAKES = {
     "a search that finds nothing": (("datasets", "hoper-expert-v2"), "no dataset matches"),
     "no run": (("eval", "nowhere"), "nowhere does not exist"),
     "a folder that is no run": (("eval", "."), "is not a run folder"),
-    "a later command": (("relabel", "r", "--dataset", "d", "--to", "t"), "not built yet"),
+    "a relabelling by no run": (
+        ("relabel", "r", "--dataset", "demo/swimmer/random-v0", "--to", "t-v0"),
+        "r does not exist",
+    ),
 }
 
 

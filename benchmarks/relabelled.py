@@ -1,0 +1,142 @@
+"""Offline reinforcement learning on a recovered reward: relabel, train, simulate, beside other rewards and cloning.
+
+python benchmarks/relabelled.py FOLDER --tasks hopper,walker2d,halfcheetah --demos 3 --subsample 20 --seeds 0-1
+
+Learns a reward from the demonstrations alone (`iq --preset reward`), relabels them and TASK-replay.hdf5 with it, and
+trains d3rlpy's algorithms on the relabelled sets. Beside them: the same on true rewards (an oracle), on SEABO's and
+OTR's, and cloning of the demonstrations, of all data, of the episodes most like them. Percent of the expert's mean
+return, the last checkpoint, 10 episodes. Methods: bc, bc-all, filtered-bc, and LABELLER-TRAINER with LABELLER one of
+recovered, distilled, seabo, otr, true and TRAINER one of td3bc, iql, cql. The log keeps every run; those that it holds
+are not made again.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from iq_offline.baselines.fit import fit_baseline
+from iq_offline.baselines.sources import PeerData
+from iq_offline.config import Method
+from iq_offline.config.baselines import ContinuousCloneAllConfig, ContinuousFilteredBCConfig, RewardLabelledConfig
+from iq_offline.config.cloning import ContinuousBCConfig
+from iq_offline.data.split import choose_expert
+from iq_offline.evaluation.simulation import simulate
+from iq_offline.stages.distil import DistilRequest, distil_reward
+from iq_offline.stages.fetch import open_dataset
+from iq_offline.stages.relabel import RelabelRequest, relabel_dataset
+from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.training.batches import TransitionSampler
+from iq_offline.training.loop import fit_clone
+
+CPU = torch.device("cpu")
+OURS = {"recovered": "normalised", "distilled": "distilled"}
+METHODS = "bc,bc-all,filtered-bc,recovered-td3bc,seabo-td3bc,otr-td3bc,true-td3bc"
+
+
+def main() -> None:
+    """Run what the log lacks, then print a row a task and method."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tasks", default="hopper,walker2d,halfcheetah")
+    parser.add_argument("--methods", default=METHODS)
+    parser.add_argument("--supplementary", default="replay", help="a kind, as in TASK-replay.hdf5")
+    parser.add_argument("--demos", type=int, default=3)
+    parser.add_argument("--subsample", type=int, default=20)
+    parser.add_argument("--seeds", default="0-1")
+    parser.add_argument("--updates", type=int, default=10_000, help="of d3rlpy's algorithms")
+    parser.add_argument("--episodes", type=int, default=10)
+    parser.add_argument("--log", type=Path, default=Path("relabelled.jsonl"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    first, _, last = options.seeds.partition("-")
+    for seed in range(int(first), int(last or first) + 1):
+        for task in options.tasks.split(","):
+            for method in options.methods.split(","):
+                key = {"task": task, "method": method, "seed": seed, "supplementary": options.supplementary}
+                key |= {"demos": options.demos, "subsample": options.subsample, "updates": options.updates}
+                if not _is_logged(options.log, key):
+                    started = time.process_time()
+                    percent = _percent(options, task, method, seed)
+                    found = {"percent": percent, "cpu_seconds": round(time.process_time() - started, 1)}
+                    with options.log.open("a") as log:
+                        log.write(json.dumps(key | found) + "\n")
+    _print(options.log)
+
+
+def _percent(options: argparse.Namespace, task: str, method: str, seed: int) -> float:
+    expert, other = (str(options.folder / f"{task}-{kind}.hdf5") for kind in ("expert", options.supplementary))
+    with tempfile.TemporaryDirectory() as folder:
+        labeller, _, trainer = method.partition("-")
+        if labeller in OURS:
+            given = _relabelled(options, Path(folder), (expert, other), labeller, seed)
+            policy = _trained(options, given, f"true-{trainer}", seed)
+        else:
+            policy = _trained(options, (expert, other), method, seed)
+    info, whole = open_dataset(expert).info, open_dataset(expert).episodes["return"].to_numpy().mean()
+    assert info.env_id is not None
+    episodes = simulate(info.env_id, info.env_kwargs, policy, options.episodes)
+    return float(100 * np.mean([episode.episode_return for episode in episodes]) / whole)
+
+
+def _relabelled(
+    options: argparse.Namespace, folder: Path, files: tuple[str, str], labeller: str, seed: int
+) -> tuple[str, str]:
+    request = TrainRequest(
+        dataset=files[0],
+        method=Method.IQ,
+        preset="reward",
+        demos=options.demos,
+        subsample=options.subsample,
+        seed=seed,
+        out=folder / "run",
+        tracked=False,
+    )
+    run = train_run(request, lambda _: None, lambda _: None)
+    if labeller == "distilled":
+        distil_reward(run, DistilRequest(files), lambda _: None)
+    written = []
+    for number, file in enumerate(files):
+        written.append(str(folder / f"{number}.hdf5"))
+        relabel_dataset(run, RelabelRequest(file, Path(written[-1]), "d4rl", OURS[labeller]))
+    return written[0], written[1]
+
+
+def _trained(options: argparse.Namespace, files: tuple[str, str], method: str, seed: int) -> Any:
+    table, other = (open_dataset(file) for file in files)
+    labelled = "-" in method and method not in ("bc-all", "filtered-bc")
+    split = choose_expert(table, demos=options.demos, subsample=options.subsample, seed=seed, need_successors=labelled)
+    if method == "bc":
+        sampler = TransitionSampler(table, split.rows, CPU)
+        *_, last = fit_clone(ContinuousBCConfig(), seed, sampler, table.action_space, CPU)
+        return last.learner.policy.eval()
+    labeller, _, trainer = method.partition("-")
+    config = {"bc-all": ContinuousCloneAllConfig(), "filtered-bc": ContinuousFilteredBCConfig()}.get(
+        method
+    ) or RewardLabelledConfig.model_validate({"labeller": labeller, "trainer": trainer, "updates": options.updates})
+    *_, last = fit_baseline(config, seed, PeerData(table, split, (other,)), CPU)
+    return last.learner.policy.eval()
+
+
+def _is_logged(log: Path, key: dict[str, Any]) -> bool:
+    return log.exists() and any(key.items() <= json.loads(line).items() for line in log.read_text().splitlines())
+
+
+def _print(log: Path) -> None:
+    runs = [json.loads(line) for line in log.read_text().splitlines()]
+    print("| task | method | seeds | percent by seed | mean | CPU seconds |\n|---|---|---|---|---|---|")
+    for task, method in dict.fromkeys((run["task"], run["method"]) for run in runs):
+        own = [run for run in runs if (run["task"], run["method"]) == (task, method)]
+        percents = [run["percent"] for run in own]
+        seconds = np.mean([run["cpu_seconds"] for run in own])
+        listed = ", ".join(f"{percent:.0f}" for percent in percents)
+        print(f"| {task} | {method} | {len(own)} | {listed} | {np.mean(percents):.0f} | {seconds:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
