@@ -25,7 +25,7 @@ Dataset = Annotated[
 ]
 METHODS_HELP = (
     "iq (default), bc; iq-paper, iq-cql, iq-awr, ls-iq, csil, recoil, sprinql; bc-all, weighted-bc, filtered-bc, "
-    "and {seabo,otr,uds,oracle}-{iql,td3bc}."
+    "and {seabo,otr,uds,oracle}-{iql,td3bc,cql}."
 )
 Form = Annotated[
     str,

@@ -1,4 +1,4 @@
-"""The one home of d3rlpy: its IQL and TD3+BC, trained by its public `update` on our batches.
+"""The one home of d3rlpy: its IQL, TD3+BC and CQL, trained by its public `update` on our batches.
 
 Ours are the minibatches (true successors; a truncation is no termination), the scaling of observations and actions,
 the seed, and the policy that comes out: plain weights, no pickle. d3rlpy sees one-step transitions already scaled.
@@ -136,8 +136,10 @@ def load_d3rlpy() -> Any:
 
 
 def export(algorithm: Any) -> PlainNetwork:
-    """The deterministic policy of an IQL or TD3+BC: hidden layers, then means that tanh squashes."""
-    linear = [module for module in algorithm.impl.policy.modules() if isinstance(module, nn.Linear)]
+    """The deterministic policy: hidden layers, then means that tanh squashes; deviations are left out."""
+    policy = algorithm.impl.policy
+    spread = getattr(policy, "_logstd", None)  # a layer of a stochastic policy such as CQL's
+    linear = [module for module in policy.modules() if isinstance(module, nn.Linear) and module is not spread]
     return PlainNetwork(tuple((layer.weight.detach().clone(), layer.bias.detach().clone()) for layer in linear))
 
 
@@ -178,6 +180,15 @@ def _algorithm(d3rlpy: Any, config: RewardLabelledConfig) -> Any:
             weight_temp=config.iql.inverse_temperature,
             max_weight=config.iql.largest_weight,
             value_encoder_factory=normed,
+            **shared,
+        )
+    elif config.trainer is Trainer.CQL:
+        made = d3rlpy.algos.CQLConfig(
+            actor_learning_rate=config.cql.actor_learning_rate,
+            critic_learning_rate=config.cql.critic_learning_rate,
+            conservative_weight=config.cql.weight,
+            n_action_samples=config.cql.actions,
+            alpha_learning_rate=0.0,  # d3rlpy would learn a factor of the weight: left at 1
             **shared,
         )
     else:

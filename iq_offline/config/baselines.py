@@ -129,10 +129,11 @@ class Labeller(StrEnum):
 
 
 class Trainer(StrEnum):
-    """Offline reinforcement learning on labelled rewards. IQL: [IQL22]. TD3BC: [TD3BC21]."""
+    """Offline reinforcement learning on labelled rewards. IQL: [IQL22]. TD3BC: [TD3BC21]. CQL: [CQL20]."""
 
     IQL = "iql"
     TD3BC = "td3bc"
+    CQL = "cql"
 
 
 class SEABOConfig(FrozenModel):
@@ -173,6 +174,17 @@ class TD3BCConfig(FrozenModel):
     """Weight of Q, divided by its mean size, against squared cloning error."""
 
 
+class ConservativeQConfig(FrozenModel):
+    """Conservative Q-learning's own settings: d3rlpy's, but for a fixed weight where it learns one."""
+
+    actor_learning_rate: float = Field(1e-4, gt=0)
+    critic_learning_rate: float = Field(3e-4, gt=0)
+    weight: float = Field(5.0, ge=0)
+    """Of the gap between Q of all actions and of the recorded one."""
+    actions: int = Field(10, ge=1)
+    """Of each kind (uniform, the policy's at s, at s') that the gap samples."""
+
+
 class RewardLabelledConfig(FrozenModel):
     """Rewards by a labeller, then offline reinforcement learning by d3rlpy; continuous actions only."""
 
@@ -194,6 +206,7 @@ class RewardLabelledConfig(FrozenModel):
     otr: OTRConfig = OTRConfig()
     iql: IQLConfig = IQLConfig()
     td3bc: TD3BCConfig = TD3BCConfig()
+    cql: ConservativeQConfig = ConservativeQConfig()
 
 
 BaselineConfig = CloningPeerConfig | RewardLabelledConfig

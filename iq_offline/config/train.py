@@ -44,12 +44,16 @@ class Method(StrEnum):
     FILTERED_BC = "filtered-bc"
     SEABO_IQL = "seabo-iql"
     SEABO_TD3BC = "seabo-td3bc"
+    SEABO_CQL = "seabo-cql"
     OTR_IQL = "otr-iql"
     OTR_TD3BC = "otr-td3bc"
+    OTR_CQL = "otr-cql"
     UDS_IQL = "uds-iql"
     UDS_TD3BC = "uds-td3bc"
+    UDS_CQL = "uds-cql"
     ORACLE_IQL = "oracle-iql"
     ORACLE_TD3BC = "oracle-td3bc"
+    ORACLE_CQL = "oracle-cql"
 
 
 CLASSES: dict[Method, tuple[type[AlgorithmConfig], type[AlgorithmConfig]]] = {

@@ -335,7 +335,7 @@ def _say_what_is_read(
     algorithm = config.algorithm
     if isinstance(algorithm, BaselineConfig):
         if _reads_rewards(config):
-            warn(f"method {config.method} learns from the true rewards: an oracle to compare with, not imitation")
+            warn(f"method {config.method} learns from recorded rewards: where these are true, an oracle, no imitation")
         return
     learns = isinstance(algorithm, IQConfig) and algorithm.uses_supplementary
     if supplementary and not learns:

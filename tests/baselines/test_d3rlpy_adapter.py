@@ -46,7 +46,7 @@ def test_the_policy_that_comes_out_acts_as_d3rlpys_own(learner, tmp_path):
     batch = batch_of(64)
     for _ in range(5):
         metrics = learner.update(batch)
-    assert {name.split("_")[0] for name in metrics} in ({"iql"}, {"td3bc"})
+    assert {name.split("_")[0] for name in metrics} in ({"iql"}, {"td3bc"}, {"cql"})
     expected = learner.predict(batch.observations) * 3 + 1
     torch.testing.assert_close(learner.policy.act(batch.observations), expected, atol=1e-5, rtol=0)
     save_policy(learner.policy, tmp_path / "policy.safetensors")
