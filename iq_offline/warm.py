@@ -22,11 +22,10 @@ PLACE = "IQ_OFFLINE_WARM"
 """The environment variable that holds the socket's path."""
 NEEDED = (
     *("torch", "scipy.stats", "matplotlib.pyplot", "gymnasium", "h5py", "safetensors.torch"),
-    *("mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store"),
     *(f"iq_offline.stages.{stage}" for stage in ("convert", "train", "eval", "reward", "report")),
     *("iq_offline.training.loop", "iq_offline.training.learnt", "iq_offline.tracking.mlflow_models", "iq_offline.cli"),
 )
-"""Imported once; none of them starts a computation, or a thread that one would wait for."""
+"""Imported once, and MLflow; none of them starts a computation, or a thread that one would wait for."""
 STREAMS = (0, 1, 2)
 
 
@@ -135,9 +134,14 @@ def _received(connection: socket.socket) -> tuple[dict[str, Any] | None, list[in
 
 
 def _import_what_is_needed() -> None:
+    from iq_offline.tracking.mlflow_access import import_mlflow
+
     if "iq_offline.cli" not in sys.modules:
+        gc.disable()  # see import_mlflow
         for name in NEEDED:
             importlib.import_module(name)
+        import_mlflow()
+        gc.enable()
         gc.freeze()  # what is shared with the forks stays shared
 
 

@@ -29,7 +29,7 @@ MAY_IMPORT = {
         *{"config", "errors", "batch", "paths", "pipeline"},
     },
     "cli": {"stages", "training", "tracking", "data", "console", "errors"},
-    "warm": {"cli"},
+    "warm": {"cli", "tracking"},
 }
 HOMES = {
     "mlflow": {"tracking/mlflow_"},

@@ -138,6 +138,6 @@ def _snakemake(command: list[str], hold: Hold, *, warm: bool) -> int:
 def _warm_process(socket: str, group: int, folder: Path) -> Iterator[None]:
     """What Snakemake's jobs on this machine run in (`iq_offline/warm.py`); it ends when this process does."""
     command = [sys.executable, "-m", "iq_offline.warm", socket]
-    environment = {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"} | os.environ
+    environment = {"OMP_NUM_THREADS": "1"} | os.environ
     with subprocess.Popen(command, stdin=subprocess.PIPE, process_group=group, cwd=folder, env=environment):
         yield
