@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from iq_offline import __version__, console
-from iq_offline.errors import ConfigError, Interrupted, NotYet, UserError
+from iq_offline.errors import ConfigError, Interrupted, UserError
 
 app = typer.Typer(
     name="iq-offline",
@@ -27,6 +27,14 @@ METHODS_HELP = (
     "iq (default), bc; iq-paper, iq-cql, iq-awr, ls-iq, csil, recoil, sprinql; bc-all, weighted-bc, filtered-bc, "
     "and {seabo,otr,uds,oracle}-{iql,td3bc}."
 )
+Form = Annotated[
+    str,
+    typer.Option(
+        "--form",
+        help="normalised (0 for uniform actions, 1 for demonstrated ones), canonical (Q - V), implicit (Q - discount V "
+        "of the next observation), or distilled (what `distil` fitted).",
+    ),
+]
 Runs = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")]
 
 
@@ -301,21 +309,20 @@ def reward(
     dataset: Annotated[
         list[str] | None, typer.Option("--dataset", help="Recorded data; the run's own if none.")
     ] = None,
+    form: Form = "normalised",
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write the picture here, too: .png, .svg, .pdf.")] = None,
     json: Json = False,
 ) -> None:
-    """Correlate the recovered reward with the true reward of recorded data."""
-    from iq_offline.stages.reward import recover_reward
+    """Correlate the recovered reward with the true reward of recorded data, beside two nulls."""
+    from iq_offline.stages.reward import RewardRequest, as_text, recover_reward
     from iq_offline.training.run_folder import RunFolder
 
     _bring(*(dataset or ()))
-    report = recover_reward(RunFolder.open(run.resolve()), dataset or [], lambda _: None, console.warn)
+    request = RewardRequest(tuple(dataset or ()), form, plot.resolve() if plot else None)
+    report = recover_reward(RunFolder.open(run.resolve()), request, lambda _: None, console.warn)
     if json:
         return console.show_json(report)
-    console.show(f"{'':<16}{'Pearson':>9}{'Spearman':>10}{'n':>9}")
-    for level in ("transition", "episode", "within_source", "null_length", "null_bc"):
-        row = report[level]
-        console.show(f"{level:<16}{_number(row['pearson']):>9}{_number(row['spearman']):>10}{row['n']:>9}")
-    return None
+    return console.show(as_text(report))
 
 
 @app.command()
@@ -407,13 +414,50 @@ def doctor(json: Json = False) -> None:
 
 
 @app.command()
-def relabel(
-    run: Path,
-    dataset: Annotated[str, typer.Option("--dataset")],
-    to: Annotated[Path, typer.Option("--to")],
+def distil(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    dataset: Annotated[
+        list[str] | None, typer.Option("--dataset", help="Transitions to fit it on; the run's own if none.")
+    ] = None,
+    inputs: Annotated[str, typer.Option("--inputs", help="What it sees: s, sa, or sas (the next observation).")] = "sa",
+    form: Form = "normalised",
+    updates: Annotated[int, typer.Option("--updates", min=1)] = 5000,
+    json: Json = False,
 ) -> None:
-    """Write a dataset with the recovered reward in place of the true one (not built yet)."""
-    raise NotYet(f"relabel is not built yet ({run}, {dataset}, {to})", "use `iq-offline reward` for the correlations")
+    """Fit an explicit reward r(s, a) to the recovered one; `--form distilled` uses it from then on."""
+    from iq_offline.stages.distil import DistilRequest, distil_reward
+    from iq_offline.training.run_folder import RunFolder
+
+    _bring(*(dataset or ()))
+    request = DistilRequest(tuple(dataset or ()), inputs, form, updates)
+    with console.progress("distil", total=updates) as advance:
+        report = distil_reward(RunFolder.open(run.resolve()), request, lambda step: advance(step, ""))
+    return console.show_json(report) if json else console.show_fields(report)
+
+
+@app.command()
+def relabel(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="The data to relabel.")],
+    to: Annotated[Path, typer.Option("--to", help="Where to write: NAME-v0 for Minari, FILE.hdf5 for D4RL's layout.")],
+    format: Annotated[str, typer.Option("--format", help="minari or d4rl.")] = "minari",
+    form: Form = "normalised",
+    json: Json = False,
+) -> None:
+    """Write a dataset with the recovered reward in place of the recorded one."""
+    from iq_offline.stages.relabel import RelabelRequest, relabel_dataset
+    from iq_offline.training.run_folder import RunFolder
+
+    _bring(dataset)
+    record = relabel_dataset(
+        RunFolder.open(run.resolve()), RelabelRequest(dataset, to.absolute(), format, form), lambda _: None
+    )
+    if json:
+        return console.show_json(record)
+    console.show(
+        f"{to}: {record['read']['episodes']} episodes, {record['read']['steps']} steps, {form} rewards of {run}"
+    )
+    return None
 
 
 @app.command()

@@ -19,11 +19,11 @@ from iq_offline.algorithms.conservative.penalties import action_gradient_penalty
 from iq_offline.algorithms.conservative.values import sampled_cql_gap, value_suppression
 from iq_offline.algorithms.distributions import ClippedGaussian, ContinuousActionDistribution, bounded_log_density
 from iq_offline.algorithms.learner import Metrics, named
-from iq_offline.algorithms.losses import bounded, implicit_reward
+from iq_offline.algorithms.losses import bounded
 from iq_offline.algorithms.networks import AbsorbingState, ContinuousPolicy, CriticEnsemble, ValueNetwork
 from iq_offline.algorithms.noise import NORMAL, Draw, Drawn, Noise, normal, symmetric
 from iq_offline.algorithms.objective import SourceValues, bootstrap, critic_loss, divergence_of, flat, mixed
-from iq_offline.algorithms.pieces import absorbing_value, gradient_penalty_at, in_sample_loss, within_fixed
+from iq_offline.algorithms.pieces import absorbing_value, gradient_penalty_at, in_sample_loss
 from iq_offline.batch import Batch
 from iq_offline.config import (
     AbsorbingValue,
@@ -387,50 +387,3 @@ class ContinuousIQLearner:
 
     def _pessimistic(self, q: Tensor) -> Tensor:
         return pessimistic(q, self._config.ensemble.pessimism, self._config.ensemble.deviations)
-
-
-VALUE_SAMPLES = 16
-"""Actions that a recovered reward averages V(s') over; half of them mirror the other half."""
-
-
-@torch.no_grad()
-def recovered_rewards(
-    networks: ContinuousNetworks,
-    batch: Batch,
-    *,
-    config: ContinuousIQConfig,
-    noise: torch.Generator,
-    absorbing: Tensor | float | None = None,
-) -> Tensor:
-    """Q(s, a) - discount * V(s') for each transition, mean over critics, shape (B,). Source: [IQ21] eq. 11.
-
-    V(s') is the in-sample value, or the mean over VALUE_SAMPLES actions of the policy, in mirrored pairs. `absorbing`:
-    the value behind a termination, zero for None.
-    """
-    policy, critic = networks.policy, networks.critic
-    q = critic(policy.standardise(batch.observations), policy.scale_actions(batch.actions)).mean(dim=0)
-    next_v = _next_values(networks, batch.next_observations, config, noise)
-    next_v, discounts = bootstrap(next_v, batch.terminations, config.gamma, absorbing)
-    return within_fixed(config, implicit_reward(q, next_v, discounts))
-
-
-def _next_values(
-    networks: ContinuousNetworks, observations: Tensor, config: ContinuousIQConfig, noise: torch.Generator
-) -> Tensor:
-    policy = networks.policy
-    standardised = policy.standardise(observations)
-    if networks.value is not None:
-        value: Tensor = networks.value(standardised)
-        return value
-    here = policy.distribution(observations)
-    total, cost = torch.zeros_like(standardised[:, 0]), torch.zeros_like(standardised[:, 0])
-    for _ in range(VALUE_SAMPLES // 2):
-        offset = torch.empty_like(here.mean).normal_(generator=noise)
-        for actions in (here.sample(offset), here.sample(-offset)):
-            total += networks.critic(standardised, actions).mean(dim=0)
-            if config.entropy is EntropyReference.UNIFORM:
-                cost += here.log_prob(actions) / VALUE_SAMPLES
-    if config.entropy is EntropyReference.PRIOR:
-        assert networks.prior is not None
-        cost = here.kl(networks.prior.distribution(observations))  # type: ignore[arg-type]
-    return total / VALUE_SAMPLES - config.temperature * cost

@@ -12,11 +12,11 @@ from iq_offline.algorithms.conservative.actors import advantage_weights, weighte
 from iq_offline.algorithms.conservative.penalties import hinge_gradient_penalty, two_sided_gradient_penalty
 from iq_offline.algorithms.conservative.values import cql_gap, value_suppression
 from iq_offline.algorithms.learner import Metrics, named
-from iq_offline.algorithms.losses import bounded, implicit_reward, prior_soft_value, soft_value
+from iq_offline.algorithms.losses import bounded, prior_soft_value, soft_value
 from iq_offline.algorithms.networks import AbsorbingState, DiscretePolicy, ValueNetwork
 from iq_offline.algorithms.noise import Noise
 from iq_offline.algorithms.objective import SourceValues, bootstrap, critic_loss, divergence_of, mixed
-from iq_offline.algorithms.pieces import absorbing_value, in_sample_loss, within_fixed
+from iq_offline.algorithms.pieces import absorbing_value, in_sample_loss
 from iq_offline.batch import Batch
 from iq_offline.config import (
     AbsorbingValue,
@@ -320,31 +320,6 @@ def soft_state_value(
     if log_prior is None:
         return soft_value(all_q, config.temperature)
     return prior_soft_value(all_q, log_prior, config.temperature)
-
-
-@torch.no_grad()
-def recovered_rewards(
-    networks: DiscreteNetworks | DiscretePolicy,
-    batch: Batch,
-    *,
-    config: DiscreteIQConfig,
-    absorbing: Tensor | float | None = None,
-) -> Tensor:
-    """Q(s, a) - discount * V(s') for each transition, shape (B,). Source: [IQ21] eq. 11.
-
-    `absorbing`: the value behind a termination, zero for None.
-    """
-    if isinstance(networks, DiscretePolicy):
-        networks = DiscreteNetworks(networks)
-    q = _of_actions(q_values(config, networks, batch.observations), batch.actions)
-    observations = batch.next_observations
-    if networks.value is not None:
-        next_v = networks.value(networks.q.standardise(observations))
-    else:
-        all_q = q_values(config, networks, observations)
-        next_v = soft_state_value(config, networks, all_q, observations)
-    next_v, discounts = bootstrap(next_v, batch.terminations, config.gamma, absorbing)
-    return within_fixed(config, implicit_reward(q, next_v, discounts))
 
 
 def _present(*modules: torch.nn.Module | None) -> list[torch.nn.Module]:

@@ -62,6 +62,8 @@ class Stream(IntEnum):
     SUPPLEMENTARY_BATCHES = 16
     INITIAL_BATCHES = 17
     VALUE = 18
+    DISTILLED = 19
+    DISTILLED_BATCHES = 20
 
 
 def generator(seed: int, stream: Stream, device: torch.device | None = None) -> torch.Generator:

@@ -1,4 +1,7 @@
-"""Recovered reward against true reward: correlations by transition, by episode and within each source."""
+"""Recovered reward against true reward: correlations by transition, by episode and within each source, with intervals.
+
+Steps of one episode are alike, so every interval is a bootstrap that draws whole episodes anew, within each source.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,52 +9,148 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import pearsonr, rankdata, spearmanr
+
+from iq_offline.evaluation.scores import BOOTSTRAP_SEED
 
 Floats = NDArray[np.floating[Any]]
+Integers = NDArray[np.int64]
 
 CAPPED_AT = 5.0
 """Largest squared error, in units of 2 std^2, that the cloning null tells apart."""
+RESAMPLES = 500
+"""Bootstrap samples of an interval."""
+RANKED_EPISODES = 1000
+"""Episodes of which all pairs are compared; of more, so many are drawn."""
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """Pearson and Spearman correlation of n pairs; None where either side is constant or n < 3."""
+    """Pearson and Spearman correlation of n pairs with 95 % intervals; None where either side is constant or n < 3."""
 
     pearson: float | None
     spearman: float | None
     n: int
+    pearson_ci95: tuple[float, float] | None = None
+    spearman_ci95: tuple[float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object that `reward --json` prints."""
-        return {"pearson": self.pearson, "spearman": self.spearman, "n": self.n}
+        return {
+            "pearson": self.pearson,
+            "spearman": self.spearman,
+            "n": self.n,
+            "pearson_ci95": None if self.pearson_ci95 is None else list(self.pearson_ci95),
+            "spearman_ci95": None if self.spearman_ci95 is None else list(self.spearman_ci95),
+        }
 
 
-def correlate(true: Floats, recovered: Floats) -> Correlation:
-    """Correlation of two vectors of one length."""
+@dataclass(frozen=True)
+class Clusters:
+    """What a bootstrap draws anew: rows that belong together, drawn within their stratum.
+
+    Shapes: cluster (N,), each row's number from 0 without a gap; stratum (clusters,).
+    """
+
+    cluster: Integers
+    stratum: Integers
+
+    @classmethod
+    def of(cls, frame: pl.DataFrame) -> "Clusters":
+        """Episodes, within sources, of a frame with `source` and `episode`; its rows in their order."""
+        keys = frame.select("source", "episode").unique(maintain_order=True).with_row_index("cluster")
+        joined = frame.select("source", "episode").join(
+            keys, on=["source", "episode"], how="left", maintain_order="left"
+        )
+        stratum = keys["source"].rank("dense").to_numpy().astype(np.int64)
+        return cls(joined["cluster"].to_numpy().astype(np.int64), stratum)
+
+    def draws(self, count: int) -> Floats:
+        """How often each cluster is drawn, (count, clusters), seeded."""
+        rng = np.random.default_rng(BOOTSTRAP_SEED)
+        drawn = np.zeros((count, len(self.stratum)))
+        for stratum in np.unique(self.stratum):
+            here = np.flatnonzero(self.stratum == stratum)
+            drawn[:, here] = rng.multinomial(len(here), np.full(len(here), 1 / len(here)), size=count)
+        return drawn
+
+
+def correlate(true: Floats, recovered: Floats, clusters: Clusters | None = None) -> Correlation:
+    """Correlation of two vectors of one length; with intervals where it is told what to draw anew.
+
+    Spearman's interval takes the ranks as they are in all the data.
+    """
     n = len(true)
     if n < 3 or np.ptp(true) == 0 or np.ptp(recovered) == 0:
         return Correlation(None, None, n)
-    return Correlation(float(pearsonr(true, recovered)[0]), float(spearmanr(true, recovered)[0]), n)
+    pearson, spearman = float(pearsonr(true, recovered)[0]), float(spearmanr(true, recovered)[0])
+    if clusters is None or len(clusters.stratum) < 3:
+        return Correlation(pearson, spearman, n)
+    return Correlation(
+        pearson,
+        spearman,
+        n,
+        _interval(true, recovered, clusters),
+        _interval(rankdata(true), rankdata(recovered), clusters),
+    )
+
+
+def ranking_accuracy(true: Floats, recovered: Floats) -> float | None:
+    """Share of pairs of different true value that `recovered` puts in the same order, an equal value counting half.
+
+    0.5 is guessing. None where no two true values differ. Of more than RANKED_EPISODES values so many are drawn.
+    """
+    if len(true) > RANKED_EPISODES:
+        chosen = np.random.default_rng(BOOTSTRAP_SEED).choice(len(true), RANKED_EPISODES, replace=False)
+        true, recovered = true[chosen], recovered[chosen]
+    true_signs, signs = (np.sign(values[:, None] - values[None, :]) for values in (true, recovered))
+    differ = true_signs > 0
+    if not differ.any():
+        return None
+    return float(((signs[differ] + 1) / 2).mean())
+
+
+def partial_correlation(true: Floats, recovered: Floats, given: Floats) -> float | None:
+    """Pearson correlation of what a straight line in `given` leaves of both; None where nothing is left.
+
+    Where `given` is constant this is Pearson's own. Shapes: all (N,).
+    """
+    if len(true) < 4:
+        return None
+    line = np.stack([np.ones(len(given)), given - given.mean()], axis=1)
+    left = []
+    for values in (true, recovered):
+        residual = values - line @ np.linalg.lstsq(line, values, rcond=None)[0]
+        if np.linalg.norm(residual) <= 1e-9 * float(np.linalg.norm(values)):
+            return None
+        left.append(residual)
+    return float(pearsonr(*left)[0])
 
 
 def reward_report(transitions: pl.DataFrame) -> dict[str, Any]:
     """The correlations of DESIGN's `reward` object.
 
-    `transitions` has one row a step: source, episode, true, recovered, null_bc. An episode's value is the
-    undiscounted sum over its steps; `null_length` sets the episode's length in place of the recovered return;
-    `within_source` is the mean over sources of each source's own correlation, listed under `sources`.
+    `transitions` has one row a step: source, episode, true, recovered, null_bc; and implicit, where there is one. An
+    episode's value is the undiscounted sum over its steps; `null_length` sets the episode's length in place of the
+    recovered return; `within_source` is the mean over sources of each source's own correlation, listed under `sources`.
     """
     episodes = transitions.group_by("source", "episode", maintain_order=True).agg(
-        pl.col("true", "recovered", "null_bc").sum(), pl.len().alias("length")
+        pl.col("true", "recovered", "null_bc").sum(),
+        *([pl.col("implicit").sum()] if "implicit" in transitions.columns else []),
+        pl.len().alias("length"),
     )
-    return {
+    report = {
         "transition": _of(transitions, "recovered"),
         "episode": _of(episodes, "recovered"),
         "within_source": _within(transitions, episodes),
         "null_length": _of(episodes, "length"),
         "null_bc": _of(transitions, "null_bc") | {"episode": _of(episodes, "null_bc")},
+        "length_controlled": _length_controlled(episodes, "recovered"),
+        "ranking": _ranking(episodes),
     }
+    if "implicit" in transitions.columns:
+        report["implicit"] = _of(transitions, "implicit") | {"episode": _of(episodes, "implicit")}
+    return report
 
 
 def cloning_null(squared_error: Floats, std: float) -> Floats:
@@ -64,17 +163,38 @@ def cloning_null(squared_error: Floats, std: float) -> Floats:
 
 
 def _of(frame: pl.DataFrame, candidate: str) -> dict[str, Any]:
-    return correlate(frame["true"].to_numpy(), frame[candidate].to_numpy().astype(float)).to_json()
+    true, other = frame["true"].to_numpy(), frame[candidate].to_numpy().astype(float)
+    return correlate(true, other, Clusters.of(frame)).to_json()
+
+
+def _length_controlled(episodes: pl.DataFrame, candidate: str) -> dict[str, Any]:
+    """Episodes with their length taken out: sums over length, and the partial correlation of the sums given it."""
+    length = episodes["length"].to_numpy().astype(float)
+    true, other = episodes["true"].to_numpy(), episodes[candidate].to_numpy().astype(float)
+    rate = correlate(true / length, other / length, Clusters.of(episodes)).to_json()
+    return {"per_step": rate, "partial": partial_correlation(true, other, length)}
+
+
+def _ranking(episodes: pl.DataFrame) -> dict[str, Any]:
+    true = episodes["true"].to_numpy()
+    return {
+        name: ranking_accuracy(true, episodes[column].to_numpy().astype(float))
+        for name, column in (("accuracy", "recovered"), ("null_length", "length"), ("null_bc", "null_bc"))
+    }
 
 
 def _within(transitions: pl.DataFrame, episodes: pl.DataFrame) -> dict[str, Any]:
-    sources = {
-        name: {
-            "transition": _of(transitions.filter(pl.col("source") == name), "recovered"),
-            "episode": _of(episodes.filter(pl.col("source") == name), "recovered"),
+    sources = {}
+    for name in transitions["source"].unique(maintain_order=True):
+        steps, whole = transitions.filter(pl.col("source") == name), episodes.filter(pl.col("source") == name)
+        sources[name] = {
+            "transition": _of(steps, "recovered"),
+            "episode": _of(whole, "recovered"),
+            "null_length": _of(whole, "length"),
+            "null_bc": _of(steps, "null_bc") | {"episode": _of(whole, "null_bc")},
+            "length_controlled": _length_controlled(whole, "recovered"),
+            "ranking": _ranking(whole),
         }
-        for name in transitions["source"].unique(maintain_order=True)
-    }
     mean = {kind: _mean([entry["transition"][kind] for entry in sources.values()]) for kind in ("pearson", "spearman")}
     return mean | {"n": len(transitions), "sources": sources}
 
@@ -82,3 +202,19 @@ def _within(transitions: pl.DataFrame, episodes: pl.DataFrame) -> dict[str, Any]
 def _mean(values: list[float | None]) -> float | None:
     present = [value for value in values if value is not None]
     return float(np.mean(present)) if present else None
+
+
+def _interval(x: Floats, y: Floats, clusters: Clusters) -> tuple[float, float] | None:
+    """Percentile interval of Pearson's correlation, from each cluster's sums; None where samples are constant."""
+    x, y = (np.asarray(values, dtype=np.float64) - np.mean(values) for values in (x, y))
+    columns = (np.ones_like(x), x, y, x * x, y * y, x * y)
+    size = len(clusters.stratum)
+    sums = np.stack([np.bincount(clusters.cluster, column, minlength=size) for column in columns], axis=1)
+    n, sx, sy, sxx, syy, sxy = (clusters.draws(RESAMPLES) @ sums).T
+    variances = (sxx - sx * sx / n) * (syy - sy * sy / n)
+    usable = variances > 1e-12 * sxx * syy
+    if usable.mean() < 0.95:
+        return None
+    drawn = (sxy - sx * sy / n)[usable] / np.sqrt(variances[usable])
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(low), float(high)

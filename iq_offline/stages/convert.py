@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import iq_offline
 from iq_offline.data.catalogue import Located
@@ -51,8 +52,20 @@ class ConvertRequest:
     infos: bool = True
 
 
+@dataclass(frozen=True)
+class Relabelling:
+    """Rewards to write in place of the recorded ones: those of each episode in order, (T,); and whence they are."""
+
+    rewards: Sequence[NDArray[np.float64]]
+    record: dict[str, Any]
+
+
 def convert_dataset(
-    source: str, destination: Path, request: ConvertRequest, advance: Callable[[int], None] = lambda _: None
+    source: str,
+    destination: Path,
+    request: ConvertRequest,
+    advance: Callable[[int], None] = lambda _: None,
+    relabelling: Relabelling | None = None,
 ) -> dict[str, Any]:
     """Write `source` as `destination`; returns the provenance that is written with it.
 
@@ -67,12 +80,12 @@ def convert_dataset(
     ends = _choice(Ends, request.ends, "--ends")
     _choice(Floats, request.floats, "--dtype")
     origin = read_episodes(fetch(source), request.input_format, ends)
-    made_from = _made_from(origin, request)
+    made_from = _made_from(origin, request, relabelling)
     if destination.exists():
         record = _made_before(destination, chosen, made_from)
         _show_to_minari(destination, chosen)
         return record
-    passing = _Passing(origin, request, chosen, advance)
+    passing = _Passing(origin, request, chosen, advance, relabelling)
     record = made_from
     with _whole(destination, chosen) as temporary:
         _write(EpisodeSource(origin.info, passing), temporary, destination, chosen)
@@ -96,9 +109,14 @@ class _Passing:
     """Passes episodes on as they are asked for, and keeps count and a hash of what went by."""
 
     def __init__(
-        self, source: EpisodeSource, request: ConvertRequest, chosen: Format, advance: Callable[[int], None]
+        self,
+        source: EpisodeSource,
+        request: ConvertRequest,
+        chosen: Format,
+        advance: Callable[[int], None],
+        relabelling: Relabelling | None,
     ) -> None:
-        self._source, self._request, self._advance = source, request, advance
+        self._source, self._request, self._advance, self._relabelling = source, request, advance, relabelling
         self.infos = request.infos and chosen in WITH_INFOS
         self.digest = ContentDigest(infos=self.infos)
         self.counts = {"episodes": 0, "steps": 0, "unflagged_tail": 0, "discontinuity": 0, "unknown_successor": 0}
@@ -108,7 +126,7 @@ class _Passing:
     def __iter__(self) -> Iterator[Episode]:
         refused = self._refused if self._request.keep_going else None
         for read in self._source.checked(refused, infos=self._request.infos):
-            episode = self._as_asked(read)
+            episode = self._as_asked(self._relabelled(read))
             self.counts["episodes"] += 1
             self.counts["steps"] += len(episode)
             self.counts["unflagged_tail"] += episode.unflagged
@@ -134,6 +152,14 @@ class _Passing:
             self.infos_left_out |= set(episode.infos)
             episode = replace(episode, infos={})
         return episode if self._request.floats == Floats.KEEP else _cast(episode, np.dtype(self._request.floats))
+
+    def _relabelled(self, episode: Episode) -> Episode:
+        if self._relabelling is None:
+            return episode
+        rewards = self._relabelling.rewards[self.counts["episodes"]]
+        assert len(rewards) == len(episode), "the rewards of another episode"
+        kind = episode.rewards.dtype if episode.rewards.dtype.kind == "f" else np.dtype(np.float32)
+        return replace(episode, rewards=rewards.astype(kind))
 
     def _refused(self, fault: InvalidEpisode) -> None:
         self.faults.append(fault.problem)
@@ -210,9 +236,9 @@ def _record_path(destination: Path, chosen: Format) -> Path:
     return destination / "provenance.json" if chosen is Format.MINARI else destination.with_suffix(".provenance.json")
 
 
-def _made_from(origin: EpisodeSource, request: ConvertRequest) -> dict[str, Any]:
+def _made_from(origin: EpisodeSource, request: ConvertRequest, relabelling: Relabelling | None) -> dict[str, Any]:
     info = origin.info
-    return {
+    return ({} if relabelling is None else {"relabelled": relabelling.record}) | {
         "source": {"name": info.name, "format": info.format, "sha256": info.sha256},
         "converter": f"iq-offline {iq_offline.__version__}",
         "request": asdict(request),

@@ -1,97 +1,193 @@
 """reward: a run's recovered reward against the true reward of recorded data, which training never saw."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 
-from iq_offline.algorithms.iq_continuous import recovered_rewards as continuous_rewards
-from iq_offline.algorithms.iq_discrete import recovered_rewards as discrete_rewards
-from iq_offline.algorithms.learner import Stream, generator
-from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Policy
+from iq_offline.algorithms.networks import ContinuousPolicy, Policy
 from iq_offline.batch import Batch
-from iq_offline.config import ContinuousBCConfig, ContinuousIQConfig, DiscreteBCConfig, DiscreteIQConfig, IQConfig
+from iq_offline.config import ContinuousBCConfig, DiscreteBCConfig, IQConfig
 from iq_offline.data.files import whole_file
 from iq_offline.data.spaces import ContinuousActions
 from iq_offline.data.split import rows_with_successors
 from iq_offline.data.table import TransitionTable, rows_of_episodes
-from iq_offline.errors import ConfigError, RunError
+from iq_offline.errors import RunError
 from iq_offline.evaluation.correlation import cloning_null, reward_report
+from iq_offline.evaluation.shaping import PotentialFeatures, ShapingFree, epic_like_distance
+from iq_offline.report.dataset_plot import check_picture
+from iq_offline.report.reward_plots import reward_plot
 from iq_offline.stages.fetch import open_dataset
+from iq_offline.stages.rewarder import Form, Rewarder, form_of, task_tables
 from iq_offline.tracking.mirror import mirror_stage, reward_metrics
 from iq_offline.training import run_folder
-from iq_offline.training.batches import TransitionSampler, observation_layout
-from iq_offline.training.learnt import absorbing_value_of, continuous_networks_of, discrete_networks_of, prior_of
+from iq_offline.training.batches import TransitionSampler
+from iq_offline.training.learnt import prior_of
 from iq_offline.training.loop import fit_clone
 from iq_offline.training.run_folder import RunFolder
 
 CHUNK = 8192
-Rewarder = Callable[[Batch], torch.Tensor]
+CPU = torch.device("cpu")
+LARGEST_OBSERVATION = 512
+"""Numbers of an observation up to which shaping is taken out: of pictures no potential is fitted."""
+Null = Callable[[Batch], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class RewardRequest:
+    """What the command line asks of a reward's recovery: data (the run's own if none), the form, and a picture."""
+
+    datasets: tuple[str, ...] = ()
+    form: str = Form.NORMALISED
+    plot: Path | None = None
 
 
 def recover_reward(
-    run: RunFolder,
-    datasets: Sequence[str],
-    on_chunk: Callable[[int], None],
-    warn: Callable[[str], None],
+    run: RunFolder, request: RewardRequest, on_chunk: Callable[[int], None], warn: Callable[[str], None]
 ) -> dict[str, Any]:
     """Correlate recovered and true reward on datasets (the run's own and its supplementary ones if none is named).
 
-    Writes reward.json and rewards.parquet into the run folder. Raises RunError for a method that learns no reward,
-    ConfigError for a dataset of another shape.
+    Writes reward.json, rewards.parquet and reward.png into the run folder. Raises RunError for a method that learns no
+    reward, ConfigError for a dataset of another shape.
     """
-    if not isinstance(run.config.algorithm, IQConfig):
-        raise RunError(
-            f"{run.manifest['run']} was trained by {run.config.method}, which learns no reward",
-            "use a run of --method iq",
-        )
+    form = form_of(request.form)
+    if request.plot is not None:
+        check_picture(request.plot)
     torch.set_num_threads(run.config.threads)
-    rewarder, null = _recovered(run), _cloning_null(run)
-    frames = []
-    for table in _tables(run, datasets):
-        rows = rows_with_successors(table)
-        frames.append(_frame(table, rows, rewarder, null, on_chunk))
-    transitions = pl.concat(frames)
-    report = {"run": run.manifest["run"], "datasets": [frame["source"][0] for frame in frames]}
+    tables = task_tables(run, request.datasets)
+    against = _Against(Rewarder.of(run, form), _cloning_null(run), _Shaping.of(run))
+    transitions = pl.concat([_frame(table, against, on_chunk) for table in tables])
+    report = {"run": run.manifest["run"], "datasets": [table.info.name for table in tables], "form": str(form)}
     report |= reward_report(transitions)
+    report |= {"shaping_free": against.shaping.report()} | _certainty(transitions)
+    _write(run, report, transitions, request.plot)
+    files = (run_folder.REWARD, run_folder.REWARDS, run_folder.REWARD_PLOT)
+    mirror_stage(run.path, reward_metrics(report), files, warn)
+    return report
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """The report for people: a line a figure, with its interval, beside its nulls."""
+    lines = [f"{'':<22}{'Pearson':>9}{'95 % interval':>18}{'Spearman':>10}{'n':>9}"]
+    named = {
+        "transition": report["transition"],
+        "  null: cloned policy": report["null_bc"],
+        "episode": report["episode"],
+        "  null: length": report["null_length"],
+        "  null: cloned policy ": report["null_bc"]["episode"],
+        "episode, per step": report["length_controlled"]["per_step"],
+        "implicit, transition": report["implicit"],
+    }
+    within = report["within_source"]["sources"] if len(report["datasets"]) > 1 else {}
+    for source, found in within.items():
+        named |= {f"{source}": found["transition"], f"  {source}, episode": found["episode"]}
+    for name, found in named.items():
+        low, high = found["pearson_ci95"] or (None, None)
+        interval = "-" if low is None else f"{low:.3f} .. {high:.3f}"
+        numbers = f"{_figure(found['pearson']):>9}{interval:>18}{_figure(found['spearman']):>10}{found['n']:>9}"
+        lines.append(f"{name:<22}{numbers}")
+    ranking, free = report["ranking"], report["shaping_free"]
+    by_length = _figure(ranking["null_length"])
+    lines.append(f"episode pairs in the right order: {_figure(ranking['accuracy'])} (by their length: {by_length})")
+    lines.append(f"episodes, length taken out (partial): {_figure(report['length_controlled']['partial'])}")
+    if free is not None:
+        distance = f"EPIC-like distance {_figure(free['epic_like_distance'])}"
+        lines.append(f"shaping taken out: Pearson {_figure(free['pearson'])}, {distance}")
+    return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+@dataclass(frozen=True)
+class _Against:
+    """What a batch is asked: the recovered reward, the cloning null, and what is left without shaping."""
+
+    rewarder: Rewarder
+    null: Null
+    shaping: "_Shaping"
+
+
+@dataclass
+class _Shaping:
+    """Grows by batches; nothing where observations are too large for potentials."""
+
+    policy: Policy
+    features: PotentialFeatures | None
+    sums: ShapingFree
+    names: tuple[str, ...] = field(default=("recovered", "null_bc"))
+
+    @classmethod
+    def of(cls, run: RunFolder) -> "_Shaping":
+        policy, algorithm = run.policy(), run.config.algorithm
+        assert isinstance(algorithm, IQConfig)
+        size = len(policy.observation_mean)
+        features = PotentialFeatures(size) if size <= LARGEST_OBSERVATION else None
+        return cls(policy, features, ShapingFree(algorithm.gamma))
+
+    def add(self, batch: Batch, columns: list[torch.Tensor]) -> None:
+        """True reward, recovered one and null of a batch, each (B,)."""
+        if self.features is None:
+            return
+        with torch.no_grad():
+            here, there = (
+                self.features(self.policy.standardise(raw).double().numpy())
+                for raw in (batch.observations, batch.next_observations)
+            )
+        rewards = torch.stack([column.double() for column in columns], dim=1).numpy()
+        self.sums.add(here, there, batch.terminations.numpy(), rewards)
+
+    def report(self) -> dict[str, Any] | None:
+        """Correlation with the true reward when shaping does not count, and the distance that it means."""
+        if self.features is None:
+            return None
+        found = dict(zip(self.names, self.sums.correlations(1 + len(self.names)), strict=True))
+        return {
+            "pearson": found["recovered"],
+            "epic_like_distance": epic_like_distance(found["recovered"]),
+            "null_bc": {"pearson": found["null_bc"], "epic_like_distance": epic_like_distance(found["null_bc"])},
+            "n": self.sums.n,
+        }
+
+
+def _certainty(transitions: pl.DataFrame) -> dict[str, Any]:
+    """How far critics disagree on the implicit reward, and how well V(s') is known, beside how much it varies."""
+    means = {name: float(transitions[name].to_numpy().mean()) for name in ("uncertainty", "value_error")}
+    return means | {"implicit_std": float(transitions["implicit"].to_numpy().std())}
+
+
+def _write(run: RunFolder, report: dict[str, Any], transitions: pl.DataFrame, plot: Path | None) -> None:
     with whole_file(run.path / run_folder.REWARDS) as temporary:
         transitions.write_parquet(temporary)
     with whole_file(run.path / run_folder.REWARD) as temporary:
         temporary.write_text(json.dumps(report, indent=1))
-    mirror_stage(run.path, reward_metrics(report), (run_folder.REWARD, run_folder.REWARDS), warn)
-    return report
+    for path in (run.path / run_folder.REWARD_PLOT, plot):
+        if path is not None:
+            picture = reward_plot(transitions, path.suffix.removeprefix("."))
+            with whole_file(path) as temporary:
+                temporary.write_bytes(picture)
 
 
-def _tables(run: RunFolder, datasets: Sequence[str]) -> list[TransitionTable]:
-    own = [run.config.dataset, *run.config.supplementary]
-    tables = [open_dataset(dataset) for dataset in datasets or own]
-    policy = run.policy()
-    size, discrete = len(policy.observation_mean), isinstance(policy, DiscretePolicy)
-    for table in tables:
-        found = observation_layout(table).size
-        if found != size or (table.action_space.to_json()["type"] == "discrete") != discrete:
-            raise ConfigError(
-                f"{table.info.name} has observations of {found} numbers and {table.action_space}; "
-                f"the run was trained on {size} and {'discrete' if discrete else 'continuous'} actions",
-                "name datasets of the run's own task",
-            )
-    if len({table.info.name for table in tables}) < len(tables):
-        raise ConfigError("a dataset is named twice", "name each dataset once")
-    return tables
-
-
-def _frame(
-    table: TransitionTable, rows: Any, rewarder: Rewarder, null: Rewarder, on_chunk: Callable[[int], None]
-) -> pl.DataFrame:
-    sampler = TransitionSampler(table, rows, torch.device("cpu"))
-    recovered, nulls = [], []
+def _frame(table: TransitionTable, against: _Against, on_chunk: Callable[[int], None]) -> pl.DataFrame:
+    rows = rows_with_successors(table)
+    sampler = TransitionSampler(table, rows, CPU)
+    names = ("recovered", "implicit", "uncertainty", "value_error", "null_bc")
+    columns: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+    true = table.rewards(rows).astype(np.float64)
     for first in range(0, len(rows), CHUNK):
         batch = sampler.gather(torch.arange(first, min(first + CHUNK, len(rows))))
-        recovered.append(rewarder(batch))
-        nulls.append(null(batch))
+        reward, found = against.rewarder(batch)
+        null = against.null(batch)
+        values = (reward, found.rewards, found.uncertainty, found.value_error, null)
+        for name, value in zip(names, values, strict=True):
+            columns[name].append(value)
+        against.shaping.add(batch, [torch.from_numpy(true[first : first + CHUNK]), reward, null])
         on_chunk(len(batch.terminations))
     number = np.searchsorted(table.episodes["start_row"].to_numpy(), rows, side="right") - 1
     return pl.DataFrame(
@@ -99,24 +195,13 @@ def _frame(
             "source": pl.Series([table.info.name]).repeat_by(len(rows)).explode(),
             "episode": table.episodes["episode"].to_numpy()[number],
             "step": rows - table.episodes["start_row"].to_numpy()[number],
-            "true": table.rewards(rows).astype(np.float64),
-            "recovered": torch.cat(recovered).double().numpy(),
-            "null_bc": torch.cat(nulls).double().numpy(),
+            "true": true,
+            **{name: torch.cat(parts).double().numpy() for name, parts in columns.items()},
         }
     )
 
 
-def _recovered(run: RunFolder) -> Rewarder:
-    algorithm, absorbing = run.config.algorithm, absorbing_value_of(run)
-    if isinstance(algorithm, DiscreteIQConfig):
-        discrete = discrete_networks_of(run)
-        return lambda batch: discrete_rewards(discrete, batch, config=algorithm, absorbing=absorbing)
-    assert isinstance(algorithm, ContinuousIQConfig)
-    continuous, noise = continuous_networks_of(run), generator(run.config.seed, Stream.REWARD)
-    return lambda batch: continuous_rewards(continuous, batch, config=algorithm, noise=noise, absorbing=absorbing)
-
-
-def _cloning_null(run: RunFolder) -> Rewarder:
+def _cloning_null(run: RunFolder) -> Null:
     """The reward that needs no dynamics: how near the recorded action is to that of a cloned policy."""
     prior = prior_of(run) or _clone_again(run)
     if isinstance(prior, ContinuousPolicy):
@@ -130,9 +215,9 @@ def _clone_again(run: RunFolder) -> Policy:
     if table.info.sha256 != run.manifest["dataset"]["sha256"]:
         raise RunError(f"{run.config.dataset} has changed since the run was trained", "fetch the original data again")
     chosen = table.episodes[run.split["expert_episodes"]]
-    sampler = TransitionSampler(table, rows_of_episodes(chosen, run.config.subsample), torch.device("cpu"))
+    sampler = TransitionSampler(table, rows_of_episodes(chosen, run.config.subsample), CPU)
     config = ContinuousBCConfig() if isinstance(table.action_space, ContinuousActions) else DiscreteBCConfig()
-    *_, last = fit_clone(config, run.config.seed, sampler, table.action_space, torch.device("cpu"))
+    *_, last = fit_clone(config, run.config.seed, sampler, table.action_space, CPU)
     return last.learner.policy
 
 

@@ -29,6 +29,9 @@ RETURNS = "returns.parquet"
 EVALUATION = "evaluation.json"
 REWARD = "reward.json"
 REWARDS = "rewards.parquet"
+REWARD_PLOT = "reward.png"
+REWARD_MODEL = "reward_model.safetensors"
+REWARD_MODEL_REPORT = "reward_model.json"
 TRACKING = "tracking.json"
 
 

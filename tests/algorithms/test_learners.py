@@ -9,9 +9,7 @@ import torch
 
 from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.iq_continuous import ContinuousIQLearner, ContinuousNetworks
-from iq_offline.algorithms.iq_continuous import recovered_rewards as continuous_rewards
 from iq_offline.algorithms.iq_discrete import DiscreteIQLearner, DiscreteNetworks, q_values
-from iq_offline.algorithms.iq_discrete import recovered_rewards as discrete_rewards
 from iq_offline.algorithms.networks import (
     ActionScale,
     ContinuousPolicy,
@@ -21,6 +19,7 @@ from iq_offline.algorithms.networks import (
     Standardiser,
     ValueNetwork,
 )
+from iq_offline.algorithms.recovery import ContinuousRecovery, DiscreteRecovery
 from iq_offline.batch import Batch
 from iq_offline.config import (
     AbsorbingValue,
@@ -264,11 +263,12 @@ def test_recovered_rewards_are_clamped_to_the_fixed_ones_where_there_are_such(ob
     networks = ContinuousNetworks(constant_policy(0.0, 0.1), None, critic)
     batch = one_transition([0.3, -0.4], terminated=True)
     noise = torch.Generator().manual_seed(0)
-    assert continuous_rewards(networks, batch, config=continuous, noise=noise).tolist() == [reward]
+    assert ContinuousRecovery(networks, continuous, noise)(batch).rewards.tolist() == [reward]
 
     q = DiscretePolicy(PLAIN, 2, (), Activation.TANH)
     with torch.no_grad():
         q.network[0].weight.zero_()
         q.network[0].bias.fill_(5.0)
     discrete = DiscreteIQConfig(objective=objective, temperature=1.0, separate_value=False)
-    assert discrete_rewards(q, one_transition(1, terminated=True), config=discrete).tolist() == [reward]
+    recovery = DiscreteRecovery(DiscreteNetworks(q), discrete)
+    assert recovery(one_transition(1, terminated=True)).rewards.tolist() == [reward]

@@ -4,7 +4,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from iq_offline.evaluation.correlation import cloning_null, correlate, reward_report
+from iq_offline.evaluation.correlation import (
+    RESAMPLES,
+    Clusters,
+    cloning_null,
+    correlate,
+    partial_correlation,
+    ranking_accuracy,
+    reward_report,
+)
 from iq_offline.evaluation.scores import ScoreReference, interquartile_mean, interval95
 
 
@@ -66,3 +74,80 @@ def test_a_mix_can_correlate_although_no_source_does():
     assert set(report["within_source"]["sources"]) == {"a", "b"}
     assert report["episode"]["n"] == 20
     assert report["null_length"]["pearson"] is None
+
+
+def episodes_frame(lengths, rate, noise, seed=0, source="a"):
+    """Episodes of those lengths whose true reward a step is `rate`, recovered with noise of its own each episode."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        {"source": source, "episode": number, "true": r, "recovered": r + e, "null_bc": 0.0}
+        for number, (length, r) in enumerate(zip(lengths, rate, strict=True))
+        for e in [noise * rng.normal()]
+        for _ in range(length)
+    ]
+    return pl.DataFrame(rows)
+
+
+def test_a_reward_that_knows_only_the_length_is_found_out_when_length_is_taken_out():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(10, 200, size=60)
+    frame = episodes_frame(lengths, 1 + 0.1 * rng.normal(size=60), 0.0)
+    constant = frame.with_columns(recovered=pl.lit(1.0) + 0.1 * ((pl.col("episode") * 7919) % 13))
+    report = reward_report(constant)
+    assert report["episode"]["pearson"] > 0.7
+    assert abs(report["length_controlled"]["partial"]) < 0.3
+    assert abs(report["length_controlled"]["per_step"]["pearson"]) < 0.3
+    honest = reward_report(frame)
+    assert honest["length_controlled"]["partial"] == pytest.approx(1)
+    assert honest["ranking"]["accuracy"] == 1
+
+
+def test_an_interval_is_that_of_whole_episodes_drawn_anew():
+    rng = np.random.default_rng(1)
+    frame = episodes_frame(np.full(20, 50), rng.normal(size=20), 1.0)
+    report = reward_report(frame)
+    low, high = report["transition"]["pearson_ci95"]
+    assert low < report["transition"]["pearson"] < high
+    assert high - low > 0.2  # 1000 steps, but 20 episodes: steps drawn one by one would give 0.06
+    low, high = report["episode"]["pearson_ci95"]
+    assert low < report["episode"]["pearson"] < high
+
+
+def test_the_interval_equals_a_slow_bootstrap_over_the_same_draws():
+    rng = np.random.default_rng(2)
+    frame = episodes_frame(rng.integers(3, 9, size=12), rng.normal(size=12), 1.0)
+    clusters = Clusters.of(frame)
+    true, recovered = frame["true"].to_numpy(), frame["recovered"].to_numpy()
+    slow = []
+    for draw in clusters.draws(RESAMPLES):
+        weights = draw[clusters.cluster]
+        slow.append(
+            np.cov(true, recovered, aweights=weights)[0, 1]
+            / np.prod([np.sqrt(np.cov(values, aweights=weights)) for values in (true, recovered)])
+        )
+    assert correlate(true, recovered, clusters).pearson_ci95 == pytest.approx(np.quantile(slow, [0.025, 0.975]))
+
+
+def test_clusters_are_episodes_of_their_own_source():
+    frame = pl.DataFrame({"source": ["a", "a", "b", "b", "b"], "episode": [0, 1, 0, 0, 1]})
+    clusters = Clusters.of(frame)
+    assert clusters.cluster.tolist() == [0, 1, 2, 2, 3]
+    assert clusters.stratum.tolist() == [1, 1, 2, 2]
+    assert (clusters.draws(50)[:, :2].sum(axis=1) == 2).all()
+
+
+def test_ranking_accuracy_by_hand():
+    true = np.array([1.0, 2.0, 3.0])
+    assert ranking_accuracy(true, np.array([10.0, 20.0, 30.0])) == 1
+    assert ranking_accuracy(true, np.array([30.0, 20.0, 10.0])) == 0
+    assert ranking_accuracy(true, np.array([5.0, 5.0, 5.0])) == 0.5
+    assert ranking_accuracy(true, np.array([2.0, 1.0, 3.0])) == pytest.approx(2 / 3)
+    assert ranking_accuracy(np.ones(3), true) is None
+
+
+def test_partial_correlation_takes_a_straight_line_out():
+    given = np.arange(50.0)
+    left = np.random.default_rng(0).normal(size=50)
+    assert partial_correlation(3 * given + left, -2 * given + left, given) == pytest.approx(1)
+    assert partial_correlation(3 * given, -2 * given + left, given) is None
+    assert partial_correlation(left, left, np.ones(50)) == pytest.approx(1)

@@ -1,0 +1,127 @@
+"""How good is a recovered reward? Trains, recovers, and correlates with true rewards that training never saw.
+
+python benchmarks/reward_recovery.py FOLDER --tasks hopper,walker2d,halfcheetah --recipes iq,reward --seeds 0-4
+
+FOLDER holds TASK-expert.hdf5, TASK-medium.hdf5, TASK-random.hdf5 and TASK-replay.hdf5. Learns from 5 whole
+demonstrations of the expert alone (with `--supplementary replay`, from that too, rewards unread). Judged on the mix of
+expert, medium and random, and within replay, where true returns spread widely. A recipe is a preset of `iq` or a
+method. The log keeps every run; those that it holds are not made again. No simulator is asked.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from iq_offline.config import Method
+from iq_offline.evaluation.correlation import reward_report
+from iq_offline.stages.reward import RewardRequest, recover_reward
+from iq_offline.stages.train import TrainRequest, train_run
+
+MIX = ("expert", "medium", "random")
+FIGURES = {
+    "mix transition": ("mix", "transition", "pearson"),
+    "null: clone": ("mix", "null_bc", "pearson"),
+    "mix episode": ("mix", "episode", "pearson"),
+    "null: clone, episode": ("mix", "null_bc", "episode", "pearson"),
+    "null: length": ("mix", "null_length", "pearson"),
+    "replay transition": ("replay", "transition", "pearson"),
+    "replay episode": ("replay", "episode", "pearson"),
+    "replay null: length": ("replay", "null_length", "pearson"),
+    "replay null: clone": ("replay", "null_bc", "episode", "pearson"),
+    "replay, length out": ("replay", "length_controlled", "partial"),
+    "replay ranking": ("replay", "ranking", "accuracy"),
+}
+
+
+def main() -> None:
+    """Run what the log lacks, then print means over seeds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tasks", default="hopper,walker2d,halfcheetah")
+    parser.add_argument("--recipes", default="iq,reward")
+    parser.add_argument("--seeds", default="0-4")
+    parser.add_argument("--demos", type=int, default=5)
+    parser.add_argument("--form", default="normalised")
+    parser.add_argument("--supplementary", action="append", default=[], help="a kind, as in replay")
+    parser.add_argument("--set", action="append", default=[], help="key=value, for all runs")
+    parser.add_argument("--log", type=Path, default=Path("reward_recovery.jsonl"))
+    options = parser.parse_args()
+    first, _, last = options.seeds.partition("-")
+    seeds = range(int(first), int(last or first) + 1)
+    for seed in seeds:
+        for task in options.tasks.split(","):
+            for recipe in options.recipes.split(","):
+                key = {"task": task, "recipe": recipe, "seed": seed, "demos": options.demos, "form": options.form}
+                key |= {"supplementary": options.supplementary, "set": options.set}
+                if not _is_logged(options.log, key):
+                    found = _run(options, task, recipe, seed)
+                    with options.log.open("a") as log:
+                        log.write(json.dumps(key | found) + "\n")
+    _print(options.log)
+
+
+def _run(options: argparse.Namespace, task: str, recipe: str, seed: int) -> dict[str, Any]:
+    files = {kind: str(options.folder / f"{task}-{kind}.hdf5") for kind in (*MIX, "replay", *options.supplementary)}
+    with tempfile.TemporaryDirectory() as folder:
+        request = TrainRequest(
+            dataset=files["expert"],
+            method=recipe if recipe in list(Method) else Method.IQ,
+            preset=None if recipe in list(Method) else recipe,
+            demos=options.demos,
+            seed=seed,
+            supplementary=tuple(files[kind] for kind in options.supplementary),
+            overrides=tuple(options.set),
+            out=Path(folder) / "run",
+            tracked=False,
+        )
+        run = train_run(request, lambda _: None, lambda _: None)
+        asked = RewardRequest(tuple(files[kind] for kind in (*MIX, "replay")), options.form)
+        recover_reward(run, asked, lambda _: None, lambda _: None)
+        transitions = pl.read_parquet(run.path / "rewards.parquet")
+        seconds = run.manifest["seconds"]
+    names = transitions["source"].unique(maintain_order=True)
+    replay = transitions.filter(pl.col("source") == names[-1])
+    mix = transitions.filter(pl.col("source") != names[-1])
+    return {"mix": reward_report(mix), "replay": reward_report(replay), "seconds": seconds}
+
+
+def _is_logged(log: Path, key: dict[str, Any]) -> bool:
+    return log.exists() and any(key.items() <= json.loads(line).items() for line in log.read_text().splitlines())
+
+
+def _print(log: Path) -> None:
+    runs = [json.loads(line) for line in log.read_text().splitlines()]
+    print(f"| task | recipe | seeds | {' | '.join(FIGURES)} |")
+    print("|---|---|---|" + "---|" * len(FIGURES))
+    for task, recipe, form, beside, changed in dict.fromkeys(_group(run) for run in runs):
+        own = [run for run in runs if _group(run) == (task, recipe, form, beside, changed)]
+        label = " ".join(
+            [recipe, *([form] if form != "normalised" else []), *([f"+ {beside}"] if beside else []), changed]
+        )
+        cells = [_cell([_at(run, path) for run in own]) for path in FIGURES.values()]
+        print(f"| {task} | {label.strip()} | {len(own)} | {' | '.join(cells)} |")
+
+
+def _group(run: dict[str, Any]) -> tuple[str, str, str, str, str]:
+    return run["task"], run["recipe"], run["form"], " ".join(run["supplementary"]), " ".join(run["set"])
+
+
+def _at(found: Any, path: tuple[str, ...]) -> float | None:
+    for name in path:
+        found = found[name]
+    return found
+
+
+def _cell(values: list[float | None]) -> str:
+    """Mean, and the least in brackets."""
+    present = [value for value in values if value is not None]
+    return f"{np.mean(present):.2f} ({min(present):.2f})" if present else "-"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""How alike two rewards are when potential-based shaping does not count.
+
+Adding gamma * potential(s') - potential(s) to a reward changes no optimal policy [NHR99], and it is what an inverse
+method can never pin down. Here the shaping is taken out of both rewards by least squares, over potentials that are
+linear in given features: what is left is compared. With one feature for each observation of a small problem
+this is exact; for real data it takes out what these features can express.
+
+EPIC [EPIC21] compares by the same formula, but makes rewards canonical by expectations over a
+distribution of transitions that recorded data do not offer; hence "EPIC-like".
+
+[NHR99] Ng, Harada and Russell, Policy invariance under reward transformations, ICML 1999. [EPIC21] Gleave et al.,
+Quantifying Differences in Reward Functions, ICLR 2021 (2006.13900).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+
+RANDOM_FEATURES = 128
+"""Beside the observation itself."""
+RIDGE = 1e-8
+"""Added to the diagonal of the features' moments, in units of their mean."""
+
+
+class PotentialFeatures:
+    """Features of potentials: the standardised observation, and random tanh units of it, seeded."""
+
+    def __init__(self, size: int, units: int = RANDOM_FEATURES, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self._weights = rng.normal(size=(size, units)) / np.sqrt(size)
+        self._offsets = rng.normal(size=units)
+
+    def __call__(self, standardised: Floats) -> Floats:
+        """Shape (N, D) -> (N, D + units)."""
+        clipped = np.clip(standardised, -10, 10)
+        return np.concatenate([clipped, np.tanh(clipped @ self._weights + self._offsets)], axis=1)
+
+
+@dataclass
+class ShapingFree:
+    """Sums that grow by batches of transitions; then the correlation of two rewards without shaping."""
+
+    gamma: float
+    moments: Floats | None = None
+    n: int = 0
+
+    def add(self, features: Floats, next_features: Floats, terminations: Floats, rewards: Floats) -> None:
+        """Transitions; rewards are columns, true first. Shapes: (N, F), (N, F), (N,), (N, R)."""
+        shaping = self.gamma * (1 - terminations)[:, None] * next_features - features
+        rows = np.concatenate([np.ones((len(rewards), 1)), shaping, rewards], axis=1).astype(np.float64)
+        self.moments = rows.T @ rows + (0 if self.moments is None else self.moments)
+        self.n += len(rows)
+
+    def correlations(self, count: int) -> list[float | None]:
+        """Of the first of the last `count` columns with each of the others; None where one is shaping alone.
+
+        Raises ValueError before any batch.
+        """
+        if self.moments is None:
+            raise ValueError("no transitions were added")
+        basis, left = self.moments[:-count, :-count], self.moments[:-count, -count:]
+        ridge = RIDGE * np.trace(basis) / len(basis) * np.eye(len(basis))
+        total = self.moments[-count:, -count:]
+        residual = total - left.T @ np.linalg.solve(basis + ridge, left)
+        kept = np.diag(residual) > 1e-6 * np.diag(total)
+        return [
+            float(residual[0, i] / np.sqrt(residual[0, 0] * residual[i, i])) if kept[0] and kept[i] else None
+            for i in range(1, count)
+        ]
+
+
+def epic_like_distance(correlation: float | None) -> float | None:
+    """sqrt((1 - correlation) / 2), [EPIC21]: 0 for equal rewards, 0.71 for unrelated, 1 for opposite ones."""
+    return None if correlation is None else float(np.sqrt(max(1 - correlation, 0.0) / 2))

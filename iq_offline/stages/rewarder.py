@@ -1,0 +1,147 @@
+"""A finished run's recovered reward as a function of transitions, in the form that was asked for."""
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from iq_offline.algorithms.learner import Stream, generator
+from iq_offline.algorithms.networks import DiscretePolicy
+from iq_offline.algorithms.recovery import (
+    ContinuousRecovery,
+    DiscreteRecovery,
+    Normalisation,
+    Recovered,
+    Recovery,
+    normalisation,
+)
+from iq_offline.algorithms.reward_model import RewardInputs, RewardModel
+from iq_offline.batch import Batch
+from iq_offline.config import ContinuousIQConfig, DiscreteIQConfig, IQConfig
+from iq_offline.data.table import TransitionTable, rows_of_episodes
+from iq_offline.errors import ConfigError, RunError, nearest
+from iq_offline.stages.fetch import open_dataset
+from iq_offline.training import run_folder
+from iq_offline.training.batches import TransitionSampler, observation_layout
+from iq_offline.training.learnt import absorbing_value_of, continuous_networks_of, discrete_networks_of
+from iq_offline.training.run_folder import RunFolder
+
+DEMONSTRATED_TRANSITIONS = 8192
+"""At most so many set the scale of the normalised form, evenly spread."""
+
+
+class Form(StrEnum):
+    """IMPLICIT: Q(s, a) - discount * V(s'), [IQ21] eq. 11. CANONICAL: with V taken out as potential, Q(s, a) - V(s).
+
+    NORMALISED: a lower bound of it, from 0 for uniform actions to 1 for demonstrated ones at the same observations.
+    DISTILLED: the explicit reward that `distil` fitted.
+    """
+
+    IMPLICIT = "implicit"
+    CANONICAL = "canonical"
+    NORMALISED = "normalised"
+    DISTILLED = "distilled"
+
+
+def form_of(text: str) -> Form:
+    """Raises ConfigError for a name that is none."""
+    if text not in list(Form):
+        raise ConfigError(f"--form {text} is unknown", f"valid: {nearest(text, Form)}")
+    return Form(text)
+
+
+@dataclass(frozen=True)
+class Rewarder:
+    """Rewards of batches of raw transitions."""
+
+    form: Form
+    recovery: Recovery
+    scale: Normalisation | None = None
+    model: RewardModel | None = None
+
+    @classmethod
+    def of(cls, run: RunFolder, form: Form) -> "Rewarder":
+        """Raises RunError for a method that learns no reward, and where the demonstrations of the scale are gone."""
+        recovery = _recovery(run)
+        if form is Form.DISTILLED:
+            return cls(form, recovery, model=load_reward_model(run))
+        scale = normalisation(_recovery(run), demonstrations(run)) if form is Form.NORMALISED else None
+        return cls(form, recovery, scale)
+
+    def __call__(self, batch: Batch) -> tuple[torch.Tensor, Recovered]:
+        """The rewards in the form asked for, (B,), and all that is known of them."""
+        found = self.recovery(batch)
+        if self.model is not None:
+            return self.model(batch), found
+        if self.form is Form.IMPLICIT:
+            return found.rewards, found
+        return found.canonical if self.scale is None else self.scale(found), found
+
+
+def load_reward_model(run: RunFolder) -> RewardModel:
+    """The explicit reward of a run. Raises RunError where there is none."""
+    path = run.path / run_folder.REWARD_MODEL
+    if not path.is_file():
+        raise RunError(f"{run.manifest['run']} has no explicit reward", f"fit one: iq-offline distil {run.path}")
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    model = RewardModel(run.policy(), RewardInputs(header["inputs"]), tuple(json.loads(header["hidden"])))
+    model.load_state_dict(load_file(path))
+    model.eval().requires_grad_(False)
+    return model
+
+
+def demonstrations(run: RunFolder, most: int = DEMONSTRATED_TRANSITIONS) -> Batch:
+    """The transitions that a run learnt from as its expert's, evenly thinned to `most`; their rewards are not read.
+
+    Raises RunError where the dataset has changed since.
+    """
+    table = open_dataset(run.config.dataset)
+    if table.info.sha256 != run.manifest["dataset"]["sha256"]:
+        raise RunError(f"{run.config.dataset} has changed since the run was trained", "fetch the original data again")
+    rows = rows_of_episodes(table.episodes[run.split["expert_episodes"]], run.config.subsample)
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int))]
+    return TransitionSampler(table, chosen, torch.device("cpu")).gather(torch.arange(len(chosen)))
+
+
+def task_tables(run: RunFolder, datasets: tuple[str, ...]) -> list[TransitionTable]:
+    """Those datasets, the run's own if none: of the run's task, each once. Raises ConfigError otherwise."""
+    own = [run.config.dataset, *run.config.supplementary]
+    tables = [open_dataset(dataset) for dataset in datasets or own]
+    for table in tables:
+        check_task(run, table)
+    if len({table.info.name for table in tables}) < len(tables):
+        raise ConfigError("a dataset is named twice", "name each dataset once")
+    return tables
+
+
+def check_task(run: RunFolder, table: TransitionTable) -> None:
+    """Raises ConfigError for a dataset of other observations or actions than the run's."""
+    policy = run.policy()
+    size, discrete = len(policy.observation_mean), isinstance(policy, DiscretePolicy)
+    found = observation_layout(table).size
+    if found != size or (table.action_space.to_json()["type"] == "discrete") != discrete:
+        raise ConfigError(
+            f"{table.info.name} has observations of {found} numbers and {table.action_space}; "
+            f"the run was trained on {size} and {'discrete' if discrete else 'continuous'} actions",
+            "name datasets of the run's own task",
+        )
+
+
+def _recovery(run: RunFolder) -> Recovery:
+    algorithm = run.config.algorithm
+    if not isinstance(algorithm, IQConfig):
+        raise RunError(
+            f"{run.manifest['run']} was trained by {run.config.method}, which learns no reward",
+            "use a run of --method iq",
+        )
+    absorbing = absorbing_value_of(run)
+    if isinstance(algorithm, DiscreteIQConfig):
+        return DiscreteRecovery(discrete_networks_of(run), algorithm, absorbing)
+    assert isinstance(algorithm, ContinuousIQConfig)
+    noise = generator(run.config.seed, Stream.REWARD)
+    return ContinuousRecovery(continuous_networks_of(run), algorithm, noise, absorbing)

@@ -1,0 +1,161 @@
+"""relabel, distil and the forms of a recovered reward, on tiny real episodes."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from iq_offline.errors import ConfigError, RunError
+from iq_offline.stages.distil import DistilRequest, distil_reward
+from iq_offline.stages.fetch import open_dataset
+from iq_offline.stages.relabel import RelabelRequest, relabel_dataset
+from iq_offline.stages.reward import RewardRequest, as_text, recover_reward
+from iq_offline.stages.train import TrainRequest, train_run
+
+DEMO = "demo/swimmer/expert-v0"
+RANDOM = "demo/swimmer/random-v0"
+
+
+def ignore(*_):
+    """Nothing is watched."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("reward") / "run"
+    few = ("prior.updates=60", "hidden_sizes=[16]", "prior.hidden_sizes=[16]", "ensemble.members=2")
+    request = TrainRequest(dataset=DEMO, demos=2, updates=30, overrides=few, out=out, tracked=False)
+    return train_run(request, ignore, ignore)
+
+
+@pytest.fixture(scope="module")
+def discrete(tmp_path_factory):
+    out = tmp_path_factory.mktemp("reward") / "discrete"
+    few = ("prior.updates=60", "hidden_sizes=[16]", "prior.hidden_sizes=[16]")
+    request = TrainRequest(
+        dataset="demo/cartpole/expert-v0", demos=3, updates=30, overrides=few, out=out, tracked=False
+    )
+    return train_run(request, ignore, ignore)
+
+
+def recovered(run, form, *datasets):
+    report = recover_reward(run, RewardRequest(datasets or (DEMO, RANDOM), form), ignore, ignore)
+    return report, pl.read_parquet(run.path / "rewards.parquet")
+
+
+def test_the_normalised_form_is_a_lower_bound_on_the_scale_of_uniform_and_demonstrated_actions(run):
+    canonical = recovered(run, "canonical")[1]
+    normalised = recovered(run, "normalised")[1]["recovered"].to_numpy()
+    bound = (canonical["recovered"] - canonical["uncertainty"]).to_numpy()
+    assert normalised.min() == 0
+    assert normalised.max() == 1
+    inside = (normalised > 0) & (normalised < 1)
+    slope, offset = np.polyfit(bound[inside], normalised[inside], 1)
+    np.testing.assert_allclose(normalised[inside], slope * bound[inside] + offset, atol=1e-4)
+    assert slope > 0
+
+
+def test_the_implicit_form_is_what_stands_beside_the_others(run):
+    _, frame = recovered(run, "implicit")
+    np.testing.assert_array_equal(frame["recovered"], frame["implicit"])
+    assert (frame["uncertainty"] >= 0).all()
+    assert frame["uncertainty"].max() > 0  # two critics
+    assert frame["value_error"].max() > 0  # V is a mean over sampled actions
+
+
+def test_a_discrete_value_is_closed_form_and_one_q_function_has_no_uncertainty(discrete):
+    report, frame = recovered(discrete, "normalised", "demo/cartpole/expert-v0", "demo/cartpole/random-v0")
+    assert frame["value_error"].max() == 0
+    assert frame["uncertainty"].max() == 0
+    assert report["value_error"] == 0
+    assert report["shaping_free"]["pearson"] is None or -1 <= report["shaping_free"]["pearson"] <= 1
+
+
+def test_the_report_has_intervals_nulls_and_sources_and_a_picture(run, tmp_path):
+    picture = tmp_path / "reward.svg"
+    report = recover_reward(run, RewardRequest((DEMO, RANDOM), plot=picture), ignore, ignore)
+    low, high = report["transition"]["pearson_ci95"]
+    assert low <= report["transition"]["pearson"] <= high
+    own = report["within_source"]["sources"][report["datasets"][1]]
+    assert set(own) == {"transition", "episode", "null_length", "null_bc", "length_controlled", "ranking"}
+    assert 0 <= report["ranking"]["accuracy"] <= 1
+    assert 0 <= report["shaping_free"]["epic_like_distance"] <= 1
+    assert picture.read_text().startswith("<?xml")
+    assert (run.path / "reward.png").read_bytes().startswith(b"\x89PNG")
+    assert "null: length" in as_text(report)
+    assert json.loads((run.path / "reward.json").read_text())["transition"] == report["transition"]
+
+
+def test_a_picture_of_no_known_kind_and_a_form_of_no_known_name_are_refused_before_anything_is_written(run, tmp_path):
+    with pytest.raises(ConfigError, match="no picture's name"):
+        recover_reward(run, RewardRequest((DEMO,), plot=tmp_path / "reward.txt"), ignore, ignore)
+    with pytest.raises(ConfigError, match="--form best"):
+        recover_reward(run, RewardRequest((DEMO,), form="best"), ignore, ignore)
+
+
+@pytest.mark.parametrize("format", ["minari", "d4rl"])
+def test_a_relabelled_dataset_has_the_recovered_rewards_and_everything_else_as_it_was(run, tmp_path, format):
+    _, frame = recovered(run, "canonical", RANDOM)
+    to = tmp_path / ("relabelled-v0" if format == "minari" else "relabelled.hdf5")
+    record = relabel_dataset(run, RelabelRequest(RANDOM, to, format, "canonical"))
+    before, after = open_dataset(RANDOM), open_dataset(str(to))
+    rows = after.transition_rows
+    np.testing.assert_array_equal(after.observations(rows), before.observations(before.transition_rows))
+    np.testing.assert_array_equal(after.actions(rows), before.actions(before.transition_rows))
+    np.testing.assert_array_equal(after.terminations(rows), before.terminations(before.transition_rows))
+    np.testing.assert_allclose(after.rewards(rows), frame["recovered"], atol=1e-6)
+    assert not np.allclose(after.rewards(rows), before.rewards(before.transition_rows))
+    assert record["relabelled"]["form"] == "canonical"
+    assert record["relabelled"]["checkpoint_sha256"] == run.manifest["checkpoint_sha256"]
+
+
+def test_relabelling_again_leaves_what_is_there_and_another_run_is_refused(run, tmp_path):
+    to = tmp_path / "relabelled.hdf5"
+    first = relabel_dataset(run, RelabelRequest(RANDOM, to, "d4rl"))
+    stamp = to.stat().st_mtime_ns
+    assert relabel_dataset(run, RelabelRequest(RANDOM, to, "d4rl")) == first
+    assert to.stat().st_mtime_ns == stamp
+    with pytest.raises(ConfigError, match="exists, and is not this conversion"):
+        relabel_dataset(run, RelabelRequest(RANDOM, to, "d4rl", "implicit"))
+
+
+def test_a_last_step_without_a_known_successor_takes_the_reward_before_it_and_is_counted(run, tmp_path):
+    import h5py
+
+    source = tmp_path / "plain.hdf5"
+    table = open_dataset(RANDOM)
+    rows = table.transition_rows[:40]
+    with h5py.File(source, "w") as file:
+        file["observations"], file["actions"] = table.observations(rows), table.actions(rows)
+        file["rewards"], file["terminals"] = table.rewards(rows), np.zeros(40, dtype=bool)
+        file["timeouts"] = np.arange(40) % 20 == 19
+    record = relabel_dataset(run, RelabelRequest(str(source), tmp_path / "out.hdf5", "d4rl"))
+    assert record["relabelled"]["steps_without_successor"] == 2
+    written = open_dataset(str(tmp_path / "out.hdf5"))
+    rewards = written.rewards(written.transition_rows)
+    assert rewards[19] == rewards[18]
+    assert rewards[39] == rewards[38]
+
+
+def test_a_distilled_reward_explains_the_recovered_one_and_needs_no_critic(run):
+    report = distil_reward(run, DistilRequest((DEMO, RANDOM), updates=400), ignore)
+    assert report["held_out"]["r2"] > 0.5
+    assert report["inputs"] == "sa"
+    _, frame = recovered(run, "normalised")
+    _, distilled = recovered(run, "distilled")
+    assert np.corrcoef(frame["recovered"], distilled["recovered"])[0, 1] > 0.7
+
+
+def test_a_distilled_reward_that_is_not_there_names_the_command_that_makes_it(discrete):
+    with pytest.raises(RunError, match="has no explicit reward") as refused:
+        recovered(discrete, "distilled", "demo/cartpole/expert-v0")
+    assert "iq-offline distil" in refused.value.remedy
+
+
+def test_a_state_reward_sees_no_action_and_a_wrong_input_is_refused(discrete):
+    distil_reward(discrete, DistilRequest(inputs="s", updates=50), ignore)
+    _, frame = recovered(discrete, "distilled", "demo/cartpole/random-v0")
+    assert np.ptp(frame["recovered"].to_numpy()) > 0
+    with pytest.raises(ConfigError, match="--inputs action"):
+        distil_reward(discrete, DistilRequest(inputs="action"), ignore)
