@@ -1,5 +1,11 @@
-"""`python -m iq_offline` is `iq-offline`."""
+"""`python -m iq_offline` is `iq-offline`, run in the warm process of a pipeline where there is one."""
 
-from iq_offline.cli import main
+import sys
+
+from iq_offline.warm import hand_over
+
+hand_over(sys.argv[1:])
+
+from iq_offline.cli import main  # noqa: E402  (costs nothing where the command was handed over)
 
 main()

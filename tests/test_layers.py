@@ -29,6 +29,7 @@ MAY_IMPORT = {
         *{"config", "errors", "batch", "paths", "pipeline", "tabular"},
     },
     "cli": {"stages", "training", "tracking", "data", "console", "errors"},
+    "warm": {"cli", "tracking"},
 }
 HOMES = {
     "mlflow": {"tracking/mlflow_"},

@@ -10,6 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from iq_offline.cli import app
+from iq_offline.pipeline.plan import Plan
+from iq_offline.pipeline.schema import End, load_table
+from iq_offline.stages.run import ENDS, find_table
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,6 +42,20 @@ def test_set_up_is_the_two_commands_of_the_readme():
     for target in ("demo", "test"):
         planned = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
         assert {"demo": "iq-offline run demo", "test": "pytest"}[target] in planned
+
+
+def test_three_commands_lead_to_bc_and_iq_on_three_seeds(tmp_path):
+    pytest.importorskip("snakemake")
+    install, run, show = code_blocks("Start")[1].strip().splitlines()
+    planned = subprocess.run(["make", "-n", *install.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert planned.stderr == ""
+    script, command, name, out, folder = run.split()
+    assert (script, command, out) == (".venv/bin/iq-offline", "run", "--out")
+    plan = Plan.of(load_table(find_table(name)))
+    assert {(run.method, run.seed) for run in plan.runs.values()} == {(m, s) for m in ("bc", "iq") for s in range(3)}
+    listed = [sys.executable, "-m", "iq_offline", "run", name, "--out", str(tmp_path), "--dry-run"]
+    assert "train" in subprocess.run(listed, capture_output=True, text=True, check=True).stdout
+    assert show == f"python3 -m webbrowser {folder}/{ENDS[End.REPORT].with_name('report.html')}"
 
 
 def test_the_demonstration_plans_every_stage_of_the_line(tmp_path):

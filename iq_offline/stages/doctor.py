@@ -13,7 +13,9 @@ OPTIONAL = {
     "d3rlpy": ("offline-RL baselines", "pip install 'iq-offline[baselines]'"),
     "snakemake": ("pipelines", "pip install 'iq-offline[pipeline]'"),
     "huggingface_hub": ("Minari's remote datasets", "pip install 'iq-offline[remote]'"),
-    "Box2D": ("LunarLander in simulation", "pip install 'gymnasium[box2d]'"),
+    "Box2D": ("LunarLander in simulation", "pip install 'iq-offline[box2d]'"),
+    "moviepy": ("films of episodes (eval --video)", "pip install moviepy"),
+    "onnxruntime": ("export to ONNX", "pip install 'iq-offline[export]'"),
 }
 
 

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,8 @@ EXECUTORS = {
     "kubernetes": "snakemake_executor_plugin_cluster_generic",
 }
 """What the shipped profiles need beyond Snakemake itself."""
+LOCAL = "local"
+WARM = "IQ_OFFLINE_WARM"
 ENDS = {End.REPORT: Path("report") / "summary.txt", End.OUTCOMES: Path("outcomes") / "log.txt"}
 
 
@@ -62,7 +66,7 @@ def run_pipeline(request: RunRequest, tell: Callable[[str], None]) -> Finished:
             dead = hold.left or "unknown"
             tell(f"{folder} was locked by a run that is dead ({dead}): released; what it has finished counts")
             subprocess.run([*command, "--unlock"], check=True, capture_output=True)
-        status = _snakemake(command, hold)
+        status = _snakemake(command, hold, warm=request.profile == LOCAL and hasattr(os, "pidfd_open"))
     end = folder / ENDS[table.ends_in]
     return Finished(status, folder, end.read_text() if status == 0 else None)
 
@@ -108,19 +112,32 @@ def _profile(request: RunRequest) -> Path:
     return folder
 
 
-def _snakemake(command: list[str], hold: Hold) -> int:
+def _snakemake(command: list[str], hold: Hold, *, warm: bool) -> int:
     """Snakemake in a process group of its own, which its jobs share; signals to this process are passed on to it."""
     # Profiles name `python`, and mean this one.
     environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
-    with subprocess.Popen(command, pass_fds=[hold.descriptor], process_group=0, env=environment) as process:
-        hold.record(process.pid)
+    with tempfile.TemporaryDirectory(prefix="iq-offline-") as place:
+        socket = str(Path(place) / "warm")
+        environment[WARM] = socket if warm else ""
+        with subprocess.Popen(command, pass_fds=[hold.descriptor], process_group=0, env=environment) as process:
+            hold.record(process.pid)
 
-        def pass_on(number: int, _: object) -> None:
-            os.killpg(process.pid, number)
+            def pass_on(number: int, _: object) -> None:
+                os.killpg(process.pid, number)
 
-        before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            return process.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+            try:
+                with _warm_process(socket, process.pid, hold.folder) if warm else nullcontext():
+                    return process.wait()
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+
+@contextmanager
+def _warm_process(socket: str, group: int, folder: Path) -> Iterator[None]:
+    """What Snakemake's jobs on this machine run in (`iq_offline/warm.py`); it ends when this process does."""
+    command = [sys.executable, "-m", "iq_offline.warm", socket]
+    environment = {"OMP_NUM_THREADS": "1"} | os.environ
+    with subprocess.Popen(command, stdin=subprocess.PIPE, process_group=group, cwd=folder, env=environment):
+        yield

@@ -1,6 +1,7 @@
 """Filling a stored run from its folder: whatever is missing or has changed, and nothing twice."""
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
@@ -34,13 +35,18 @@ def describe(manifest: Mapping[str, Any], folder: Path) -> RunDescription:
     expert = TrackedData(dataset["name"], dataset["sha256"], "expert", dataset["path"])
     tags = {"method": manifest["method"], "dataset": dataset["name"], "run_folder": str(folder)}
     return RunDescription(
-        name=manifest["run"],
+        name=_shown_name(manifest["run"], manifest["method"]),
         group=manifest["group"],
         config_hash=manifest["config_hash"],
         params=flat_params({**params, "dataset": dataset["name"], "algorithm": manifest["algorithm"]}),
         datasets=(expert, *_supplementary(folder)),
         tags=tags | ({"mlflow.source.git.commit": commit} if commit else {}),
     )
+
+
+def _shown_name(folder: str, method: str) -> str:
+    """The folder's name, with the method before it where that is not part of it: `seed-0` tells apart nothing."""
+    return folder if re.search(rf"(?<![a-z]){re.escape(method)}(?![a-z])", folder) else f"{method}-{folder}"
 
 
 def fill(store: MlflowStore, run_id: str, folder: Path, skip_steps: Collection[int] | None = ()) -> bool:

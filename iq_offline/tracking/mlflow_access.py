@@ -1,8 +1,10 @@
 """How MLflow's store is reached: where it is, one process at a time, its failures as one error."""
 
+import gc
 import logging
 import os
 import textwrap
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,15 +27,33 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.home() / 'mlflow' / 'mlflow.db'}"
 
 
-def connect(uri: str) -> "MlflowClient":
-    """A client of the store. One that does not answer must not hold up training for minutes: few retries."""
+def import_mlflow() -> None:
+    """MLflow, its SQL store and its models. None of them sees its environment's defaults once it is imported.
+
+    A store that does not answer must not hold up training for minutes: few retries. Collecting garbage is put off:
+    importing makes hundreds of thousands of objects that all stay, and looking through them is a third of its time.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    from mlflow import MlflowClient
-
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with warnings.catch_warnings():  # MLflow warns of its own type hints
+            warnings.simplefilter("ignore")
+            import mlflow.pyfunc
+            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    finally:
+        if collecting:
+            gc.enable()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+
+
+def connect(uri: str) -> "MlflowClient":
+    """A client of the store."""
+    from mlflow import MlflowClient
+
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)

@@ -3,7 +3,6 @@
 import json
 import platform
 import shutil
-import warnings
 from importlib.metadata import version
 from pathlib import Path
 
@@ -46,11 +45,9 @@ def write_model(run: Path, destination: Path) -> None:
 
 
 def _write_mlmodel(destination: Path, observations: np.ndarray, actions: np.ndarray) -> None:
-    with warnings.catch_warnings():  # MLflow warns of its own type hints when it is imported
-        warnings.simplefilter("ignore")
-        from mlflow.models import Model, ModelSignature
-        from mlflow.pyfunc import add_to_model
-        from mlflow.types import Schema, TensorSpec
+    from mlflow.models import Model, ModelSignature
+    from mlflow.pyfunc import add_to_model
+    from mlflow.types import Schema, TensorSpec
 
     signature = ModelSignature(
         Schema([TensorSpec(observations.dtype, (-1, *observations.shape[1:]))]),

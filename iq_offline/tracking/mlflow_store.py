@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from iq_offline import paths
 from iq_offline.tracking.metrics import Point
-from iq_offline.tracking.mlflow_access import connect, mlflow_errors, store_lock, tracking_uri
+from iq_offline.tracking.mlflow_access import connect, import_mlflow, mlflow_errors, store_lock, tracking_uri
 from iq_offline.tracking.tracker import RunDescription, TrackedData
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class MlflowStore:
     def open(cls) -> "MlflowStore":
         """Open the store, and make its tables and the experiment if they are missing, one process at a time."""
         uri = tracking_uri()
+        import_mlflow()
         with mlflow_errors(uri), store_lock(uri):
             client = connect(uri)
             experiment = client.get_experiment_by_name(EXPERIMENT)

@@ -1,6 +1,8 @@
 """The command line, run as its users run it: the whole line on tiny episodes, and every mistake with its message."""
 
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import h5py
@@ -12,6 +14,7 @@ from typer.testing import CliRunner, Result
 from iq_offline.cli import app
 from iq_offline.errors import UserError
 
+ROOT = Path(__file__).parents[2]
 TRAIN = ("train", "--device", "cpu", "--demos", "2")
 SMALL = ("--set", "hidden_sizes=[8]", "--updates", "20")
 
@@ -128,6 +131,17 @@ def test_a_local_minari_dataset_is_found_by_its_id(cartpole, tmp_path):
 def test_doctor_and_datasets_answer_in_json(home):
     assert answer("doctor")["home"] == str(home)
     assert {row["id"] for row in answer("datasets")["datasets"]} >= {"demo/cartpole/expert-v0"}
+
+
+def test_doctor_names_what_is_missing_and_an_extra_that_there_is(monkeypatch):
+    monkeypatch.setattr("iq_offline.stages.doctor.importlib.util.find_spec", lambda _: None)
+    remedies = {item["module"]: item["remedy"] for item in answer("doctor")["missing"]}
+    assert {"Box2D", "moviepy", "onnxruntime", "snakemake"} <= set(remedies)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {extra for remedy in remedies.values() for extra in re.findall(r"iq-offline\[(\w+)\]", remedy)} <= set(
+        extras
+    )
+    assert remedies["Box2D"] == "pip install 'iq-offline[box2d]'"
 
 
 def test_fetching_a_catalogue_dataset_verifies_it(home):

@@ -115,6 +115,15 @@ print(json.dumps({{"actions": actions.tolist(), "shapes": signature, "example": 
 
 
 @pytest.mark.usefixtures("store")
+def test_a_run_is_shown_with_its_method_also_where_its_folder_does_not_name_it(tmp_path, linear_task):
+    run = trained(linear_task, tmp_path / "seed-0")
+    _, mirrored, _ = client_and_run(run.path)
+    assert mirrored.info.run_name == "bc-seed-0"
+    named = {name: describe(run.manifest | {"run": name}, run.path).name for name in ("hopper-bc-5x1-seed0", "abc")}
+    assert named == {"hopper-bc-5x1-seed0": "hopper-bc-5x1-seed0", "abc": "bc-abc"}
+
+
+@pytest.mark.usefixtures("store")
 def test_seeds_share_one_parent_and_the_same_run_again_takes_the_place_of_the_first(tmp_path, linear_task):
     parents = set()
     for number, seed in enumerate((0, 1, 1)):

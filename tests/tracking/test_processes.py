@@ -52,7 +52,7 @@ def test_eight_processes_at_once_on_a_fresh_store_give_eight_whole_runs(tmp_path
     parent = store.latest_parent()
     assert parent is not None
     runs = [store.run(run_id) for run_id in store.children(parent)]
-    assert sorted(run.tags["mlflow.runName"] for run in runs if run) == [folder.name for folder in folders]
+    assert sorted(run.tags["mlflow.runName"] for run in runs if run) == [f"bc-{folder.name}" for folder in folders]
     assert all(run and run.finished and run.model and run.datasets for run in runs)
     assert {run.metrics["train/loss"] for run in runs if run} == {2000.0}
     assert len(parents(store)) == 1
@@ -148,3 +148,15 @@ def test_a_server_that_is_not_there_costs_a_warning_and_seconds(tmp_path, linear
     assert "http://127.0.0.1:9 cannot be used" in warnings[0]
     assert (run.path / "policy.safetensors").is_file()
     assert isinstance(start_tracking(mirror.describe(run.manifest, run.path), run.path, warnings.append), NullTracker)
+
+
+def test_mlflows_telemetry_is_off_unless_asked_for(tmp_path):
+    code = """
+from iq_offline.tracking.mlflow_store import MlflowStore
+MlflowStore.open()
+from mlflow.telemetry import get_telemetry_client
+print(get_telemetry_client())
+"""
+    plain = {"PYTHONPATH": os.environ.get("PYTHONPATH", ""), "IQ_OFFLINE_HOME": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", code], env=plain, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "None"
