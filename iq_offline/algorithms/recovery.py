@@ -27,7 +27,7 @@ from iq_offline.errors import ConfigError
 
 VALUE_SAMPLES = 16
 """Actions that a stochastic policy's V is the mean over; half of them mirror the other half."""
-DEVIATIONS = 0.75
+DEVIATIONS = 0.5
 """Below the critics' mean, where the normalised form takes its lower bound."""
 SMALLEST_GAP = 1e-6
 """Between the rewards of demonstrated and uniform actions, where the normalised form is still defined."""

@@ -47,7 +47,7 @@ def recovered(run, form, *datasets):
 def test_the_normalised_form_is_a_lower_bound_on_the_scale_of_uniform_and_demonstrated_actions(run):
     canonical = recovered(run, "canonical")[1]
     normalised = recovered(run, "normalised")[1]["recovered"].to_numpy()
-    bound = (canonical["recovered"] - 0.75 * canonical["uncertainty"]).to_numpy()
+    bound = (canonical["recovered"] - 0.5 * canonical["uncertainty"]).to_numpy()
     assert normalised.min() == 0
     assert normalised.max() == 1
     inside = (normalised > 0) & (normalised < 1)
