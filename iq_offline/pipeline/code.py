@@ -91,12 +91,12 @@ def _imports(module: str) -> tuple[str, ...]:
 
 @cache
 def _statements(module: str) -> str:
-    """A module's code without comments and docstrings, and a package's templates."""
+    """A module's code without comments and docstrings, and the templates beside it that it names."""
     tree = ast.parse(_source(module))
     _drop_texts(tree)
     file = _file(module)
     assert file is not None
-    templates = sorted(file.parent.glob("*.j2")) if file.name == "__init__.py" else []
+    templates = [template for template in sorted(file.parent.glob("*.j2")) if template.name in _source(module)]
     return "\n".join([ast.unparse(tree), *(template.read_text() for template in templates)])
 
 

@@ -75,7 +75,7 @@ def poke(run: RunFolder, amount: float) -> str:
 
 
 def test_the_same_machine_gives_the_same_bits_and_leaves_nothing(run, home, tracked):
-    assert tracked == ["run"]
+    assert tracked == ["bc-run"]
     before = sorted(path for path in home.rglob("*") if "hashes" not in path.parts)
     result = call(run.path, "--json")
     told = json.loads(result.stdout)
