@@ -8,8 +8,10 @@ import torch
 
 from iq_offline.algorithms.bc import BCLearner
 from iq_offline.algorithms.learner import Stream, generator
+from iq_offline.algorithms.networks import Policy
 from iq_offline.baselines.distances import Floats, Scaling
 from iq_offline.baselines.episodes import best_episodes, episode_scores
+from iq_offline.baselines.screening import Verdict, screen
 from iq_offline.baselines.sources import PeerData, Pool, drawn, joined, recorded, sizes, supplementary_rows
 from iq_offline.baselines.weights import discriminator_weights, effective_share, nearest_weights
 from iq_offline.batch import Batch
@@ -20,6 +22,7 @@ from iq_offline.config.baselines import (
     DiscreteCloneAllConfig,
     DiscreteFilteredBCConfig,
     DiscreteWeightedBCConfig,
+    ScreenConfig,
     WeightKind,
 )
 from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
@@ -64,8 +67,33 @@ def fit_filtered(config: FilteredConfig, seed: int, data: PeerData, device: torc
     if config.expert_share == 1:
         yield from _plain(config.cloning, seed, data, device)
         return
+    verdict = None if config.screen is None else _screened(config, config.screen, seed, data, device)
+    metrics = {} if verdict is None else verdict.metrics()
+    if verdict is not None and not verdict.accepted:
+        yield from _with_metrics(_plain(config.cloning, seed, data, device), metrics)
+        return
+    yield from _with_metrics(_filtered(config, config.cloning, seed, data, device), metrics)
+
+
+def _filtered(
+    config: FilteredConfig, cloning: CloningConfig, seed: int, data: PeerData, device: torch.device
+) -> Iterator[Progress]:
     parts, kept = filtered_rows(config, data)
-    yield from _with_metrics(_mixed(config.cloning, seed, data, Mixture(parts, config.expert_share), device), kept)
+    yield from _with_metrics(_mixed(cloning, seed, data, Mixture(parts, config.expert_share), device), kept)
+
+
+def _screened(config: FilteredConfig, asked: ScreenConfig, seed: int, data: PeerData, device: torch.device) -> Verdict:
+    cloning = config.cloning.model_copy(update={"updates": asked.updates})
+
+    def without(kept: PeerData) -> Policy:
+        *_, last = _plain(cloning, seed, kept, device)
+        return last.learner.policy
+
+    def beside(kept: PeerData) -> Policy:
+        *_, last = _filtered(config, cloning, seed, kept, device)
+        return last.learner.policy
+
+    return screen(asked, data, without, beside)
 
 
 def fit_weighted(config: WeightedConfig, seed: int, data: PeerData, device: torch.device) -> Iterator[Progress]:

@@ -65,6 +65,17 @@ class DiscreteWeightedBCConfig(WeightedBCConfig):
     cloning: DiscreteBCConfig = DiscreteBCConfig()
 
 
+class ScreenConfig(FrozenModel):
+    """Clone supplementary episodes only where that foretells held-out demonstrations better."""
+
+    folds: int = Field(3, ge=2)
+    """Parts of the demonstrations, each left out once."""
+    updates: int = Field(2000, ge=1)
+    """Of each clone that is compared."""
+    largest_median_ratio: float = Field(1.5, gt=0)
+    """By which the median error may be worse where the mean is better."""
+
+
 class FilteredBCConfig(FrozenModel):
     """Behavioural cloning of the supplementary episodes that are most like the demonstrations, beside these."""
 
@@ -75,6 +86,8 @@ class FilteredBCConfig(FrozenModel):
     """Steps by which a shorter episode's summed likeness is divided, too: one good step makes no good episode."""
     transitions: int = Field(5000, ge=1)
     """The best episodes are taken while they have together no more than so many; the best one in any case."""
+    screen: ScreenConfig | None = None
+    """Refuse all of them where held-out demonstrations say so; None: never."""
 
 
 class ContinuousFilteredBCConfig(FilteredBCConfig):

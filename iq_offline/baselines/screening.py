@@ -1,0 +1,81 @@
+"""Whether supplementary episodes help: does cloning them, too, foretell demonstrations that were left out?
+
+The offline signal is the cloning error on held-out demonstrations. Episodes that look like more demonstrations are
+cloned beside the rest in one copy, and not in another; they are accepted where the first foretells the held-out actions
+better in the mean, and not much worse in the median: a few far better transitions must not pay for many worse ones.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from iq_offline.algorithms.bc import cloning_errors
+from iq_offline.algorithms.networks import Policy
+from iq_offline.baselines.sources import PeerData
+from iq_offline.config.baselines import ScreenConfig
+from iq_offline.data.table import TransitionTable
+from iq_offline.training.batches import Rows, TransitionSampler
+
+Clone = Callable[[PeerData], Policy]
+"""Clones the demonstrations of those data, with or without supplementary episodes."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Errors on held-out demonstrations of the clone without and with supplementary episodes."""
+
+    mean: tuple[float, float]
+    median: tuple[float, float]
+    largest_ratio: float
+
+    @property
+    def accepted(self) -> bool:
+        """Better in the mean, and the median no more than `largest_ratio` times worse."""
+        return self.mean[1] < self.mean[0] and self.median[1] <= self.largest_ratio * self.median[0]
+
+    def metrics(self) -> dict[str, float]:
+        """What is logged."""
+        names = ("screen_error_without", "screen_error_with")
+        found = dict(zip(names, self.mean, strict=True))
+        found |= {f"{name}_median": value for name, value in zip(names, self.median, strict=True)}
+        return found | {"screen_accepted": float(self.accepted)}
+
+
+def screen(config: ScreenConfig, data: PeerData, without: Clone, beside: Clone) -> Verdict:
+    """Clone both ways on each fold's demonstrations, and compare on those left out."""
+    errors: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = ([], [])
+    for kept, held_out in folds(data, config.folds):
+        for found, clone in zip(errors, (without, beside), strict=True):
+            found.append(_errors(clone(kept), data.expert, held_out))
+    plain, mixed = (np.concatenate(found) for found in errors)
+    return Verdict(
+        mean=(float(plain.mean()), float(mixed.mean())),
+        median=(float(np.median(plain)), float(np.median(mixed))),
+        largest_ratio=config.largest_median_ratio,
+    )
+
+
+def folds(data: PeerData, count: int) -> Iterator[tuple[PeerData, Rows]]:
+    """Data without some demonstrations, and these ones' rows; of a single demonstration, stretches of it."""
+    rows = data.split.rows
+    groups = _episode_of(data.expert, rows)
+    if len(np.unique(groups)) == 1:
+        groups = np.arange(len(rows)) * count // len(rows)
+    numbers = np.unique(groups)
+    for first in range(min(count, len(numbers))):
+        left_out = np.isin(groups, numbers[first::count])
+        yield replace(data, split=replace(data.split, rows=rows[~left_out])), rows[left_out]
+
+
+def _episode_of(table: TransitionTable, rows: Rows) -> NDArray[np.int64]:
+    found: NDArray[np.int64] = np.searchsorted(table.episodes["start_row"].to_numpy(), rows, side="right") - 1
+    return found
+
+
+@torch.no_grad()
+def _errors(policy: Policy, table: TransitionTable, rows: Rows) -> NDArray[np.float64]:
+    batch = TransitionSampler(table, rows, torch.device("cpu")).gather(torch.arange(len(rows)))
+    return cloning_errors(policy.to("cpu"), batch).double().numpy()

@@ -1,0 +1,86 @@
+"""Supplementary episodes are cloned only where held-out demonstrations say that it helps."""
+
+import numpy as np
+import pytest
+import torch
+
+from iq_offline.baselines.fit import fit_baseline
+from iq_offline.baselines.screening import Verdict, folds
+from iq_offline.baselines.sources import PeerData
+from iq_offline.config.baselines import ContinuousFilteredBCConfig, ScreenConfig
+from iq_offline.config.cloning import ContinuousBCConfig
+from iq_offline.data.split import choose_expert
+from iq_offline.stages.fetch import open_dataset
+
+CPU = torch.device("cpu")
+EXPERT, RANDOM = "demo/swimmer/expert-v0", "demo/swimmer/random-v0"
+
+
+def data_of(demos: int, subsample: int, *supplementary: str) -> PeerData:
+    table = open_dataset(EXPERT)
+    split = choose_expert(table, demos=demos, subsample=subsample, seed=0, need_successors=False)
+    return PeerData(table, split, tuple(open_dataset(name) for name in supplementary))
+
+
+@pytest.mark.parametrize(
+    ("mean", "median", "accepted"),
+    [
+        ((1.0, 0.9), (0.5, 0.4), True),  # better both ways
+        ((1.0, 1.1), (0.5, 0.1), False),  # worse in the mean
+        ((1.0, 0.9), (0.5, 0.7), True),  # median 1.4 times as large
+        ((1.0, 0.9), (0.5, 0.8), False),  # median 1.6 times as large: a few better ones pay for many worse
+    ],
+)
+def test_the_verdict_by_hand(mean, median, accepted):
+    verdict = Verdict(mean, median, largest_ratio=1.5)
+    assert verdict.accepted is accepted
+    assert verdict.metrics()["screen_accepted"] == float(accepted)
+
+
+def test_folds_leave_each_demonstration_out_once_and_keep_the_others():
+    data = data_of(4, 10)
+    parts = list(folds(data, 3))
+    left_out = np.concatenate([rows for _, rows in parts])
+    assert len(parts) == 3
+    assert sorted(left_out) == sorted(data.split.rows)
+    for kept, rows in parts:
+        assert set(kept.split.rows) | set(rows) == set(data.split.rows)
+        assert not set(kept.split.rows) & set(rows)
+        assert len(rows) % len(data.split.rows[: len(data.split.rows) // 4]) == 0  # whole demonstrations
+
+
+def test_a_single_demonstration_is_cut_into_stretches():
+    data = data_of(1, 1)
+    sizes = [len(rows) for _, rows in folds(data, 3)]
+    assert len(sizes) == 3
+    assert max(sizes) - min(sizes) <= 1
+    assert sum(sizes) == len(data.split.rows)
+
+
+def last_of(data: PeerData, screen: ScreenConfig | None):
+    small = ContinuousBCConfig(hidden_sizes=(32,), updates=300)
+    config = ContinuousFilteredBCConfig(cloning=small, screen=screen)
+    *_, last = fit_baseline(config, 0, data, CPU)
+    return last
+
+
+def test_random_episodes_are_refused_and_what_comes_out_is_plain_cloning_to_the_bit():
+    data = data_of(3, 20, RANDOM)
+    screened = last_of(data, ScreenConfig(updates=300))
+    plain_config = ContinuousFilteredBCConfig(
+        cloning=ContinuousBCConfig(hidden_sizes=(32,), updates=300), expert_share=1
+    )
+    *_, plain = fit_baseline(plain_config, 0, data, CPU)
+    assert screened.metrics["screen_accepted"] == 0
+    assert screened.metrics["screen_error_with"] > screened.metrics["screen_error_without"]
+    for name, tensor in plain.learner.policy.state_dict().items():
+        torch.testing.assert_close(screened.learner.policy.state_dict()[name], tensor, atol=0, rtol=0)
+
+
+def test_more_of_the_expert_is_accepted_and_cloned_as_without_a_screen():
+    data = data_of(3, 20, EXPERT)
+    screened, filtered = last_of(data, ScreenConfig(updates=300)), last_of(data, None)
+    assert screened.metrics["screen_accepted"] == 1
+    assert screened.metrics["kept_episodes"] == filtered.metrics["kept_episodes"]
+    for name, tensor in filtered.learner.policy.state_dict().items():
+        torch.testing.assert_close(screened.learner.policy.state_dict()[name], tensor, atol=0, rtol=0)
