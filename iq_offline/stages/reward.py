@@ -73,7 +73,6 @@ def recover_reward(
 
 def as_text(report: dict[str, Any]) -> str:
     """The report for people: a line a figure, with its interval, beside its nulls."""
-    lines = [f"{'':<22}{'Pearson':>9}{'95 % interval':>18}{'Spearman':>10}{'n':>9}"]
     named = {
         "transition": report["transition"],
         "  null: cloned policy": report["null_bc"],
@@ -86,11 +85,13 @@ def as_text(report: dict[str, Any]) -> str:
     within = report["within_source"]["sources"] if len(report["datasets"]) > 1 else {}
     for source, found in within.items():
         named |= {f"{source}": found["transition"], f"  {source}, episode": found["episode"]}
+    width = max(map(len, named))
+    lines = [f"{'':<{width}}{'Pearson':>9}{'95 % interval':>18}{'Spearman':>10}{'n':>9}"]
     for name, found in named.items():
         low, high = found["pearson_ci95"] or (None, None)
         interval = "-" if low is None else f"{low:.3f} .. {high:.3f}"
         numbers = f"{_figure(found['pearson']):>9}{interval:>18}{_figure(found['spearman']):>10}{found['n']:>9}"
-        lines.append(f"{name:<22}{numbers}")
+        lines.append(f"{name:<{width}}{numbers}")
     ranking, free = report["ranking"], report["shaping_free"]
     by_length = _figure(ranking["null_length"])
     lines.append(f"episode pairs in the right order: {_figure(ranking['accuracy'])} (by their length: {by_length})")
