@@ -23,7 +23,6 @@ from iq_offline.algorithms.objective import bootstrap
 from iq_offline.algorithms.pieces import within_fixed
 from iq_offline.batch import Batch
 from iq_offline.config import ContinuousIQConfig, DiscreteIQConfig, EntropyReference
-from iq_offline.errors import ConfigError
 
 VALUE_SAMPLES = 16
 """Actions that a stochastic policy's V is the mean over; half of them mirror the other half."""
@@ -58,17 +57,15 @@ class Normalisation:
     demonstrated: float
     deviations: float = DEVIATIONS
 
-    def __call__(self, found: Recovered) -> Tensor:
-        """0 for what uniform actions earn, 1 for what demonstrated ones do, bounded by these; shape (B,).
+    @property
+    def exists(self) -> bool:
+        """Whether demonstrated actions earn more than uniform ones: else there is no such scale."""
+        return self.demonstrated - self.uniform > SMALLEST_GAP
 
-        Raises ConfigError where demonstrated actions earn no more than uniform ones: there is no such scale.
-        """
+    def __call__(self, found: Recovered) -> Tensor:
+        """0 for what uniform actions earn, 1 for what demonstrated ones do, bounded by these; shape (B,)."""
+        assert self.exists
         gap = self.demonstrated - self.uniform
-        if gap <= SMALLEST_GAP:
-            raise ConfigError(
-                f"demonstrated actions earn {self.demonstrated:.3g} and uniform ones {self.uniform:.3g}: no scale",
-                "give --form canonical, or train longer",
-            )
         bound = found.canonical - self.deviations * found.uncertainty
         return ((bound - self.uniform) / gap).clamp(0, 1)
 

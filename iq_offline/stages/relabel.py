@@ -46,7 +46,7 @@ def relabel_dataset(
     torch.set_num_threads(run.config.threads)
     table = open_dataset(request.dataset)
     check_task(run, table)
-    rewarder = Rewarder.of(run, form)
+    rewarder = Rewarder.exactly(run, form)
     rewards, repeated = _rewards(table, rewarder)
     record = {
         "run": run.manifest["run"],

@@ -60,9 +60,12 @@ def recover_reward(
         check_picture(request.plot)
     torch.set_num_threads(run.config.threads)
     tables = task_tables(run, request.datasets)
-    against = _Against(Rewarder.of(run, form), _cloning_null(run), _Shaping.of(run))
+    rewarder = Rewarder.of(run, form)
+    if rewarder.form is not form:
+        warn("the run gives demonstrated actions no more than uniform ones: the canonical form, as it is")
+    against = _Against(rewarder, _cloning_null(run), _Shaping.of(run))
     transitions = pl.concat([_frame(table, against, on_chunk) for table in tables])
-    report = {"run": run.manifest["run"], "datasets": [table.info.name for table in tables], "form": str(form)}
+    report = {"run": run.manifest["run"], "datasets": [table.info.name for table in tables], "form": str(rewarder.form)}
     report |= reward_report(transitions)
     report |= {"shaping_free": against.shaping.report()} | _certainty(transitions)
     _write(run, report, transitions, request.plot)

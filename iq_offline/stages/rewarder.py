@@ -65,12 +65,28 @@ class Rewarder:
 
     @classmethod
     def of(cls, run: RunFolder, form: Form) -> "Rewarder":
-        """Raises RunError for a method that learns no reward, and where the demonstrations of the scale are gone."""
+        """In that form; canonical in place of normalised where there is no scale (`Normalisation.exists`).
+
+        Raises RunError for a method that learns no reward, and where the demonstrations of the scale are gone.
+        """
         recovery = _recovery(run)
         if form is Form.DISTILLED:
             return cls(form, recovery, model=load_reward_model(run))
         scale = normalisation(_recovery(run), demonstrations(run)) if form is Form.NORMALISED else None
+        if scale is not None and not scale.exists:
+            return cls(Form.CANONICAL, recovery)
         return cls(form, recovery, scale)
+
+    @classmethod
+    def exactly(cls, run: RunFolder, form: Form) -> "Rewarder":
+        """In that form, or RunError: for rewards that are written down."""
+        found = cls.of(run, form)
+        if found.form is not form:
+            raise RunError(
+                f"{run.manifest['run']} gives demonstrated actions no more than uniform ones: no scale to normalise by",
+                "give --form canonical, or train longer",
+            )
+        return found
 
     def __call__(self, batch: Batch) -> tuple[torch.Tensor, Recovered]:
         """The rewards in the form asked for, (B,), and all that is known of them."""

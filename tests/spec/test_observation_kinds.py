@@ -14,7 +14,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 from iq_offline.data.observations import leaves
 from iq_offline.stages.eval import EvalRequest, evaluate_run
-from iq_offline.stages.reward import recover_reward
+from iq_offline.stages.reward import RewardRequest, recover_reward
 from iq_offline.stages.train import TrainRequest, train_run
 from iq_offline.tracking.tracker import NullTracker
 from iq_offline.training.run_folder import RunFolder
@@ -116,7 +116,7 @@ def trained_and_told(tmp_path: Path, file: Path, *overrides: str) -> tuple[RunFo
     """A run, its recovered reward's report and its evaluation over 5 episodes."""
     request = TrainRequest(str(file), "iq", overrides=overrides, device="cpu", out=tmp_path / "run")
     run = train_run(request, discard, discard)
-    report = recover_reward(run, [], discard, discard)
+    report = recover_reward(run, RewardRequest(), discard, discard)
     return run, report, evaluate_run(run, EvalRequest(episodes=5), discard, discard)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from iq_offline.algorithms.recovery import Normalisation
 from iq_offline.errors import ConfigError, RunError
 from iq_offline.stages.distil import DistilRequest, distil_reward
 from iq_offline.stages.fetch import open_dataset
@@ -159,3 +160,14 @@ def test_a_state_reward_sees_no_action_and_a_wrong_input_is_refused(discrete):
     assert np.ptp(frame["recovered"].to_numpy()) > 0
     with pytest.raises(ConfigError, match="--inputs action"):
         distil_reward(discrete, DistilRequest(inputs="action"), ignore)
+
+
+def test_without_a_scale_the_report_is_of_the_canonical_form_and_nothing_is_written_down(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("iq_offline.stages.rewarder.normalisation", lambda *_: Normalisation(1.0, 0.5))
+    warnings = []
+    report = recover_reward(run, RewardRequest((RANDOM,)), ignore, warnings.append)
+    assert report["form"] == "canonical"
+    assert "no more than uniform ones" in warnings[0]
+    with pytest.raises(RunError, match="no scale"):
+        relabel_dataset(run, RelabelRequest(RANDOM, tmp_path / "out.hdf5", "d4rl"))
+    assert not (tmp_path / "out.hdf5").exists()

@@ -14,7 +14,7 @@ from iq_offline.algorithms.learner import Metrics
 from iq_offline.batch import Batch
 from iq_offline.config import CloningLoss, ContinuousBCConfig, DiscreteBCConfig, Method
 from iq_offline.errors import ConfigError, TrainingDiverged
-from iq_offline.stages.reward import recover_reward
+from iq_offline.stages.reward import RewardRequest, recover_reward
 from iq_offline.stages.train import TrainRequest, train_run
 from iq_offline.tracking.tracker import NullTracker
 from iq_offline.training.alarm import DivergenceAlarm
@@ -115,7 +115,7 @@ def test_every_recipe_trains_and_its_reward_is_recovered_from_the_files(method: 
     metrics = pl.read_parquet(run.path / "metrics.parquet").tail(1).to_dicts()[0]
     assert {"expert_q", "policy_q", "random_q", "expert_value", "expert_reward", "action_error"} <= metrics.keys()
     assert run.manifest["method"] == method
-    report = recover_reward(run, [], discard, discard)
+    report = recover_reward(run, RewardRequest(), discard, discard)
     recovered = pl.read_parquet(run.path / "rewards.parquet")["recovered"].to_numpy()
     assert report["transition"]["n"] == len(recovered) == 360
     assert np.isfinite(recovered).all()
@@ -227,7 +227,7 @@ def test_a_weight_that_is_on_changes_what_is_learnt(piece: str, task: Any, tmp_p
 )
 def test_every_choice_composes_and_reloads(choice: tuple[str, ...], tmp_path: Path):
     run = trained(tmp_path, continuous_task, "iq", (*settings(10), *choice))
-    recover_reward(run, [], discard, discard)
+    recover_reward(run, RewardRequest(), discard, discard)
     assert np.isfinite(pl.read_parquet(run.path / "rewards.parquet")["recovered"].to_numpy()).all()
 
 
@@ -288,7 +288,7 @@ def test_pictures_train_through_the_encoder(tmp_path: Path):
     metrics = pl.read_parquet(run.path / "metrics.parquet")["prior_action_error"].drop_nulls()
     assert metrics[-1] <= 0.1
     assert run.policy().act(torch.from_numpy(pictures[:4].reshape(4, -1)).float()).shape == (4,)
-    recover_reward(run, [], discard, discard)
+    recover_reward(run, RewardRequest(), discard, discard)
 
 
 class _Runaway:
