@@ -10,10 +10,10 @@ folders, with MLflow and a report.
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from run_log import is_logged, runs_of
 from scipy.stats import t as student
 
 from iq_offline.config import Device, Method, TrainConfig, algorithm_config
@@ -47,7 +47,7 @@ def main() -> None:
             for seed in range(int(first), int(last or first) + 1):
                 for method in methods:
                     key = {"task": Path(file).stem, "demos": demos, "seed": seed, "method": method}
-                    if not _held(options.log, key):
+                    if not is_logged(options.log, key):
                         mean = _return(file, int(subsample), demos, seed, Method(method), options.episodes)
                         with options.log.open("a") as log:
                             log.write(json.dumps(key | {"return": mean}) + "\n")
@@ -69,16 +69,8 @@ def _return(file: str, subsample: int, demos: int, seed: int, method: Method, ep
     return float(np.mean([episode.episode_return for episode in simulated]))
 
 
-def _lines(log: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-
-
-def _held(log: Path, key: dict[str, Any]) -> bool:
-    return any(key.items() <= line.items() for line in _lines(log))
-
-
 def _print(log: Path, methods: list[str]) -> None:
-    runs = {(r["task"], r["demos"], r["method"], r["seed"]): r["return"] for r in _lines(log)}
+    runs = {(r["task"], r["demos"], r["method"], r["seed"]): r["return"] for r in runs_of(log)}
     print(f"| task | demonstrations | {' | '.join(methods)} | difference to bc, 95 % |")
     print("|---" * (len(methods) + 3) + "|")
     for task, demos in sorted({key[:2] for key in runs}):

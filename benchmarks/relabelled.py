@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from run_log import is_logged, runs_of
 
 from iq_offline.baselines.fit import fit_baseline
 from iq_offline.baselines.sources import PeerData
@@ -60,7 +61,7 @@ def main() -> None:
             for method in options.methods.split(","):
                 key = {"task": task, "method": method, "seed": seed, "supplementary": options.supplementary}
                 key |= {"demos": options.demos, "subsample": options.subsample, "updates": options.updates}
-                if not _is_logged(options.log, key):
+                if not is_logged(options.log, key):
                     started = time.process_time()
                     percent = _percent(options, task, method, seed)
                     found = {"percent": percent, "cpu_seconds": round(time.process_time() - started, 1)}
@@ -123,12 +124,8 @@ def _trained(options: argparse.Namespace, files: tuple[str, str], method: str, s
     return last.learner.policy.eval()
 
 
-def _is_logged(log: Path, key: dict[str, Any]) -> bool:
-    return log.exists() and any(key.items() <= json.loads(line).items() for line in log.read_text().splitlines())
-
-
 def _print(log: Path) -> None:
-    runs = [json.loads(line) for line in log.read_text().splitlines()]
+    runs = runs_of(log)
     print("| task | method | seeds | percent by seed | mean | CPU seconds |\n|---|---|---|---|---|---|")
     for task, method in dict.fromkeys((run["task"], run["method"]) for run in runs):
         own = [run for run in runs if (run["task"], run["method"]) == (task, method)]

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from run_log import is_logged, runs_of
 
 from iq_offline.config import Method
 from iq_offline.evaluation.correlation import reward_report
@@ -58,7 +59,7 @@ def main() -> None:
             for recipe in options.recipes.split(","):
                 key = {"task": task, "recipe": recipe, "seed": seed, "demos": options.demos, "form": options.form}
                 key |= {"supplementary": options.supplementary, "set": options.set}
-                if not _is_logged(options.log, key):
+                if not is_logged(options.log, key):
                     found = _run(options, task, recipe, seed)
                     with options.log.open("a") as log:
                         log.write(json.dumps(key | found) + "\n")
@@ -90,12 +91,8 @@ def _run(options: argparse.Namespace, task: str, recipe: str, seed: int) -> dict
     return {"mix": reward_report(mix), "replay": reward_report(replay), "seconds": seconds}
 
 
-def _is_logged(log: Path, key: dict[str, Any]) -> bool:
-    return log.exists() and any(key.items() <= json.loads(line).items() for line in log.read_text().splitlines())
-
-
 def _print(log: Path) -> None:
-    runs = [json.loads(line) for line in log.read_text().splitlines()]
+    runs = runs_of(log)
     print(f"| task | recipe | seeds | {' | '.join(FIGURES)} |")
     print("|---|---|---|" + "---|" * len(FIGURES))
     for task, recipe, form, beside, changed in dict.fromkeys(_group(run) for run in runs):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from run_log import is_logged, runs_of
 
 from iq_offline.config import Compile, Device, Method, TrainConfig, algorithm_class, algorithm_config, updates_key
 from iq_offline.data.spaces import DiscreteActions
@@ -50,11 +51,11 @@ def main() -> None:
                 "seed": options.seed,
                 "supplementary": [Path(name).stem for name in options.supplementary],
             }
-            if not _is_logged(options.log, key):
+            if not is_logged(options.log, key):
                 result = _run(file, Method(method), options)
                 with options.log.open("a") as log:
                     log.write(json.dumps(key | result) + "\n")
-    runs = [json.loads(line) for line in options.log.read_text().splitlines()]
+    runs = runs_of(options.log)
     for run in runs:
         _show(run)
     unexpected = [run for run in runs if run["outcome"] == "alarm" and run["method"] != Method.IQ_PAPER]
@@ -98,11 +99,6 @@ def _run(file: str, method: Method, options: argparse.Namespace) -> dict[str, An
     last = {name: round(metrics[name], 4) for name in SHOWN if name in metrics}
     seconds = round(time.process_time() - started)
     return outcome | {"steps": step, "largest_expert_q": round(largest, 2), "last": last, "cpu_seconds": seconds}
-
-
-def _is_logged(log: Path, key: dict[str, Any]) -> bool:
-    lines = log.read_text().splitlines() if log.exists() else []
-    return any(key.items() <= json.loads(line).items() for line in lines)
 
 
 def _show(run: dict[str, Any]) -> None:

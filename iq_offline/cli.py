@@ -432,7 +432,7 @@ def gridworld(
     json: Json = False,
 ) -> None:
     """Recover reward and value of the paper's 5x5 GridWorld (its figure 4) from 30 demonstrations, beside the truth."""
-    from iq_offline.stages.gridworld import GridworldRequest, run_gridworld
+    from iq_offline.stages.gridworld import GridworldRequest, as_rows, run_gridworld
 
     found = run_gridworld(GridworldRequest(seed, steps, windy, plot.resolve() if plot else None))
     if json:
@@ -440,7 +440,7 @@ def gridworld(
     if windy:
         return console.show_table([{"discounted return of": name} | row for name, row in found["returns"].items()])
     console.show_grids(found["panels"])
-    return console.show_table(_gridworld_rows(found))
+    return console.show_table(as_rows(found))
 
 
 @app.command()
@@ -592,31 +592,6 @@ def _show_defects(defects: list[dict[str, Any]]) -> None:
         console.show(f"defect: {defect['kind']} ({defect['count']}): {defect['handling']}")
 
 
-def _gridworld_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
-    own, visits, bars = found["reward"], found["null_visits"], found["bars"]
-    cloning = found["null_cloning"]["occupancy"]
-    rows = [
-        ("reward by cell, Pearson", own["raw"], visits["reward"]["raw"], None, None),
-        (
-            "reward up to shaping, Pearson",
-            own["up_to_shaping"],
-            visits["reward"]["up_to_shaping"],
-            None,
-            "reward_up_to_shaping",
-        ),
-        ("value, Pearson", found["value"], visits["value"], None, "value"),
-        ("occupancy, total variation", found["occupancy"], None, cloning, "occupancy"),
-    ]
-    return [
-        {"": name, "iq": iq, "visit counts": counts, "cloning": cloned} | _bar(bars.get(bar))
-        for name, iq, counts, cloned, bar in rows
-    ]
-
-
-def _bar(bar: dict[str, Any] | None) -> dict[str, Any]:
-    return {"bar": None, "met": None} if bar is None else {"bar": bar["bar"], "met": "yes" if bar["met"] else "NO"}
-
-
 def _evaluation_line(result: dict[str, Any]) -> str:
     score = (
         f"score {result['score']:.1f} ({result['reference']})" if result["score"] is not None else "no score reference"
@@ -631,7 +606,3 @@ def _evaluation_line(result: dict[str, Any]) -> str:
 
 def _short(metrics: dict[str, float]) -> str:
     return " ".join(f"{name} {value:.3g}" for name, value in list(metrics.items())[:1])
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -61,18 +61,13 @@ def screen(config: ScreenConfig, data: PeerData, without: Clone, beside: Clone) 
 def folds(data: PeerData, count: int) -> Iterator[tuple[PeerData, Rows]]:
     """Data without some demonstrations, and these ones' rows; of a single demonstration, stretches of it."""
     rows = data.split.rows
-    groups = _episode_of(data.expert, rows)
+    groups = data.expert.episode_numbers(rows)
     if len(np.unique(groups)) == 1:
         groups = np.arange(len(rows)) * count // len(rows)
     numbers = np.unique(groups)
     for first in range(min(count, len(numbers))):
         left_out = np.isin(groups, numbers[first::count])
         yield replace(data, split=replace(data.split, rows=rows[~left_out])), rows[left_out]
-
-
-def _episode_of(table: TransitionTable, rows: Rows) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = np.searchsorted(table.episodes["start_row"].to_numpy(), rows, side="right") - 1
-    return found
 
 
 @torch.no_grad()

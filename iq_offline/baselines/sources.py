@@ -129,6 +129,5 @@ def _indexed(batch: Batch, index: Tensor) -> Batch:
 
 def _episode_numbers(table: TransitionTable, rows: Rows) -> NDArray[np.int64]:
     """Consecutive numbers, from zero, of the episodes in which those ascending rows lie."""
-    of_table = np.searchsorted(table.episodes["start_row"].to_numpy(), rows, side="right")
-    _, numbers = np.unique(of_table, return_inverse=True)
+    _, numbers = np.unique(table.episode_numbers(rows), return_inverse=True)
     return numbers.astype(np.int64)

@@ -99,6 +99,11 @@ class TransitionTable:
         """True rewards of those rows, shape (n,). Never read by training."""
         return np.asarray(self.rows[rows, -2])
 
+    def episode_numbers(self, rows: Rows) -> Rows:
+        """Which episode each of those rows is of, counted from zero in the order of `episodes`; shape (n,)."""
+        found: Rows = np.searchsorted(self.episodes["start_row"].to_numpy(), rows, side="right") - 1
+        return found
+
     def terminations(self, rows: Rows) -> Floats:
         """1 where the task ended with that step, else 0; shape (n,)."""
         return np.asarray(self.rows[rows, -1])

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -86,7 +85,7 @@ def _part(table: TransitionTable, rewarder: Rewarder) -> _Part:
     rows = rows_with_successors(table)
     sampler = TransitionSampler(table, rows, CPU)
     rewards = torch.cat([rewarder(sampler.gather(place))[0] for place in torch.split(torch.arange(len(rows)), CHUNK)])
-    number = np.searchsorted(table.episodes["start_row"].to_numpy(), rows, side="right") - 1
+    number = table.episode_numbers(rows)
     return _Part(sampler, rewards, torch.from_numpy(number % HELD_OUT == HELD_OUT - 1))
 
 

@@ -92,3 +92,29 @@ def _bars(found: Recovery) -> dict[str, Any]:
         "value": {"bar": LEAST_VALUE, "met": found.value >= LEAST_VALUE},
         "occupancy": {"bar": MOST_OCCUPANCY, "met": found.occupancy <= MOST_OCCUPANCY},
     }
+
+
+def as_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures of the paper's grid for people: one row each, beside its nulls and its bar."""
+    own, visits, bars = found["reward"], found["null_visits"], found["bars"]
+    cloning = found["null_cloning"]["occupancy"]
+    rows = [
+        ("reward by cell, Pearson", own["raw"], visits["reward"]["raw"], None, None),
+        (
+            "reward up to shaping, Pearson",
+            own["up_to_shaping"],
+            visits["reward"]["up_to_shaping"],
+            None,
+            "reward_up_to_shaping",
+        ),
+        ("value, Pearson", found["value"], visits["value"], None, "value"),
+        ("occupancy, total variation", found["occupancy"], None, cloning, "occupancy"),
+    ]
+    return [
+        {"": name, "iq": iq, "visit counts": counts, "cloning": cloned} | _bar(bars.get(bar))
+        for name, iq, counts, cloned, bar in rows
+    ]
+
+
+def _bar(bar: dict[str, Any] | None) -> dict[str, Any]:
+    return {"bar": None, "met": None} if bar is None else {"bar": bar["bar"], "met": "yes" if bar["met"] else "NO"}

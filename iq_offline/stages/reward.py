@@ -16,14 +16,12 @@ from iq_offline.config import ContinuousBCConfig, DiscreteBCConfig, IQConfig
 from iq_offline.data.files import whole_file
 from iq_offline.data.spaces import ContinuousActions
 from iq_offline.data.split import rows_with_successors
-from iq_offline.data.table import TransitionTable, rows_of_episodes
-from iq_offline.errors import RunError
+from iq_offline.data.table import TransitionTable
 from iq_offline.evaluation.correlation import cloning_null, reward_report
 from iq_offline.evaluation.shaping import PotentialFeatures, ShapingFree, epic_like_distance
 from iq_offline.report.dataset_plot import check_picture
 from iq_offline.report.reward_plots import reward_plot
-from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.rewarder import Form, Rewarder, form_of, task_tables
+from iq_offline.stages.rewarder import Form, Rewarder, demonstrated_rows, form_of, task_tables
 from iq_offline.tracking.mirror import mirror_stage, reward_metrics
 from iq_offline.training import run_folder
 from iq_offline.training.batches import TransitionSampler
@@ -171,11 +169,10 @@ def _write(run: RunFolder, report: dict[str, Any], transitions: pl.DataFrame, pl
         transitions.write_parquet(temporary)
     with whole_file(run.path / run_folder.REWARD) as temporary:
         temporary.write_text(json.dumps(report, indent=1))
-    for path in (run.path / run_folder.REWARD_PLOT, plot):
-        if path is not None:
-            picture = reward_plot(transitions, path.suffix.removeprefix("."))
-            with whole_file(path) as temporary:
-                temporary.write_bytes(picture)
+    for path in (run.path / run_folder.REWARD_PLOT, *([] if plot is None else [plot])):
+        picture = reward_plot(transitions, path.suffix.removeprefix("."))
+        with whole_file(path) as temporary:
+            temporary.write_bytes(picture)
 
 
 def _frame(table: TransitionTable, against: _Against, on_chunk: Callable[[int], None]) -> pl.DataFrame:
@@ -193,7 +190,7 @@ def _frame(table: TransitionTable, against: _Against, on_chunk: Callable[[int], 
             columns[name].append(value)
         against.shaping.add(batch, [torch.from_numpy(true[first : first + CHUNK]), reward, null])
         on_chunk(len(batch.terminations))
-    number = np.searchsorted(table.episodes["start_row"].to_numpy(), rows, side="right") - 1
+    number = table.episode_numbers(rows)
     return pl.DataFrame(
         {
             "source": pl.Series([table.info.name]).repeat_by(len(rows)).explode(),
@@ -215,11 +212,8 @@ def _cloning_null(run: RunFolder) -> Null:
 
 def _clone_again(run: RunFolder) -> Policy:
     """Behavioural cloning on the run's own transitions, for a run that holds no prior."""
-    table = open_dataset(run.config.dataset)
-    if table.info.sha256 != run.manifest["dataset"]["sha256"]:
-        raise RunError(f"{run.config.dataset} has changed since the run was trained", "fetch the original data again")
-    chosen = table.episodes[run.split["expert_episodes"]]
-    sampler = TransitionSampler(table, rows_of_episodes(chosen, run.config.subsample), CPU)
+    table, rows = demonstrated_rows(run)
+    sampler = TransitionSampler(table, rows, CPU)
     config = ContinuousBCConfig() if isinstance(table.action_space, ContinuousActions) else DiscreteBCConfig()
     *_, last = fit_clone(config, run.config.seed, sampler, table.action_space, CPU)
     return last.learner.policy

@@ -26,7 +26,7 @@ from iq_offline.data.table import TransitionTable, rows_of_episodes
 from iq_offline.errors import ConfigError, RunError, nearest
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.training import run_folder
-from iq_offline.training.batches import TransitionSampler, observation_layout
+from iq_offline.training.batches import Rows, TransitionSampler, observation_layout
 from iq_offline.training.learnt import absorbing_value_of, continuous_networks_of, discrete_networks_of
 from iq_offline.training.run_folder import RunFolder
 
@@ -111,15 +111,20 @@ def load_reward_model(run: RunFolder) -> RewardModel:
     return model
 
 
+def demonstrated_rows(run: RunFolder) -> tuple[TransitionTable, Rows]:
+    """The expert's table and the rows of it that a run learnt from. Raises RunError where it has changed since."""
+    table = open_dataset(run.config.dataset)
+    if table.info.sha256 != run.manifest["dataset"]["sha256"]:
+        raise RunError(f"{run.config.dataset} has changed since the run was trained", "fetch the original data again")
+    return table, rows_of_episodes(table.episodes[run.split["expert_episodes"]], run.config.subsample)
+
+
 def demonstrations(run: RunFolder, most: int = DEMONSTRATED_TRANSITIONS) -> Batch:
     """The transitions that a run learnt from as its expert's, evenly thinned to `most`; their rewards are not read.
 
     Raises RunError where the dataset has changed since.
     """
-    table = open_dataset(run.config.dataset)
-    if table.info.sha256 != run.manifest["dataset"]["sha256"]:
-        raise RunError(f"{run.config.dataset} has changed since the run was trained", "fetch the original data again")
-    rows = rows_of_episodes(table.episodes[run.split["expert_episodes"]], run.config.subsample)
+    table, rows = demonstrated_rows(run)
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int))]
     return TransitionSampler(table, chosen, torch.device("cpu")).gather(torch.arange(len(chosen)))
 
