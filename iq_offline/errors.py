@@ -2,6 +2,7 @@
 
 UserError
 ├── ConfigError            an option, key or value that is not valid
+│   └── NothingAlike       no supplementary transition is like a demonstration
 ├── NotYet                 asked for by the contract, built in a later release
 ├── DatasetError
 │   ├── UnknownDataset     no such name, id or path
@@ -36,6 +37,10 @@ class UserError(Exception):
 
 class ConfigError(UserError):
     """An option, key or value that is not valid."""
+
+
+class NothingAlike(ConfigError):
+    """Supplementary data of which no transition is like a demonstration."""
 
 
 class NotYet(UserError):

@@ -9,7 +9,7 @@ from iq_offline.baselines.labelled import fit_labelled
 from iq_offline.baselines.sources import PeerData
 from iq_offline.config.baselines import (
     BaselineConfig,
-    FilteredBCConfig,
+    EpisodeFilterConfig,
     Labeller,
     RewardLabelledConfig,
     WeightedBCConfig,
@@ -30,7 +30,7 @@ def fit_baseline(config: BaselineConfig, seed: int, data: PeerData, device: torc
         return fit_labelled(config, seed, data, device)
     if isinstance(config, WeightedBCConfig):
         return fit_weighted(config, seed, data, device)
-    if isinstance(config, FilteredBCConfig):
+    if isinstance(config, EpisodeFilterConfig):
         return fit_filtered(config, seed, data, device)
     return fit_clone_all(config, seed, data, device)
 

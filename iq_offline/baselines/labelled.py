@@ -11,12 +11,12 @@ from iq_offline.algorithms.learner import Stream, generator
 from iq_offline.baselines.d3rlpy_adapter import D3rlpyLearner, RewardedBatch
 from iq_offline.baselines.distances import Floats, Scaling
 from iq_offline.baselines.labels import otr_rewards, seabo_rewards, uds_rewards
-from iq_offline.baselines.sources import PeerData, Pool, Recorded, drawn, joined, recorded, sizes, supplementary_rows
+from iq_offline.baselines.sources import PeerData, Pool, Recorded, drawn, recorded, supplementary_rows
 from iq_offline.batch import Batch
 from iq_offline.config.baselines import Labeller, RewardLabelledConfig
 from iq_offline.data.table import TransitionTable
 from iq_offline.training.alarm import DivergenceAlarm
-from iq_offline.training.batches import Rows, SupplementarySampler, TransitionSampler
+from iq_offline.training.batches import Rows, SupplementarySampler, TransitionSampler, joined, sizes
 from iq_offline.training.build import Data
 from iq_offline.training.loop import Progress, fit
 

@@ -5,8 +5,9 @@ cloned beside the rest in one copy, and not in another; they are accepted where 
 better in the mean, and not much worse in the median: a few far better transitions must not pay for many worse ones.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,10 +18,17 @@ from iq_offline.algorithms.networks import Policy
 from iq_offline.baselines.sources import PeerData
 from iq_offline.config.baselines import ScreenConfig
 from iq_offline.data.table import TransitionTable
+from iq_offline.errors import NothingAlike
 from iq_offline.training.batches import Rows, TransitionSampler
 
-Clone = Callable[[PeerData], Policy]
-"""Clones the demonstrations of those data, with or without supplementary episodes."""
+FEWEST_TRANSITIONS = 10
+"""Demonstrated; of fewer, none can be left out and still be told apart from the rest."""
+
+
+class Clone(Protocol):
+    """Clones the demonstrations of those data, with or without supplementary episodes."""
+
+    def __call__(self, kept: PeerData, *, filtered: bool) -> Policy: ...
 
 
 @dataclass(frozen=True)
@@ -44,12 +52,21 @@ class Verdict:
         return found | {"screen_accepted": float(self.accepted)}
 
 
-def screen(config: ScreenConfig, data: PeerData, without: Clone, beside: Clone) -> Verdict:
-    """Clone both ways on each fold's demonstrations, and compare on those left out."""
+def screen(config: ScreenConfig, data: PeerData, cloned: Clone) -> Verdict | None:
+    """Clone both ways on each fold's demonstrations, and compare on those left out.
+
+    None, which is a refusal, where there are too few transitions, or nothing is like a fold's demonstrations.
+    """
     errors: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = ([], [])
+    if len(data.split.rows) < FEWEST_TRANSITIONS:
+        return None
     for kept, held_out in folds(data, config.folds):
-        for found, clone in zip(errors, (without, beside), strict=True):
-            found.append(_errors(clone(kept), data.expert, held_out))
+        for found, filtered in zip(errors, (False, True), strict=True):
+            try:
+                policy = cloned(kept, filtered=filtered)
+            except NothingAlike:
+                return None
+            found.append(_errors(policy, data.expert, held_out))
     plain, mixed = (np.concatenate(found) for found in errors)
     return Verdict(
         mean=(float(plain.mean()), float(mixed.mean())),

@@ -11,7 +11,10 @@ from torch import Tensor
 from iq_offline.batch import Batch
 from iq_offline.data.split import Split, rows_with_successors
 from iq_offline.data.table import TransitionTable
-from iq_offline.training.batches import Rows, TransitionSampler
+from iq_offline.training.batches import Rows, TransitionSampler, joined
+
+Parts = Sequence[tuple[TransitionTable, Rows]]
+"""Rows by table."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Recorded:
         return [slice(int(start), int(end)) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def recorded(parts: Sequence[tuple[TransitionTable, Rows]]) -> Recorded:
+def recorded(parts: Parts) -> Recorded:
     """Those rows of those tables, one table after the other."""
     episodes, first = [], 0
     for table, rows in parts:
@@ -103,22 +106,6 @@ def drawn(
     while True:
         points = torch.rand(size, dtype=torch.float64, generator=random) * ends[-1]
         yield torch.searchsorted(ends, points, right=True).clamp_max(count - 1)
-
-
-def joined(pieces: Sequence[Batch]) -> Batch:
-    """Batches one after the other."""
-    return Batch(
-        observations=torch.cat([piece.observations for piece in pieces]),
-        actions=torch.cat([piece.actions for piece in pieces]),
-        next_observations=torch.cat([piece.next_observations for piece in pieces]),
-        terminations=torch.cat([piece.terminations for piece in pieces]),
-    )
-
-
-def sizes(batch_size: int, expert_share: float) -> tuple[int, int]:
-    """Expert and other transitions of a batch; at least one of each where there is room."""
-    expert = min(max(1, round(batch_size * expert_share)), max(1, batch_size - 1))
-    return expert, batch_size - expert
 
 
 def _indexed(batch: Batch, index: Tensor) -> Batch:

@@ -71,13 +71,13 @@ class ScreenConfig(FrozenModel):
     folds: int = Field(3, ge=2)
     """Parts of the demonstrations, each left out once."""
     updates: int = Field(2000, ge=1)
-    """Of each clone that is compared."""
+    """Of each clone that is compared; no more than cloning itself has."""
     largest_median_ratio: float = Field(1.5, gt=0)
     """By which the median error may be worse where the mean is better."""
 
 
-class FilteredBCConfig(FrozenModel):
-    """Behavioural cloning of the supplementary episodes that are most like the demonstrations, beside these."""
+class EpisodeFilterConfig(FrozenModel):
+    """Which supplementary episodes are taken for more demonstrations: those that are most like the ones there are."""
 
     expert_share: float = Field(0.25, gt=0, le=1)
     """Of each batch; 1 is cloning of the demonstrations alone."""
@@ -90,15 +90,15 @@ class FilteredBCConfig(FrozenModel):
     """Refuse all of them where held-out demonstrations say so; None: never."""
 
 
-class ContinuousFilteredBCConfig(FilteredBCConfig):
-    """Of continuous actions."""
+class ContinuousFilteredBCConfig(EpisodeFilterConfig):
+    """Behavioural cloning of the demonstrations and such episodes; continuous actions."""
 
     name: Literal["filtered-bc-continuous"] = "filtered-bc-continuous"
     cloning: ContinuousBCConfig = ContinuousBCConfig()
 
 
-class DiscreteFilteredBCConfig(FilteredBCConfig):
-    """Of discrete actions."""
+class DiscreteFilteredBCConfig(EpisodeFilterConfig):
+    """Behavioural cloning of the demonstrations and such episodes; discrete actions."""
 
     name: Literal["filtered-bc-discrete"] = "filtered-bc-discrete"
     cloning: DiscreteBCConfig = DiscreteBCConfig()

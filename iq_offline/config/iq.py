@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from iq_offline.config.base import ActionHead, Activation, FrozenModel, HiddenSizes
+from iq_offline.config.baselines import EpisodeFilterConfig
 from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
 from iq_offline.config.conservative import (
     AbsorbingValue,
@@ -101,6 +102,8 @@ class IQConfig(FrozenModel):
     in_sample_value: InSampleValueConfig | None = None
     advantage_weights: AdvantageWeightsConfig | None = None
     """The actor learns from recorded actions by their advantage, not from Q at its own."""
+    more_demonstrations: EpisodeFilterConfig | None = None
+    """Take supplementary episodes for more demonstrations, in the prior and in the expert's half of the objective."""
     alarm_q: float | None = Field(1000.0, gt=0)
     """Stop when the mean |Q| of the expert's actions has passed this: ten times the greatest true value by default."""
 

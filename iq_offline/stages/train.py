@@ -5,7 +5,7 @@ import json
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,18 @@ from typing import Any
 import numpy as np
 
 from iq_offline import paths
+from iq_offline.baselines.filtering import Found, more_demonstrations
+from iq_offline.baselines.sources import PeerData
 from iq_offline.batch import Batch
 from iq_offline.config import (
     BaselineConfig,
     BCConfig,
     Compile,
+    ContinuousBCConfig,
+    ContinuousIQConfig,
     Device,
+    DiscreteBCConfig,
+    DiscreteIQConfig,
     IQConfig,
     Method,
     Selection,
@@ -338,7 +344,10 @@ def _say_what_is_read(
             warn(f"method {config.method} learns from recorded rewards: where these are true, an oracle, no imitation")
         return
     learns = isinstance(algorithm, IQConfig) and algorithm.uses_supplementary
-    if supplementary and not learns:
+    finds = isinstance(algorithm, IQConfig) and algorithm.more_demonstrations is not None
+    if supplementary and finds and supplementary[0].pictures:
+        warn("distances between pictures say little: no supplementary episode is taken for a demonstration")
+    elif supplementary and not (learns or finds):
         warn(
             f"method {config.method} learns from the expert's episodes alone: the supplementary data are recorded only"
         )
@@ -351,15 +360,35 @@ def _steps(config: TrainConfig, data: _Data, device: Any, resumed: Snapshot | No
     held_out = data.held_out(device)
     if isinstance(config.algorithm, BaselineConfig):
         from iq_offline.baselines.fit import fit_baseline
-        from iq_offline.baselines.sources import PeerData
 
         peers = PeerData(data.table, data.split, data.supplementary)
-        return watched(fit_baseline(config.algorithm, config.seed, peers, device), held_out)
+        yield from watched(fit_baseline(config.algorithm, config.seed, peers, device), held_out)
+        return
     starts = data.table.episodes["start_row"].to_numpy()[list(data.split.episodes)]
     sampler = TransitionSampler(data.table, data.split.rows, device, starts)
+    found = _demonstrations(config, data, sampler)
     others = [TransitionSampler(table, rows_with_successors(table), device) for table in data.supplementary]
     supplementary = SupplementarySampler(others) if others else None
-    return train(config, sampler, data.table.action_space, device, held_out, supplementary, resumed)
+    space = data.table.action_space
+    for progress in train(config, found.demonstrations, space, device, held_out, supplementary, resumed):
+        yield replace(progress, metrics=progress.metrics | found.metrics)
+
+
+def _demonstrations(config: TrainConfig, data: _Data, sampler: TransitionSampler) -> Found:
+    """The demonstrations; with episodes that look like more of them, where the method takes such."""
+    algorithm = config.algorithm
+    if not (isinstance(algorithm, IQConfig) and algorithm.more_demonstrations and _comparable(data)):
+        return Found(sampler, {})
+    assert isinstance(algorithm, ContinuousIQConfig | DiscreteIQConfig)
+    discrete = isinstance(data.table.action_space, DiscreteActions)
+    cloning = algorithm.prior or (DiscreteBCConfig() if discrete else ContinuousBCConfig())
+    peers = PeerData(data.table, data.split, data.supplementary)
+    return more_demonstrations(algorithm.more_demonstrations, cloning, config.seed, peers, sampler)
+
+
+def _comparable(data: _Data) -> bool:
+    """Whether there are supplementary episodes whose distance from the demonstrations can be measured."""
+    return bool(data.supplementary) and not data.table.pictures
 
 
 def recipe(name: str) -> list[dict[str, dict[str, Any]]]:

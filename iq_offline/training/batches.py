@@ -137,12 +137,48 @@ class SupplementarySampler:
             here = positions[(positions >= start) & (positions < end)] - start
             pieces.append(part.gather(here.to(part.device)))
             start = end
-        return Batch(
-            observations=torch.cat([piece.observations for piece in pieces]),
-            actions=torch.cat([piece.actions for piece in pieces]),
-            next_observations=torch.cat([piece.next_observations for piece in pieces]),
-            terminations=torch.cat([piece.terminations for piece in pieces]),
-        )
+        return joined(pieces)
+
+
+class DemonstrationMixture:
+    """Demonstrations, and more transitions that are taken for such, as one sampler of them."""
+
+    def __init__(self, expert: TransitionSampler, more: SupplementarySampler, expert_share: float) -> None:
+        self._expert, self._more, self._expert_share = expert, more, expert_share
+        self.layout, self.device = expert.layout, expert.device
+
+    def observations(self) -> torch.Tensor:
+        """All observations of both, pictures apart, shape (N, D)."""
+        return torch.cat([self._expert.observations(), self._more.observations()])
+
+    def initial_observations(self, generator: torch.Generator) -> torch.Tensor:
+        """First observations of the demonstrations proper, shape (B0, D)."""
+        return self._expert.initial_observations(generator)
+
+    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """Endless batches, `expert_share` of each of the demonstrations proper, which come first."""
+        expert_size, other_size = sizes(batch_size, self._expert_share)
+        both = self._expert.batches(expert_size, generator), self._more.batches(other_size, generator)
+        yield from map(joined, zip(*both, strict=True))
+
+
+Demonstrations = TransitionSampler | DemonstrationMixture
+
+
+def joined(pieces: Sequence[Batch]) -> Batch:
+    """Batches one after the other."""
+    return Batch(
+        observations=torch.cat([piece.observations for piece in pieces]),
+        actions=torch.cat([piece.actions for piece in pieces]),
+        next_observations=torch.cat([piece.next_observations for piece in pieces]),
+        terminations=torch.cat([piece.terminations for piece in pieces]),
+    )
+
+
+def sizes(batch_size: int, expert_share: float) -> tuple[int, int]:
+    """Expert and other transitions of a batch; at least one of each where there is room."""
+    expert = min(max(1, round(batch_size * expert_share)), max(1, batch_size - 1))
+    return expert, batch_size - expert
 
 
 def beside(

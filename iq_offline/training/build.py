@@ -28,14 +28,14 @@ from iq_offline.config import (
     HiddenSizes,
 )
 from iq_offline.data.spaces import ActionSpace, ContinuousActions
-from iq_offline.training.batches import SupplementarySampler, TransitionSampler
+from iq_offline.training.batches import Demonstrations, SupplementarySampler
 
 
 @dataclass(frozen=True)
 class Data:
     """What a run learns from: expert transitions and, where the method reads them, supplementary ones."""
 
-    expert: TransitionSampler
+    expert: Demonstrations
     space: ActionSpace
     device: torch.device
     supplementary: SupplementarySampler | None = None

@@ -26,7 +26,7 @@ from iq_offline.config import (
 from iq_offline.data.spaces import ActionSpace
 from iq_offline.errors import ConfigError
 from iq_offline.training.alarm import DivergenceAlarm
-from iq_offline.training.batches import SupplementarySampler, TransitionSampler, beside
+from iq_offline.training.batches import Demonstrations, SupplementarySampler, beside
 from iq_offline.training.build import Data, cloned_policy, continuous_networks, discrete_networks
 from iq_offline.training.run_folder import part
 from iq_offline.training.snapshot import Snapshot, learner_tensors, restore
@@ -82,7 +82,7 @@ def resolve_device(device: Device) -> torch.device:
 
 def train(
     config: TrainConfig,
-    sampler: TransitionSampler,
+    sampler: Demonstrations,
     space: ActionSpace,
     device: torch.device,
     held_out: Batch | None = None,
@@ -112,7 +112,7 @@ def watched(steps: Iterator[Progress], held_out: Batch | None) -> Iterator[Progr
 
 
 def fit_clone(
-    config: BCConfig, seed: int, sampler: TransitionSampler, space: ActionSpace, device: torch.device
+    config: BCConfig, seed: int, sampler: Demonstrations, space: ActionSpace, device: torch.device
 ) -> Iterator[Progress]:
     """Behavioural cloning: the method `bc`, the prior of IQ-Learn, and the null of reward recovery."""
     yield from _clone(config, Pace(seed), Data(sampler, space, device))

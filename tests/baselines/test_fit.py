@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from iq_offline.baselines.cloning import filtered_rows
+from iq_offline.baselines.filtering import filtered_rows
 from iq_offline.baselines.fit import fit_baseline, needs_successors, reads_rewards
 from iq_offline.baselines.labelled import label
-from iq_offline.baselines.sources import PeerData, Pool, drawn, recorded, sizes, supplementary_rows
+from iq_offline.baselines.sources import PeerData, Pool, drawn, recorded, supplementary_rows
 from iq_offline.config.baselines import (
     BaselineConfig,
     ContinuousCloneAllConfig,
@@ -29,7 +29,7 @@ from iq_offline.config.baselines import (
 from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
 from iq_offline.data.table import TransitionTable
 from iq_offline.errors import ConfigError, TrainingDiverged
-from iq_offline.training.batches import TransitionSampler
+from iq_offline.training.batches import TransitionSampler, sizes
 from iq_offline.training.loop import Progress, fit_clone
 from iq_offline.training.run_folder import tensors_sha256
 
