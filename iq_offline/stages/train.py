@@ -206,7 +206,7 @@ def _train_into(
         keeper = Keeper(snapshots, manifest["config_hash"], request.snapshot_seconds, stop, resumed)
         tracker = start_tracking(describe(manifest, out), out, warn) if request.tracked else NullTracker()
         try:
-            steps = _steps(config, data, device, resumed)
+            steps = _steps(config, data, device, resumed, warn)
             collected = _collect(steps, tracker, on_progress, keeper)
         except TrainingDiverged:
             snapshots.remove()
@@ -355,7 +355,9 @@ def _say_what_is_read(
         warn(f"method {config.method} can learn from supplementary data, and none are given (--supplementary)")
 
 
-def _steps(config: TrainConfig, data: _Data, device: Any, resumed: Snapshot | None) -> Iterator[Progress]:
+def _steps(
+    config: TrainConfig, data: _Data, device: Any, resumed: Snapshot | None, warn: Callable[[str], None]
+) -> Iterator[Progress]:
     """The run's training, as a generator."""
     held_out = data.held_out(device)
     if isinstance(config.algorithm, BaselineConfig):
@@ -367,6 +369,8 @@ def _steps(config: TrainConfig, data: _Data, device: Any, resumed: Snapshot | No
     starts = data.table.episodes["start_row"].to_numpy()[list(data.split.episodes)]
     sampler = TransitionSampler(data.table, data.split.rows, device, starts)
     found = _demonstrations(config, data, sampler)
+    if found.metrics.get("screen_accepted") == 0:
+        warn("no supplementary episode is taken for a demonstration: held-out ones do not speak for it (see screen_*)")
     others = [TransitionSampler(table, rows_with_successors(table), device) for table in data.supplementary]
     supplementary = SupplementarySampler(others) if others else None
     space = data.table.action_space
