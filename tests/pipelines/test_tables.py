@@ -152,7 +152,14 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, text):
 
 def test_the_shipped_tables_ask_for_the_runs_that_they_always_asked_for():
     counts = {file.stem: len(Plan.of(load_table(file, Path("/data"))).runs) for file in SHIPPED.glob("*.yaml")}
-    assert counts == {"demo": 8, "bc-vs-iq": 6, "offline-panels": 150, "stability": 180, "supplementary": 63, "quick": 4}
+    assert counts == {
+        "demo": 8,
+        "bc-vs-iq": 6,
+        "offline-panels": 150,
+        "stability": 180,
+        "supplementary": 63,
+        "quick": 4,
+    }
     panels = Plan.of(load_table(SHIPPED / "offline-panels.yaml", Path("/data")))
     assert {(run.dataset, run.demos, run.subsample) for run in panels.runs.values()} == {
         *(("cartpole", demos, 20) for demos in (1, 3, 7, 10, 15)),
