@@ -8,7 +8,7 @@ import torch
 from iq_offline.algorithms.bc import BCLearner
 from iq_offline.algorithms.learner import Stream, generator
 from iq_offline.baselines.distances import Floats, Scaling
-from iq_offline.baselines.filtering import CloningConfig, Found, likenesses, more_demonstrations
+from iq_offline.baselines.filtering import CloningConfig, likenesses, more_demonstrations
 from iq_offline.baselines.sources import Parts, PeerData, Pool, drawn, recorded, supplementary_rows
 from iq_offline.baselines.weights import discriminator_weights, effective_share
 from iq_offline.batch import Batch
@@ -56,9 +56,7 @@ def fit_clone_all(config: CloneAll, seed: int, data: PeerData, device: torch.dev
 def fit_filtered(config: FilteredConfig, seed: int, data: PeerData, device: torch.device) -> Iterator[Progress]:
     """Cloning of the demonstrations and of the episodes that are most like them."""
     expert = TransitionSampler(data.expert, data.split.rows, device)
-    found = Found(expert, {})
-    if config.expert_share < 1:
-        found = more_demonstrations(config, config.cloning, seed, data, expert)
+    found = more_demonstrations(config, config.cloning, seed, data, expert)
     steps = fit_clone(config.cloning, seed, found.demonstrations, data.expert.action_space, device)
     yield from _with_metrics(steps, found.metrics)
 

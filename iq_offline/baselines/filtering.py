@@ -44,6 +44,8 @@ def more_demonstrations(
     `cloning`: how the screen's policies are cloned. Rewards are not read.
     Raises NothingAlike where nothing is like a demonstration and there is no screen to say so.
     """
+    if config.expert_share == 1:
+        return Found(expert, {})
     metrics = {}
     if config.screen is not None:
         verdict = _screened(config, config.screen, cloning, seed, data, expert.device)

@@ -140,6 +140,14 @@ def test_too_few_transitions_to_leave_any_out_are_a_refusal():
     assert found.metrics == {"screen_accepted": 0.0}
 
 
+def test_a_share_of_one_asks_nothing_of_supplementary_data():
+    data, expert = data_of(3, 20, RANDOM)
+    whole = EpisodeFilterConfig(expert_share=1, screen=ScreenConfig())
+    found = more_demonstrations(whole, CLONING, 0, data, expert)
+    assert found.demonstrations is expert
+    assert not found.metrics
+
+
 def test_what_is_like_no_demonstration_is_refused_by_the_screen_and_an_error_without_one():
     data, expert = data_of(3, 20, RANDOM)
     narrow = LikenessConfig(bandwidth=1e-9)
