@@ -1,7 +1,7 @@
 """Peers that clone: all data, the better episodes, or transitions by their weight."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -24,7 +24,7 @@ from iq_offline.config.baselines import (
 from iq_offline.training.alarm import DivergenceAlarm
 from iq_offline.training.batches import SupplementarySampler, TransitionSampler, joined, sizes
 from iq_offline.training.build import Data, cloned_policy
-from iq_offline.training.loop import BC_REMEDY, Progress, fit, fit_clone
+from iq_offline.training.loop import BC_REMEDY, Progress, fit, fit_clone, with_metrics
 
 WeightedConfig = ContinuousWeightedBCConfig | DiscreteWeightedBCConfig
 FilteredConfig = ContinuousFilteredBCConfig | DiscreteFilteredBCConfig
@@ -58,7 +58,7 @@ def fit_filtered(config: FilteredConfig, seed: int, data: PeerData, device: torc
     expert = TransitionSampler(data.expert, data.split.rows, device)
     found = more_demonstrations(config, config.cloning, seed, data, expert)
     steps = fit_clone(config.cloning, seed, found.demonstrations, data.expert.action_space, device)
-    yield from _with_metrics(steps, found.metrics)
+    yield from with_metrics(steps, found.metrics)
 
 
 def fit_weighted(config: WeightedConfig, seed: int, data: PeerData, device: torch.device) -> Iterator[Progress]:
@@ -70,12 +70,12 @@ def fit_weighted(config: WeightedConfig, seed: int, data: PeerData, device: torc
     weights, metrics = _weights(config, seed, data, parts)
     metrics |= {"weights_effective_share": effective_share(weights)}
     mixture = Mixture(parts, config.expert_share, weights)
-    yield from _with_metrics(_mixed(config.cloning, seed, data, mixture, device), metrics)
+    yield from with_metrics(_mixed(config.cloning, seed, data, mixture, device), metrics)
 
 
 def _weights(config: WeightedConfig, seed: int, data: PeerData, parts: Parts) -> tuple[Floats, dict[str, float]]:
     if config.kind is WeightKind.NEAREST:
-        return likenesses(config.likeness.bandwidth, data, parts), {}
+        return likenesses(config.likeness.bandwidth, data, recorded(parts)), {}
     sources = [recorded([(data.expert, data.split.rows)]), recorded(parts)]
     scaling = Scaling.fit(sources, data.expert.action_space)
     expert, other = (torch.from_numpy(scaling.observations(source.observations)).float() for source in sources)
@@ -113,8 +113,3 @@ def _everything(data: PeerData, samplers: Sequence[TransitionSampler], device: t
 
 def _samplers(parts: Parts, device: torch.device) -> list[TransitionSampler]:
     return [TransitionSampler(table, rows, device) for table, rows in parts]
-
-
-def _with_metrics(steps: Iterator[Progress], extra: dict[str, float]) -> Iterator[Progress]:
-    for progress in steps:
-        yield replace(progress, metrics=progress.metrics | extra)

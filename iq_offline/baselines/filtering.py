@@ -13,7 +13,7 @@ from iq_offline.algorithms.networks import Policy
 from iq_offline.baselines.distances import Floats, Scaling
 from iq_offline.baselines.episodes import best_episodes, episode_scores
 from iq_offline.baselines.screening import Verdict, screen
-from iq_offline.baselines.sources import Parts, PeerData, recorded, supplementary_rows
+from iq_offline.baselines.sources import Parts, PeerData, Recorded, recorded, supplementary_rows
 from iq_offline.baselines.weights import nearest_weights
 from iq_offline.config.baselines import EpisodeFilterConfig, ScreenConfig
 from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
@@ -59,10 +59,10 @@ def more_demonstrations(
 def filtered_rows(config: EpisodeFilterConfig, data: PeerData) -> tuple[Parts, dict[str, float]]:
     """Rows of the chosen episodes by table, and how many there are. Raises NothingAlike."""
     parts = supplementary_rows(data)
-    episodes = recorded(parts).episodes
-    scores = episode_scores(likenesses(config.likeness.bandwidth, data, parts), episodes, config.short_episode)
-    best = best_episodes(scores, np.bincount(episodes), config.transitions)
-    chosen = np.isin(episodes, best)
+    other = recorded(parts)
+    scores = episode_scores(likenesses(config.likeness.bandwidth, data, other), other.episodes, config.short_episode)
+    best = best_episodes(scores, np.bincount(other.episodes), config.transitions)
+    chosen = np.isin(other.episodes, best)
     ends = np.cumsum([len(rows) for _, rows in parts])[:-1]
     kept = [
         (table, rows[here]) for (table, rows), here in zip(parts, np.split(chosen, ends), strict=True) if here.any()
@@ -70,9 +70,9 @@ def filtered_rows(config: EpisodeFilterConfig, data: PeerData) -> tuple[Parts, d
     return kept, {"kept_episodes": float(len(best)), "kept_transitions": float(chosen.sum())}
 
 
-def likenesses(bandwidth: float, data: PeerData, parts: Parts) -> Floats:
-    """Likeness of each transition of `parts` to its nearest demonstrated one. Raises NothingAlike where all are 0."""
-    expert, other = recorded([(data.expert, data.split.rows)]), recorded(parts)
+def likenesses(bandwidth: float, data: PeerData, other: Recorded) -> Floats:
+    """Likeness of each transition of `other` to its nearest demonstrated one. Raises NothingAlike where all are 0."""
+    expert = recorded([(data.expert, data.split.rows)])
     scaling = Scaling.fit([expert, other], data.expert.action_space)
     found = nearest_weights(scaling.pairs(other), scaling.pairs(expert), expert.episodes, bandwidth)
     if not found.any():

@@ -22,7 +22,7 @@ from iq_offline.errors import NothingAlike
 from iq_offline.training.batches import Rows, TransitionSampler
 
 FEWEST_TRANSITIONS = 10
-"""Demonstrated; of fewer, none can be left out and still be told apart from the rest."""
+"""That a fold must keep of the demonstrations; fewer tell nothing of what is like them."""
 
 
 class Clone(Protocol):
@@ -58,9 +58,10 @@ def screen(config: ScreenConfig, data: PeerData, cloned: Clone) -> Verdict | Non
     None, which is a refusal, where there are too few transitions, or nothing is like a fold's demonstrations.
     """
     errors: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = ([], [])
-    if len(data.split.rows) < FEWEST_TRANSITIONS:
+    parts = list(folds(data, config.folds))
+    if min(len(kept.split.rows) for kept, _ in parts) < FEWEST_TRANSITIONS:
         return None
-    for kept, held_out in folds(data, config.folds):
+    for kept, held_out in parts:
         for found, filtered in zip(errors, (False, True), strict=True):
             try:
                 policy = cloned(kept, filtered=filtered)

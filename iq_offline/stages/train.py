@@ -5,7 +5,7 @@ import json
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from iq_offline.tracking.tracker import NullTracker, Tracker
 from iq_offline.training import run_folder
 from iq_offline.training.batches import SupplementarySampler, TransitionSampler
 from iq_offline.training.keeper import Keeper, stop_asked
-from iq_offline.training.loop import Progress, resolve_device, train, watched
+from iq_offline.training.loop import Progress, resolve_device, train, watched, with_metrics
 from iq_offline.training.provenance import git_commit, package_versions, platform_description
 from iq_offline.training.run_folder import RunFolder
 from iq_offline.training.snapshot import Snapshot, SnapshotFolder
@@ -374,8 +374,8 @@ def _steps(
     others = [TransitionSampler(table, rows_with_successors(table), device) for table in data.supplementary]
     supplementary = SupplementarySampler(others) if others else None
     space = data.table.action_space
-    for progress in train(config, found.demonstrations, space, device, held_out, supplementary, resumed):
-        yield replace(progress, metrics=progress.metrics | found.metrics)
+    steps = train(config, found.demonstrations, space, device, held_out, supplementary, resumed)
+    yield from with_metrics(steps, found.metrics)
 
 
 def _demonstrations(config: TrainConfig, data: _Data, sampler: TransitionSampler) -> Found:

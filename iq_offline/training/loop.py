@@ -111,6 +111,12 @@ def watched(steps: Iterator[Progress], held_out: Batch | None) -> Iterator[Progr
         yield replace(progress, metrics=progress.metrics | {"held_out_cloning_loss": float(loss)})
 
 
+def with_metrics(steps: Iterator[Progress], extra: dict[str, float]) -> Iterator[Progress]:
+    """The same, with what was found before training beside each step's metrics."""
+    for progress in steps:
+        yield replace(progress, metrics=progress.metrics | extra)
+
+
 def fit_clone(
     config: BCConfig, seed: int, sampler: Demonstrations, space: ActionSpace, device: torch.device
 ) -> Iterator[Progress]:

@@ -1,9 +1,11 @@
 """The default `iq` takes supplementary episodes for more demonstrations where the screen lets it."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -136,6 +138,18 @@ def test_too_few_transitions_to_leave_any_out_are_a_refusal():
     data, expert = data_of(1, 150, EXPERT)
     assert len(expert) < 10
     found = more_demonstrations(EpisodeFilterConfig(screen=ScreenConfig()), CLONING, 0, data, expert)
+    assert found.demonstrations is expert
+    assert found.metrics == {"screen_accepted": 0.0}
+
+
+def test_a_fold_that_would_keep_one_transition_is_a_refusal_too():
+    data, _ = data_of(2, 1, RANDOM)
+    episodes = data.expert.episode_numbers(data.split.rows)
+    uneven = np.concatenate([data.split.rows[episodes == episodes[0]], data.split.rows[-1:]])
+    assert len(uneven) > 100
+    uneven_data = replace(data, split=replace(data.split, rows=uneven))
+    expert = TransitionSampler(data.expert, uneven, CPU)
+    found = more_demonstrations(EpisodeFilterConfig(screen=ScreenConfig()), CLONING, 0, uneven_data, expert)
     assert found.demonstrations is expert
     assert found.metrics == {"screen_accepted": 0.0}
 
