@@ -6,7 +6,7 @@ from torch import Tensor
 from iq_offline.algorithms.adam import Adam, Changed, descend
 from iq_offline.algorithms.distributions import censored_residuals
 from iq_offline.algorithms.learner import Metrics, named
-from iq_offline.algorithms.losses import censored_squared_error, cloning_cross_entropy
+from iq_offline.algorithms.losses import censored_absolute_error, censored_squared_error, cloning_cross_entropy
 from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Policy
 from iq_offline.algorithms.noise import Noise
 from iq_offline.batch import Batch
@@ -49,13 +49,15 @@ class BCLearner:
 def cloning_loss(policy: Policy, batch: Batch, loss: CloningLoss = CloningLoss.CENSORED) -> Tensor:
     """What cloning minimises: cross entropy for a discrete policy; for a continuous one as its configuration says.
 
-    CENSORED: squared error of scaled actions, censored at the bounds. SQUARED: plain. LIKELIHOOD: the head's negative
-    log likelihood.
+    CENSORED: squared error of scaled actions, censored at the bounds. ABSOLUTE: absolute error, likewise. SQUARED:
+    plain. LIKELIHOOD: the head's negative log likelihood.
     """
     if not isinstance(policy, ContinuousPolicy):
         return cloning_cross_entropy(policy(batch.observations), batch.actions)
-    if policy.head is ActionHead.CLIPPED_GAUSSIAN and loss is CloningLoss.CENSORED and not policy.learnt_std:
-        return censored_squared_error(policy(batch.observations), policy.scale_actions(batch.actions))
+    if policy.head is ActionHead.CLIPPED_GAUSSIAN and not policy.learnt_std:
+        censored = {CloningLoss.CENSORED: censored_squared_error, CloningLoss.ABSOLUTE: censored_absolute_error}
+        if loss in censored:
+            return censored[loss](policy(batch.observations), policy.scale_actions(batch.actions))
     return cloning_errors(policy, batch, loss).mean()
 
 
@@ -71,7 +73,8 @@ def cloning_errors(policy: Policy, batch: Batch, loss: CloningLoss = CloningLoss
         mean = mean.tanh()
     if loss is CloningLoss.SQUARED:
         return (mean - actions).square().mean(dim=-1)
-    return censored_residuals(mean, actions).square().mean(dim=-1)
+    residuals = censored_residuals(mean, actions)
+    return (residuals.abs() if loss is CloningLoss.ABSOLUTE else residuals.square()).mean(dim=-1)
 
 
 def action_error(policy: Policy, batch: Batch) -> Tensor:

@@ -120,6 +120,16 @@ def censored_squared_error(means: Tensor, actions: Tensor) -> Tensor:
     return censored_residuals(means, actions).square().mean()
 
 
+def censored_absolute_error(means: Tensor, actions: Tensor) -> Tensor:
+    """Absolute error of an un-squashed mean, censored at the bounds -1 and 1; averaged over batch and dimensions.
+
+    Shapes: (B, A), (B, A) -> (). Least at the median of the recorded actions (least absolute deviations; censored:
+    Powell 1984). Actions that an expert's are but for noise of median zero, clipped at the bounds, and for a minority
+    of arbitrary ones, have a mean that is off and a median that is the expert's.
+    """
+    return censored_residuals(means, actions).abs().mean()
+
+
 def cloning_cross_entropy(logits: Tensor, actions: Tensor) -> Tensor:
     """Cross entropy of discrete actions, in nats. Shapes: logits (B, actions), actions (B,) integers -> ()."""
     return torch.nn.functional.cross_entropy(logits, actions)

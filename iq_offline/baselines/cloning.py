@@ -57,7 +57,7 @@ def fit_filtered(config: FilteredConfig, seed: int, data: PeerData, device: torc
     """Cloning of the demonstrations and of the episodes that are most like them."""
     expert = TransitionSampler(data.expert, data.split.rows, device)
     found = more_demonstrations(config, config.cloning, seed, data, expert)
-    steps = fit_clone(config.cloning, seed, found.demonstrations, data.expert.action_space, device)
+    steps = fit_clone(found.cloning, seed, found.demonstrations, data.expert.action_space, device)
     yield from with_metrics(steps, found.metrics)
 
 

@@ -1,4 +1,4 @@
-"""More demonstrations: supplementary episodes that are taken for such, unless held-out demonstrations speak against it.
+"""More demonstrations: supplementary episodes that are taken for such, unless the demonstrations speak against it.
 
 [IQ21]'s objective asks where the expert goes and what it does there; an episode of the expert's kind among the
 supplementary data answers that as a demonstration does. Finding such episodes is cloning's trick, not inverse soft-Q's.
@@ -7,15 +7,15 @@ supplementary data answers that as a demonstration does. Finding such episodes i
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from iq_offline.algorithms.networks import Policy
+from iq_offline.algorithms.networks import ContinuousPolicy, Policy
 from iq_offline.baselines.distances import Floats, Scaling
 from iq_offline.baselines.episodes import best_episodes, episode_scores
+from iq_offline.baselines.residuals import foretold_of, near, residuals
 from iq_offline.baselines.screening import Verdict, screen
 from iq_offline.baselines.sources import Parts, PeerData, Recorded, recorded, supplementary_rows
 from iq_offline.baselines.weights import nearest_weights
-from iq_offline.config.baselines import EpisodeFilterConfig, ScreenConfig
+from iq_offline.config.baselines import EpisodeFilterConfig, ResidualTestConfig, ScreenConfig
 from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
 from iq_offline.errors import NothingAlike
 from iq_offline.training.batches import DemonstrationMixture, Demonstrations, SupplementarySampler, TransitionSampler
@@ -26,10 +26,40 @@ CloningConfig = ContinuousBCConfig | DiscreteBCConfig
 
 @dataclass(frozen=True)
 class Found:
-    """The demonstrations with more of them, or alone where none were found or taken; and what is logged of that."""
+    """The demonstrations with more of them, or alone where none were found or taken; how they are to be cloned.
+
+    `metrics`: what is logged of the search.
+    """
 
     demonstrations: Demonstrations
+    cloning: CloningConfig
     metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Supplementary rows by table, and in proportion to what they are drawn, (N,); None: uniformly."""
+
+    parts: Parts
+    weights: Floats | None
+    metrics: dict[str, float]
+
+    @classmethod
+    def of(cls, weights: Floats, other: Recorded, parts: Parts) -> "Chosen":
+        """The rows, of `parts` and `other` alike, of the episodes whose weight, (E,), is above zero."""
+        by_step = weights[other.episodes]
+        taken = by_step > 0
+        ends = np.cumsum([len(rows) for _, rows in parts])[:-1]
+        split = zip(parts, np.split(taken, ends), strict=True)
+        kept = [(table, rows[here]) for (table, rows), here in split if here.any()]
+        uniform = bool((by_step[taken] == 1).all())
+        metrics = {"kept_episodes": float((weights > 0).sum()), "kept_transitions": float(taken.sum())}
+        return cls(kept, None if uniform else by_step[taken], metrics)
+
+    def beside(self, expert: TransitionSampler, share: float) -> DemonstrationMixture:
+        """With the demonstrations, which are that share of each batch."""
+        samplers = [TransitionSampler(table, rows, expert.device) for table, rows in self.parts]
+        return DemonstrationMixture(expert, SupplementarySampler(samplers, self.weights), share)
 
 
 def more_demonstrations(
@@ -39,35 +69,14 @@ def more_demonstrations(
     data: PeerData,
     expert: TransitionSampler,
 ) -> Found:
-    """The episodes that are most like the demonstrations, beside these; `expert` alone where the screen refuses them.
+    """The demonstrations with supplementary episodes beside them; `expert` alone where a test refuses these.
 
-    `cloning`: how the screen's policies are cloned. Rewards are not read.
-    Raises NothingAlike where nothing is like a demonstration and there is no screen to say so.
+    `cloning`: how the demonstrations alone are cloned. Rewards are not read.
+    Raises NothingAlike where nothing is like a demonstration and there is no test to say so.
     """
     if config.expert_share == 1:
-        return Found(expert, {})
-    metrics = {}
-    if config.screen is not None:
-        verdict = _screened(config, config.screen, cloning, seed, data, expert.device)
-        metrics = {"screen_accepted": 0.0} if verdict is None else verdict.metrics()
-        if verdict is None or not verdict.accepted:
-            return Found(expert, metrics)
-    found = _filtered(config, data, expert)
-    return Found(found.demonstrations, metrics | found.metrics)
-
-
-def filtered_rows(config: EpisodeFilterConfig, data: PeerData) -> tuple[Parts, dict[str, float]]:
-    """Rows of the chosen episodes by table, and how many there are. Raises NothingAlike."""
-    parts = supplementary_rows(data)
-    other = recorded(parts)
-    scores = episode_scores(likenesses(config.likeness.bandwidth, data, other), other.episodes, config.short_episode)
-    best = best_episodes(scores, np.bincount(other.episodes), config.transitions)
-    chosen = np.isin(other.episodes, best)
-    ends = np.cumsum([len(rows) for _, rows in parts])[:-1]
-    kept = [
-        (table, rows[here]) for (table, rows), here in zip(parts, np.split(chosen, ends), strict=True) if here.any()
-    ]
-    return kept, {"kept_episodes": float(len(best)), "kept_transitions": float(chosen.sum())}
+        return Found(expert, cloning, {})
+    return _Search(config, cloning, seed, data, expert).found()
 
 
 def likenesses(bandwidth: float, data: PeerData, other: Recorded) -> Floats:
@@ -83,26 +92,87 @@ def likenesses(bandwidth: float, data: PeerData, other: Recorded) -> Floats:
     return found
 
 
-def _filtered(config: EpisodeFilterConfig, data: PeerData, expert: TransitionSampler) -> Found:
-    parts, metrics = filtered_rows(config, data)
-    more = SupplementarySampler([TransitionSampler(table, rows, expert.device) for table, rows in parts])
-    return Found(DemonstrationMixture(expert, more, config.expert_share), metrics)
+def alike_episodes(config: EpisodeFilterConfig, data: PeerData, other: Recorded) -> Floats:
+    """1 for the episodes that are most like the demonstrations, else 0, (E,). Raises NothingAlike."""
+    scores = episode_scores(likenesses(config.likeness.bandwidth, data, other), other.episodes, config.short_episode)
+    chosen = np.zeros(len(scores))
+    chosen[best_episodes(scores, np.bincount(other.episodes), config.transitions)] = 1
+    return chosen
 
 
-def _screened(
-    config: EpisodeFilterConfig,
-    asked: ScreenConfig,
-    cloning: CloningConfig,
-    seed: int,
-    data: PeerData,
-    device: torch.device,
-) -> Verdict | None:
-    short = cloning.model_copy(update={"updates": min(asked.updates, cloning.updates)})
+@dataclass(frozen=True)
+class _Search:
+    config: EpisodeFilterConfig
+    cloning: CloningConfig
+    seed: int
+    data: PeerData
+    expert: TransitionSampler
 
-    def cloned(kept: PeerData, *, filtered: bool) -> Policy:
-        expert = TransitionSampler(kept.expert, kept.split.rows, device)
-        demonstrations = _filtered(config, kept, expert).demonstrations if filtered else expert
-        *_, last = fit_clone(short, seed, demonstrations, kept.expert.action_space, device)
-        return last.learner.policy
+    def found(self) -> Found:
+        parts = supplementary_rows(self.data)
+        other = recorded(parts)
+        metrics: dict[str, float] = {}
+        try:
+            weights = alike_episodes(self.config, self.data, other)
+        except NothingAlike:
+            names = {"residual_test": self.config.residual_test, "screen": self.config.screen}
+            if not any(names.values()):
+                raise
+            return self._refused({f"{name}_accepted": 0.0 for name, test in names.items() if test})
+        if self.config.residual_test is not None:
+            weights, metrics = self._tested(self.config.residual_test, weights, other, parts)
+            if not metrics["residual_test_accepted"]:
+                return self._refused(metrics)
+        chosen = Chosen.of(weights, other, parts)
+        if self.config.screen is not None:
+            verdict = self._screened(self.config.screen, chosen)
+            metrics |= {"screen_accepted": 0.0} if verdict is None else verdict.metrics()
+            if not metrics["screen_accepted"]:
+                return self._refused(metrics)
+        return Found(chosen.beside(self.expert, self.config.expert_share), self._robust, metrics | chosen.metrics)
 
-    return screen(asked, data, cloned)
+    def _refused(self, metrics: dict[str, float]) -> Found:
+        return Found(self.expert, self.cloning, metrics)
+
+    @property
+    def _robust(self) -> CloningConfig:
+        return self.cloning.model_copy(update={"loss": self.config.loss}) if self.config.loss else self.cloning
+
+    def _cloned(self, config: CloningConfig, demonstrations: Demonstrations, updates: int) -> Policy:
+        short = config.model_copy(update={"updates": min(updates, config.updates)})
+        *_, last = fit_clone(short, self.seed, demonstrations, self.data.expert.action_space, self.expert.device)
+        return last.learner.policy.to("cpu")
+
+    def _tested(
+        self, test: ResidualTestConfig, alike: Floats, other: Recorded, parts: Parts
+    ) -> tuple[Floats, dict[str, float]]:
+        """Weights of the expert's episodes (of those alike where there are none), and whether they are the expert's."""
+        beside = Chosen.of(alike, other, parts).beside(self.expert, self.config.expert_share)
+        left = residuals(test, continuous(self._cloned(self._robust, beside, test.updates)), other)
+        passed = left.expert(test)
+        weights = left.weights(passed) if passed.any() else alike
+        expert = recorded([(self.data.expert, self.data.split.rows)])
+        scaling = Scaling.fit([expert, other], self.data.expert.action_space)
+        close = near(test.near, expert, other, scaling) & (weights > 0)[other.episodes]
+        metrics = {"residual_test_passed": float(passed.sum()), "residual_test_near": float(close.sum())}
+        if close.sum() < test.fewest_near:
+            return weights, metrics | {"residual_test_accepted": 0.0}
+        own = continuous(self._cloned(self.cloning, self.expert, test.updates))
+        foretold = foretold_of(test, own, other, close)
+        accepted = float(foretold <= test.largest_foretold_near)
+        return weights, metrics | {"residual_test_foretold": foretold, "residual_test_accepted": accepted}
+
+    def _screened(self, asked: ScreenConfig, chosen: Chosen) -> Verdict | None:
+        def cloned(kept: PeerData, *, filtered: bool) -> Policy:
+            rest = TransitionSampler(kept.expert, kept.split.rows, self.expert.device)
+            if not filtered:
+                return self._cloned(self.cloning, rest, asked.updates)
+            return self._cloned(self._robust, chosen.beside(rest, self.config.expert_share), asked.updates)
+
+        return screen(asked, self.data, cloned)
+
+
+def continuous(policy: Policy) -> ContinuousPolicy:
+    """That policy, which is one of continuous actions."""
+    assert isinstance(policy, ContinuousPolicy)
+    return policy

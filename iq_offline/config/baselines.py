@@ -1,12 +1,12 @@
 """Settings of the peers: methods of others on the same data, trained and judged in the same frame."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from iq_offline.config.base import FrozenModel, HiddenSizes
-from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
+from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig, DiscreteBCConfig
 
 
 class WeightKind(StrEnum):
@@ -76,6 +76,25 @@ class ScreenConfig(FrozenModel):
     """By which the median error may be worse where the mean is better."""
 
 
+class ResidualTestConfig(FrozenModel):
+    """Whose is an episode? The expert's under noise, if observations foretell nothing of what a clone leaves over."""
+
+    updates: int = Field(2000, ge=1)
+    """Of each of the two clones whose residuals are tested; no more than cloning itself has."""
+    small: float = Field(0.1, gt=0)
+    """Residuals count in full from this part of the actions' half range on: smaller ones may be the clone's own."""
+    largest_foretold: float = Field(0.05, gt=0, lt=1)
+    """Of the residuals' signs, the largest mean square that observations may foretell in an episode of the expert's."""
+    fewest_steps: int = Field(100, ge=2)
+    """Shorter episodes tell too little, and are left out."""
+    near: float = Field(2.5, gt=0)
+    """How near a demonstration all that is chosen is held against it, in median distances between demonstrations."""
+    largest_foretold_near: float = Field(0.1, gt=0, lt=1)
+    """The same mean square of what is near, foretold of the demonstrations' own clone; beyond it all are refused."""
+    fewest_near: int = Field(50, ge=2)
+    """Steps; where fewer are near, nothing can be told, and all are refused."""
+
+
 class EpisodeFilterConfig(FrozenModel):
     """Which supplementary episodes are taken for more demonstrations: those that are most like the ones there are."""
 
@@ -86,8 +105,23 @@ class EpisodeFilterConfig(FrozenModel):
     """Steps by which a shorter episode's summed likeness is divided, too: one good step makes no good episode."""
     transitions: int = Field(5000, ge=1)
     """The best episodes are taken while they have together no more than so many; the best one in any case."""
+    residual_test: ResidualTestConfig | None = None
+    """Take in place of these every episode that is the expert's but for noise, weighted by how little of that it has.
+
+    Continuous actions. Where no episode passes, those that look like demonstrations are left; and all are refused where
+    the demonstrations' own clone says that they are another's.
+    """
     screen: ScreenConfig | None = None
     """Refuse all of them where held-out demonstrations say so; None: never."""
+    loss: CloningLoss | None = None
+    """Of cloning where such episodes are taken (continuous actions); None: the clone's own."""
+
+    def check_fits(self, cloning: ContinuousBCConfig | DiscreteBCConfig) -> None:
+        """Raises ValueError where such episodes cannot be told or cloned that way."""
+        if isinstance(cloning, DiscreteBCConfig) and (self.residual_test or self.loss):
+            raise ValueError("discrete actions leave no residual: set residual_test=none, loss=none and a screen")
+        if isinstance(cloning, ContinuousBCConfig) and cloning.learnt_std and self.loss:
+            raise ValueError(f"loss={self.loss} teaches no standard deviation: set loss=none, or learnt_std=false")
 
 
 class ContinuousFilteredBCConfig(EpisodeFilterConfig):
@@ -96,12 +130,22 @@ class ContinuousFilteredBCConfig(EpisodeFilterConfig):
     name: Literal["filtered-bc-continuous"] = "filtered-bc-continuous"
     cloning: ContinuousBCConfig = ContinuousBCConfig()
 
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        self.check_fits(self.cloning)
+        return self
+
 
 class DiscreteFilteredBCConfig(EpisodeFilterConfig):
     """Behavioural cloning of the demonstrations and such episodes; discrete actions."""
 
     name: Literal["filtered-bc-discrete"] = "filtered-bc-discrete"
     cloning: DiscreteBCConfig = DiscreteBCConfig()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        self.check_fits(self.cloning)
+        return self
 
 
 class CloneAllConfig(FrozenModel):

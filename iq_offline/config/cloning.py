@@ -23,9 +23,13 @@ class BCConfig(FrozenModel):
 
 
 class CloningLoss(StrEnum):
-    """CENSORED: squared error that is nothing beyond a reached bound. SQUARED: plain. LIKELIHOOD: the head's own."""
+    """CENSORED: squared error that is nothing beyond a reached bound. SQUARED: plain. LIKELIHOOD: the head's own.
+
+    ABSOLUTE: absolute error, likewise censored. It is drawn to the median of the actions, which noise leaves in place.
+    """
 
     CENSORED = "censored"
+    ABSOLUTE = "absolute"
     SQUARED = "squared"
     LIKELIHOOD = "likelihood"
 

@@ -103,7 +103,7 @@ class IQConfig(FrozenModel):
     advantage_weights: AdvantageWeightsConfig | None = None
     """The actor learns from recorded actions by their advantage, not from Q at its own."""
     more_demonstrations: EpisodeFilterConfig | None = None
-    """Take supplementary episodes for more demonstrations, in the prior and in the expert's half of the objective."""
+    """Clone supplementary episodes that are more demonstrations, too; the objective keeps to the given ones."""
     alarm_q: float | None = Field(1000.0, gt=0)
     """Stop when the mean |Q| of the expert's actions has passed this: ten times the greatest true value by default."""
 
@@ -177,6 +177,8 @@ class DiscreteIQConfig(IQConfig):
         if self.entropy is EntropyReference.OFF:
             raise ValueError("discrete actions need an entropy: entropy=uniform or prior")
         _needs_prior(self.entropy, self.objective, self.prior)
+        if self.more_demonstrations and self.prior:
+            self.more_demonstrations.check_fits(self.prior)
         return self
 
 
@@ -213,6 +215,8 @@ class ContinuousIQConfig(IQConfig):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         _needs_prior(self.entropy, self.objective, self.prior)
+        if self.more_demonstrations and self.prior:
+            self.more_demonstrations.check_fits(self.prior)
         if self.policy_head is ActionHead.DETERMINISTIC and self.entropy is not EntropyReference.OFF:
             raise ValueError("a deterministic policy has no entropy: set entropy=off")
         if self.policy_head is ActionHead.DETERMINISTIC and (self.cql or (self.anchor and self.anchor.likelihood > 0)):

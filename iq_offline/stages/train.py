@@ -17,13 +17,12 @@ from iq_offline.baselines.filtering import Found, more_demonstrations
 from iq_offline.baselines.sources import PeerData
 from iq_offline.batch import Batch
 from iq_offline.config import (
+    AlgorithmConfig,
     BaselineConfig,
     BCConfig,
     Compile,
-    ContinuousBCConfig,
     ContinuousIQConfig,
     Device,
-    DiscreteBCConfig,
     DiscreteIQConfig,
     IQConfig,
     Method,
@@ -42,7 +41,7 @@ from iq_offline.stages.fetch import open_dataset
 from iq_offline.tracking.mirror import describe, start_tracking
 from iq_offline.tracking.tracker import NullTracker, Tracker
 from iq_offline.training import run_folder
-from iq_offline.training.batches import SupplementarySampler, TransitionSampler
+from iq_offline.training.batches import Demonstrations, SupplementarySampler, TransitionSampler
 from iq_offline.training.keeper import Keeper, stop_asked
 from iq_offline.training.loop import Progress, resolve_device, train, watched, with_metrics
 from iq_offline.training.provenance import git_commit, package_versions, platform_description
@@ -344,7 +343,7 @@ def _say_what_is_read(
             warn(f"method {config.method} learns from recorded rewards: where these are true, an oracle, no imitation")
         return
     learns = isinstance(algorithm, IQConfig) and algorithm.uses_supplementary
-    finds = isinstance(algorithm, IQConfig) and algorithm.more_demonstrations is not None
+    finds = _clones_more(algorithm)
     if supplementary and finds and supplementary[0].pictures:
         warn("distances between pictures say little: no supplementary episode is taken for a demonstration")
     elif supplementary and not (learns or finds):
@@ -368,26 +367,44 @@ def _steps(
         return
     starts = data.table.episodes["start_row"].to_numpy()[list(data.split.episodes)]
     sampler = TransitionSampler(data.table, data.split.rows, device, starts)
-    found = _demonstrations(config, data, sampler)
-    if found.metrics.get("screen_accepted") == 0:
-        warn("no supplementary episode is taken for a demonstration: held-out ones do not speak for it (see screen_*)")
+    demonstrations: Demonstrations = sampler
+    found = _more_demonstrations(config, data, sampler)
+    if found is not None:
+        demonstrations, config = found.demonstrations, _cloned_as(config, found.cloning)
+    if found is not None and found.demonstrations is sampler and found.metrics:
+        by = ", ".join(name for name, value in found.metrics.items() if name.endswith("_accepted") and not value)
+        warn(f"no supplementary episode is taken for a demonstration: the demonstrations speak against it ({by} is 0)")
     others = [TransitionSampler(table, rows_with_successors(table), device) for table in data.supplementary]
     supplementary = SupplementarySampler(others) if others else None
     space = data.table.action_space
-    steps = train(config, found.demonstrations, space, device, held_out, supplementary, resumed)
-    yield from with_metrics(steps, found.metrics)
+    steps = train(config, demonstrations, space, device, held_out, supplementary, resumed)
+    yield from with_metrics(steps, found.metrics if found else {})
 
 
-def _demonstrations(config: TrainConfig, data: _Data, sampler: TransitionSampler) -> Found:
-    """The demonstrations; with episodes that look like more of them, where the method takes such."""
+def _clones_more(algorithm: AlgorithmConfig) -> bool:
+    """Whether supplementary episodes can become demonstrations of a cloned prior."""
+    if not isinstance(algorithm, ContinuousIQConfig | DiscreteIQConfig):
+        return False
+    return algorithm.more_demonstrations is not None and algorithm.prior is not None
+
+
+def _cloned_as(config: TrainConfig, cloning: BCConfig) -> TrainConfig:
+    """The same run, its prior cloned as `cloning` says."""
     algorithm = config.algorithm
-    if not (isinstance(algorithm, IQConfig) and algorithm.more_demonstrations and _comparable(data)):
-        return Found(sampler, {})
     assert isinstance(algorithm, ContinuousIQConfig | DiscreteIQConfig)
-    discrete = isinstance(data.table.action_space, DiscreteActions)
-    cloning = algorithm.prior or (DiscreteBCConfig() if discrete else ContinuousBCConfig())
+    return config.model_copy(update={"algorithm": algorithm.model_copy(update={"prior": cloning})})
+
+
+def _more_demonstrations(config: TrainConfig, data: _Data, sampler: TransitionSampler) -> Found | None:
+    """The demonstrations with supplementary episodes that are more of them; None where the method takes none."""
+    algorithm = config.algorithm
+    if not (_clones_more(algorithm) and _comparable(data)):
+        return None
+    assert isinstance(algorithm, ContinuousIQConfig | DiscreteIQConfig)
+    assert algorithm.more_demonstrations
+    assert algorithm.prior
     peers = PeerData(data.table, data.split, data.supplementary)
-    return more_demonstrations(algorithm.more_demonstrations, cloning, config.seed, peers, sampler)
+    return more_demonstrations(algorithm.more_demonstrations, algorithm.prior, config.seed, peers, sampler)
 
 
 def _comparable(data: _Data) -> bool:

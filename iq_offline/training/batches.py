@@ -63,6 +63,11 @@ class TransitionSampler:
     def __len__(self) -> int:
         return len(self._index)
 
+    @property
+    def proper(self) -> "TransitionSampler":
+        """The demonstrations themselves."""
+        return self
+
     def observations(self) -> torch.Tensor:
         """All observations of the split, pictures apart, shape (N, D)."""
         return self._pairs[self._index, : self._vector]
@@ -108,10 +113,11 @@ class TransitionSampler:
 
 
 class SupplementarySampler:
-    """Draws uniformly over the transitions of several tables together."""
+    """Draws over the transitions of several tables together: uniformly, or in proportion to `weights` (N,)."""
 
-    def __init__(self, parts: Sequence[TransitionSampler]) -> None:
+    def __init__(self, parts: Sequence[TransitionSampler], weights: NDArray[np.float64] | None = None) -> None:
         self._parts = parts
+        self._summed = None if weights is None else torch.from_numpy(np.cumsum(weights))
         self._ends = torch.tensor([len(part) for part in parts]).cumsum(0)
         self.layout = parts[0].layout
 
@@ -124,12 +130,17 @@ class SupplementarySampler:
 
     def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """Endless batches, each table's share of one as large as chance has it."""
-        if len(self._parts) == 1:
+        if len(self._parts) == 1 and self._summed is None:
             yield from self._parts[0].batches(batch_size, generator)
         while True:
-            drawn = torch.randint(len(self), (DRAWN_AHEAD, batch_size), generator=generator)
-            for positions in drawn:
+            for positions in self._drawn((DRAWN_AHEAD, batch_size), generator):
                 yield self._gather(positions)
+
+    def _drawn(self, shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
+        if self._summed is None:
+            return torch.randint(len(self), shape, generator=generator)
+        points = torch.rand(shape, dtype=torch.float64, generator=generator) * self._summed[-1]
+        return torch.searchsorted(self._summed, points, right=True).clamp_max(len(self) - 1)
 
     def _gather(self, positions: torch.Tensor) -> Batch:
         pieces, start = [], 0
@@ -144,21 +155,21 @@ class DemonstrationMixture:
     """Demonstrations, and more transitions that are taken for such, as one sampler of them."""
 
     def __init__(self, expert: TransitionSampler, more: SupplementarySampler, expert_share: float) -> None:
-        self._expert, self._more, self._expert_share = expert, more, expert_share
+        self.proper, self._more, self._expert_share = expert, more, expert_share
         self.layout, self.device = expert.layout, expert.device
 
     def observations(self) -> torch.Tensor:
         """All observations of both, pictures apart, shape (N, D)."""
-        return torch.cat([self._expert.observations(), self._more.observations()])
+        return torch.cat([self.proper.observations(), self._more.observations()])
 
     def initial_observations(self, generator: torch.Generator) -> torch.Tensor:
         """First observations of the demonstrations proper, shape (B0, D)."""
-        return self._expert.initial_observations(generator)
+        return self.proper.initial_observations(generator)
 
     def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """Endless batches, `expert_share` of each of the demonstrations proper, which come first."""
         expert_size, other_size = sizes(batch_size, self._expert_share)
-        both = self._expert.batches(expert_size, generator), self._more.batches(other_size, generator)
+        both = self.proper.batches(expert_size, generator), self._more.batches(other_size, generator)
         yield from map(joined, zip(*both, strict=True))
 
 

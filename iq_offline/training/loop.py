@@ -246,4 +246,5 @@ def _batches(config: IQConfig, seed: int, data: Data) -> Iterator[Batch]:
     if config.value_term is ValueTerm.INITIAL:
         initial_random = generator(seed, Stream.INITIAL_BATCHES)
         initial = (data.expert.initial_observations(initial_random) for _ in iter(int, 1))
-    return beside(data.expert.batches(expert_size, generator(seed, Stream.BATCHES)), supplementary, initial)
+    expert = data.expert.proper.batches(expert_size, generator(seed, Stream.BATCHES))
+    return beside(expert, supplementary, initial)

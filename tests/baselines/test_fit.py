@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from iq_offline.baselines.filtering import filtered_rows
+from iq_offline.baselines.filtering import Chosen, alike_episodes
 from iq_offline.baselines.fit import fit_baseline, needs_successors, reads_rewards
 from iq_offline.baselines.labelled import label
 from iq_offline.baselines.sources import PeerData, Pool, drawn, recorded, supplementary_rows
@@ -157,10 +157,13 @@ def test_a_copy_of_the_demonstrations_earns_what_they_earn_and_noise_less(peer_d
 def test_the_filter_keeps_the_episodes_that_act_as_the_expert_does(peer_data):
     config = ContinuousFilteredBCConfig(cloning=CLONE, transitions=40)
     data = peer_data()
-    kept, metrics = filtered_rows(config, data)
+    parts = supplementary_rows(data)
+    other = recorded(parts)
+    chosen = Chosen.of(alike_episodes(config, data, other), other, parts)
     # Two episodes have 30 steps: the first table's is as noisy as it is right, the second's is the expert's own.
-    assert [table.info.name for table, _ in kept] == [data.supplementary[1].info.name]
-    assert metrics == {"kept_episodes": 1.0, "kept_transitions": 30.0}
+    assert [table.info.name for table, _ in chosen.parts] == [data.supplementary[1].info.name]
+    assert chosen.metrics == {"kept_episodes": 1.0, "kept_transitions": 30.0}
+    assert chosen.weights is None  # drawn uniformly
 
 
 @pytest.mark.parametrize("config", CONTINUOUS[1:3], ids=called)

@@ -1,0 +1,130 @@
+"""Whose is a supplementary episode? The residual test: do observations foretell what a clone of the expert leaves over?
+
+Write an action as a_t = clone(s_t) + e_t. Where the expert acted, disturbed by noise of median zero that does not look
+at the observation, the sign of e_t is independent of s_t however strong the noise is, and nothing foretells it. Where
+another policy acted, e_t is the difference of two functions of s_t, and a regression on s_t finds it. So an episode is
+told by whose it is, not by how well it went: neither returns nor likeness to clean demonstrations can do that.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from iq_offline.algorithms.networks import ContinuousPolicy
+from iq_offline.baselines.distances import Floats, Scaling, left_out_distances, nearest_distances
+from iq_offline.baselines.sources import Recorded
+from iq_offline.config.baselines import ResidualTestConfig
+
+ASKED_AT_ONCE = 65_536
+"""Observations that a clone acts on in one call."""
+LEAST_KNOWN = 0.1
+"""Share of signs: an expert that always acts on its bounds leaves none."""
+RIDGE = 10.0
+"""Weight of the regression's penalty, in steps of standardised observations."""
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Of each episode, (E,) each: share of the residuals' sign that is foretold, mean absolute residual, steps."""
+
+    foretold: Floats
+    size: Floats
+    steps: NDArray[np.int64]
+
+    def expert(self, config: ResidualTestConfig) -> NDArray[np.bool_]:
+        """Which episodes are the expert's but for noise, (E,)."""
+        return (self.foretold <= config.largest_foretold) & (self.steps >= config.fewest_steps)
+
+    def weights(self, chosen: NDArray[np.bool_]) -> Floats:
+        """1 / size of the chosen episodes, at most 1, and zero of the others, (E,).
+
+        So much a step counts in the likelihood of noise with density exp(-|e| / size) / (2 size), whose maximum least
+        absolute deviations are.
+        """
+        floor = max(float(self.size[chosen].min()), np.finfo(np.float64).tiny)
+        weights: Floats = np.where(chosen, floor / np.maximum(self.size, floor), 0.0)
+        return weights
+
+
+def soft_signs(actions: Floats, clone: Floats, small: float) -> Floats:
+    """Signs of scaled actions less the clone's, in proportion below `small`. Shapes: (N, A), (N, A) -> (N, A)."""
+    signs: Floats = np.clip((actions - clone) / small, -1, 1)
+    return signs
+
+
+def bounds_reached(clone: Floats, small: float) -> Floats:
+    """1 or -1 where the clone's scaled action is within `small` of that bound, else 0. Shapes: (N, A) -> (N, A)."""
+    return np.where(np.abs(clone) > 1 - small, np.sign(clone), 0.0)
+
+
+def foretold_share(features: Floats, signs: Floats, bounds: Floats) -> float:
+    """Mean square of `signs` that observations take away, at most 1: 0 if the actions are the clone's under noise.
+
+    Where the clone is within the bounds: by a linear regression on `features`, on steps that it has not seen (even
+    steps from odd ones and the other way round; below zero where it foretells worse than nothing does). At a bound
+    clipped noise leaves no sign of median zero, but no more than half of the signs point inwards: by how much more do.
+    1 where fewer than LEAST_KNOWN of the clone's actions are within the bounds, since nothing is told then.
+    Shapes: (T, F), (T, A), (T, A).
+    """
+    within = bounds == 0
+    if within.mean() < LEAST_KNOWN:
+        return 1.0
+    inputs = np.concatenate([np.ones((len(features), 1)), features], axis=1)
+    gains = [_gain(inputs[there], sign[there]) for sign, there in zip(signs.T, within.T, strict=True)]
+    for bound in (-1, 1):
+        inward = -bound * signs
+        for sign, there in zip(inward.T, (bounds == bound).T, strict=True):
+            gains.append(there.sum() * max(0.0, sign[there].mean() - 0.5) ** 2 if there.any() else 0.0)
+    return float(sum(gains)) / signs.size
+
+
+def _gain(inputs: Floats, signs: Floats) -> float:
+    even, gain = np.arange(len(inputs)) % 2 == 0, 0.0
+    for known in (even, ~even):
+        gram = inputs[known].T @ inputs[known] + RIDGE * np.eye(inputs.shape[1])
+        foretold = inputs[~known] @ np.linalg.solve(gram, inputs[known].T @ signs[known])
+        gain += float(np.square(signs[~known]).sum() - np.square(signs[~known] - foretold).sum())
+    return gain
+
+
+def residuals(config: ResidualTestConfig, clone: ContinuousPolicy, other: Recorded) -> Residuals:
+    """What `clone` leaves over of each episode of `other`."""
+    features, actions, cloned = _left_over(clone, other)
+    signs, bounds = soft_signs(actions, cloned, config.small), bounds_reached(cloned, config.small)
+    slices = other.episode_slices()
+    return Residuals(
+        foretold=np.array([foretold_share(features[here], signs[here], bounds[here]) for here in slices]),
+        size=np.array([np.abs(actions[here] - cloned[here]).mean() for here in slices]),
+        steps=np.array([here.stop - here.start for here in slices]),
+    )
+
+
+def near(within: float, expert: Recorded, other: Recorded, scaling: Scaling) -> NDArray[np.bool_]:
+    """Which observations of `other` lie near a demonstrated one, (N,).
+
+    `within`: in median distances from a demonstration's observation to the nearest of another demonstration.
+    """
+    demonstrated = scaling.observations(expert.observations)
+    typical = float(np.median(left_out_distances(demonstrated, expert.episodes)))
+    return nearest_distances(scaling.observations(other.observations), demonstrated) <= within * typical
+
+
+def foretold_of(
+    config: ResidualTestConfig, clone: ContinuousPolicy, other: Recorded, chosen: NDArray[np.bool_]
+) -> float:
+    """`foretold_share` of what `clone` leaves over of the chosen steps, (N,), together."""
+    features, actions, cloned = _left_over(clone, other)
+    signs = soft_signs(actions[chosen], cloned[chosen], config.small)
+    return foretold_share(features[chosen], signs, bounds_reached(cloned[chosen], config.small))
+
+
+@torch.no_grad()
+def _left_over(clone: ContinuousPolicy, other: Recorded) -> tuple[Floats, Floats, Floats]:
+    """Standardised observations (N, D); scaled actions, recorded and the clone's (N, A)."""
+    observations = torch.from_numpy(other.observations)
+    acted = torch.cat([clone.act(part) for part in torch.split(observations, ASKED_AT_ONCE)])
+    recorded = clone.scale_actions(torch.from_numpy(other.actions))
+    features = clone.standardise(observations)
+    return features.double().numpy(), recorded.double().numpy(), clone.scale_actions(acted).double().numpy()

@@ -1,0 +1,206 @@
+"""The residual test tells whose an episode is, however noisy, and median cloning sees through the noise."""
+
+from math import erf, sqrt
+
+import numpy as np
+import pytest
+import torch
+
+from iq_offline.algorithms.distributions import censored_residuals
+from iq_offline.algorithms.losses import censored_absolute_error, censored_squared_error
+from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Standardiser, initialise
+from iq_offline.baselines.distances import Scaling
+from iq_offline.baselines.residuals import (
+    Residuals,
+    bounds_reached,
+    foretold_of,
+    foretold_share,
+    near,
+    residuals,
+    soft_signs,
+)
+from iq_offline.baselines.sources import Recorded
+from iq_offline.config import Activation
+from iq_offline.config.baselines import ResidualTestConfig
+from iq_offline.data.spaces import ContinuousActions
+
+TEST = ResidualTestConfig()
+SPACE = ContinuousActions((-1.0, -1.0), (1.0, 1.0), "test")
+
+
+def a_policy(seed: int, scale: float = 1.0) -> ContinuousPolicy:
+    """Acts in [-2 scale, 2 scale] on four standard normal observations; the half range of actions is 2."""
+    policy = ContinuousPolicy(
+        Standardiser(torch.zeros(4), torch.ones(4)),
+        ActionScale.of_bounds((-2.0, -2.0), (2.0, 2.0)),
+        (32,),
+        Activation.TANH,
+    )
+    initialise(policy, torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        policy.network[-1].weight *= 6 * scale
+    return policy
+
+
+def episodes_of(policy: ContinuousPolicy, noises: list[float], steps: int = 400, arbitrary: float = 0.0) -> Recorded:
+    """An episode a noise level: the policy's action plus Gaussian noise, clipped; some steps arbitrary altogether."""
+    random = np.random.default_rng(0)
+    observations = random.normal(size=(len(noises) * steps, 4)).astype(np.float32)
+    with torch.no_grad():
+        actions = policy.act(torch.from_numpy(observations)).numpy()
+    spread = np.repeat(noises, steps)[:, None]
+    actions = np.clip(actions + 2 * spread * random.normal(size=actions.shape), -2, 2)
+    odd = random.random(len(actions)) < arbitrary
+    actions[odd] = random.uniform(-2, 2, size=(int(odd.sum()), 2))
+    return Recorded(
+        observations,
+        actions.astype(np.float32),
+        observations,
+        np.repeat(np.arange(len(noises)), steps).astype(np.int64),
+    )
+
+
+def test_an_episode_of_the_clones_own_policy_passes_at_any_noise_and_anothers_at_none():
+    expert, other = a_policy(0), a_policy(1)
+    noises = [0.0, 0.15, 0.5, 1.0]
+    own = residuals(TEST, expert, episodes_of(expert, noises, arbitrary=0.1))
+    foreign = residuals(TEST, expert, episodes_of(other, noises, arbitrary=0.1))
+    assert own.expert(TEST).tolist() == [True] * 4
+    assert foreign.expert(TEST).tolist() == [False] * 4
+    assert own.foretold.max() < 0.03
+    assert foreign.foretold.min() > 0.1
+    assert (np.diff(own.size) > 0.02).all()  # what noise adds is measured, and is no ground for refusal
+
+
+def test_a_small_error_of_the_clone_itself_is_no_ground_for_refusal():
+    expert = a_policy(0)
+    clone = a_policy(0)
+    with torch.no_grad():
+        clone.network[-1].bias += 0.02
+    found = residuals(TEST, clone, episodes_of(expert, [0.0]))
+    assert found.expert(TEST).all()
+    assert not residuals(TEST.model_copy(update={"small": 0.001}), clone, episodes_of(expert, [0.0])).expert(TEST).any()
+
+
+def test_short_episodes_are_left_out():
+    expert = a_policy(0)
+    assert not residuals(TEST, expert, episodes_of(expert, [0.1, 0.1], steps=99)).expert(TEST).any()
+    assert residuals(TEST, expert, episodes_of(expert, [0.1, 0.1], steps=100)).expert(TEST).all()
+
+
+def test_what_is_foretold_by_hand():
+    feature = np.tile([[-1.0], [-1.0], [1.0], [1.0]], (250, 1))
+    free = np.zeros((1000, 1))
+    # 500 known steps with feature +-1: the slope is 500 / (500 + ridge 10), so 1 - (10/510)^2 of the square is gone.
+    assert foretold_share(feature, feature, free) == pytest.approx(1 - (10 / 510) ** 2)
+    noise = np.random.default_rng(0).choice([-1.0, 1.0], size=(1000, 3))
+    assert abs(foretold_share(feature, noise, np.zeros((1000, 3)))) < 0.02
+    assert foretold_share(feature, np.zeros((1000, 2)), np.zeros((1000, 2))) == 0
+
+
+def test_at_a_bound_more_than_half_of_the_signs_inwards_count():
+    feature, free, at_the_top = np.zeros((1000, 1)), np.zeros((1000, 1)), np.ones((1000, 1))
+    bounds = np.concatenate([free, at_the_top], axis=1)
+    half_inwards = np.tile([[0.0, 0.0], [0.0, -1.0]], (500, 1))
+    all_inwards = np.tile([[0.0, -1.0]], (1000, 1))
+    assert foretold_share(feature, half_inwards, bounds) == 0
+    assert foretold_share(feature, all_inwards, bounds) == pytest.approx(0.5**2 / 2)
+    assert foretold_share(feature, -all_inwards, -bounds) == pytest.approx(0.5**2 / 2)
+
+
+def test_a_clone_that_always_acts_on_its_bounds_tells_nothing_and_all_is_refused():
+    assert foretold_share(np.zeros((100, 1)), np.zeros((100, 2)), np.ones((100, 2))) == 1
+
+
+def test_soft_signs_and_bounds_by_hand():
+    clone = np.array([0.5, 0.5, 0.5, 0.5, 0.95, -1.0])
+    actions = np.array([0.2, 0.45, 0.5, 0.6, 1.0, 0.0])
+    np.testing.assert_allclose(soft_signs(actions, clone, 0.1), [-1, -0.5, 0, 1, 0.5, 1])
+    np.testing.assert_array_equal(bounds_reached(clone, 0.1), [0, 0, 0, 0, 1, -1])
+
+
+def test_weights_are_inverse_sizes_of_those_chosen():
+    found = Residuals(np.zeros(4), np.array([0.2, 0.1, 0.4, 0.05]), np.full(4, 100))
+    np.testing.assert_allclose(found.weights(np.array([True, True, True, False])), [0.5, 1, 0.25, 0])
+
+
+def test_weights_of_noiseless_episodes_are_numbers():
+    found = Residuals(np.zeros(2), np.array([0.0, 0.1]), np.full(2, 100))
+    assert np.isfinite(found.weights(np.array([True, True]))).all()
+
+
+def test_near_is_measured_in_distances_between_demonstrations():
+    def at(places: list[float], episodes: list[int]) -> Recorded:
+        observations = np.array(places, np.float32)[:, None]
+        return Recorded(observations, np.zeros((len(places), 2), np.float32), observations, np.array(episodes))
+
+    demonstrated, asked = at([0, 1], [0, 1]), at([-3, -1.9, 0.5, 2.9, 3.1], [0] * 5)
+    scaling = Scaling.fit([demonstrated, asked], SPACE)
+    assert near(2.0, demonstrated, asked, scaling).tolist() == [False, True, True, True, False]
+
+
+def test_what_is_foretold_of_chosen_steps_is_that_of_an_episode_of_them():
+    expert, other = a_policy(0), a_policy(1)
+    both = episodes_of(other, [0.1, 0.3])
+    first = both.episodes == 0
+    assert foretold_of(TEST, expert, both, first) == pytest.approx(residuals(TEST, expert, both).foretold[0])
+
+
+@pytest.mark.parametrize("wanted", [0.0, 0.5, 0.9])
+def test_median_cloning_sees_through_clipped_noise_exactly_where_the_mean_does_not(wanted):
+    noisy = np.clip(wanted + 0.6 * np.random.default_rng(0).normal(size=200_001), -1, 1)
+    actions = torch.tensor(noisy).unsqueeze(1)
+    grid = torch.linspace(-1, 1, 401, dtype=torch.float64)
+
+    def best(loss) -> float:
+        return float(grid[torch.stack([loss(mean.expand_as(actions), actions) for mean in grid]).argmin()])
+
+    assert best(censored_absolute_error) == pytest.approx(wanted, abs=0.01)
+    if wanted:
+        # E[clip(w + 0.6 z)] lies below w; the censored square makes up for a part of that.
+        plain = float(noisy.mean())
+        assert plain < wanted - 0.04
+        assert abs(best(censored_absolute_error) - wanted) < abs(best(censored_squared_error) - wanted)
+
+
+def test_the_median_under_arbitrary_actions_is_off_by_what_the_mixture_says():
+    """(1 - share) Phi((m - a) / sigma) + share (m + 1) / 2 = 1/2 has the solution m that the loss finds."""
+    wanted, sigma, share = 0.5, 0.3, 0.2
+    random = np.random.default_rng(1)
+    noisy = np.clip(wanted + sigma * random.normal(size=400_000), -1, 1)
+    odd = random.random(len(noisy)) < share
+    noisy[odd] = random.uniform(-1, 1, size=int(odd.sum()))
+
+    def below(m: float) -> float:
+        return (1 - share) * (1 + erf((m - wanted) / (sigma * sqrt(2)))) / 2 + share * (m + 1) / 2
+
+    low, high = -1.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if below(middle) < 0.5 else (low, middle)
+    assert float(np.median(noisy)) == pytest.approx(low, abs=0.005)
+    assert wanted - low < (wanted - noisy.mean()) * 0.5  # half the mean's error, or less
+    actions = torch.tensor(noisy).unsqueeze(1)
+    mean = torch.tensor([[low]], dtype=torch.float64, requires_grad=True)
+    censored_absolute_error(mean.expand_as(actions), actions).backward()
+    assert abs(float(mean.grad)) < 0.01
+
+
+def test_the_absolute_error_by_hand_and_in_numpy():
+    means = torch.tensor([[1.5, 0.2], [-0.5, -1.4]], requires_grad=True)
+    actions = torch.tensor([[1.0, 0.5], [0.0, -1.0]])
+    loss = censored_absolute_error(means, actions)
+    loss.backward()
+    assert loss.item() == pytest.approx((0 + 0.3 + 0.5 + 0) / 4)
+    torch.testing.assert_close(means.grad, torch.tensor([[0.0, -0.25], [-0.25, 0.0]]))
+    random = np.random.default_rng(0)
+    many, recorded_ones = random.normal(size=(50, 3)), np.clip(random.normal(size=(50, 3)), -1, 1)
+    slow = np.mean(
+        [
+            0.0 if (a == 1 and m > 1) or (a == -1 and m < -1) else abs(m - a)
+            for m, a in zip(many.ravel(), recorded_ones.ravel(), strict=True)
+        ]
+    )
+    fast = censored_absolute_error(torch.from_numpy(many), torch.from_numpy(recorded_ones))
+    assert fast.item() == pytest.approx(slow)
+    assert censored_residuals(torch.from_numpy(many), torch.from_numpy(recorded_ones)).shape == (50, 3)
