@@ -19,8 +19,6 @@ from iq_offline.config.baselines import ResidualTestConfig
 
 ASKED_AT_ONCE = 65_536
 """Observations that a clone acts on in one call."""
-LEAST_KNOWN = 0.1
-"""Share of signs: an expert that always acts on its bounds leaves none."""
 RIDGE = 10.0
 """Weight of the regression's penalty, in steps of standardised observations."""
 
@@ -60,32 +58,31 @@ def bounds_reached(clone: Floats, small: float) -> Floats:
 
 
 def foretold_share(features: Floats, signs: Floats, bounds: Floats) -> float:
-    """Mean square of `signs` that observations take away, at most 1: 0 if the actions are the clone's under noise.
+    """How far the median of the actions, given the observation, is from the clone's: 0 if it is the same, at most 1.
 
-    Where the clone is within the bounds: by a linear regression on `features`, on steps that it has not seen (even
-    steps from odd ones and the other way round; below zero where it foretells worse than nothing does). At a bound
-    clipped noise leaves no sign of median zero, but no more than half of the signs point inwards: by how much more do.
-    1 where fewer than LEAST_KNOWN of the clone's actions are within the bounds, since nothing is told then.
-    Shapes: (T, F), (T, A), (T, A).
+    The mean square of `signs` that a linear regression on `features` takes away on steps that it has not seen (even
+    steps from odd ones and the other way round), so below zero where it foretells worse than nothing does. Where the
+    clone is at a bound, noise is clipped, and the median is the clone's as long as no more than half of the signs point
+    inwards: there it is the mean square that is foretold of the share above a half. Shapes: (T, F), (T, A), (T, A).
     """
-    within = bounds == 0
-    if within.mean() < LEAST_KNOWN:
-        return 1.0
     inputs = np.concatenate([np.ones((len(features), 1)), features], axis=1)
-    gains = [_gain(inputs[there], sign[there]) for sign, there in zip(signs.T, within.T, strict=True)]
-    for bound in (-1, 1):
-        inward = -bound * signs
-        for sign, there in zip(inward.T, (bounds == bound).T, strict=True):
-            gains.append(there.sum() * max(0.0, sign[there].mean() - 0.5) ** 2 if there.any() else 0.0)
-    return float(sum(gains)) / signs.size
+    gain = 0.0
+    for sign, at in zip(signs.T, bounds.T, strict=True):
+        gain += _gain(inputs[at == 0], sign[at == 0])
+        for bound in (-1, 1):
+            here = at == bound
+            gain += _gain(inputs[here], np.clip(-bound * sign[here], 0, 1) - 0.5, least=0.0)
+    return gain / signs.size
 
 
-def _gain(inputs: Floats, signs: Floats) -> float:
+def _gain(inputs: Floats, targets: Floats, least: float = -np.inf) -> float:
+    """What a regression, its predictions no less than `least`, takes off the sum of squares of unseen targets."""
     even, gain = np.arange(len(inputs)) % 2 == 0, 0.0
     for known in (even, ~even):
         gram = inputs[known].T @ inputs[known] + RIDGE * np.eye(inputs.shape[1])
-        foretold = inputs[~known] @ np.linalg.solve(gram, inputs[known].T @ signs[known])
-        gain += float(np.square(signs[~known]).sum() - np.square(signs[~known] - foretold).sum())
+        foretold = inputs[~known] @ np.linalg.solve(gram, inputs[known].T @ targets[known])
+        left = targets[~known] - np.maximum(foretold, least)
+        gain += float(np.square(targets[~known]).sum() - np.square(left).sum())
     return gain
 
 
@@ -114,10 +111,10 @@ def near(within: float, expert: Recorded, other: Recorded, scaling: Scaling) -> 
 def foretold_of(
     config: ResidualTestConfig, clone: ContinuousPolicy, other: Recorded, chosen: NDArray[np.bool_]
 ) -> float:
-    """`foretold_share` of what `clone` leaves over of the chosen steps, (N,), together."""
+    """`foretold_share` of what `clone` leaves over of the chosen steps, (N,), together, small up to `small_near`."""
     features, actions, cloned = _left_over(clone, other)
-    signs = soft_signs(actions[chosen], cloned[chosen], config.small)
-    return foretold_share(features[chosen], signs, bounds_reached(cloned[chosen], config.small))
+    signs = soft_signs(actions[chosen], cloned[chosen], config.small_near)
+    return foretold_share(features[chosen], signs, bounds_reached(cloned[chosen], config.small_near))
 
 
 @torch.no_grad()

@@ -81,7 +81,7 @@ class ResidualTestConfig(FrozenModel):
 
     updates: int = Field(2000, ge=1)
     """Of each of the two clones whose residuals are tested; no more than cloning itself has."""
-    small: float = Field(0.1, gt=0)
+    small: float = Field(0.1, gt=0, lt=1)
     """Residuals count in full from this part of the actions' half range on: smaller ones may be the clone's own."""
     largest_foretold: float = Field(0.05, gt=0, lt=1)
     """Of the residuals' signs, the largest mean square that observations may foretell in an episode of the expert's."""
@@ -89,8 +89,10 @@ class ResidualTestConfig(FrozenModel):
     """Shorter episodes tell too little, and are left out."""
     near: float = Field(2.5, gt=0)
     """How near a demonstration all that is chosen is held against it, in median distances between demonstrations."""
-    largest_foretold_near: float = Field(0.1, gt=0, lt=1)
-    """The same mean square of what is near, foretold of the demonstrations' own clone; beyond it all are refused."""
+    small_near: float = Field(0.3, gt=0, lt=1)
+    """As `small`, of the demonstrations' own clone, which errs more."""
+    largest_foretold_near: float = Field(0.06, gt=0, lt=1)
+    """As `largest_foretold`, of all that is near and what the demonstrations' own clone leaves; beyond it all go."""
     fewest_near: int = Field(50, ge=2)
     """Steps; where fewer are near, nothing can be told, and all are refused."""
 

@@ -99,17 +99,20 @@ def test_what_is_foretold_by_hand():
 
 
 def test_at_a_bound_more_than_half_of_the_signs_inwards_count():
-    feature, free, at_the_top = np.zeros((1000, 1)), np.zeros((1000, 1)), np.ones((1000, 1))
-    bounds = np.concatenate([free, at_the_top], axis=1)
-    half_inwards = np.tile([[0.0, 0.0], [0.0, -1.0]], (500, 1))
-    all_inwards = np.tile([[0.0, -1.0]], (1000, 1))
-    assert foretold_share(feature, half_inwards, bounds) == 0
-    assert foretold_share(feature, all_inwards, bounds) == pytest.approx(0.5**2 / 2)
-    assert foretold_share(feature, -all_inwards, -bounds) == pytest.approx(0.5**2 / 2)
+    nothing, at_the_top = np.zeros((1000, 1)), np.ones((1000, 1))
+    half_inwards = np.repeat([[0.0], [-1.0], [-1.0], [0.0]], 250, axis=0)
+    all_inwards = np.full((1000, 1), -1.0)
+    assert abs(foretold_share(nothing, half_inwards, at_the_top)) < 1e-3
+    # The target is 1/2 throughout, and 500 known steps make the foretold 1/2 * 500/510 of it.
+    assert foretold_share(nothing, all_inwards, at_the_top) == pytest.approx(0.25 * (1 - (10 / 510) ** 2))
+    assert foretold_share(nothing, -all_inwards, -at_the_top) == pytest.approx(0.25 * (1 - (10 / 510) ** 2))
+    assert foretold_share(nothing, 0 * all_inwards, at_the_top) == 0  # clean, on the bound: nothing points inwards
 
 
-def test_a_clone_that_always_acts_on_its_bounds_tells_nothing_and_all_is_refused():
-    assert foretold_share(np.zeros((100, 1)), np.zeros((100, 2)), np.ones((100, 2))) == 1
+def test_at_a_bound_it_counts_where_observations_foretell_most_of_them_inwards():
+    feature = np.tile([[-1.0], [-1.0], [1.0], [1.0]], (250, 1))
+    inwards_on_one_side = np.where(feature > 0, -1.0, 0.0)
+    assert foretold_share(feature, inwards_on_one_side, np.ones((1000, 1))) == pytest.approx(0.125, abs=0.01)
 
 
 def test_soft_signs_and_bounds_by_hand():
@@ -143,7 +146,8 @@ def test_what_is_foretold_of_chosen_steps_is_that_of_an_episode_of_them():
     expert, other = a_policy(0), a_policy(1)
     both = episodes_of(other, [0.1, 0.3])
     first = both.episodes == 0
-    assert foretold_of(TEST, expert, both, first) == pytest.approx(residuals(TEST, expert, both).foretold[0])
+    alike = TEST.model_copy(update={"small_near": TEST.small})
+    assert foretold_of(alike, expert, both, first) == pytest.approx(residuals(TEST, expert, both).foretold[0])
 
 
 @pytest.mark.parametrize("wanted", [0.0, 0.5, 0.9])

@@ -1,28 +1,31 @@
-"""The default `iq` takes supplementary episodes for more demonstrations where the screen lets it."""
+"""The default `iq` takes supplementary episodes for more demonstrations where a test lets it."""
 
 import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
+from iq_offline.algorithms.bc import cloning_loss
 from iq_offline.baselines.filtering import more_demonstrations
 from iq_offline.baselines.sources import PeerData
 from iq_offline.config import Method, algorithm_config
-from iq_offline.config.baselines import EpisodeFilterConfig, LikenessConfig, ScreenConfig
-from iq_offline.config.cloning import ContinuousBCConfig
-from iq_offline.data.split import choose_expert
-from iq_offline.errors import Interrupted, NothingAlike
+from iq_offline.config.baselines import EpisodeFilterConfig, LikenessConfig, ResidualTestConfig, ScreenConfig
+from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig
+from iq_offline.data.split import choose_expert, rows_with_successors
+from iq_offline.errors import ConfigError, Interrupted, NothingAlike
 from iq_offline.stages import train as stage
 from iq_offline.stages.convert import ConvertRequest, convert_dataset
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.train import TrainRequest, recipe, train_run
 from iq_offline.tracking.tracker import NullTracker
 from iq_offline.training.batches import DemonstrationMixture, SupplementarySampler, TransitionSampler
+from iq_offline.training.loop import fit_clone
 from iq_offline.training.run_folder import RunFolder
 
 CPU = torch.device("cpu")
@@ -70,22 +73,40 @@ def data_of(demos: int, subsample: int, *supplementary: str) -> tuple[PeerData, 
 def test_the_default_takes_more_demonstrations_and_no_other_recipe_does(discrete: bool):
     for method in (Method.IQ, Method.IQ_PAPER, Method.LS_IQ, Method.CSIL, Method.RECOIL, Method.IQ_CQL, Method.IQ_AWR):
         config = algorithm_config(method, discrete=discrete, presets=recipe(method))
-        screened = config.more_demonstrations is not None and config.more_demonstrations.screen is not None
-        assert screened is (method is Method.IQ)
+        assert (config.more_demonstrations is not None) is (method is Method.IQ)
+    tested = algorithm_config(Method.IQ, discrete=discrete, presets=recipe(Method.IQ)).more_demonstrations
+    assert (tested.screen is not None) is discrete
+    assert (tested.residual_test is None and tested.loss is None) is discrete
 
 
 def test_refused_data_leave_what_is_learnt_as_it_is_without_them_to_the_bit(tmp_path: Path):
     warnings: list[str] = []
     refused = trained(tmp_path / "refused", RANDOM, warnings=warnings)
     alone = trained(tmp_path / "alone")
-    assert last_metrics(refused)["screen_accepted"] == 0
-    assert "screen_accepted" not in last_metrics(alone)
+    assert last_metrics(refused)["residual_test_accepted"] == 0
+    assert "residual_test_accepted" not in last_metrics(alone)
     assert refused.manifest["checkpoint_sha256"] == alone.manifest["checkpoint_sha256"]
     assert len(warnings) == 1
     assert "no supplementary episode is taken" in warnings[0]
+    assert "residual_test_accepted is 0" in warnings[0]
 
 
-def test_accepted_episodes_are_learnt_from_by_prior_and_objective(tmp_path: Path, more_of_the_expert: str):
+def test_the_objective_keeps_to_the_demonstrations(
+    tmp_path: Path, more_of_the_expert: str, monkeypatch: pytest.MonkeyPatch
+):
+    drawn_from: list[int] = []
+    drawn = DemonstrationMixture.batches
+
+    def counted(self: DemonstrationMixture, size: int, random: torch.Generator) -> Any:
+        drawn_from.append(size)
+        return drawn(self, size, random)
+
+    monkeypatch.setattr(DemonstrationMixture, "batches", counted)
+    trained(tmp_path / "run", more_of_the_expert)
+    assert drawn_from == [256, 256]  # the tested clone and the prior; the objective's batches have 32
+
+
+def test_accepted_episodes_are_cloned_by_the_prior(tmp_path: Path, more_of_the_expert: str):
     accepted = trained(tmp_path / "accepted", more_of_the_expert)
     without = train_run(
         TrainRequest(
@@ -102,9 +123,9 @@ def test_accepted_episodes_are_learnt_from_by_prior_and_objective(tmp_path: Path
         lambda _: None,
     )
     metrics = last_metrics(accepted)
-    assert metrics["screen_accepted"] == 1
+    assert metrics["residual_test_accepted"] == 1
+    assert metrics["residual_test_passed"] == metrics["kept_episodes"] > 0
     assert metrics["kept_transitions"] > 0
-    assert metrics["screen_error_with"] < metrics["screen_error_without"]
     assert accepted.manifest["policy_sha256"] != without.manifest["policy_sha256"]
 
 
@@ -132,6 +153,96 @@ def test_a_mixture_draws_its_share_of_demonstrations_first():
         assert (drawn == known).all(-1).any(-1).all()
     assert len(batch.observations) == len(batch.actions) == len(batch.terminations) == 40
     assert len(mixture.observations()) == len(expert) + 5
+
+
+def an_episode_file(place: Path, change: Any) -> str:
+    """The expert's episodes with other actions: `change` makes them of the recorded ones."""
+    convert_dataset(EXPERT, place, ConvertRequest(output_format="d4rl"))
+    with h5py.File(place, "r+") as file:
+        file["actions"][:] = change(file["actions"][:]).astype(np.float32)
+    return str(place)
+
+
+def noisy(actions: np.ndarray) -> np.ndarray:
+    random = np.random.default_rng(0)
+    return np.clip(actions + 0.5 * random.normal(size=actions.shape), -1, 1)
+
+
+TESTED = EpisodeFilterConfig(residual_test=ResidualTestConfig(updates=300), loss=CloningLoss.ABSOLUTE)
+
+
+def test_the_expert_under_heavy_noise_is_taken_and_the_median_clone_foretells_it_better(tmp_path: Path):
+    data, expert = data_of(3, 20, an_episode_file(tmp_path / "noisy.hdf5", noisy))
+    found = more_demonstrations(TESTED, CLONING, 0, data, expert)
+    assert found.metrics["residual_test_accepted"] == 1
+    assert found.metrics["residual_test_passed"] == len(data.supplementary[0].episodes)
+    assert found.cloning.loss is CloningLoss.ABSOLUTE
+    rows = np.setdiff1d(rows_with_successors(data.expert), data.split.rows)[::50]
+    held_out = TransitionSampler(data.expert, rows, CPU).gather(torch.arange(len(rows)))
+
+    def error(cloning: ContinuousBCConfig, demonstrations: Any) -> float:
+        *_, last = fit_clone(cloning, 0, demonstrations, data.expert.action_space, CPU)
+        with torch.no_grad():
+            return float(cloning_loss(last.learner.policy, held_out))
+
+    median = error(found.cloning, found.demonstrations)
+    assert median < 0.7 * error(CLONING, found.demonstrations)
+
+
+def test_another_policy_on_the_same_observations_is_refused(tmp_path: Path):
+    data, expert = data_of(3, 20, an_episode_file(tmp_path / "other.hdf5", lambda actions: noisy(-actions)))
+    found = more_demonstrations(TESTED, CLONING, 0, data, expert)
+    assert found.metrics["residual_test_accepted"] == 0
+    assert found.metrics["residual_test_foretold"] > 0.2
+    assert found.demonstrations is expert
+    assert found.cloning is CLONING
+
+
+def test_where_too_little_is_near_nothing_can_be_told_and_all_is_refused():
+    data, expert = data_of(3, 20, EXPERT)
+    nothing_near = TESTED.model_copy(update={"residual_test": ResidualTestConfig(updates=300, near=1e-9)})
+    # The demonstrated steps themselves are near at any distance.
+    assert more_demonstrations(nothing_near, CLONING, 0, data, expert).metrics["residual_test_accepted"] == 1
+    many = ResidualTestConfig(updates=300, near=1e-9, fewest_near=10**6)
+    refused = more_demonstrations(TESTED.model_copy(update={"residual_test": many}), CLONING, 0, data, expert)
+    assert refused.demonstrations is expert
+    assert refused.metrics["residual_test_accepted"] == 0
+    assert "residual_test_foretold" not in refused.metrics
+
+
+def test_the_noisier_episode_is_drawn_less(tmp_path: Path):
+    data, expert = data_of(3, 20, EXPERT, an_episode_file(tmp_path / "noisy.hdf5", noisy))
+    found = more_demonstrations(TESTED, CLONING, 0, data, expert)
+    batch = next(found.demonstrations.batches(4000, torch.Generator().manual_seed(0)))
+    recorded_actions = TransitionSampler(data.expert, rows_with_successors(data.expert), CPU)
+    clean = recorded_actions.gather(torch.arange(len(recorded_actions))).actions
+    is_clean = (batch.actions.unsqueeze(1) == clean[:: max(1, len(clean) // 4000)].unsqueeze(0)).all(-1).any(1)
+    assert found.demonstrations.proper is expert
+    assert is_clean[1000:].float().mean() > 0.0
+    episodes = found.metrics["kept_episodes"]
+    assert episodes == 2 * len(data.expert.episodes)
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "match"),
+    [
+        (Method.IQ, "more_demonstrations.residual_test.updates=100", "discrete actions leave no residual"),
+        (Method.FILTERED_BC, "loss=absolute", "discrete actions leave no residual"),
+    ],
+)
+def test_discrete_actions_have_no_residual_to_test(method: Method, setting: str, match: str):
+    with pytest.raises(ConfigError, match=match):
+        algorithm_config(method, discrete=True, presets=recipe(method), overrides=(setting,))
+
+
+def test_an_absolute_loss_teaches_no_standard_deviation():
+    settings = ("policy_std=none", "prior.learnt_std=true", "prior.loss=likelihood")
+    with pytest.raises(ConfigError, match="teaches no standard deviation"):
+        algorithm_config(Method.IQ, discrete=False, presets=recipe(Method.IQ), overrides=settings)
+    whole = algorithm_config(
+        Method.IQ, discrete=False, presets=recipe(Method.IQ), overrides=(*settings, "more_demonstrations=none")
+    )
+    assert whole.more_demonstrations is None
 
 
 def test_too_few_transitions_to_leave_any_out_are_a_refusal():
