@@ -334,6 +334,33 @@ def report(runs: Runs, out: Annotated[Path, typer.Option("--out", help="The fold
 
 
 @app.command()
+def select(
+    runs: Runs,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Demonstrations to judge on; the runs' own if none.")
+    ] = None,
+    signal: Annotated[str, typer.Option("--signal", help="mean, median or worst (95th percentile) error.")] = "mean",
+    json: Json = False,
+) -> None:
+    """Rank runs without a simulator, best first, by their error on demonstrations that none has learnt from."""
+    from iq_offline.stages.select import SelectRequest, select_run
+    from iq_offline.training.run_folder import find_runs
+
+    _bring(*([dataset] if dataset else []))
+    found = find_runs([run.resolve() for run in runs])
+    with console.progress("select", total=len(found)) as advance:
+        chosen = select_run(found, SelectRequest(dataset, signal), advance)
+    if json:
+        return console.show_json(chosen)
+    console.show_table([{name: value for name, value in row.items() if name != "path"} for row in chosen["runs"]])
+    if agreement := chosen["spearman_with_return"]:
+        console.show(f"rank correlation with return, which chose nothing: {agreement}")
+    return console.show(
+        f"best by {chosen['signal']} on {chosen['transitions']} transitions: {chosen['runs'][0]['path']}"
+    )
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     to: Annotated[Path, typer.Option("--to", help="The file to write: .onnx, .pt or .pt2.")],

@@ -153,7 +153,8 @@ class _Search:
         weights = left.weights(passed) if passed.any() else alike
         expert = recorded([(self.data.expert, self.data.split.rows)])
         scaling = Scaling.fit([expert, other], self.data.expert.action_space)
-        close = near(test.near, expert, other, scaling) & (weights > 0)[other.episodes]
+        close = (weights > 0)[other.episodes]
+        close[close] = near(test.near, expert, other.observations[close], scaling)
         metrics = {"residual_test_passed": float(passed.sum()), "residual_test_near": float(close.sum())}
         if close.sum() < test.fewest_near:
             return weights, metrics | {"residual_test_accepted": 0.0}

@@ -98,14 +98,14 @@ def residuals(config: ResidualTestConfig, clone: ContinuousPolicy, other: Record
     )
 
 
-def near(within: float, expert: Recorded, other: Recorded, scaling: Scaling) -> NDArray[np.bool_]:
-    """Which observations of `other` lie near a demonstrated one, (N,).
+def near(within: float, expert: Recorded, observations: NDArray[np.float32], scaling: Scaling) -> NDArray[np.bool_]:
+    """Which observations lie near a demonstrated one. Shapes: (N, D) -> (N,).
 
     `within`: in median distances from a demonstration's observation to the nearest of another demonstration.
     """
     demonstrated = scaling.observations(expert.observations)
     typical = float(np.median(left_out_distances(demonstrated, expert.episodes)))
-    return nearest_distances(scaling.observations(other.observations), demonstrated) <= within * typical
+    return nearest_distances(scaling.observations(observations), demonstrated) <= within * typical
 
 
 def foretold_of(

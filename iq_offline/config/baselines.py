@@ -118,12 +118,16 @@ class EpisodeFilterConfig(FrozenModel):
     loss: CloningLoss | None = None
     """Of cloning where such episodes are taken (continuous actions); None: the clone's own."""
 
-    def check_fits(self, cloning: ContinuousBCConfig | DiscreteBCConfig) -> None:
-        """Raises ValueError where such episodes cannot be told or cloned that way."""
+    def check_fits(self, cloning: ContinuousBCConfig | DiscreteBCConfig, prefix: str = "") -> None:
+        """Raises ValueError where such episodes cannot be told or cloned that way; `prefix` leads to these settings."""
         if isinstance(cloning, DiscreteBCConfig) and (self.residual_test or self.loss):
-            raise ValueError("discrete actions leave no residual: set residual_test=none, loss=none and a screen")
+            raise ValueError(
+                f"discrete actions leave no residual: set {prefix}residual_test=none, {prefix}loss=none and a screen"
+            )
         if isinstance(cloning, ContinuousBCConfig) and cloning.learnt_std and self.loss:
-            raise ValueError(f"loss={self.loss} teaches no standard deviation: set loss=none, or learnt_std=false")
+            raise ValueError(
+                f"{prefix}loss={self.loss} teaches no standard deviation: set {prefix}loss=none, or learnt_std=false"
+            )
 
 
 class ContinuousFilteredBCConfig(EpisodeFilterConfig):

@@ -178,7 +178,7 @@ class DiscreteIQConfig(IQConfig):
             raise ValueError("discrete actions need an entropy: entropy=uniform or prior")
         _needs_prior(self.entropy, self.objective, self.prior)
         if self.more_demonstrations and self.prior:
-            self.more_demonstrations.check_fits(self.prior)
+            self.more_demonstrations.check_fits(self.prior, "more_demonstrations.")
         return self
 
 
@@ -216,7 +216,7 @@ class ContinuousIQConfig(IQConfig):
     def _complete(self) -> Self:
         _needs_prior(self.entropy, self.objective, self.prior)
         if self.more_demonstrations and self.prior:
-            self.more_demonstrations.check_fits(self.prior)
+            self.more_demonstrations.check_fits(self.prior, "more_demonstrations.")
         if self.policy_head is ActionHead.DETERMINISTIC and self.entropy is not EntropyReference.OFF:
             raise ValueError("a deterministic policy has no entropy: set entropy=off")
         if self.policy_head is ActionHead.DETERMINISTIC and (self.cql or (self.anchor and self.anchor.likelihood > 0)):

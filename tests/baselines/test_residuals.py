@@ -139,7 +139,7 @@ def test_near_is_measured_in_distances_between_demonstrations():
 
     demonstrated, asked = at([0, 1], [0, 1]), at([-3, -1.9, 0.5, 2.9, 3.1], [0] * 5)
     scaling = Scaling.fit([demonstrated, asked], SPACE)
-    assert near(2.0, demonstrated, asked, scaling).tolist() == [False, True, True, True, False]
+    assert near(2.0, demonstrated, asked.observations, scaling).tolist() == [False, True, True, True, False]
 
 
 def test_what_is_foretold_of_chosen_steps_is_that_of_an_episode_of_them():

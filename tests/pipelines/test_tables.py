@@ -157,8 +157,9 @@ def test_the_shipped_tables_ask_for_the_runs_that_they_always_asked_for():
         "bc-vs-iq": 6,
         "offline-panels": 150,
         "stability": 180,
-        "supplementary": 63,
-        "supplementary-low": 36,
+        "supplementary": 78,
+        "supplementary-others": 24,
+        "median-cloning": 36,
         "quick": 4,
     }
     panels = Plan.of(load_table(SHIPPED / "offline-panels.yaml", Path("/data")))

@@ -219,7 +219,7 @@ def test_a_weight_that_is_on_changes_what_is_learnt(piece: str, task: Any, tmp_p
         ("in_sample_value.kind=expectile", "advantage_weights.temperature=1", "objective=least-squares"),
         ("policy_head=deterministic", "prior.head=deterministic", "entropy=off"),
         ("policy_head=tanh-gaussian", "prior.head=tanh-gaussian"),
-        ("policy_std=none", "prior.learnt_std=true", "prior.loss=likelihood"),
+        ("policy_std=none", "prior.learnt_std=true", "prior.loss=likelihood", "more_demonstrations.loss=none"),
         ("absorbing_value=learned",),
         ("divergence=jensen-shannon",),
     ],

@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""What the residual test says of supplementary data: whether they are the expert's.
+
+Usage: whose_episodes.py EXPERT:SUPPLEMENTARY... [--demos 5] [--subsample 20] [--seeds 0-2]
+
+One Markdown row a pair and seed: how many episodes pass, how many of their steps lie near a demonstration, what of the
+demonstrations' own clone's residuals there is foretold (the threshold is `largest_foretold_near`), and whether they
+are taken. No reward is read, and nothing is simulated.
+"""
+
+import argparse
+
+import torch
+
+from iq_offline.baselines.filtering import more_demonstrations
+from iq_offline.baselines.sources import PeerData
+from iq_offline.config import CloningLoss, ContinuousBCConfig
+from iq_offline.config.baselines import EpisodeFilterConfig, ResidualTestConfig
+from iq_offline.data.split import choose_expert
+from iq_offline.stages.fetch import open_dataset
+from iq_offline.training.batches import TransitionSampler
+
+CONFIG = EpisodeFilterConfig(residual_test=ResidualTestConfig(), loss=CloningLoss.ABSOLUTE)
+CPU = torch.device("cpu")
+
+
+def row(pair: str, seed: int, options: argparse.Namespace) -> str:
+    """One row of the table."""
+    expert_name, _, other_name = pair.partition(":")
+    table, other = open_dataset(expert_name), open_dataset(other_name)
+    split = choose_expert(table, demos=options.demos, subsample=options.subsample, seed=seed, need_successors=True)
+    sampler = TransitionSampler(table, split.rows, CPU)
+    found = more_demonstrations(CONFIG, ContinuousBCConfig(), seed, PeerData(table, split, (other,)), sampler)
+    metrics = found.metrics
+    foretold = metrics.get("residual_test_foretold")
+    cells = [
+        f"{table.info.name}, {options.demos}, every {options.subsample}",
+        other.info.name,
+        str(seed),
+        f"{metrics.get('residual_test_passed', 0):.0f} of {len(other.episodes)}",
+        f"{metrics.get('residual_test_near', 0):.0f}",
+        "-" if foretold is None else f"{foretold:.3f}",
+        "yes" if metrics["residual_test_accepted"] else "no",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pairs", nargs="+")
+    parser.add_argument("--demos", type=int, default=5)
+    parser.add_argument("--subsample", type=int, default=20)
+    parser.add_argument("--seeds", default="0-2")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    first, _, last = options.seeds.partition("-")
+    print("| demonstrations | supplementary | seed | pass | steps near | foretold | taken |")
+    print("|---|---|---|---|---|---|---|")
+    for pair in options.pairs:
+        for seed in range(int(first), int(last or first) + 1):
+            print(row(pair, seed, options), flush=True)
+
+
+if __name__ == "__main__":
+    main()

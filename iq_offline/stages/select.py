@@ -1,0 +1,140 @@
+"""select: which of several runs, without a simulator? The one that best foretells demonstrations that none has seen."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import torch
+
+from iq_offline.algorithms.bc import cloning_errors
+from iq_offline.algorithms.networks import ContinuousPolicy, Policy
+from iq_offline.batch import Batch
+from iq_offline.config import CloningLoss
+from iq_offline.data.spaces import DiscreteActions
+from iq_offline.data.table import TransitionTable, rows_of_episodes
+from iq_offline.errors import ConfigError, nearest
+from iq_offline.evaluation.correlation import correlate
+from iq_offline.stages.fetch import open_dataset
+from iq_offline.training import run_folder
+from iq_offline.training.batches import TransitionSampler
+from iq_offline.training.run_folder import RunFolder
+
+LARGEST_SAMPLE = 8192
+"""At most so many transitions are foretold, evenly spread."""
+
+
+class Signal(StrEnum):
+    """What of the errors on unseen demonstrations ranks the runs; less is better.
+
+    MEAN, MEDIAN, WORST: of the steps' errors, WORST the 95th percentile. An error is the mean over dimensions of the
+    absolute difference of scaled actions, censored at the bounds; of discrete actions their cross entropy in nats.
+    """
+
+    MEAN = "mean"
+    MEDIAN = "median"
+    WORST = "worst"
+
+
+@dataclass(frozen=True)
+class SelectRequest:
+    """Demonstrations to judge on (the runs' own dataset if none), and by which signal."""
+
+    dataset: str | None = None
+    signal: str = Signal.MEAN
+
+
+def select_run(
+    runs: Sequence[RunFolder], request: SelectRequest, on_progress: Callable[[int, str], None]
+) -> dict[str, Any]:
+    """The runs, best first, with their signals; returns, where simulated, are shown beside and read by nothing.
+
+    All runs are judged on the same transitions: those of the episodes that no run has learnt from. Raises ConfigError
+    where there are none, for runs of several datasets without one named, and for an unknown signal.
+    """
+    if request.signal not in list(Signal):
+        raise ConfigError(f"--signal {request.signal} is unknown", f"valid: {nearest(request.signal, Signal)}")
+    table = open_dataset(request.dataset or _common_dataset(runs))
+    batch = _unseen(table, runs)
+    rows = []
+    for run in runs:
+        policy = run.policy()
+        _check_fits(policy, table, run)
+        rows.append({"run": run.manifest["run"], "method": run.manifest["method"], "seed": run.manifest["seed"]})
+        rows[-1] |= signals(policy, batch) | {"return": _return(run), "path": str(run.path)}
+        on_progress(len(rows), "")
+    rows.sort(key=lambda row: row[request.signal])
+    return {
+        "dataset": table.info.name,
+        "transitions": len(batch.observations),
+        "signal": str(request.signal),
+        "runs": rows,
+        "spearman_with_return": _agreement(rows),
+    }
+
+
+@torch.no_grad()
+def signals(policy: Policy, batch: Batch) -> dict[str, float]:
+    """Each signal of a policy on those transitions."""
+    loss = CloningLoss.ABSOLUTE if isinstance(policy, ContinuousPolicy) else CloningLoss.LIKELIHOOD
+    errors = cloning_errors(policy, batch, loss).double().numpy()
+    found = {Signal.MEAN: errors.mean(), Signal.MEDIAN: np.median(errors), Signal.WORST: np.quantile(errors, 0.95)}
+    return {str(signal): float(value) for signal, value in found.items()}
+
+
+def _common_dataset(runs: Sequence[RunFolder]) -> str:
+    datasets = {(run.manifest["dataset"]["sha256"], run.config.dataset) for run in runs}
+    if len({sha for sha, _ in datasets}) > 1:
+        names = ", ".join(sorted({run.manifest["dataset"]["name"] for run in runs}))
+        raise ConfigError(f"the runs have learnt from several datasets ({names})", "name demonstrations with --dataset")
+    return sorted(dataset for _, dataset in datasets)[0]
+
+
+def _unseen(table: TransitionTable, runs: Sequence[RunFolder]) -> Batch:
+    """Transitions of the episodes that no run has learnt from."""
+    for run in runs:
+        if table.info.sha256 in {other["sha256"] for other in run.split["supplementary"]}:
+            raise ConfigError(
+                f"{run.manifest['run']} had all of {table.info.name} as supplementary data", "name other demonstrations"
+            )
+    seen = {
+        episode
+        for run in runs
+        if run.split["dataset_sha256"] == table.info.sha256
+        for episode in run.split["expert_episodes"]
+    }
+    left = [episode for episode in range(len(table.episodes)) if episode not in seen]
+    if not left:
+        raise ConfigError(
+            f"every episode of {table.info.name} was learnt from by one of the runs",
+            "train with --demos or --held-out so that some are left, or name other demonstrations with --dataset",
+        )
+    rows = rows_of_episodes(table.episodes[left], 1)
+    spread = rows[np.linspace(0, len(rows) - 1, min(len(rows), LARGEST_SAMPLE)).astype(int)]
+    return TransitionSampler(table, spread, torch.device("cpu")).gather(torch.arange(len(spread)))
+
+
+def _check_fits(policy: Policy, table: TransitionTable, run: RunFolder) -> None:
+    discrete = isinstance(table.action_space, DiscreteActions)
+    actions = len(policy.action_centre) if isinstance(policy, ContinuousPolicy) else 0
+    same_actions = discrete if actions == 0 else not discrete and actions == table.action_space.width
+    if len(policy.observation_mean) != table.observation_size or not same_actions:
+        raise ConfigError(
+            f"{run.manifest['run']} has learnt another task's observations or actions than {table.info.name} has",
+            "name demonstrations of the runs' task with --dataset",
+        )
+
+
+def _return(run: RunFolder) -> float | None:
+    evaluation = run.read_optional(run_folder.EVALUATION)
+    return None if evaluation is None else float(evaluation["return_mean"])
+
+
+def _agreement(rows: Sequence[dict[str, Any]]) -> dict[str, float | None] | None:
+    """Spearman's rank correlation of less error with more return, by signal; None with fewer than three returns."""
+    known = [row for row in rows if row["return"] is not None]
+    if len(known) < 3:
+        return None
+    returns = np.array([row["return"] for row in known])
+    return {str(signal): correlate(returns, -np.array([row[signal] for row in known])).spearman for signal in Signal}
