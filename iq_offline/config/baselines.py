@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from iq_offline.config.base import FrozenModel, HiddenSizes
+from iq_offline.config.base import ActionHead, FrozenModel, HiddenSizes
 from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig, DiscreteBCConfig
 
 
@@ -124,7 +124,11 @@ class EpisodeFilterConfig(FrozenModel):
             raise ValueError(
                 f"discrete actions leave no residual: set {prefix}residual_test=none, {prefix}loss=none and a screen"
             )
-        if isinstance(cloning, ContinuousBCConfig) and cloning.learnt_std and self.loss:
+        if isinstance(cloning, DiscreteBCConfig) or self.loss is None:
+            return
+        if cloning.head is ActionHead.DETERMINISTIC and self.loss is CloningLoss.LIKELIHOOD:
+            raise ValueError(f"a deterministic head has no likelihood: set {prefix}loss=none or absolute")
+        if cloning.learnt_std and self.loss is not CloningLoss.LIKELIHOOD:
             raise ValueError(
                 f"{prefix}loss={self.loss} teaches no standard deviation: set {prefix}loss=none, or learnt_std=false"
             )

@@ -245,6 +245,12 @@ def test_an_absolute_loss_teaches_no_standard_deviation():
     assert whole.more_demonstrations is None
 
 
+def test_a_deterministic_head_has_no_likelihood():
+    settings = ("cloning.head=deterministic", "loss=likelihood")
+    with pytest.raises(ConfigError, match="a deterministic head has no likelihood"):
+        algorithm_config(Method.FILTERED_BC, discrete=False, overrides=settings)
+
+
 def test_too_few_transitions_to_leave_any_out_are_a_refusal():
     data, expert = data_of(1, 150, EXPERT)
     assert len(expert) < 10
