@@ -58,7 +58,7 @@ def fit_filtered(config: FilteredConfig, seed: int, data: PeerData, device: torc
     expert = TransitionSampler(data.expert, data.split.rows, device)
     found = more_demonstrations(config, config.cloning, seed, data, expert)
     steps = fit_clone(found.cloning, seed, found.demonstrations, data.expert.action_space, device)
-    yield from with_metrics(steps, found.metrics)
+    yield from with_metrics(steps, found.metrics, found.taken)
 
 
 def fit_weighted(config: WeightedConfig, seed: int, data: PeerData, device: torch.device) -> Iterator[Progress]:

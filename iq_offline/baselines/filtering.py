@@ -4,7 +4,7 @@
 supplementary data answers that as a demonstration does. Finding such episodes is cloning's trick, not inverse soft-Q's.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,12 +28,13 @@ CloningConfig = ContinuousBCConfig | DiscreteBCConfig
 class Found:
     """The demonstrations with more of them, or alone where none were found or taken; how they are to be cloned.
 
-    `metrics`: what is logged of the search.
+    `metrics`: what is logged of the search. `taken`: the episodes, by their table's SHA-256.
     """
 
     demonstrations: Demonstrations
     cloning: CloningConfig
     metrics: dict[str, float]
+    taken: dict[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,14 @@ class Chosen:
         uniform = bool((by_step[taken] == 1).all())
         metrics = {"kept_episodes": float((weights > 0).sum()), "kept_transitions": float(taken.sum())}
         return cls(kept, None if uniform else by_step[taken], metrics)
+
+    def episodes(self) -> dict[str, list[int]]:
+        """Numbers of the episodes in their table, by its SHA-256."""
+        numbers: dict[str, list[int]] = {}
+        for table, rows in self.parts:
+            starts = table.episodes["start_row"].to_numpy()
+            numbers[table.info.sha256] = np.unique(np.searchsorted(starts, rows, side="right") - 1).tolist()
+        return numbers
 
     def beside(self, expert: TransitionSampler, share: float) -> DemonstrationMixture:
         """With the demonstrations, which are that share of each batch."""
@@ -129,7 +138,8 @@ class _Search:
             metrics |= {"screen_accepted": 0.0} if verdict is None else verdict.metrics()
             if not metrics["screen_accepted"]:
                 return self._refused(metrics)
-        return Found(chosen.beside(self.expert, self.config.expert_share), self._robust, metrics | chosen.metrics)
+        mixture = chosen.beside(self.expert, self.config.expert_share)
+        return Found(mixture, self._robust, metrics | chosen.metrics, chosen.episodes())
 
     def _refused(self, metrics: dict[str, float]) -> Found:
         return Found(self.expert, self.cloning, metrics)

@@ -218,6 +218,9 @@ def _train_into(
         manifest |= {"compiled": collected.progress.compiled, "spent": collected.spent()}
         split = data.split.to_json(data.table, data.supplementary)
         split["rewards_read"] |= _reads_rewards(config)
+        if collected.progress.taken is not None:
+            for other in split["supplementary"]:
+                other["taken_episodes"] = collected.progress.taken.get(other["sha256"], [])
         _write(folder, config, split, manifest, collected)
         snapshots.remove()
     tracker.finish(out)
@@ -378,7 +381,7 @@ def _steps(
     supplementary = SupplementarySampler(others) if others else None
     space = data.table.action_space
     steps = train(config, demonstrations, space, device, held_out, supplementary, resumed)
-    yield from with_metrics(steps, found.metrics if found else {})
+    yield from with_metrics(steps, found.metrics, found.taken) if found else steps
 
 
 def _clones_more(algorithm: AlgorithmConfig) -> bool:

@@ -56,6 +56,8 @@ class Progress:
     """Updates made in this phase."""
     prior: Policy | None = None
     """The cloned prior, once it is trained."""
+    taken: dict[str, list[int]] | None = None
+    """Supplementary episodes cloned for demonstrations, by their table's SHA-256; None where none is looked for."""
     resumable: bool = False
     """Whether `train` can go on from a snapshot of it."""
     compiled: bool = False
@@ -111,10 +113,12 @@ def watched(steps: Iterator[Progress], held_out: Batch | None) -> Iterator[Progr
         yield replace(progress, metrics=progress.metrics | {"held_out_cloning_loss": float(loss)})
 
 
-def with_metrics(steps: Iterator[Progress], extra: dict[str, float]) -> Iterator[Progress]:
+def with_metrics(
+    steps: Iterator[Progress], extra: dict[str, float], taken: dict[str, list[int]] | None = None
+) -> Iterator[Progress]:
     """The same, with what was found before training beside each step's metrics."""
     for progress in steps:
-        yield replace(progress, metrics=progress.metrics | extra)
+        yield replace(progress, metrics=progress.metrics | extra, taken=taken)
 
 
 def fit_clone(

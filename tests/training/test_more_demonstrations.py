@@ -86,6 +86,7 @@ def test_refused_data_leave_what_is_learnt_as_it_is_without_them_to_the_bit(tmp_
     assert last_metrics(refused)["residual_test_accepted"] == 0
     assert "residual_test_accepted" not in last_metrics(alone)
     assert refused.manifest["checkpoint_sha256"] == alone.manifest["checkpoint_sha256"]
+    assert refused.split["supplementary"][0]["taken_episodes"] == []
     assert len(warnings) == 1
     assert "no supplementary episode is taken" in warnings[0]
     assert "residual_test_accepted is 0" in warnings[0]
@@ -127,6 +128,20 @@ def test_accepted_episodes_are_cloned_by_the_prior(tmp_path: Path, more_of_the_e
     assert metrics["residual_test_passed"] == metrics["kept_episodes"] > 0
     assert metrics["kept_transitions"] > 0
     assert accepted.manifest["policy_sha256"] != without.manifest["policy_sha256"]
+
+
+def test_the_split_names_the_episodes_that_are_taken_file_by_file(tmp_path: Path, more_of_the_expert: str):
+    run = trained(tmp_path / "run", RANDOM, more_of_the_expert)
+    random, more = run.split["supplementary"]
+    assert random["taken_episodes"] == []
+    assert more["taken_episodes"] == sorted(set(more["taken_episodes"]))
+    assert len(more["taken_episodes"]) == last_metrics(run)["kept_episodes"] > 0
+    table = open_dataset(more_of_the_expert)
+    rows = rows_with_successors(table)
+    starts = table.episodes["start_row"].to_numpy()[more["taken_episodes"]]
+    lengths = table.episodes["steps"].to_numpy()[more["taken_episodes"]]
+    kept = sum(((rows >= start) & (rows < start + length)).sum() for start, length in zip(starts, lengths, strict=True))
+    assert kept == last_metrics(run)["kept_transitions"]
 
 
 def test_a_run_with_more_demonstrations_goes_on_bit_for_bit(tmp_path: Path, more_of_the_expert: str):
