@@ -46,6 +46,7 @@ class Split:
                 {
                     "dataset": other.info.name,
                     "sha256": other.info.sha256,
+                    "origin_sha256": other.info.origin_sha256,
                     "episodes": len(other.episodes),
                     "transitions": len(rows_with_successors(other)),
                 }

@@ -1,6 +1,6 @@
 """select: which of several runs, without a simulator? The one that best foretells demonstrations that none has seen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -84,24 +84,30 @@ def signals(policy: Policy, batch: Batch) -> dict[str, float]:
 
 
 def _common_dataset(runs: Sequence[RunFolder]) -> str:
-    datasets = {(run.manifest["dataset"]["sha256"], run.config.dataset) for run in runs}
-    if len({sha for sha, _ in datasets}) > 1:
+    datasets = {(_origin(run.manifest["dataset"]), run.config.dataset) for run in runs}
+    if len({origin for origin, _ in datasets}) > 1:
         names = ", ".join(sorted({run.manifest["dataset"]["name"] for run in runs}))
         raise ConfigError(f"the runs have learnt from several datasets ({names})", "name demonstrations with --dataset")
     return sorted(dataset for _, dataset in datasets)[0]
 
 
+def _origin(info: Mapping[str, Any]) -> str:
+    """What tells a dataset from others, its conversions being the same: the hash of what it was made from."""
+    return str(info.get("origin_sha256") or info["sha256"])
+
+
 def _unseen(table: TransitionTable, runs: Sequence[RunFolder]) -> Batch:
     """Transitions of the episodes that no run has learnt from."""
+    origin = table.info.origin_sha256 or table.info.sha256
     for run in runs:
-        if table.info.sha256 in {other["sha256"] for other in run.split["supplementary"]}:
+        if origin in {_origin(other) for other in run.split["supplementary"]}:
             raise ConfigError(
                 f"{run.manifest['run']} had all of {table.info.name} as supplementary data", "name other demonstrations"
             )
     seen = {
         episode
         for run in runs
-        if run.split["dataset_sha256"] == table.info.sha256
+        if _origin(run.manifest["dataset"]) == origin
         for episode in run.split["expert_episodes"]
     }
     left = [episode for episode in range(len(table.episodes)) if episode not in seen]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from iq_offline.errors import ConfigError
+from iq_offline.stages.convert import ConvertRequest, convert_dataset
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.select import SelectRequest, Signal, select_run, signals
 from iq_offline.stages.train import TrainRequest, train_run
@@ -53,6 +54,18 @@ def test_only_episodes_that_no_run_has_learnt_from_are_looked_at(runs):
     table = open_dataset(SWIMMER)
     seen = {episode for run in runs for episode in run.split["expert_episodes"]}
     assert chosen(runs)["transitions"] == min(8192, 1000 * (len(table.episodes) - len(seen)))
+
+
+def test_a_conversion_is_the_same_dataset(runs, tmp_path):
+    """Else its episodes would count as unseen."""
+    file = tmp_path / "converted.hdf5"
+    convert_dataset(SWIMMER, file, ConvertRequest(output_format="d4rl"))
+    assert open_dataset(str(file)).info.sha256 != open_dataset(SWIMMER).info.sha256
+    assert chosen(runs, dataset=str(file))["transitions"] == chosen(runs)["transitions"]
+    other = trained(tmp_path / "run", str(file), seed=1)
+    assert chosen([*runs, other])["transitions"] == chosen(runs)["transitions"]  # the episodes of `another`
+    with pytest.raises(ConfigError, match="as supplementary data"):
+        chosen([trained(tmp_path / "both", "demo/swimmer/mixed-v0", supplementary=(str(file),))], dataset=SWIMMER)
 
 
 def test_signals_by_hand(runs):
