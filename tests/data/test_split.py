@@ -71,7 +71,8 @@ def test_supplementary_data_keep_only_steps_whose_successor_is_known(numbered, w
 def test_supplementary_data_are_recorded_with_the_split(table, numbered, write_d4rl):
     other = open_table(Located("other", write_d4rl(numbered([3], terminated=[True]), name="other.hdf5")))
     (recorded,) = chosen(table).to_json(table, (other,))["supplementary"]
-    assert recorded == {"dataset": "other", "sha256": other.info.sha256, "episodes": 1, "transitions": 3}
+    hashes = {"sha256": other.info.sha256, "origin_sha256": None}
+    assert recorded == {"dataset": "other", **hashes, "episodes": 1, "transitions": 3}
 
 
 def test_supplementary_data_of_another_shape_or_the_same_data_are_refused(table, numbered, write_d4rl):
