@@ -166,7 +166,8 @@ class _Search:
         close = (weights > 0)[other.episodes]
         close[close] = near(test.near, expert, other.observations[close], scaling)
         metrics = {"residual_test_passed": float(passed.sum()), "residual_test_near": float(close.sum())}
-        if close.sum() < test.fewest_near:
+        dimensions = other.observations.shape[1]
+        if close.sum() < max(test.fewest_near, test.fewest_near_by_dimension * dimensions):
             return weights, metrics | {"residual_test_accepted": 0.0}
         own = continuous(self._cloned(self.cloning, self.expert, test.updates))
         foretold = foretold_of(test, own, other, close)

@@ -95,6 +95,8 @@ class ResidualTestConfig(FrozenModel):
     """As `largest_foretold`, of all that is near and what the demonstrations' own clone leaves; beyond it all go."""
     fewest_near: int = Field(50, ge=2)
     """Steps; where fewer are near, nothing can be told, and all are refused."""
+    fewest_near_by_dimension: int = Field(10, ge=0)
+    """As `fewest_near`, for each dimension of the observation: a regression on fewer foretells nothing of anybody."""
 
 
 class EpisodeFilterConfig(FrozenModel):

@@ -218,11 +218,17 @@ def test_where_too_little_is_near_nothing_can_be_told_and_all_is_refused():
     nothing_near = TESTED.model_copy(update={"residual_test": ResidualTestConfig(updates=300, near=1e-9)})
     # The demonstrated steps themselves are near at any distance.
     assert more_demonstrations(nothing_near, CLONING, 0, data, expert).metrics["residual_test_accepted"] == 1
-    many = ResidualTestConfig(updates=300, near=1e-9, fewest_near=10**6)
-    refused = more_demonstrations(TESTED.model_copy(update={"residual_test": many}), CLONING, 0, data, expert)
-    assert refused.demonstrations is expert
-    assert refused.metrics["residual_test_accepted"] == 0
-    assert "residual_test_foretold" not in refused.metrics
+    steps = int(more_demonstrations(nothing_near, CLONING, 0, data, expert).metrics["residual_test_near"])
+    by_dimension = steps // data.expert.observation_size
+    for fewest in ({"fewest_near": steps + 1}, {"fewest_near_by_dimension": by_dimension + 1}):
+        many = ResidualTestConfig(updates=300, near=1e-9, **fewest)
+        refused = more_demonstrations(TESTED.model_copy(update={"residual_test": many}), CLONING, 0, data, expert)
+        assert refused.demonstrations is expert
+        assert refused.metrics["residual_test_accepted"] == 0
+        assert "residual_test_foretold" not in refused.metrics
+    enough = ResidualTestConfig(updates=300, near=1e-9, fewest_near=steps, fewest_near_by_dimension=by_dimension)
+    taken = more_demonstrations(TESTED.model_copy(update={"residual_test": enough}), CLONING, 0, data, expert)
+    assert taken.metrics["residual_test_accepted"] == 1
 
 
 def test_the_noisier_episode_is_drawn_less(tmp_path: Path):
