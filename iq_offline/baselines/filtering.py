@@ -59,11 +59,7 @@ class Chosen:
 
     def episodes(self) -> dict[str, list[int]]:
         """Numbers of the episodes in their table, by its SHA-256."""
-        numbers: dict[str, list[int]] = {}
-        for table, rows in self.parts:
-            starts = table.episodes["start_row"].to_numpy()
-            numbers[table.info.sha256] = np.unique(np.searchsorted(starts, rows, side="right") - 1).tolist()
-        return numbers
+        return {table.info.sha256: np.unique(table.episode_numbers(rows)).tolist() for table, rows in self.parts}
 
     def beside(self, expert: TransitionSampler, share: float) -> DemonstrationMixture:
         """With the demonstrations, which are that share of each batch."""

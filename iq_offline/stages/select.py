@@ -18,7 +18,7 @@ from iq_offline.errors import ConfigError, nearest
 from iq_offline.evaluation.correlation import correlate
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.training import run_folder
-from iq_offline.training.batches import TransitionSampler
+from iq_offline.training.batches import evenly_spread
 from iq_offline.training.run_folder import RunFolder
 
 LARGEST_SAMPLE = 8192
@@ -117,8 +117,7 @@ def _unseen(table: TransitionTable, runs: Sequence[RunFolder]) -> Batch:
             "train with --demos or --held-out so that some are left, or name other demonstrations with --dataset",
         )
     rows = rows_of_episodes(table.episodes[left], 1)
-    spread = rows[np.linspace(0, len(rows) - 1, min(len(rows), LARGEST_SAMPLE)).astype(int)]
-    return TransitionSampler(table, spread, torch.device("cpu")).gather(torch.arange(len(spread)))
+    return evenly_spread(table, rows, LARGEST_SAMPLE, torch.device("cpu"))
 
 
 def _check_fits(policy: Policy, table: TransitionTable, run: RunFolder) -> None:

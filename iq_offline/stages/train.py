@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from iq_offline import paths
 from iq_offline.baselines.filtering import Found, more_demonstrations
 from iq_offline.baselines.sources import PeerData
@@ -41,7 +39,7 @@ from iq_offline.stages.fetch import open_dataset
 from iq_offline.tracking.mirror import describe, start_tracking
 from iq_offline.tracking.tracker import NullTracker, Tracker
 from iq_offline.training import run_folder
-from iq_offline.training.batches import Demonstrations, SupplementarySampler, TransitionSampler
+from iq_offline.training.batches import Demonstrations, SupplementarySampler, TransitionSampler, evenly_spread
 from iq_offline.training.keeper import Keeper, stop_asked
 from iq_offline.training.loop import Progress, resolve_device, train, watched, with_metrics
 from iq_offline.training.provenance import git_commit, package_versions, platform_description
@@ -133,10 +131,7 @@ class _Data:
         rows = self.split.held_out_rows
         if rows is None:
             return None
-        import torch
-
-        spread = rows[np.linspace(0, len(rows) - 1, min(len(rows), HELD_OUT_TRANSITIONS)).astype(int)]
-        return TransitionSampler(self.table, spread, device).gather(torch.arange(len(spread), device=device))
+        return evenly_spread(self.table, rows, HELD_OUT_TRANSITIONS, device)
 
 
 @contextmanager

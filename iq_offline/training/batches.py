@@ -217,3 +217,9 @@ def _pixels(pictures: list[NDArray[np.uint8]], rows: Rows, device: torch.device)
     """The pictures of those rows, flat, as 32-bit floats, (B, pixels)."""
     parts = [np.asarray(held[rows]).reshape(len(rows), math.prod(held.shape[1:])) for held in pictures]
     return torch.from_numpy(np.concatenate(parts, axis=1)).to(device).float()
+
+
+def evenly_spread(table: TransitionTable, rows: Rows, most: int, device: torch.device) -> Batch:
+    """At most so many of those rows' transitions, evenly spread."""
+    spread = rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
+    return TransitionSampler(table, spread, device).gather(torch.arange(len(spread), device=device))
