@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from iq_offline.handover import PLACE
+
 BENCHMARK = Path(__file__).resolve()
 LOG = "IQ_OFFLINE_OVERHEAD_LOG"
 STAGES = {
@@ -35,14 +37,16 @@ LAZY = ("torch", "polars", "matplotlib.pyplot", "gymnasium", "safetensors.torch"
 """Imported before the clock of the work starts: importing is overhead."""
 LAZY_OF = {"train": ("iq_offline.training.loop", "iq_offline.algorithms.iq_continuous", "iq_offline.training.learnt")}
 SITE = """
-import sys
-sys.path.insert(0, {folder!r})
-try:
-    import pipeline_overhead
-    pipeline_overhead.watch()
-finally:
-    sys.path.remove({folder!r})
+import os, sys
+if not os.environ.get({place!r}):
+    sys.path.insert(0, {folder!r})
+    try:
+        import pipeline_overhead
+        pipeline_overhead.watch()
+    finally:
+        sys.path.remove({folder!r})
 """
+"""A job that hands its command over works in the warm process, and is watched there."""
 
 
 def watch() -> None:
@@ -125,7 +129,7 @@ def _cpu_of_pipeline(folder: Path, options: argparse.Namespace) -> float:
     demo = (BENCHMARK.parents[1] / "pipelines" / "demo.yaml").read_text()
     table = demo.replace("seeds: 0-1", f"seeds: {options.seeds}")
     (folder / "table.yaml").write_text(f"{table}\nupdates: {options.updates}" if options.updates else table)
-    (folder / "sitecustomize.py").write_text(SITE.format(folder=str(BENCHMARK.parent)))
+    (folder / "sitecustomize.py").write_text(SITE.format(folder=str(BENCHMARK.parent), place=PLACE))
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": path, LOG: str(folder / "log"), "IQ_OFFLINE_HOME": str(folder / "home")}
     environment = {"OMP_NUM_THREADS": "1"} | environment

@@ -2,7 +2,7 @@
 
 import sys
 
-from iq_offline.warm import hand_over
+from iq_offline.handover import hand_over
 
 hand_over(sys.argv[1:])
 

@@ -8,7 +8,6 @@ command runs as if there were no such process.
 
 import gc
 import importlib
-import json
 import os
 import selectors
 import signal
@@ -16,41 +15,16 @@ import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-PLACE = "IQ_OFFLINE_WARM"
-"""The environment variable that holds the socket's path."""
+from iq_offline.handover import PLACE, STREAMS, unpacked
+
 NEEDED = (
     *("torch", "scipy.stats", "matplotlib.pyplot", "gymnasium", "h5py", "safetensors.torch"),
     *(f"iq_offline.stages.{stage}" for stage in ("convert", "train", "eval", "reward", "report")),
     *("iq_offline.training.loop", "iq_offline.training.learnt", "iq_offline.tracking.mlflow_models", "iq_offline.cli"),
 )
 """Imported once, and MLflow; none of them starts a computation, or a thread that one would wait for."""
-STREAMS = (0, 1, 2)
-
-
-def hand_over(arguments: list[str]) -> None:
-    """Let the warm process run a command, and exit as it does. Returns where there is none."""
-    place = os.environ.get(PLACE)
-    if not place:
-        return
-    with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            connection.connect(place)
-        except OSError:
-            return
-        # The command is in this process group too: a signal reaches it, and how it ends is told.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        request = json.dumps(
-            {"arguments": arguments, "folder": str(Path.cwd()), "environment": dict(os.environ)}
-        ).encode()
-        socket.send_fds(connection, [len(request).to_bytes(8, "big")], STREAMS)
-        connection.sendall(request)
-        status = connection.recv(1)
-    if not status:
-        sys.exit("the process that ran this command has ended before it")
-    sys.exit(status[0])
 
 
 class Listener:
@@ -64,6 +38,7 @@ class Listener:
         self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ, self._end)
         self._selector.register(self._socket, selectors.EVENT_READ, self._take)
         self._running = 0
+        self._store_is_open = False
 
     def listen(self) -> None:
         """Serve to the end, and to that of the commands which run then."""
@@ -78,16 +53,17 @@ class Listener:
 
     def _take(self) -> None:
         connection, _ = self._socket.accept()
-        request, streams = _received(connection)
-        if request is None:  # whoever asked was killed while asking
+        body, streams = _received(connection)
+        if body is None:  # whoever asked was killed while asking
             return connection.close()
         _import_what_is_needed()
+        self._open_store()
         process = os.fork()
         if process == 0:
             self._selector.close()
             self._socket.close()
             connection.close()
-            _become(request, streams)
+            _become(body, streams)
         for stream in streams:
             os.close(stream)
         self._running += 1
@@ -95,6 +71,12 @@ class Listener:
         self._selector.register(ends, selectors.EVENT_READ, lambda: self._tell(process, ends, connection))
         self._selector.register(connection, selectors.EVENT_READ, lambda: self._abandon(process, connection))
         return None
+
+    def _open_store(self) -> None:
+        """MLflow's store, for the commands to come, once the first of them has made it."""
+        from iq_offline.tracking.mlflow_store import MlflowStore
+
+        self._store_is_open = self._store_is_open or MlflowStore.open_ahead()
 
     def _tell(self, process: int, ends: int, connection: socket.socket) -> None:
         """The command has ended: its status to whoever asked for it."""
@@ -120,14 +102,14 @@ class Listener:
         return False
 
 
-def _received(connection: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+def _received(connection: socket.socket) -> tuple[bytes | None, list[int]]:
     """The command that is asked for, and its standard files."""
     head, streams, _, _ = socket.recv_fds(connection, 8, len(STREAMS))
     size = int.from_bytes(head, "big")
     with connection.makefile("rb") as whole:
         body = whole.read(size)
     if size and len(body) == size and len(streams) == len(STREAMS):
-        return json.loads(body), list(streams)
+        return body, list(streams)
     for stream in streams:
         os.close(stream)
     return None, []
@@ -145,17 +127,18 @@ def _import_what_is_needed() -> None:
         gc.freeze()  # what is shared with the forks stays shared
 
 
-def _become(request: dict[str, Any], streams: list[int]) -> NoReturn:
+def _become(body: bytes, streams: list[int]) -> NoReturn:
     """In the fork: run the command as its own process would."""
     for number, stream in zip(STREAMS, streams, strict=True):
         os.dup2(stream, number)
         os.close(stream)
-    os.chdir(request["folder"])
+    arguments, folder, environment = unpacked(body)
+    os.chdir(folder)
     os.environ.clear()
-    os.environ.update({name: value for name, value in request["environment"].items() if name != PLACE})
+    os.environ.update({name: value for name, value in environment.items() if name != PLACE})
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    sys.argv = [str(Path(__file__).with_name("__main__.py")), *request["arguments"]]
+    sys.argv = [str(Path(__file__).with_name("__main__.py")), *arguments]
     os._exit(_status_of_command())  # the interpreter's own way out takes as long as twenty starts
 
 

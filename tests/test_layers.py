@@ -26,10 +26,11 @@ MAY_IMPORT = {
     "report": {"evaluation", "data", "config", "errors", "paths"},
     "stages": {
         *{"report", "tracking", "export", "evaluation", "baselines", "training", "algorithms", "data"},
-        *{"config", "errors", "batch", "paths", "pipeline", "tabular"},
+        *{"config", "errors", "batch", "paths", "pipeline", "tabular", "handover"},
     },
     "cli": {"stages", "training", "tracking", "data", "console", "errors"},
-    "warm": {"cli", "tracking"},
+    "handover": set(),
+    "warm": {"cli", "tracking", "handover"},
 }
 HOMES = {
     "mlflow": {"tracking/mlflow_"},

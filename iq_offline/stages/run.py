@@ -13,6 +13,7 @@ from pathlib import Path
 
 from iq_offline import paths
 from iq_offline.errors import ConfigError, PackageMissing, nearest
+from iq_offline.handover import PLACE
 from iq_offline.pipeline.plan import Plan
 from iq_offline.pipeline.schema import End, load_table
 from iq_offline.pipeline.working_folder import Hold, held
@@ -23,7 +24,6 @@ EXECUTORS = {
 }
 """What the shipped profiles need beyond Snakemake itself."""
 LOCAL = "local"
-WARM = "IQ_OFFLINE_WARM"
 ENDS = {End.REPORT: Path("report") / "summary.txt", End.OUTCOMES: Path("outcomes") / "log.txt"}
 
 
@@ -118,7 +118,7 @@ def _snakemake(command: list[str], hold: Hold, *, warm: bool) -> int:
     environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
     with tempfile.TemporaryDirectory(prefix="iq-offline-") as place:
         socket = str(Path(place) / "warm")
-        environment[WARM] = socket if warm else ""
+        environment[PLACE] = socket if warm else ""
         with subprocess.Popen(command, pass_fds=[hold.descriptor], process_group=0, env=environment) as process:
             hold.record(process.pid)
 

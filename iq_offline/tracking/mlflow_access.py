@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
@@ -54,17 +54,29 @@ def connect(uri: str) -> "MlflowClient":
     """A client of the store."""
     from mlflow import MlflowClient
 
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    if (file := sqlite_file(uri)) is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def disconnect(uri: str) -> None:
+    """Close the connections to a SQL store that `connect` has reached; its client makes new ones at need."""
+    from mlflow.tracking._tracking_service.utils import _get_store
+
+    store: Any = _get_store(uri)  # type: ignore[no-untyped-call]
+    store.engine.dispose()
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a store in SQLite; None for another store."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 @contextmanager
 def store_lock(uri: str) -> Iterator[None]:
     """One process at a time, beside the SQLite file: several that make its tables together leave it broken."""
-    lock = paths.home() / "mlflow" / "store.lock"
-    if uri.startswith("sqlite:///"):
-        lock = Path(uri.removeprefix("sqlite:///") + ".lock")
+    file = sqlite_file(uri)
+    lock = paths.home() / "mlflow" / "store.lock" if file is None else file.with_name(f"{file.name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock, timeout=LOCK_SECONDS):
         yield

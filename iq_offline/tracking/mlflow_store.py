@@ -6,15 +6,24 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iq_offline import paths
+from iq_offline.errors import TrackingUnavailable
 from iq_offline.tracking.metrics import Point
-from iq_offline.tracking.mlflow_access import connect, import_mlflow, mlflow_errors, store_lock, tracking_uri
+from iq_offline.tracking.mlflow_access import (
+    connect,
+    disconnect,
+    import_mlflow,
+    mlflow_errors,
+    sqlite_file,
+    store_lock,
+    tracking_uri,
+)
 from iq_offline.tracking.tracker import RunDescription, TrackedData
 
 if TYPE_CHECKING:
@@ -67,6 +76,21 @@ class MlflowStore:
                 artifacts = (paths.home() / "mlflow" / "artifacts").as_uri() if local else None
                 return cls(client, client.create_experiment(EXPERIMENT, artifact_location=artifacts), uri)
             return cls(client, experiment.experiment_id, uri)
+
+    @classmethod
+    def open_ahead(cls) -> bool:
+        """Open a store in SQLite, if there is one, for the forks of this process; returns whether there is.
+
+        What SQLAlchemy and Alembic work out at first use is theirs then. No connection stays open across a fork.
+        """
+        uri = tracking_uri()
+        file = sqlite_file(uri)
+        if file is None or not file.is_file():
+            return False
+        with suppress(TrackingUnavailable):  # each command will say so itself
+            cls.open().found("", "")
+            disconnect(uri)
+        return True
 
     def parent(self, group: str) -> str:
         """The run that holds a comparison together; made at its first use."""

@@ -96,6 +96,25 @@ def test_a_killed_run_goes_on_where_it_was_and_then_has_nothing_to_do(tmp_path, 
     }
 
 
+TIMERS = """
+import atexit, os, sys, threading
+if "snakemake" in sys.orig_argv:
+    begun = []
+    start = threading.Timer.start
+    threading.Timer.start = lambda timer: (begun.append(timer), start(timer))
+    atexit.register(lambda: open(os.environ["TIMERS"], "w").write(str(len(begun))))
+"""
+
+
+def test_snakemake_waits_for_its_jobs_without_looking_again_and_again(tmp_path, table, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(TIMERS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("TIMERS", str(tmp_path / "timers"))
+    result = ran(table, "--cores", 1, "--out", tmp_path / "work")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "timers").read_text() == "0"
+
+
 def test_a_job_that_fails_is_shown_and_exits_1(tmp_path, numbered, write_d4rl):
     data = write_d4rl(numbered([5], terminated=[True]))
     result = ran(

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from iq_offline.warm import PLACE
+from iq_offline.handover import PLACE, packed, unpacked
+from iq_offline.tracking.mlflow_access import sqlite_file, tracking_uri
+from iq_offline.tracking.mlflow_store import MlflowStore
 
 SECONDS = 120
 
@@ -76,6 +78,32 @@ def test_a_run_has_the_tensors_that_it_has_in_a_process_of_its_own(place, tmp_pa
     warm, cold = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("warm", "cold"))
     assert warm["checkpoint_sha256"] == cold["checkpoint_sha256"]
     assert (tmp_path / "warm" / "tracking.json").is_file()
+
+
+def test_a_store_that_is_there_is_opened_once_and_no_connection_outlives_a_fork(tmp_path, linear_task):
+    warm = started(place := tmp_path / "socket")
+    arguments = ("train", "--dataset", linear_task, "--method", "bc", "--preset", "quick", "--device", "cpu", "--out")
+    for name in ("first", "second", "third"):
+        assert ran(place, *arguments, name, "--group", name, cwd=tmp_path).returncode == 0
+    notes = [json.loads((tmp_path / name / "tracking.json").read_text()) for name in ("first", "second", "third")]
+    held = [str(file.readlink()) for file in Path(f"/proc/{warm.pid}/fd").iterdir()]
+    warm.communicate()
+    store = MlflowStore.open()
+    assert all(store.run(note["run_id"]).finished for note in notes)
+    assert len({note["parent_run_id"] for note in notes}) == 3
+    assert not [name for name in held if "mlflow" in name]
+
+
+def test_opening_ahead_makes_no_store():
+    assert not MlflowStore.open_ahead()
+    assert not sqlite_file(tracking_uri()).exists()
+    MlflowStore.open()
+    assert MlflowStore.open_ahead()
+
+
+def test_a_command_is_the_same_when_it_arrives():
+    sent = (["train", "--set", "a=b=c", "", "über"], "/some where", {"A": "x=y", "EMPTY": ""})
+    assert unpacked(packed(*sent)) == sent
 
 
 def test_where_nobody_listens_a_command_runs_by_itself(tmp_path):

@@ -1,0 +1,48 @@
+"""A pipeline's command, handed to the warm process that runs it (`iq_offline/warm.py`).
+
+Every job of a pipeline pays for what this imports: nothing but what it needs.
+"""
+
+import os
+import signal
+import socket
+import sys
+
+PLACE = "IQ_OFFLINE_WARM"
+"""The environment variable that holds the socket's path."""
+STREAMS = (0, 1, 2)
+
+
+def hand_over(arguments: list[str]) -> None:
+    """Let the warm process run a command, and exit as it does. Returns where there is none."""
+    place = os.environ.get(PLACE)
+    if not place:
+        return
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(place)
+        except OSError:
+            return
+        # The command is in this process group too: a signal reaches it, and how it ends is told.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        body = packed(arguments, os.getcwd(), dict(os.environ))  # noqa: PTH109
+        socket.send_fds(connection, [len(body).to_bytes(8, "big")], STREAMS)
+        connection.sendall(body)
+        status = connection.recv(1)
+    if not status:
+        sys.exit("the process that ran this command has ended before it")
+    sys.exit(status[0])
+
+
+def packed(arguments: list[str], folder: str, environment: dict[str, str]) -> bytes:
+    """A command as bytes: none of its texts can hold a zero."""
+    variables = [f"{name}={value}" for name, value in environment.items()]
+    return b"\0".join(os.fsencode(text) for text in (folder, str(len(arguments)), *arguments, *variables))
+
+
+def unpacked(body: bytes) -> tuple[list[str], str, dict[str, str]]:
+    """The arguments, folder and environment of `packed`."""
+    folder, count, *texts = map(os.fsdecode, body.split(b"\0"))
+    arguments, variables = texts[: int(count)], texts[int(count) :]
+    return arguments, folder, dict(variable.split("=", 1) for variable in variables)
