@@ -1,6 +1,6 @@
 """Peers that clone: all data, the better episodes, or transitions by their weight."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,10 +53,12 @@ def fit_clone_all(config: CloneAll, seed: int, data: PeerData, device: torch.dev
     yield from _clone(config.cloning, seed, _everything(data, samplers, device), batches)
 
 
-def fit_filtered(config: FilteredConfig, seed: int, data: PeerData, device: torch.device) -> Iterator[Progress]:
+def fit_filtered(
+    config: FilteredConfig, seed: int, data: PeerData, device: torch.device, heed: Callable[[], None]
+) -> Iterator[Progress]:
     """Cloning of the demonstrations and of the episodes that are most like them."""
     expert = TransitionSampler(data.expert, data.split.rows, device)
-    found = more_demonstrations(config, config.cloning, seed, data, expert)
+    found = more_demonstrations(config, config.cloning, seed, data, expert, heed)
     steps = fit_clone(found.cloning, seed, found.demonstrations, data.expert.action_space, device)
     yield from with_metrics(steps, found.metrics, found.taken)
 

@@ -4,6 +4,7 @@
 supplementary data answers that as a demonstration does. Finding such episodes is cloning's trick, not inverse soft-Q's.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from iq_offline.algorithms.networks import ContinuousPolicy, Policy
 from iq_offline.baselines.distances import Floats, Scaling
 from iq_offline.baselines.episodes import best_episodes, episode_scores
-from iq_offline.baselines.residuals import foretold_of, near, residuals
+from iq_offline.baselines.residuals import foretold_of, near, residual_sizes, residuals
 from iq_offline.baselines.screening import Verdict, screen
 from iq_offline.baselines.sources import Parts, PeerData, Recorded, recorded, supplementary_rows
 from iq_offline.baselines.weights import nearest_weights
@@ -22,6 +23,8 @@ from iq_offline.training.batches import DemonstrationMixture, Demonstrations, Su
 from iq_offline.training.loop import fit_clone
 
 CloningConfig = ContinuousBCConfig | DiscreteBCConfig
+HELD_OUT_EVERY = 10
+"""Of the episodes that are taken every so many-th is held out to choose the number of updates by."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +76,17 @@ def more_demonstrations(
     seed: int,
     data: PeerData,
     expert: TransitionSampler,
+    heed: Callable[[], None] = lambda: None,
 ) -> Found:
     """The demonstrations with supplementary episodes beside them; `expert` alone where a test refuses these.
 
-    `cloning`: how the demonstrations alone are cloned. Rewards are not read.
+    `cloning`: how the demonstrations alone are cloned. `heed`: called every LOG_EVERY updates of the clones that are
+    trained to tell; what it raises ends the search. Rewards are not read.
     Raises NothingAlike where nothing is like a demonstration and there is no test to say so.
     """
     if config.expert_share == 1:
         return Found(expert, cloning, {})
-    return _Search(config, cloning, seed, data, expert).found()
+    return _Search(config, cloning, seed, data, expert, heed).found()
 
 
 def likenesses(bandwidth: float, data: PeerData, other: Recorded) -> Floats:
@@ -112,6 +117,7 @@ class _Search:
     seed: int
     data: PeerData
     expert: TransitionSampler
+    heed: Callable[[], None]
 
     def found(self) -> Found:
         parts = supplementary_rows(self.data)
@@ -135,7 +141,28 @@ class _Search:
             if not metrics["screen_accepted"]:
                 return self._refused(metrics)
         mixture = chosen.beside(self.expert, self.config.expert_share)
-        return Found(mixture, self._robust, metrics | chosen.metrics, chosen.episodes())
+        factor, errors = self._update_factor(weights, other, parts)
+        cloning = _times(factor, self._robust)
+        return Found(mixture, cloning, metrics | chosen.metrics | errors, chosen.episodes())
+
+    def _update_factor(self, weights: Floats, other: Recorded, parts: Parts) -> tuple[int, dict[str, float]]:
+        """That of the asked factors under which clones foretell every tenth taken episode best, and its error."""
+        factors, held_out = self.config.update_factors, np.zeros(len(weights), bool)
+        held_out[np.flatnonzero(weights)[::HELD_OUT_EVERY]] = True
+        known = np.where(held_out, 0, weights)
+        if len(factors) == 1 or not known.any():
+            return factors[0], {}
+        beside = Chosen.of(known, other, parts).beside(self.expert, self.config.expert_share)
+        counts = (weights * np.bincount(other.episodes))[held_out]
+
+        def error(factor: int) -> float:
+            longer = _times(factor, self._robust)
+            clone = continuous(self._cloned(longer, beside, longer.updates))
+            return float(np.average(residual_sizes(clone, other)[held_out], weights=counts))
+
+        errors = {factor: error(factor) for factor in factors}
+        best = min(factors, key=lambda factor: errors[factor])
+        return best, {"update_factor": float(best), "update_factor_error": errors[best]}
 
     def _refused(self, metrics: dict[str, float]) -> Found:
         return Found(self.expert, self.cloning, metrics)
@@ -146,8 +173,10 @@ class _Search:
 
     def _cloned(self, config: CloningConfig, demonstrations: Demonstrations, updates: int) -> Policy:
         short = config.model_copy(update={"updates": min(updates, config.updates)})
-        *_, last = fit_clone(short, self.seed, demonstrations, self.data.expert.action_space, self.expert.device)
-        return last.learner.policy.to("cpu")
+        for progress in fit_clone(short, self.seed, demonstrations, self.data.expert.action_space, self.expert.device):
+            self.heed()
+            policy = progress.learner.policy
+        return policy.to("cpu")
 
     def _tested(
         self, test: ResidualTestConfig, alike: Floats, other: Recorded, parts: Parts
@@ -178,6 +207,11 @@ class _Search:
             return self._cloned(self._robust, chosen.beside(rest, self.config.expert_share), asked.updates)
 
         return screen(asked, self.data, cloned)
+
+
+def _times(factor: int, cloning: CloningConfig) -> CloningConfig:
+    """The same cloning with so many times its updates."""
+    return cloning.model_copy(update={"updates": factor * cloning.updates})
 
 
 def continuous(policy: Policy) -> ContinuousPolicy:

@@ -1,6 +1,6 @@
 """The one door to the peers: a configuration and data to a generator of progress, as `training.loop.fit` is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -19,9 +19,12 @@ from iq_offline.errors import ConfigError
 from iq_offline.training.loop import Progress
 
 
-def fit_baseline(config: BaselineConfig, seed: int, data: PeerData, device: torch.device) -> Iterator[Progress]:
+def fit_baseline(
+    config: BaselineConfig, seed: int, data: PeerData, device: torch.device, heed: Callable[[], None] = lambda: None
+) -> Iterator[Progress]:
     """Train a peer; yields every LOG_EVERY updates and at the end, the last Progress with the trained learner.
 
+    `heed` is called meanwhile where a peer looks for episodes before it trains; what it raises ends the run.
     Same config, seed, data and threads: same tensors. Rewards are read under `labeller=true` only.
     Raises ConfigError for what the peer cannot learn from, PackageMissing without its package, and TrainingDiverged.
     """
@@ -31,7 +34,7 @@ def fit_baseline(config: BaselineConfig, seed: int, data: PeerData, device: torc
     if isinstance(config, WeightedBCConfig):
         return fit_weighted(config, seed, data, device)
     if isinstance(config, EpisodeFilterConfig):
-        return fit_filtered(config, seed, data, device)
+        return fit_filtered(config, seed, data, device, heed)
     return fit_clone_all(config, seed, data, device)
 
 

@@ -86,6 +86,12 @@ def _gain(inputs: Floats, targets: Floats, least: float = -np.inf) -> float:
     return gain
 
 
+def residual_sizes(clone: ContinuousPolicy, other: Recorded) -> Floats:
+    """Mean absolute residual of each episode of `other`, in scaled actions, (E,)."""
+    _, actions, cloned = _left_over(clone, other)
+    return _sizes(actions, cloned, other)
+
+
 def residuals(config: ResidualTestConfig, clone: ContinuousPolicy, other: Recorded) -> Residuals:
     """What `clone` leaves over of each episode of `other`."""
     features, actions, cloned = _left_over(clone, other)
@@ -93,7 +99,7 @@ def residuals(config: ResidualTestConfig, clone: ContinuousPolicy, other: Record
     slices = other.episode_slices()
     return Residuals(
         foretold=np.array([foretold_share(features[here], signs[here], bounds[here]) for here in slices]),
-        size=np.array([np.abs(actions[here] - cloned[here]).mean() for here in slices]),
+        size=_sizes(actions, cloned, other),
         steps=np.array([here.stop - here.start for here in slices]),
     )
 
@@ -115,6 +121,10 @@ def foretold_of(
     features, actions, cloned = _left_over(clone, other)
     signs = soft_signs(actions[chosen], cloned[chosen], config.small_near)
     return foretold_share(features[chosen], signs, bounds_reached(cloned[chosen], config.small_near))
+
+
+def _sizes(actions: Floats, cloned: Floats, other: Recorded) -> Floats:
+    return np.array([np.abs(actions[here] - cloned[here]).mean() for here in other.episode_slices()])
 
 
 @torch.no_grad()

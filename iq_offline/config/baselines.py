@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from iq_offline.config.base import ActionHead, FrozenModel, HiddenSizes
 from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig, DiscreteBCConfig
@@ -119,6 +119,12 @@ class EpisodeFilterConfig(FrozenModel):
     """Refuse all of them where held-out demonstrations say so; None: never."""
     loss: CloningLoss | None = None
     """Of cloning where such episodes are taken (continuous actions); None: the clone's own."""
+    update_factors: tuple[PositiveInt, ...] = Field((1,), min_length=1)
+    """Where such episodes are taken, the clone makes one of so many times its updates (continuous actions).
+
+    Of several that one under which held-out ones of these episodes are foretold best: more data of a policy that is
+    hard to learn bear more updates, and noise bears fewer.
+    """
 
     def check_fits(self, cloning: ContinuousBCConfig | DiscreteBCConfig, prefix: str = "") -> None:
         """Raises ValueError where such episodes cannot be told or cloned that way; `prefix` leads to these settings."""
@@ -126,6 +132,8 @@ class EpisodeFilterConfig(FrozenModel):
             raise ValueError(
                 f"discrete actions leave no residual: set {prefix}residual_test=none, {prefix}loss=none and a screen"
             )
+        if isinstance(cloning, DiscreteBCConfig) and len(self.update_factors) > 1:
+            raise ValueError(f"discrete actions leave no residual to choose by: set {prefix}update_factors=[1]")
         if isinstance(cloning, DiscreteBCConfig) or self.loss is None:
             return
         if cloning.head is ActionHead.DETERMINISTIC and self.loss is CloningLoss.LIKELIHOOD:

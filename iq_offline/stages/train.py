@@ -200,7 +200,7 @@ def _train_into(
         keeper = Keeper(snapshots, manifest["config_hash"], request.snapshot_seconds, stop, resumed)
         tracker = start_tracking(describe(manifest, out), out, warn) if request.tracked else NullTracker()
         try:
-            steps = _steps(config, data, device, resumed, warn)
+            steps = _steps(config, data, device, resumed, warn, keeper.heed)
             collected = _collect(steps, tracker, on_progress, keeper)
         except TrainingDiverged:
             snapshots.remove()
@@ -353,20 +353,25 @@ def _say_what_is_read(
 
 
 def _steps(
-    config: TrainConfig, data: _Data, device: Any, resumed: Snapshot | None, warn: Callable[[str], None]
+    config: TrainConfig,
+    data: _Data,
+    device: Any,
+    resumed: Snapshot | None,
+    warn: Callable[[str], None],
+    heed: Callable[[], None],
 ) -> Iterator[Progress]:
-    """The run's training, as a generator."""
+    """The run's training, as a generator. `heed` is called while supplementary episodes are looked through."""
     held_out = data.held_out(device)
     if isinstance(config.algorithm, BaselineConfig):
         from iq_offline.baselines.fit import fit_baseline
 
         peers = PeerData(data.table, data.split, data.supplementary)
-        yield from watched(fit_baseline(config.algorithm, config.seed, peers, device), held_out)
+        yield from watched(fit_baseline(config.algorithm, config.seed, peers, device, heed), held_out)
         return
     starts = data.table.episodes["start_row"].to_numpy()[list(data.split.episodes)]
     sampler = TransitionSampler(data.table, data.split.rows, device, starts)
     demonstrations: Demonstrations = sampler
-    found = _more_demonstrations(config, data, sampler)
+    found = _more_demonstrations(config, data, sampler, heed)
     if found is not None:
         demonstrations, config = found.demonstrations, _cloned_as(config, found.cloning)
     if found is not None and found.demonstrations is sampler and found.metrics:
@@ -393,7 +398,9 @@ def _cloned_as(config: TrainConfig, cloning: BCConfig) -> TrainConfig:
     return config.model_copy(update={"algorithm": algorithm.model_copy(update={"prior": cloning})})
 
 
-def _more_demonstrations(config: TrainConfig, data: _Data, sampler: TransitionSampler) -> Found | None:
+def _more_demonstrations(
+    config: TrainConfig, data: _Data, sampler: TransitionSampler, heed: Callable[[], None]
+) -> Found | None:
     """The demonstrations with supplementary episodes that are more of them; None where the method takes none."""
     algorithm = config.algorithm
     if not (_clones_more(algorithm) and _comparable(data)):
@@ -402,7 +409,7 @@ def _more_demonstrations(config: TrainConfig, data: _Data, sampler: TransitionSa
     assert algorithm.more_demonstrations
     assert algorithm.prior
     peers = PeerData(data.table, data.split, data.supplementary)
-    return more_demonstrations(algorithm.more_demonstrations, algorithm.prior, config.seed, peers, sampler)
+    return more_demonstrations(algorithm.more_demonstrations, algorithm.prior, config.seed, peers, sampler, heed)
 
 
 def _comparable(data: _Data) -> bool:

@@ -157,7 +157,7 @@ def test_the_shipped_tables_ask_for_the_runs_that_they_always_asked_for():
         "bc-vs-iq": 6,
         "offline-panels": 150,
         "stability": 180,
-        "supplementary": 78,
+        "supplementary": 180,
         "supplementary-others": 24,
         "median-cloning": 36,
         "quick": 4,

@@ -104,7 +104,8 @@ def test_the_objective_keeps_to_the_demonstrations(
 
     monkeypatch.setattr(DemonstrationMixture, "batches", counted)
     trained(tmp_path / "run", more_of_the_expert)
-    assert drawn_from == [256, 256]  # the tested clone and the prior; the objective's batches have 32
+    # The tested clone, two lengths of it, and the prior; the objective's batches have 32.
+    assert drawn_from == [256, 256, 256, 256]
 
 
 def test_accepted_episodes_are_cloned_by_the_prior(tmp_path: Path, more_of_the_expert: str):
@@ -148,14 +149,29 @@ def test_a_run_with_more_demonstrations_goes_on_bit_for_bit(tmp_path: Path, more
     whole = trained(tmp_path / "whole", more_of_the_expert)
 
     def stop(progress: Any) -> None:
-        if progress.step == 400:
+        if progress.step == progress.total - 100:
             signal.raise_signal(signal.SIGTERM)
 
-    with pytest.raises(Interrupted, match="stopped at update 400"):
+    with pytest.raises(Interrupted, match=r"stopped at update (400 of 500|1300 of 1400)"):
         train_run(asked(tmp_path / "cut", more_of_the_expert), stop, lambda _: None)
     again = trained(tmp_path / "cut", more_of_the_expert, resume=True)
     assert whole.manifest["checkpoint_sha256"] == again.manifest["checkpoint_sha256"]
     assert (whole.path / "metrics.parquet").read_bytes() == (again.path / "metrics.parquet").read_bytes()
+
+
+def test_a_signal_is_heard_while_episodes_are_looked_for(
+    tmp_path: Path, more_of_the_expert: str, monkeypatch: pytest.MonkeyPatch
+):
+    heard = stage.Keeper.heed
+
+    def ask(keeper: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        heard(keeper)
+
+    monkeypatch.setattr(stage.Keeper, "heed", ask)
+    with pytest.raises(Interrupted, match="looking for more demonstrations"):
+        trained(tmp_path / "run", more_of_the_expert)
+    assert list(tmp_path.glob("*run*")) == []
 
 
 def test_a_mixture_draws_its_share_of_demonstrations_first():
@@ -170,11 +186,16 @@ def test_a_mixture_draws_its_share_of_demonstrations_first():
     assert len(mixture.observations()) == len(expert) + 5
 
 
-def an_episode_file(place: Path, change: Any) -> str:
-    """The expert's episodes with other actions: `change` makes them of the recorded ones."""
+def an_episode_file(place: Path, change: Any, episodes: int | None = None) -> str:
+    """The expert's first episodes with other actions: `change` makes them of the recorded ones."""
     convert_dataset(EXPERT, place, ConvertRequest(output_format="d4rl"))
+    steps = int(open_dataset(EXPERT).episodes["steps"][:episodes].sum())
     with h5py.File(place, "r+") as file:
         file["actions"][:] = change(file["actions"][:]).astype(np.float32)
+        for name in [name for name, part in file.items() if isinstance(part, h5py.Dataset)]:
+            kept = file[name][:steps]
+            del file[name]
+            file[name] = kept
     return str(place)
 
 
@@ -202,6 +223,29 @@ def test_the_expert_under_heavy_noise_is_taken_and_the_median_clone_foretells_it
 
     median = error(found.cloning, found.demonstrations)
     assert median < 0.7 * error(CLONING, found.demonstrations)
+
+
+def test_noise_bears_few_updates_and_clean_episodes_many(tmp_path: Path):
+    lenient = ResidualTestConfig(updates=300, largest_foretold=0.9, largest_foretold_near=0.9)
+    both = TESTED.model_copy(update={"residual_test": lenient, "update_factors": (1, 10)})
+    short = CLONING.model_copy(update={"updates": 60})
+    data, expert = data_of(3, 20, EXPERT)
+    clean = more_demonstrations(both, short, 0, data, expert)
+    assert (clean.metrics["update_factor"], clean.cloning.updates) == (10, 600)
+    few = an_episode_file(tmp_path / "noisy.hdf5", noisy, episodes=2)
+    data, expert = data_of(3, 20, few)
+    learnt_by_heart = CLONING.model_copy(update={"updates": 400, "hidden_sizes": (128, 128)})
+    noise = more_demonstrations(both.model_copy(update={"update_factors": (1, 8)}), learnt_by_heart, 0, data, expert)
+    assert (noise.metrics["update_factor"], noise.cloning.updates) == (1, 400)
+    assert noise.metrics["update_factor_error"] > clean.metrics["update_factor_error"]
+
+
+def test_one_episode_leaves_none_to_choose_by(tmp_path: Path):
+    data, expert = data_of(3, 20, an_episode_file(tmp_path / "noisy.hdf5", noisy, episodes=1))
+    found = more_demonstrations(TESTED.model_copy(update={"update_factors": (2, 3)}), CLONING, 0, data, expert)
+    assert found.metrics["kept_episodes"] == 1
+    assert found.cloning.updates == 2 * CLONING.updates
+    assert "update_factor" not in found.metrics
 
 
 def test_another_policy_on_the_same_observations_is_refused(tmp_path: Path):
@@ -249,6 +293,7 @@ def test_the_noisier_episode_is_drawn_less(tmp_path: Path):
     [
         (Method.IQ, "more_demonstrations.residual_test.updates=100", "discrete actions leave no residual"),
         (Method.FILTERED_BC, "loss=absolute", "discrete actions leave no residual"),
+        (Method.FILTERED_BC, "update_factors=[1,4]", r"discrete actions leave no residual.*update_factors=\[1\]"),
     ],
 )
 def test_discrete_actions_have_no_residual_to_test(method: Method, setting: str, match: str):
