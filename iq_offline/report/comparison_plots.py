@@ -1,6 +1,7 @@
 """Plots of methods over all tasks: performance profiles, interquartile means and improvement on cloning."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,14 @@ from numpy.typing import NDArray
 
 from iq_offline.evaluation.statistics import Estimate, performance_profile, stratified_iqm
 from iq_offline.report.comparison import PERCENT, Values, Variant, improvement, on_scale
+from iq_offline.report.groups import Group
 from iq_offline.report.plots import COLOURS, figure_png
 
 LINES = ("-", "--", ":", "-.")
 THRESHOLDS = 101
 MARGIN = 0.05
+LONG_NAME = 40
+"""Characters of a name beside which no other fits."""
 
 
 def profile_plot(variants: Sequence[Variant], scale: str) -> bytes:
@@ -53,6 +57,45 @@ def aggregate_plot(variants: Sequence[Variant], scale: str) -> bytes:
             axes.grid(visible=False, axis="y")
             axes.xaxis.label.set_size("small")
     return png.getvalue()
+
+
+def by_demonstrations(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """One dataset's evaluated groups that differ in nothing but their demonstrations, by name; those with several."""
+    lines: dict[str, list[Group]] = {}
+    for group in groups:
+        if group.evaluations:
+            lines.setdefault(replace(group, demos=None).label, []).append(group)
+    return {name: line for name, line in lines.items() if len(line) > 1}
+
+
+def demonstrations_plot(lines: Mapping[str, Sequence[Group]]) -> bytes:
+    """The IQM of each line's returns against its number of demonstrations, with 95 % intervals over seeds."""
+    numbers = sorted({group.demos for line in lines.values() for group in line}, key=_all_of_them_last)
+    with figure_png(3.2 + 0.16 * len(lines)) as (figure, png):
+        axes = figure.subplots()
+        for place, (name, line) in enumerate(lines.items()):
+            found = {numbers.index(group.demos): _iqm(group) for group in line}
+            colour, style = COLOURS[place % len(COLOURS)], LINES[place // len(COLOURS) % len(LINES)]
+            values = [estimate.value for estimate in found.values()]
+            axes.plot(list(found), values, linestyle=style, marker="o", markersize=4, color=colour, label=name)
+            for x, estimate in found.items():
+                if estimate.low is not None and estimate.high is not None:
+                    axes.plot([x, x], [estimate.low, estimate.high], color=colour, linewidth=5, alpha=0.3)
+        own = next(iter(lines.values()))[0].runs[0].manifest["dataset"].get("return_mean")
+        if own is not None:
+            axes.axhline(own, color="#777777", linestyle="--", linewidth=1, label="mean of the dataset")
+        axes.set_xticks(range(len(numbers)), ["all" if number is None else str(number) for number in numbers])
+        axes.set(xlabel="demonstrations", ylabel="return of an episode")
+        figure.legend(loc="outside lower center", ncols=1 if max(map(len, lines)) > LONG_NAME else 2, fontsize="small")
+    return png.getvalue()
+
+
+def _all_of_them_last(demos: int | None) -> float:
+    return float("inf") if demos is None else demos
+
+
+def _iqm(group: Group) -> Estimate:
+    return stratified_iqm([[evaluation["return_mean"] for evaluation in group.evaluations]])
 
 
 def axis_name(scale: str) -> str:

@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from iq_offline.report.comparison import on_scale, scale_of, variants
-from iq_offline.report.comparison_plots import aggregate_plot, axis_name, profile_plot
+from iq_offline.report.comparison_plots import (
+    aggregate_plot,
+    axis_name,
+    by_demonstrations,
+    demonstrations_plot,
+    profile_plot,
+)
 from iq_offline.report.groups import Group
 from iq_offline.report.plots import MAX_PANELS, MAX_POINTS, curves_plot, episode_plot, returns_plot, reward_plot
 from iq_offline.report.results import RunResult
@@ -25,6 +31,10 @@ PROFILE = (
 RETURNS = (
     "A dot is a simulated episode, a diamond a seed's mean; the black mark is the interquartile mean of the seeds' "
     "means, its line the 95 % bootstrap interval over seeds."
+)
+DEMONSTRATIONS = (
+    "The interquartile mean of the seeds' mean returns, with its 95 % bootstrap interval over seeds; a line's runs differ "
+    "in nothing but the number of demonstrations."
 )
 CURVES = "One line a seed. Offline quantities only: none of them chose a checkpoint."
 REWARD = (
@@ -71,6 +81,9 @@ def _over_all_tasks(groups: Sequence[Group]) -> list[Picture]:
 def _of_dataset(dataset: str, name: str, groups: Sequence[Group]) -> list[Picture]:
     runs = [run for group in groups for run in group.runs]
     found = _returns(dataset, name, [group for group in groups if group.evaluations])
+    if lines := by_demonstrations(groups):
+        title = f"{dataset}: returns by the number of demonstrations"
+        found.append(Picture(f"{name}-demonstrations.png", title, DEMONSTRATIONS, demonstrations_plot(lines)))
     if any(run.has("metrics.parquet") for run in runs):
         found.append(Picture(f"{name}-curves.png", f"{dataset}: learning curves", CURVES, curves_plot(groups)))
     recovered = _in_turn(groups)

@@ -1,6 +1,6 @@
 """The residual test tells whose an episode is, however noisy, and median cloning sees through the noise."""
 
-from math import erf, sqrt
+from math import erf, exp, pi, sqrt
 
 import numpy as np
 import pytest
@@ -113,6 +113,38 @@ def test_at_a_bound_it_counts_where_observations_foretell_most_of_them_inwards()
     feature = np.tile([[-1.0], [-1.0], [1.0], [1.0]], (250, 1))
     inwards_on_one_side = np.where(feature > 0, -1.0, 0.0)
     assert foretold_share(feature, inwards_on_one_side, np.ones((1000, 1))) == pytest.approx(0.125, abs=0.01)
+
+
+def expected_soft_sign(shift: float, noise: float, small: float) -> float:
+    """E of clip(x / small, -1, 1), x normal about `shift`, in closed form."""
+
+    def below(x: float) -> float:
+        return 0.5 * (1 + erf((x - shift) / (noise * sqrt(2))))
+
+    def density(x: float) -> float:
+        return exp(-0.5 * ((x - shift) / noise) ** 2) / (noise * sqrt(2 * pi))
+
+    within = below(small) - below(-small)
+    inside = shift * within - noise**2 * (density(small) - density(-small))
+    return inside / small + 1 - below(small) - below(-small)
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.3, 1.0])
+def test_on_a_table_of_states_the_statistic_is_its_exact_value(noise):
+    """Of states told apart without error it is the mean square of what is expected: exactly 0 of the clone's own."""
+    clone, steps = np.array([-0.6, -0.2, 0.0, 0.3, 0.7]), 40_000
+    random = np.random.default_rng(0)
+    for shifts in (np.zeros(5), np.array([0.4, -0.1, 0.0, -0.3, 0.2])):
+        states = random.integers(5, size=steps)
+        actions = np.clip((clone + shifts)[states] + noise * random.normal(size=steps), -1, 1)[:, None]
+        acted = clone[states][:, None]
+        found = foretold_share(
+            np.eye(5)[states], soft_signs(actions, acted, TEST.small), bounds_reached(acted, TEST.small)
+        )
+        exact = np.mean([expected_soft_sign(shift, noise, TEST.small) ** 2 for shift in shifts])
+        assert found == pytest.approx(exact, abs=0.01)
+        assert (found <= TEST.largest_foretold) == (not shifts.any() or exact <= TEST.largest_foretold)
+        assert exact == 0 if not shifts.any() else exact > 0.03
 
 
 def test_soft_signs_and_bounds_by_hand():

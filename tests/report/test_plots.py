@@ -3,6 +3,7 @@
 import polars as pl
 import pytest
 
+from iq_offline.report.comparison_plots import by_demonstrations
 from iq_offline.report.groups import grouped
 from iq_offline.report.loading import load_runs
 from iq_offline.report.pictures import _in_turn, _returns, pictures
@@ -27,6 +28,26 @@ def test_every_kind_of_plot_is_a_png_without_a_software_tag_and_equal_over_two_c
     assert [picture.file_name for picture in once] == ["all-tasks-iqm.png", "all-tasks-profiles.png", *of_the_dataset]
     assert [picture.png for picture in once] == [picture.png for picture in again]
     assert all(picture.png.startswith(PNG) and b"Software" not in picture.png for picture in once)
+
+
+def test_returns_are_drawn_against_the_number_of_demonstrations_where_there_are_several(write_run):
+    def picture_of(results):
+        return {one.file_name: one.png for one in pictures(grouped(results))}.get("hopper-expert-v2-demonstrations.png")
+
+    sizes = [("bc", 1), ("bc", None), ("iq", 5), ("iq", 1), ("ls-iq", 5)]
+    folders = [
+        write_run(f"{method}-{demos}-{seed}", method=method, demos=demos, seed=seed, returns=[100.0 * (demos or 9)])
+        for method, demos in sizes
+        for seed in (0, 1)
+    ]
+    results = load_runs(folders)[0]
+    lines = by_demonstrations(grouped(results))
+    assert {name: [group.demos for group in line] for name, line in lines.items()} == {"bc": [1, None], "iq": [1, 5]}
+    drawn = picture_of(results)
+    assert drawn is not None
+    results[-3].evaluation["return_mean"] += 50
+    assert picture_of(results) != drawn
+    assert picture_of([run for run in results if run.manifest["demos"] == 5]) is None
 
 
 def test_plots_do_not_follow_the_callers_matplotlib_settings_and_leave_them_alone(write_run):
