@@ -33,8 +33,8 @@ RETURNS = (
     "means, its line the 95 % bootstrap interval over seeds."
 )
 DEMONSTRATIONS = (
-    "The interquartile mean of the seeds' mean returns, with its 95 % bootstrap interval over seeds; a line's runs differ "
-    "in nothing but the number of demonstrations."
+    "The interquartile mean of the seeds' mean returns, and its 95 % bootstrap interval over seeds. A line's runs "
+    "differ in nothing but the number of demonstrations."
 )
 CURVES = "One line a seed. Offline quantities only: none of them chose a checkpoint."
 REWARD = (

@@ -55,8 +55,7 @@ def select_run(
     """
     if request.signal not in list(Signal):
         raise ConfigError(f"--signal {request.signal} is unknown", f"valid: {nearest(request.signal, Signal)}")
-    table = open_dataset(request.dataset or _common_dataset(runs))
-    batch = _unseen(table, runs)
+    table, batch = unseen_demonstrations(runs, request.dataset)
     rows = []
     for run in runs:
         policy = run.policy()
@@ -72,6 +71,15 @@ def select_run(
         "runs": rows,
         "spearman_with_return": _agreement(rows),
     }
+
+
+def unseen_demonstrations(runs: Sequence[RunFolder], dataset: str | None = None) -> tuple[TransitionTable, Batch]:
+    """The demonstrations named (the runs' own if none), and transitions of the episodes that no run has learnt from.
+
+    Raises ConfigError as `select_run` does.
+    """
+    table = open_dataset(dataset or _common_dataset(runs))
+    return table, _unseen(table, runs)
 
 
 @torch.no_grad()
