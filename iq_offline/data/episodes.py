@@ -152,6 +152,11 @@ class DatasetInfo:
             raise DatasetUnreadable(f"{self.path} changed while it was in use", "start again when it is at rest")
         return sha256_of(source)
 
+    @property
+    def origin(self) -> str:
+        """SHA-256 of what the dataset was first made from: the same of all its conversions."""
+        return self.origin_sha256 or self.sha256
+
 
 class Stream(Protocol):
     """Gives the segments of a source, with infos where they are wanted.

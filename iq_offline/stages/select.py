@@ -106,7 +106,7 @@ def _origin(info: Mapping[str, Any]) -> str:
 
 def _unseen(table: TransitionTable, runs: Sequence[RunFolder]) -> Batch:
     """Transitions of the episodes that no run has learnt from."""
-    origin = table.info.origin_sha256 or table.info.sha256
+    origin = table.info.origin
     for run in runs:
         if origin in {_origin(other) for other in run.split["supplementary"]}:
             raise ConfigError(

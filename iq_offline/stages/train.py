@@ -11,18 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from iq_offline import paths
-from iq_offline.baselines.filtering import Found, more_demonstrations
-from iq_offline.baselines.sources import PeerData
-from iq_offline.batch import Batch
 from iq_offline.config import (
-    AlgorithmConfig,
-    BaselineConfig,
-    BCConfig,
     Compile,
-    ContinuousIQConfig,
     Device,
-    DiscreteIQConfig,
-    IQConfig,
     Method,
     Selection,
     TrainConfig,
@@ -32,22 +23,25 @@ from iq_offline.config import (
 )
 from iq_offline.data.files import whole_folder
 from iq_offline.data.spaces import DiscreteActions
-from iq_offline.data.split import Split, check_supplementary, choose_expert, rows_with_successors
+from iq_offline.data.split import check_supplementary, choose_expert
 from iq_offline.data.table import TransitionTable
 from iq_offline.errors import ConfigError, TrainingDiverged, nearest
 from iq_offline.stages.fetch import open_dataset
+from iq_offline.stages.learning_data import (
+    LearningData,
+    needs_successors_of,
+    reads_rewards_of,
+    say_what_is_read,
+    training_steps,
+)
 from iq_offline.tracking.mirror import describe, start_tracking
 from iq_offline.tracking.tracker import NullTracker, Tracker
 from iq_offline.training import run_folder
-from iq_offline.training.batches import Demonstrations, SupplementarySampler, TransitionSampler, evenly_spread
 from iq_offline.training.keeper import Keeper, stop_asked
-from iq_offline.training.loop import Progress, resolve_device, train, watched, with_metrics
+from iq_offline.training.loop import Progress, resolve_device
 from iq_offline.training.provenance import git_commit, package_versions, platform_description
 from iq_offline.training.run_folder import RunFolder
-from iq_offline.training.snapshot import Snapshot, SnapshotFolder
-
-HELD_OUT_TRANSITIONS = 4096
-"""At most so many of the transitions that were set aside are looked at: more cost more than they tell."""
+from iq_offline.training.snapshot import SnapshotFolder
 
 
 @dataclass(frozen=True)
@@ -89,17 +83,17 @@ def train_run(request: TrainRequest, on_progress: Callable[[Progress], None], wa
     supplementary = tuple(open_dataset(dataset) for dataset in request.supplementary)
     check_supplementary(table, supplementary)
     config = _config(request, method, device_kind, table)
-    _say_what_is_read(config, supplementary, warn)
+    say_what_is_read(config, supplementary, warn)
     split = choose_expert(
         table,
         demos=config.demos,
         subsample=config.subsample,
         seed=config.seed,
-        need_successors=_needs_successors(config),
+        need_successors=needs_successors_of(config),
         select=config.select,
         held_out=config.held_out,
     )
-    data = _Data(table, split, supplementary)
+    data = LearningData(table, split, supplementary)
     with _run_place(request, _run_name(config, data)) as out:
         if request.resume and (out / run_folder.MANIFEST).is_file():
             return _finished(out, config.content_hash(*data.hashes))
@@ -111,27 +105,6 @@ def _finished(out: Path, config_hash: str) -> RunFolder:
     if run.manifest["config_hash"] != config_hash:
         raise ConfigError(f"{out} is a finished run of other settings or data", "name another folder with --out")
     return run
-
-
-@dataclass(frozen=True)
-class _Data:
-    """What a run learns from."""
-
-    table: TransitionTable
-    split: Split
-    supplementary: tuple[TransitionTable, ...]
-
-    @property
-    def hashes(self) -> tuple[str, ...]:
-        """SHA-256 of the expert's data, then of the supplementary ones."""
-        return (self.table.info.sha256, *(table.info.sha256 for table in self.supplementary))
-
-    def held_out(self, device: Any) -> Batch | None:
-        """Some of the transitions that were set aside, evenly spread."""
-        rows = self.split.held_out_rows
-        if rows is None:
-            return None
-        return evenly_spread(self.table, rows, HELD_OUT_TRANSITIONS, device)
 
 
 @contextmanager
@@ -181,7 +154,7 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
 def _train_into(
     out: Path,
     config: TrainConfig,
-    data: _Data,
+    data: LearningData,
     device: Any,
     request: TrainRequest,
     on_progress: Callable[[Progress], None],
@@ -200,7 +173,7 @@ def _train_into(
         keeper = Keeper(snapshots, manifest["config_hash"], request.snapshot_seconds, stop, resumed)
         tracker = start_tracking(describe(manifest, out), out, warn) if request.tracked else NullTracker()
         try:
-            steps = _steps(config, data, device, resumed, warn, keeper.heed)
+            steps = training_steps(config, data, device, resumed, warn, keeper.heed)
             collected = _collect(steps, tracker, on_progress, keeper)
         except TrainingDiverged:
             snapshots.remove()
@@ -212,7 +185,7 @@ def _train_into(
         manifest |= {"started": started.isoformat(timespec="seconds"), "seconds": round(keeper.seconds(), 2)}
         manifest |= {"compiled": collected.progress.compiled, "spent": collected.spent()}
         split = data.split.to_json(data.table, data.supplementary)
-        split["rewards_read"] |= _reads_rewards(config)
+        split["rewards_read"] |= reads_rewards_of(config)
         if collected.progress.taken is not None:
             for other in split["supplementary"]:
                 other["taken_episodes"] = collected.progress.taken.get(other["sha256"], [])
@@ -315,108 +288,6 @@ def _method(request: TrainRequest) -> Method:
     return method
 
 
-def _needs_successors(config: TrainConfig) -> bool:
-    if isinstance(config.algorithm, BaselineConfig):
-        from iq_offline.baselines.fit import needs_successors
-
-        return needs_successors(config.algorithm)
-    return not isinstance(config.algorithm, BCConfig)
-
-
-def _reads_rewards(config: TrainConfig) -> bool:
-    if not isinstance(config.algorithm, BaselineConfig):
-        return False
-    from iq_offline.baselines.fit import reads_rewards
-
-    return reads_rewards(config.algorithm)
-
-
-def _say_what_is_read(
-    config: TrainConfig, supplementary: tuple[TransitionTable, ...], warn: Callable[[str], None]
-) -> None:
-    """Warn where supplementary data go unread, or are missed, or true rewards are read."""
-    algorithm = config.algorithm
-    if isinstance(algorithm, BaselineConfig):
-        if _reads_rewards(config):
-            warn(f"method {config.method} learns from recorded rewards: where these are true, an oracle, no imitation")
-        return
-    learns = isinstance(algorithm, IQConfig) and algorithm.uses_supplementary
-    finds = _clones_more(algorithm)
-    if supplementary and finds and supplementary[0].pictures:
-        warn("distances between pictures say little: no supplementary episode is taken for a demonstration")
-    elif supplementary and not (learns or finds):
-        warn(
-            f"method {config.method} learns from the expert's episodes alone: the supplementary data are recorded only"
-        )
-    if learns and not supplementary:
-        warn(f"method {config.method} can learn from supplementary data, and none are given (--supplementary)")
-
-
-def _steps(
-    config: TrainConfig,
-    data: _Data,
-    device: Any,
-    resumed: Snapshot | None,
-    warn: Callable[[str], None],
-    heed: Callable[[], None],
-) -> Iterator[Progress]:
-    """The run's training, as a generator. `heed` is called while supplementary episodes are looked through."""
-    held_out = data.held_out(device)
-    if isinstance(config.algorithm, BaselineConfig):
-        from iq_offline.baselines.fit import fit_baseline
-
-        peers = PeerData(data.table, data.split, data.supplementary)
-        yield from watched(fit_baseline(config.algorithm, config.seed, peers, device, heed), held_out)
-        return
-    starts = data.table.episodes["start_row"].to_numpy()[list(data.split.episodes)]
-    sampler = TransitionSampler(data.table, data.split.rows, device, starts)
-    demonstrations: Demonstrations = sampler
-    found = _more_demonstrations(config, data, sampler, heed)
-    if found is not None:
-        demonstrations, config = found.demonstrations, _cloned_as(config, found.cloning)
-    if found is not None and found.demonstrations is sampler and found.metrics:
-        by = ", ".join(name for name, value in found.metrics.items() if name.endswith("_accepted") and not value)
-        warn(f"no supplementary episode is taken for a demonstration: the demonstrations speak against it ({by} is 0)")
-    others = [TransitionSampler(table, rows_with_successors(table), device) for table in data.supplementary]
-    supplementary = SupplementarySampler(others) if others else None
-    space = data.table.action_space
-    steps = train(config, demonstrations, space, device, held_out, supplementary, resumed)
-    yield from with_metrics(steps, found.metrics, found.taken) if found else steps
-
-
-def _clones_more(algorithm: AlgorithmConfig) -> bool:
-    """Whether supplementary episodes can become demonstrations of a cloned prior."""
-    if not isinstance(algorithm, ContinuousIQConfig | DiscreteIQConfig):
-        return False
-    return algorithm.more_demonstrations is not None and algorithm.prior is not None
-
-
-def _cloned_as(config: TrainConfig, cloning: BCConfig) -> TrainConfig:
-    """The same run, its prior cloned as `cloning` says."""
-    algorithm = config.algorithm
-    assert isinstance(algorithm, ContinuousIQConfig | DiscreteIQConfig)
-    return config.model_copy(update={"algorithm": algorithm.model_copy(update={"prior": cloning})})
-
-
-def _more_demonstrations(
-    config: TrainConfig, data: _Data, sampler: TransitionSampler, heed: Callable[[], None]
-) -> Found | None:
-    """The demonstrations with supplementary episodes that are more of them; None where the method takes none."""
-    algorithm = config.algorithm
-    if not (_clones_more(algorithm) and _comparable(data)):
-        return None
-    assert isinstance(algorithm, ContinuousIQConfig | DiscreteIQConfig)
-    assert algorithm.more_demonstrations
-    assert algorithm.prior
-    peers = PeerData(data.table, data.split, data.supplementary)
-    return more_demonstrations(algorithm.more_demonstrations, algorithm.prior, config.seed, peers, sampler, heed)
-
-
-def _comparable(data: _Data) -> bool:
-    """Whether there are supplementary episodes whose distance from the demonstrations can be measured."""
-    return bool(data.supplementary) and not data.table.pictures
-
-
 def recipe(name: str) -> list[dict[str, dict[str, Any]]]:
     """A preset's values: one table a configuration class, only what differs from the defaults; none for a plain method.
 
@@ -442,14 +313,14 @@ def _choice(kind: Any, text: str, option: str) -> Any:
     return kind(text)
 
 
-def _run_name(config: TrainConfig, data: _Data) -> str:
+def _run_name(config: TrainConfig, data: LearningData) -> str:
     dataset = data.table.info.name.replace("/", "-")
     demos = "all" if config.demos is None else str(config.demos)
     key = config.content_hash(*data.hashes)
     return f"{dataset}-{config.method}-{demos}x{config.subsample}-seed{config.seed}-{key[:6]}"
 
 
-def _manifest(config: TrainConfig, data: _Data, device: str, group: str | None, name: str) -> dict[str, Any]:
+def _manifest(config: TrainConfig, data: LearningData, device: str, group: str | None, name: str) -> dict[str, Any]:
     table = data.table
     info, episodes = table.info, table.episodes
     demos = "all" if config.demos is None else str(config.demos)

@@ -159,6 +159,8 @@ def test_the_shipped_tables_ask_for_the_runs_that_they_always_asked_for():
         "stability": 180,
         "supplementary": 180,
         "supplementary-others": 24,
+        "supplementary-peers": 32,
+        "better-than-cloning": 6405,
         "median-cloning": 36,
         "quick": 4,
     }

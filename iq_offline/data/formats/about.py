@@ -46,7 +46,7 @@ def encode(info: DatasetInfo, **episodes: list[Any]) -> NDArray[np.uint8]:
         env_id=info.env_id,
         env_kwargs=info.env_kwargs,
         description=info.description,
-        origin_sha256=info.origin_sha256 or info.sha256,
+        origin_sha256=info.origin,
         **episodes,
     )
     return np.frombuffer(about.model_dump_json().encode(), dtype=np.uint8)

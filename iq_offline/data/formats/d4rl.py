@@ -81,7 +81,7 @@ def write(source: EpisodeSource, destination: Path) -> None:
         file.attrs["env_id"] = source.info.env_id or ""
         write_json_attribute(file, "env_kwargs", source.info.env_kwargs)
         file.attrs["source"] = source.info.description
-        file.attrs["origin_sha256"] = source.info.origin_sha256 or source.info.sha256
+        file.attrs["origin_sha256"] = source.info.origin
         write_json_attribute(file, "unknown_successors", unknown)
         if any(seed is not None for seed in seeds):
             file["seeds"] = np.frombuffer(json.dumps(seeds).encode(), dtype=np.uint8)

@@ -196,7 +196,7 @@ def _describe(info: DatasetInfo, name: str) -> dict[str, Any]:
         "jpeg_encoding": False,
         "description": info.description,
         "minari_version": MINARI_VERSION,
-        "origin_sha256": info.origin_sha256 or info.sha256,
+        "origin_sha256": info.origin,
     }
     if info.reference:
         described |= {"ref_min_score": info.reference[1], "ref_max_score": info.reference[2]}

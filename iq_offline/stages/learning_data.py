@@ -1,0 +1,151 @@
+"""What a run learns from, and how: demonstrations, supplementary data, and which of these a method reads."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from iq_offline.baselines.filtering import Found, more_demonstrations
+from iq_offline.baselines.sources import PeerData
+from iq_offline.batch import Batch
+from iq_offline.config import (
+    AlgorithmConfig,
+    BaselineConfig,
+    BCConfig,
+    ContinuousIQConfig,
+    DiscreteIQConfig,
+    IQConfig,
+    TrainConfig,
+)
+from iq_offline.data.split import Split, rows_with_successors
+from iq_offline.data.table import TransitionTable
+from iq_offline.training.batches import Demonstrations, SupplementarySampler, TransitionSampler, evenly_spread
+from iq_offline.training.loop import Progress, train, watched, with_metrics
+from iq_offline.training.snapshot import Snapshot
+
+HELD_OUT_TRANSITIONS = 4096
+"""At most so many of the transitions that were set aside are looked at: more cost more than they tell."""
+
+
+@dataclass(frozen=True)
+class LearningData:
+    """What a run learns from."""
+
+    table: TransitionTable
+    split: Split
+    supplementary: tuple[TransitionTable, ...]
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """SHA-256 of the expert's data, then of the supplementary ones."""
+        return (self.table.info.sha256, *(table.info.sha256 for table in self.supplementary))
+
+    def held_out(self, device: Any) -> Batch | None:
+        """Some of the transitions that were set aside, evenly spread."""
+        rows = self.split.held_out_rows
+        if rows is None:
+            return None
+        return evenly_spread(self.table, rows, HELD_OUT_TRANSITIONS, device)
+
+
+def needs_successors_of(config: TrainConfig) -> bool:
+    """Whether the expert's transitions must have their next observation."""
+    if isinstance(config.algorithm, BaselineConfig):
+        from iq_offline.baselines.fit import needs_successors
+
+        return needs_successors(config.algorithm)
+    return not isinstance(config.algorithm, BCConfig)
+
+
+def reads_rewards_of(config: TrainConfig) -> bool:
+    """Whether recorded rewards are learnt from: an oracle's."""
+    if not isinstance(config.algorithm, BaselineConfig):
+        return False
+    from iq_offline.baselines.fit import reads_rewards
+
+    return reads_rewards(config.algorithm)
+
+
+def say_what_is_read(
+    config: TrainConfig, supplementary: tuple[TransitionTable, ...], warn: Callable[[str], None]
+) -> None:
+    """Warn where supplementary data go unread, or are missed, or true rewards are read."""
+    algorithm = config.algorithm
+    if isinstance(algorithm, BaselineConfig):
+        if reads_rewards_of(config):
+            warn(f"method {config.method} learns from recorded rewards: where these are true, an oracle, no imitation")
+        return
+    learns = isinstance(algorithm, IQConfig) and algorithm.uses_supplementary
+    finds = _clones_more(algorithm)
+    if supplementary and finds and supplementary[0].pictures:
+        warn("distances between pictures say little: no supplementary episode is taken for a demonstration")
+    elif supplementary and not (learns or finds):
+        warn(
+            f"method {config.method} learns from the expert's episodes alone: the supplementary data are recorded only"
+        )
+    if learns and not supplementary:
+        warn(f"method {config.method} can learn from supplementary data, and none are given (--supplementary)")
+
+
+def training_steps(
+    config: TrainConfig,
+    data: LearningData,
+    device: Any,
+    resumed: Snapshot | None,
+    warn: Callable[[str], None],
+    heed: Callable[[], None],
+) -> Iterator[Progress]:
+    """The run's training, as a generator. `heed` is called while supplementary episodes are looked through."""
+    held_out = data.held_out(device)
+    if isinstance(config.algorithm, BaselineConfig):
+        from iq_offline.baselines.fit import fit_baseline
+
+        peers = PeerData(data.table, data.split, data.supplementary)
+        yield from watched(fit_baseline(config.algorithm, config.seed, peers, device, heed), held_out)
+        return
+    starts = data.table.episodes["start_row"].to_numpy()[list(data.split.episodes)]
+    sampler = TransitionSampler(data.table, data.split.rows, device, starts)
+    demonstrations: Demonstrations = sampler
+    found = _more_demonstrations(config, data, sampler, heed)
+    if found is not None:
+        demonstrations, config = found.demonstrations, _cloned_as(config, found.cloning)
+    if found is not None and found.demonstrations is sampler and found.metrics:
+        by = ", ".join(name for name, value in found.metrics.items() if name.endswith("_accepted") and not value)
+        warn(f"no supplementary episode is taken for a demonstration: the demonstrations speak against it ({by} is 0)")
+    others = [TransitionSampler(table, rows_with_successors(table), device) for table in data.supplementary]
+    supplementary = SupplementarySampler(others) if others else None
+    space = data.table.action_space
+    steps = train(config, demonstrations, space, device, held_out, supplementary, resumed)
+    yield from with_metrics(steps, found.metrics, found.taken) if found else steps
+
+
+def _clones_more(algorithm: AlgorithmConfig) -> bool:
+    """Whether supplementary episodes can become demonstrations of a cloned prior."""
+    if not isinstance(algorithm, ContinuousIQConfig | DiscreteIQConfig):
+        return False
+    return algorithm.more_demonstrations is not None and algorithm.prior is not None
+
+
+def _cloned_as(config: TrainConfig, cloning: BCConfig) -> TrainConfig:
+    """The same run, its prior cloned as `cloning` says."""
+    algorithm = config.algorithm
+    assert isinstance(algorithm, ContinuousIQConfig | DiscreteIQConfig)
+    return config.model_copy(update={"algorithm": algorithm.model_copy(update={"prior": cloning})})
+
+
+def _more_demonstrations(
+    config: TrainConfig, data: LearningData, sampler: TransitionSampler, heed: Callable[[], None]
+) -> Found | None:
+    """The demonstrations with supplementary episodes that are more of them; None where the method takes none."""
+    algorithm = config.algorithm
+    if not (_clones_more(algorithm) and _comparable(data)):
+        return None
+    assert isinstance(algorithm, ContinuousIQConfig | DiscreteIQConfig)
+    assert algorithm.more_demonstrations
+    assert algorithm.prior
+    peers = PeerData(data.table, data.split, data.supplementary)
+    return more_demonstrations(algorithm.more_demonstrations, algorithm.prior, config.seed, peers, sampler, heed)
+
+
+def _comparable(data: LearningData) -> bool:
+    """Whether there are supplementary episodes whose distance from the demonstrations can be measured."""
+    return bool(data.supplementary) and not data.table.pictures
