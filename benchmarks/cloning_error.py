@@ -12,6 +12,7 @@ import argparse
 
 import numpy as np
 import torch
+from seeds import seeds_of
 from torch import Tensor
 
 from iq_offline.algorithms import bc
@@ -62,13 +63,12 @@ def main() -> None:
     parser.add_argument("datasets", nargs="+")
     parser.add_argument("--demos", type=int, default=5)
     parser.add_argument("--subsample", type=int, default=1)
-    parser.add_argument("--seeds", default="0-2")
+    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-2"))
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--learning-rate", type=float, default=ContinuousBCConfig().learning_rate)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    first, _, last = options.seeds.partition("-")
-    seeds = range(int(first), int(last or first) + 1)
+    seeds = options.seeds
 
     print("| dataset | demonstrations | loss | held-out error, x 1e-4 | return, % |\n|---|---|---|---|---|")
     for dataset in options.datasets:

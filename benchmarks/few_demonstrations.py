@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from seeds import seeds_of
 
 METHODS = ("bc", "iq")
 
@@ -38,12 +39,6 @@ def percent(dataset: str, method: str, seed: int, options: argparse.Namespace) -
         command("train", "--dataset", dataset, "--method", method, *sizes, "--out", str(out), *extra)
     (run,) = json.loads(command("eval", str(out), "--episodes", str(options.episodes), "--json"))["runs"]
     return float(100 * run["return_mean"] / run["dataset_return_mean"])
-
-
-def seeds_of(text: str) -> list[int]:
-    """`0-2` or `0,3` as numbers."""
-    first, _, last = text.partition("-")
-    return list(range(int(first), int(last) + 1)) if last else [int(part) for part in text.split(",")]
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Iterable
 
 import numpy as np
+from seeds import seeds_of
 
 from iq_offline.tabular.experiments import (
     PaperSetting,
@@ -100,7 +101,7 @@ def endless_demonstrations(temperature: float) -> None:
         print(f"| {temperature} | {c} | {figures} |")
 
 
-def thirty_demonstrations(seeds: range, steps: list[int]) -> None:
+def thirty_demonstrations(seeds: list[int], steps: list[int]) -> None:
     """What samples recover, setting by setting, and what noise would."""
     columns = "reward | reward, partial | reward, visited | raw, by state | value | occupancy | cloned occupancy"
     print(f"\n| setting, {len(seeds)} seeds: mean (worst) | {columns} |\n|---|---|---|---|---|---|---|---|")
@@ -130,7 +131,7 @@ def visits_for_reward() -> None:
         print(f"| {name} | {null.reward:.3f} | {null.reward_partial:.3f} | {null.reward_raw:.3f} | {null.value:.3f} |")
 
 
-def wind(seeds: range, coefficient: float) -> None:
+def wind(seeds: list[int], coefficient: float) -> None:
     """Returns of the windy experiment."""
     found = [windy_experiment(seed, WindySetting(coefficient=coefficient)) for seed in seeds]
     print(f"\n| policy, c = {coefficient}, {len(seeds)} seeds: mean (worst) | return without wind | with wind |")
@@ -143,11 +144,10 @@ def wind(seeds: range, coefficient: float) -> None:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", default="0-9")
+    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-9"))
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 1000, 4000])
     options = parser.parse_args()
-    first, _, last = options.seeds.partition("-")
-    seeds = range(int(first), int(last or first) + 1)
+    seeds = options.seeds
 
     value_picture()
     columns = "temperature | c | reward | reward, partial | value | occupancy | E_expert abs(r) / (4c)"

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from run_log import is_logged, runs_of
 from scipy.stats import t as student
+from seeds import seeds_of
 
 from iq_offline.config import Device, Method, TrainConfig, algorithm_config
 from iq_offline.data.spaces import DiscreteActions
@@ -34,17 +35,16 @@ def main() -> None:
     parser.add_argument("files", nargs="+", help="FILE:SUBSAMPLE")
     parser.add_argument("--methods", default="bc,iq")
     parser.add_argument("--demos", default="1,3,7,10,15")
-    parser.add_argument("--seeds", default="0-4")
+    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-4"))
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--log", type=Path, default=Path("panels.jsonl"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    first, _, last = options.seeds.partition("-")
     methods = options.methods.split(",")
     for named in options.files:
         file, _, subsample = named.rpartition(":")
         for demos in map(int, options.demos.split(",")):
-            for seed in range(int(first), int(last or first) + 1):
+            for seed in options.seeds:
                 for method in methods:
                     key = {"task": Path(file).stem, "demos": demos, "seed": seed, "method": method}
                     if not is_logged(options.log, key):

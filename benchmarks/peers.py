@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from seeds import seeds_of
 
 from iq_offline.baselines.fit import fit_baseline, needs_successors
 from iq_offline.baselines.sources import PeerData
@@ -101,12 +102,6 @@ def returned(method: str, seed: int, options: argparse.Namespace) -> tuple[float
     shown = ", ".join(f"{name} {value:.4g}" for name, value in last.metrics.items())
     print(f"{method} seed {seed}: return {np.mean(returns):.0f} after {seconds:.0f} s; {shown}", flush=True)
     return float(100 * np.mean(returns) / expert), seconds
-
-
-def seeds_of(text: str) -> list[int]:
-    """`0-2` or `0,3` as numbers."""
-    first, _, last = text.partition("-")
-    return list(range(int(first), int(last) + 1)) if last else [int(part) for part in text.split(",")]
 
 
 def main() -> None:

@@ -39,6 +39,7 @@ from point_maze_env import (
 )
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
+from seeds import seeds_of
 
 from iq_offline.algorithms.iq_continuous import ContinuousIQLearner
 from iq_offline.algorithms.learner import Stream, generator
@@ -348,7 +349,7 @@ def draw(axes: Axes, title: str, places: Floats, numbers: Floats, visited: Float
 def main(arguments: list[str] | None = None) -> list[Trained]:
     """Run the seeds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", default="0-2")
+    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-2"))
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--method", default="iq")
     parser.add_argument("--roaming", type=int, default=0)
@@ -359,9 +360,8 @@ def main(arguments: list[str] | None = None) -> list[Trained]:
     if options.picture and not options.picture.parent.is_dir():
         parser.error(f"{options.picture.parent} is no folder")
     torch.set_num_threads(1)
-    first, _, last = options.seeds.partition("-")
     with tempfile.TemporaryDirectory() as folder:
-        found = [run(seed, options, Path(folder)) for seed in range(int(first), int(last or first) + 1)]
+        found = [run(seed, options, Path(folder)) for seed in options.seeds]
     for line in table(found):
         print(line)
     expert, learnt = (np.mean([getattr(one, name) for one in found]) for name in ("expert_return", "learnt_return"))

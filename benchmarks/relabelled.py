@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from run_log import is_logged, runs_of
+from seeds import seeds_of
 
 from iq_offline.baselines.fit import fit_baseline
 from iq_offline.baselines.sources import PeerData
@@ -49,14 +50,13 @@ def main() -> None:
     parser.add_argument("--supplementary", default="replay", help="a kind, as in TASK-replay.hdf5")
     parser.add_argument("--demos", type=int, default=3)
     parser.add_argument("--subsample", type=int, default=20)
-    parser.add_argument("--seeds", default="0-1")
+    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-1"))
     parser.add_argument("--updates", type=int, default=10_000, help="of d3rlpy's algorithms")
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--log", type=Path, default=Path("relabelled.jsonl"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    first, _, last = options.seeds.partition("-")
-    for seed in range(int(first), int(last or first) + 1):
+    for seed in options.seeds:
         for task in options.tasks.split(","):
             for method in options.methods.split(","):
                 key = {"task": task, "method": method, "seed": seed, "supplementary": options.supplementary}

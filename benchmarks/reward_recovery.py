@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from run_log import is_logged, runs_of
+from seeds import seeds_of
 
 from iq_offline.config import Method
 from iq_offline.evaluation.correlation import reward_report
@@ -45,15 +46,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tasks", default="hopper,walker2d,halfcheetah")
     parser.add_argument("--recipes", default="iq,reward")
-    parser.add_argument("--seeds", default="0-4")
+    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-4"))
     parser.add_argument("--demos", type=int, default=5)
     parser.add_argument("--form", default="normalised")
     parser.add_argument("--supplementary", action="append", default=[], help="a kind, as in replay")
     parser.add_argument("--set", action="append", default=[], help="key=value, for all runs")
     parser.add_argument("--log", type=Path, default=Path("reward_recovery.jsonl"))
     options = parser.parse_args()
-    first, _, last = options.seeds.partition("-")
-    seeds = range(int(first), int(last or first) + 1)
+    seeds = options.seeds
     for seed in seeds:
         for task in options.tasks.split(","):
             for recipe in options.recipes.split(","):

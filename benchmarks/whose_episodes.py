@@ -11,6 +11,7 @@ are taken. No reward is read, and nothing is simulated.
 import argparse
 
 import torch
+from seeds import seeds_of
 
 from iq_offline.baselines.filtering import more_demonstrations
 from iq_offline.baselines.sources import PeerData
@@ -51,14 +52,13 @@ def main() -> None:
     parser.add_argument("pairs", nargs="+")
     parser.add_argument("--demos", type=int, default=5)
     parser.add_argument("--subsample", type=int, default=20)
-    parser.add_argument("--seeds", default="0-2")
+    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-2"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    first, _, last = options.seeds.partition("-")
     print("| demonstrations | supplementary | seed | pass | steps near | foretold | taken |")
     print("|---|---|---|---|---|---|---|")
     for pair in options.pairs:
-        for seed in range(int(first), int(last or first) + 1):
+        for seed in options.seeds:
             print(row(pair, seed, options), flush=True)
 
 
