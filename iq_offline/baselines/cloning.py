@@ -1,6 +1,6 @@
 """Peers that clone: all data, the better episodes, or transitions by their weight."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,7 @@ import torch
 from iq_offline.algorithms.bc import BCLearner
 from iq_offline.algorithms.learner import Stream, generator
 from iq_offline.baselines.distances import Floats, Scaling
-from iq_offline.baselines.filtering import CloningConfig, likenesses, more_demonstrations
+from iq_offline.baselines.filtering import CloningConfig, Heed, likenesses, more_demonstrations
 from iq_offline.baselines.sources import Parts, PeerData, Pool, drawn, recorded, supplementary_rows
 from iq_offline.baselines.weights import discriminator_weights, effective_share
 from iq_offline.batch import Batch
@@ -54,7 +54,7 @@ def fit_clone_all(config: CloneAll, seed: int, data: PeerData, device: torch.dev
 
 
 def fit_filtered(
-    config: FilteredConfig, seed: int, data: PeerData, device: torch.device, heed: Callable[[], None]
+    config: FilteredConfig, seed: int, data: PeerData, device: torch.device, heed: Heed
 ) -> Iterator[Progress]:
     """Cloning of the demonstrations and of the episodes that are most like them."""
     expert = TransitionSampler(data.expert, data.split.rows, device)

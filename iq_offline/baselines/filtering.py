@@ -20,11 +20,16 @@ from iq_offline.config.baselines import EpisodeFilterConfig, ResidualTestConfig,
 from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
 from iq_offline.errors import NothingAlike
 from iq_offline.training.batches import DemonstrationMixture, Demonstrations, SupplementarySampler, TransitionSampler
-from iq_offline.training.loop import fit_clone
+from iq_offline.training.loop import Progress, fit_clone
 
 CloningConfig = ContinuousBCConfig | DiscreteBCConfig
+Heed = Callable[[Progress], None]
 HELD_OUT_EVERY = 10
 """Of the episodes that are taken every so many-th is held out to choose the number of updates by."""
+
+
+def ignore(_: Progress) -> None:
+    """Heeds nothing."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,11 @@ def more_demonstrations(
     seed: int,
     data: PeerData,
     expert: TransitionSampler,
-    heed: Callable[[], None] = lambda: None,
+    heed: Heed = ignore,
 ) -> Found:
     """The demonstrations with supplementary episodes beside them; `expert` alone where a test refuses these.
 
-    `cloning`: how the demonstrations alone are cloned. `heed`: called every LOG_EVERY updates of the clones that are
+    `cloning`: how the demonstrations alone are cloned. `heed`: called with the progress of the clones that are
     trained to tell; what it raises ends the search. Rewards are not read.
     Raises NothingAlike where nothing is like a demonstration and there is no test to say so.
     """
@@ -117,7 +122,7 @@ class _Search:
     seed: int
     data: PeerData
     expert: TransitionSampler
-    heed: Callable[[], None]
+    heed: Heed
 
     def found(self) -> Found:
         parts = supplementary_rows(self.data)
@@ -174,7 +179,7 @@ class _Search:
     def _cloned(self, config: CloningConfig, demonstrations: Demonstrations, updates: int) -> Policy:
         short = config.model_copy(update={"updates": min(updates, config.updates)})
         for progress in fit_clone(short, self.seed, demonstrations, self.data.expert.action_space, self.expert.device):
-            self.heed()
+            self.heed(progress)
             policy = progress.learner.policy
         return policy.to("cpu")
 

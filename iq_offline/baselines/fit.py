@@ -1,10 +1,11 @@
 """The one door to the peers: a configuration and data to a generator of progress, as `training.loop.fit` is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 
 from iq_offline.baselines.cloning import fit_clone_all, fit_filtered, fit_weighted
+from iq_offline.baselines.filtering import Heed, ignore
 from iq_offline.baselines.labelled import fit_labelled
 from iq_offline.baselines.sources import PeerData
 from iq_offline.config.baselines import (
@@ -20,11 +21,11 @@ from iq_offline.training.loop import Progress
 
 
 def fit_baseline(
-    config: BaselineConfig, seed: int, data: PeerData, device: torch.device, heed: Callable[[], None] = lambda: None
+    config: BaselineConfig, seed: int, data: PeerData, device: torch.device, heed: Heed = ignore
 ) -> Iterator[Progress]:
     """Train a peer; yields every LOG_EVERY updates and at the end, the last Progress with the trained learner.
 
-    `heed` is called meanwhile where a peer looks for episodes before it trains; what it raises ends the run.
+    `heed` is called with the progress of what is trained to look for episodes before; what it raises ends the run.
     Same config, seed, data and threads: same tensors. Rewards are read under `labeller=true` only.
     Raises ConfigError for what the peer cannot learn from, PackageMissing without its package, and TrainingDiverged.
     """

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from iq_offline.baselines.filtering import Found, more_demonstrations
+from iq_offline.baselines.filtering import Found, Heed, more_demonstrations
 from iq_offline.baselines.sources import PeerData
 from iq_offline.batch import Batch
 from iq_offline.config import (
@@ -92,9 +92,9 @@ def training_steps(
     device: Any,
     resumed: Snapshot | None,
     warn: Callable[[str], None],
-    heed: Callable[[], None],
+    heed: Heed,
 ) -> Iterator[Progress]:
-    """The run's training, as a generator. `heed` is called while supplementary episodes are looked through."""
+    """The run's training, as a generator. `heed` is called while episodes are looked for."""
     held_out = data.held_out(device)
     if isinstance(config.algorithm, BaselineConfig):
         from iq_offline.baselines.fit import fit_baseline
@@ -133,7 +133,7 @@ def _cloned_as(config: TrainConfig, cloning: BCConfig) -> TrainConfig:
 
 
 def _more_demonstrations(
-    config: TrainConfig, data: LearningData, sampler: TransitionSampler, heed: Callable[[], None]
+    config: TrainConfig, data: LearningData, sampler: TransitionSampler, heed: Heed
 ) -> Found | None:
     """The demonstrations with supplementary episodes that are more of them; None where the method takes none."""
     algorithm = config.algorithm

@@ -5,7 +5,7 @@ import json
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -173,7 +173,7 @@ def _train_into(
         keeper = Keeper(snapshots, manifest["config_hash"], request.snapshot_seconds, stop, resumed)
         tracker = start_tracking(describe(manifest, out), out, warn) if request.tracked else NullTracker()
         try:
-            steps = training_steps(config, data, device, resumed, warn, keeper.heed)
+            steps = training_steps(config, data, device, resumed, warn, _heeding(on_progress, keeper))
             collected = _collect(steps, tracker, on_progress, keeper)
         except TrainingDiverged:
             snapshots.remove()
@@ -193,6 +193,16 @@ def _train_into(
         snapshots.remove()
     tracker.finish(out)
     return RunFolder.open(out)
+
+
+def _heeding(on_progress: Callable[[Progress], None], keeper: Keeper) -> Callable[[Progress], None]:
+    """Tells of the search for more demonstrations as of a run that has not begun, and lets a signal end it."""
+
+    def heed(progress: Progress) -> None:
+        on_progress(replace(progress, step=0, metrics={"search_update": float(progress.step)}))
+        keeper.heed()
+
+    return heed
 
 
 @dataclass(frozen=True)
