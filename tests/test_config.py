@@ -77,3 +77,17 @@ def test_few_names_are_all_listed_nearest_first_and_many_are_not():
     assert nearest("cuba", ["auto", "cpu", "cuda"]).startswith("cuda, ")
     assert nearest("alpha", [f"name{i}" for i in range(9)] + ["alphas"]) == "alphas"
     assert nearest("xyz", [f"hopper-{number}" for number in range(100)]) == "none of 100 is near"
+
+
+@pytest.mark.parametrize(
+    ("transitions", "updates"),
+    [(1, 5000), (5000, 5000), (5001, 5001), (10_000, 10_000), (20_000, 20_000), (10**6, 20_000)],
+)
+def test_more_transitions_are_cloned_for_more_updates_within_bounds(transitions: int, updates: int):
+    assert ContinuousBCConfig().settled(transitions).updates == updates
+    assert ContinuousBCConfig(updates=7).settled(transitions).updates == 7
+    assert DiscreteBCConfig().settled(transitions).updates == 5000
+
+
+def test_half_the_batch_is_twice_the_updates_for_as_many_passes():
+    assert ContinuousBCConfig(batch_size=128).settled(6000).updates == 12_000

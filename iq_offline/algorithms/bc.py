@@ -19,7 +19,7 @@ class BCLearner:
     def __init__(self, config: BCConfig, policy: Policy) -> None:
         self.policy = policy
         self._loss = config.loss if isinstance(config, ContinuousBCConfig) else CloningLoss.LIKELIHOOD
-        self.adams = [Adam([policy], config.learning_rate, config.weight_decay, config.updates)]
+        self.adams = [Adam([policy], config.learning_rate, config.weight_decay, config.fewest_updates)]
         self.noise: Noise | None = None
 
     @property

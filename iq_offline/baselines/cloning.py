@@ -50,7 +50,7 @@ def fit_clone_all(config: CloneAll, seed: int, data: PeerData, device: torch.dev
     pool = Pool(samplers, device)
     draws = drawn(len(pool), config.cloning.batch_size, generator(seed, Stream.CLONING_BATCHES))
     batches = (pool.gather(positions) for positions in draws)
-    yield from _clone(config.cloning, seed, _everything(data, samplers, device), batches)
+    yield from _clone(config.cloning.settled(len(pool)), seed, _everything(data, samplers, device), batches)
 
 
 def fit_filtered(
@@ -105,7 +105,7 @@ def _mixed(
 def _clone(cloning: CloningConfig, seed: int, data: Data, batches: Iterator[Batch]) -> Iterator[Progress]:
     """Behavioural cloning on `batches`, its observations standardised by all that `data` hold."""
     learner = BCLearner(cloning, cloned_policy(cloning, seed, data))
-    yield from fit(learner, batches, cloning.updates, DivergenceAlarm(None, BC_REMEDY))
+    yield from fit(learner, batches, cloning.fewest_updates, DivergenceAlarm(None, BC_REMEDY))
 
 
 def _everything(data: PeerData, samplers: Sequence[TransitionSampler], device: torch.device) -> Data:

@@ -162,7 +162,7 @@ class _Search:
 
         def error(factor: int) -> float:
             longer = _times(factor, self._robust)
-            clone = continuous(self._cloned(longer, beside, longer.updates))
+            clone = continuous(self._cloned(longer, beside, longer.fewest_updates))
             return float(np.average(residual_sizes(clone, other)[held_out], weights=counts))
 
         errors = {factor: error(factor) for factor in factors}
@@ -177,7 +177,7 @@ class _Search:
         return self.cloning.model_copy(update={"loss": self.config.loss}) if self.config.loss else self.cloning
 
     def _cloned(self, config: CloningConfig, demonstrations: Demonstrations, updates: int) -> Policy:
-        short = config.model_copy(update={"updates": min(updates, config.updates)})
+        short = config.with_updates(min(updates, config.fewest_updates))
         for progress in fit_clone(short, self.seed, demonstrations, self.data.expert.action_space, self.expert.device):
             self.heed(progress)
             policy = progress.learner.policy
@@ -216,7 +216,7 @@ class _Search:
 
 def _times(factor: int, cloning: CloningConfig) -> CloningConfig:
     """The same cloning with so many times its updates."""
-    return cloning.model_copy(update={"updates": factor * cloning.updates})
+    return cloning.with_updates(factor * cloning.fewest_updates)
 
 
 def continuous(policy: Policy) -> ContinuousPolicy:

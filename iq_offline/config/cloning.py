@@ -1,18 +1,25 @@
 """Behavioural cloning's settings."""
 
 from enum import StrEnum
+from math import ceil
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from iq_offline.config.base import ActionHead, Activation, FrozenModel, HiddenSizes
 
+PASSES = 256
+FEWEST_UPDATES, MOST_UPDATES = 5000, 20_000
+
 
 class BCConfig(FrozenModel):
     """Behavioural cloning, whatever the actions."""
 
-    updates: int = Field(5000, ge=1)
-    """Gradient updates; the learning rate falls to zero along a cosine over them."""
+    updates: int | None = Field(None, ge=1)
+    """Gradient updates; the learning rate falls to zero along a cosine over them.
+
+    None: PASSES over the transitions that are cloned, but FEWEST_UPDATES at least, and MOST_UPDATES at most.
+    """
     batch_size: int = Field(256, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     """At the first update."""
@@ -20,6 +27,21 @@ class BCConfig(FrozenModel):
     """Decoupled (AdamW)."""
     hidden_sizes: HiddenSizes = (256, 256)
     activation: Activation = Activation.TANH
+
+    @property
+    def fewest_updates(self) -> int:
+        """Gradient updates, however little is cloned."""
+        return FEWEST_UPDATES if self.updates is None else self.updates
+
+    def settled(self, transitions: int) -> Self:
+        """The same with its number of updates on so many transitions."""
+        passes = ceil(PASSES * transitions / self.batch_size)
+        automatic = min(max(passes, FEWEST_UPDATES), MOST_UPDATES)
+        return self.with_updates(automatic if self.updates is None else self.updates)
+
+    def with_updates(self, updates: int) -> Self:
+        """The same with so many updates."""
+        return self.model_copy(update={"updates": updates})
 
 
 class CloningLoss(StrEnum):
@@ -57,3 +79,4 @@ class DiscreteBCConfig(BCConfig):
     """Behavioural cloning of discrete actions: cross entropy."""
 
     name: Literal["bc-discrete"] = "bc-discrete"
+    updates: int | None = Field(5000, ge=1)

@@ -184,6 +184,7 @@ def _train(config: TrainConfig, data: Data, resumed: Snapshot | None) -> Iterato
 
 
 def _clone(config: BCConfig, pace: Pace, data: Data) -> Iterator[Progress]:
+    config = config.settled(len(data.expert.proper))
     learner = BCLearner(config, cloned_policy(config, pace.seed, data))
     yield from _fit_clone(learner, config, pace, data, METHOD)
 
@@ -191,7 +192,7 @@ def _clone(config: BCConfig, pace: Pace, data: Data) -> Iterator[Progress]:
 def _fit_clone(learner: BCLearner, config: BCConfig, pace: Pace, data: Data, phase: str) -> Iterator[Progress]:
     batches = data.expert.batches(config.batch_size, generator(pace.seed, Stream.CLONING_BATCHES))
     alarm, resumed = DivergenceAlarm(None, BC_REMEDY), pace.resumed_in(phase)
-    yield from fit(learner, batches, config.updates, alarm, compile_=pace.compile, resumed=resumed)
+    yield from fit(learner, batches, config.fewest_updates, alarm, compile_=pace.compile, resumed=resumed)
 
 
 def _train_continuous_iq(config: ContinuousIQConfig, pace: Pace, data: Data) -> Iterator[Progress]:
@@ -219,7 +220,8 @@ def _after_prior(
     data: Data,
 ) -> Iterator[Progress]:
     """The prior's updates, if there is one, then the method's own; steps count both."""
-    before = 0 if prior is None else prior.updates
+    prior = prior and prior.settled(len(data.expert.proper))
+    before = 0 if prior is None else prior.fewest_updates
     total = before + config.updates
     resumed, cloned = pace.resumed_in(METHOD), None
     if prior is not None and resumed is not None:

@@ -330,7 +330,7 @@ def test_one_large_value_is_no_alarm_and_one_that_is_not_finite_is():
 
 def test_a_run_that_diverges_leaves_no_folder(tmp_path: Path):
     with pytest.raises(TrainingDiverged) as error:
-        trained(tmp_path, continuous_task, "iq", (*settings(400), "alarm_q=1e-9"))
+        trained(tmp_path, continuous_task, "iq", (*settings(400), "alarm_q=1e-9", "more_demonstrations=none"))
     assert "since update 160" in error.value.problem  # the prior's 60 updates among them
     assert "at update 360" in error.value.problem
     assert not (tmp_path / "run").exists()
