@@ -21,17 +21,17 @@ import torch
 from torch import Tensor
 
 from iq_offline.algorithms.networks import ContinuousPolicy
-from iq_offline.baselines.d3rlpy_adapter import load_d3rlpy
+from iq_offline.baselines.d3rlpy_adapter import RewardedBatch, load_d3rlpy, minibatch
 from iq_offline.batch import Batch
 from iq_offline.config import IQConfig
 from iq_offline.data.split import rows_with_successors
 from iq_offline.evaluation.correlation import correlate
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.rewarder import Form, Rewarder
-from iq_offline.stages.select import SelectRequest, select_run, unseen_demonstrations
+from iq_offline.stages.select import signals, unseen_demonstrations
 from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.learnt import continuous_networks_of
-from iq_offline.training.run_folder import RunFolder
+from iq_offline.training.run_folder import EVALUATION, RunFolder
 
 CPU = torch.device("cpu")
 BATCH = 256
@@ -53,42 +53,53 @@ def main() -> None:
     judge = RunFolder.open(options.reward) if options.reward else judges[0] if judges else None
     if judge is None:
         sys.exit("no run has a reward: name an iq run with --reward")
-    rows = {row["path"]: row for row in select_run(runs, SelectRequest(), lambda *_: None)["runs"]}
-    if any(row["return"] is None for row in rows.values()):
+    evaluations = [run.read_optional(EVALUATION) for run in runs]
+    if None in evaluations:
         sys.exit("a run is not evaluated: iq-offline eval RUN...")
     table, batch = unseen_demonstrations(runs)
+    critic = _Critic(judge, batch)
     fqe = _Evaluation(judge, options.fqe_data, options.fqe_updates) if options.fqe_data else None
     starts = torch.from_numpy(table.observations(table.episodes["start_row"].to_numpy())).float()
-    found = [_signals(run, rows[str(run.path)], judge, batch, fqe, starts) for run in runs]
+    found = [
+        {"return": evaluation["return_mean"], **_signals(run, batch, critic, fqe, starts)}
+        for run, evaluation in zip(runs, evaluations, strict=True)
+        if evaluation
+    ]
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
     _show(found, judge)
 
 
 def _signals(
-    run: RunFolder, row: dict[str, Any], judge: RunFolder, batch: Batch, fqe: "_Evaluation | None", starts: Tensor
+    run: RunFolder, batch: Batch, critic: "_Critic", fqe: "_Evaluation | None", starts: Tensor
 ) -> dict[str, Any]:
     """Every signal so turned that more is better."""
     policy = run.policy()
     assert isinstance(policy, ContinuousPolicy)
-    signals = {f"error, {name}": -row[name] for name in ("mean", "median", "worst")}
+    found = {f"error, {name}": -value for name, value in signals(policy, batch).items()}
     last = pl.read_parquet(run.path / "metrics.parquet").row(-1, named=True)
-    signals["training loss"] = -next(last[name] for name in LOSSES if last.get(name) is not None)
-    networks = continuous_networks_of(judge)
+    found["training loss"] = -next(last[name] for name in LOSSES if last.get(name) is not None)
+    value = critic(policy.act(batch.observations))
+    found |= {"advantage": value - critic(batch.actions), "value": value}
+    if fqe is not None:
+        found["FQE"] = fqe(policy, starts)
+    name = run.manifest["run"]
+    print(name, " ".join(f"{key}={number:.4f}" for key, number in found.items()), flush=True)
+    return {"run": name, **found}
+
+
+class _Critic:
+    """The least of a run's critics at the observations of one batch."""
+
+    def __init__(self, judge: RunFolder, batch: Batch) -> None:
+        self._networks, self._observations = continuous_networks_of(judge), batch.observations
 
     @torch.no_grad()
-    def q(actions: Tensor) -> Tensor:
-        judging = networks.policy
-        values: Tensor = networks.critic(judging.standardise(batch.observations), judging.scale_actions(actions))
-        return values.amin(0)
-
-    own, demonstrated = q(policy.act(batch.observations)), q(batch.actions)
-    signals |= {"advantage": float((own - demonstrated).mean()), "value": float(own.mean())}
-    if fqe is not None:
-        signals["FQE"] = fqe(policy, starts)
-    name = row["run"]
-    print(name, " ".join(f"{key}={value:.4f}" for key, value in signals.items()), flush=True)
-    return {"run": name, "return": row["return"], **signals}
+    def __call__(self, actions: Tensor) -> float:
+        """Mean Q of those actions, (B, A)."""
+        scale = self._networks.policy
+        values = self._networks.critic(scale.standardise(self._observations), scale.scale_actions(actions))
+        return float(values.amin(0).mean())
 
 
 class _Evaluation:
@@ -101,9 +112,10 @@ class _Evaluation:
         samplers = [TransitionSampler(table, rows_with_successors(table), CPU) for table in tables]
         batches = [sampler.gather(torch.arange(len(sampler))) for sampler in samplers]
         names = ("observations", "actions", "next_observations", "terminations")
-        self._data = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in names}
+        whole = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in names}
         with torch.no_grad():
-            self._data["rewards"] = torch.cat([rewarder(batch)[0] for batch in batches])
+            rewards = torch.cat([rewarder(batch)[0] for batch in batches]).float()
+        self._data = whole | {"rewards": rewards}
 
     def __call__(self, policy: ContinuousPolicy, starts: Tensor) -> float:
         """The mean value of the policy's actions at those observations."""
@@ -113,25 +125,13 @@ class _Evaluation:
         fqe.create_impl((starts.shape[1],), self._data["actions"].shape[1])
         random = torch.Generator().manual_seed(0)
         for _ in range(self._updates):
-            fqe.update(self._minibatch(torch.randint(len(self._data["rewards"]), (BATCH,), generator=random)))
+            chosen = torch.randint(len(self._data["rewards"]), (BATCH,), generator=random)
+            drawn = RewardedBatch(**{name: whole[chosen] for name, whole in self._data.items()})
+            fqe.update(minibatch(drawn, self._scale))
         scaled = self._scale.standardise(starts).numpy()
         with torch.no_grad():
             actions = self._scale.scale_actions(policy.act(starts)).numpy()
         return float(fqe.predict_value(scaled, actions).mean())
-
-    def _minibatch(self, chosen: Tensor) -> Any:
-        part = {name: data[chosen] for name, data in self._data.items()}
-        actions = self._scale.scale_actions(part["actions"]).numpy()
-        return self._d3rlpy.dataset.TransitionMiniBatch(
-            observations=self._scale.standardise(part["observations"]).numpy(),
-            actions=actions,
-            rewards=part["rewards"].numpy()[:, None].astype(np.float32),
-            next_observations=self._scale.standardise(part["next_observations"]).numpy(),
-            next_actions=np.zeros_like(actions),
-            terminals=part["terminations"].numpy()[:, None].astype(np.float32),
-            intervals=np.ones((len(chosen), 1), np.float32),
-            transitions=[],
-        )
 
 
 class _Acting:

@@ -83,14 +83,14 @@ class D3rlpyLearner:
         assert isinstance(batch, RewardedBatch)
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._random)
-            self._latest |= self._algorithm.update(self._minibatch(batch))
+            self._latest |= self._algorithm.update(minibatch(batch, self._blank))
             self._random = torch.get_rng_state()
         return {f"{self._prefix}_{name}": torch.tensor(value) for name, value in self._latest.items()}
 
     def diagnostics(self, batch: Batch) -> Metrics:
         """Mean Q of the batch's transitions; how far the executed actions are from the recorded ones."""
         policy = as_policy(export(self._algorithm), self._blank)
-        values = self._algorithm.predict_value(*self._scaled(batch))
+        values = self._algorithm.predict_value(*scaled(batch, self._blank))
         with torch.no_grad():
             return {"q": torch.tensor(float(values.mean())), "action_error": action_error(policy, batch)}
 
@@ -107,23 +107,6 @@ class D3rlpyLearner:
         standardised = self._blank.standardise(observations).numpy()
         return torch.from_numpy(self._algorithm.predict(standardised))
 
-    def _minibatch(self, batch: RewardedBatch) -> Any:
-        observations, actions = self._scaled(batch)
-        one = np.ones((len(actions), 1), dtype=np.float32)
-        return self._d3rlpy.dataset.TransitionMiniBatch(
-            observations=observations,
-            actions=actions,
-            rewards=batch.rewards.numpy()[:, None],
-            next_observations=self._blank.standardise(batch.next_observations).numpy(),
-            next_actions=np.zeros_like(actions),  # read by SARSA-like algorithms alone
-            terminals=batch.terminations.numpy()[:, None],
-            intervals=one,
-            transitions=[],
-        )
-
-    def _scaled(self, batch: Batch) -> tuple[Array, Array]:
-        return self._blank.standardise(batch.observations).numpy(), self._blank.scale_actions(batch.actions).numpy()
-
 
 def load_d3rlpy() -> Any:
     """The package, without the banner that the `gym` which it imports prints. Raises PackageMissing."""
@@ -133,6 +116,26 @@ def load_d3rlpy() -> Any:
     except ImportError:
         raise PackageMissing("this baseline is trained by d3rlpy", "run: pip install 'iq-offline[baselines]'") from None
     return d3rlpy
+
+
+def scaled(batch: Batch, scale: ContinuousPolicy) -> tuple[Array, Array]:
+    """Observations and actions, scaled as that policy's are."""
+    return scale.standardise(batch.observations).numpy(), scale.scale_actions(batch.actions).numpy()
+
+
+def minibatch(batch: RewardedBatch, scale: ContinuousPolicy) -> Any:
+    """A batch as d3rlpy's `update` takes it, scaled as that policy's observations and actions are."""
+    observations, actions = scaled(batch, scale)
+    return load_d3rlpy().dataset.TransitionMiniBatch(
+        observations=observations,
+        actions=actions,
+        rewards=batch.rewards.numpy()[:, None],
+        next_observations=scale.standardise(batch.next_observations).numpy(),
+        next_actions=np.zeros_like(actions),  # read by SARSA-like algorithms alone
+        terminals=batch.terminations.numpy()[:, None],
+        intervals=np.ones((len(actions), 1), dtype=np.float32),
+        transitions=[],
+    )
 
 
 def export(algorithm: Any) -> PlainNetwork:

@@ -69,10 +69,8 @@ class Keeper:
     def heed(self) -> None:
         """Before anything is learnt. Raises Interrupted where the run was asked to stop."""
         if self._stop.signal is not None:
-            remedy = "the same command, with --resume where there was something to go on with, starts anew"
-            raise Interrupted(
-                "stopped before the first update, looking for more demonstrations", remedy, self._stop.signal
-            )
+            remedy = "run the same command again (--resume goes on with what an earlier attempt has kept)"
+            raise Interrupted("stopped while looking for more demonstrations", remedy, self._stop.signal)
 
     def after(self, progress: Progress, rows: Rows) -> None:
         """Write a snapshot where one is due. Raises Interrupted where the run was asked to stop before its end."""
