@@ -217,7 +217,8 @@ class CriticEnsemble(nn.Module):
 
     def of_several(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Q of each member for K actions at each observation. Shapes: (B, D), (K, B, A) -> (N, K, B)."""
-        return torch.stack([member.of_several(observations, actions) for member in self.members])
+        found = [member.of_several(observations, actions) for member in self.members]  # type: ignore[operator]
+        return torch.stack(found)
 
 
 class ValueNetwork(nn.Module):
