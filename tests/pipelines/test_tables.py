@@ -156,6 +156,8 @@ def test_the_shipped_tables_ask_for_the_runs_that_they_always_asked_for():
         "demo": 8,
         "bc-vs-iq": 6,
         "offline-panels": 150,
+        "whole-demonstrations": 48,
+        "supplementary-more": 63,
         "stability": 180,
         "supplementary": 180,
         "supplementary-others": 24,
