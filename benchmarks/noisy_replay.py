@@ -40,25 +40,24 @@ def main() -> None:
     parser.add_argument("--low", type=Path)
     parser.add_argument("--expert-return", type=float)
     options = parser.parse_args()
+    if options.low and options.expert_return is None:
+        parser.error("--low needs --expert-return")
     torch.set_num_threads(1)
     random = np.random.default_rng(options.seed)
-    runs = [(RunFolder(Path(name.partition(":")[0])), float(name.partition(":")[2] or 0)) for name in options.policies]
-    about = open_dataset(runs[0][0].config.dataset).info
+    runs = [RunFolder(Path(name.partition(":")[0])) for name in options.policies]
+    policies, shakes = [run.policy() for run in runs], [float(name.partition(":")[2] or 0) for name in options.policies]
+    if not all(isinstance(policy, ContinuousPolicy) for policy in policies):
+        parser.error("only continuous actions can be disturbed by Gaussian noise")
+    about = replace(open_dataset(runs[0].config.dataset).info, description="noisy replay")
     environment = make_raw_environment(about.env_id, about.env_kwargs)
     episodes: list[Episode] = []
     whose: list[int] = []
     while sum(map(len, episodes)) < options.steps:
         number = len(episodes) % len(runs)
-        run, shake = runs[number]
-        policy = run.policy()
-        assert isinstance(policy, ContinuousPolicy), f"{run.path} has discrete actions"
-        if shake:
-            policy = shaken(policy, shake, random)
+        policy = shaken(policies[number], shakes[number], random) if shakes[number] else policies[number]
         episodes.append(episode_of(policy, environment, random, len(episodes)))
         whose.append(number)
     returns = np.array([episode.episode_return for episode in episodes])
-    origin = hashlib.sha256(repr([run.manifest["dataset"]["sha256"] for run, _ in runs] + [vars(options)]).encode())
-    about = replace(about, description="noisy replay", origin_sha256=origin.hexdigest())
     write(episodes, options.out, about)
     print(f"{options.out}: {sum(map(len, episodes))} steps, {len(episodes)} episodes")
     for number, name in enumerate(options.policies):
@@ -113,8 +112,12 @@ def episode_of(
 
 
 def write(episodes: list[Episode], path: Path, about: DatasetInfo) -> None:
-    """As a D4RL file of the same environment."""
-    d4rl.write(EpisodeSource(replace(about, name=path.stem, path=str(path)), episodes), path)
+    """As a D4RL file of the same environment; its origin is its own steps."""
+    steps = hashlib.sha256()
+    for episode in episodes:
+        steps.update(episode.actions.tobytes())
+    about = replace(about, name=path.stem, path=str(path), origin_sha256=steps.hexdigest())
+    d4rl.write(EpisodeSource(about, episodes), path)
 
 
 if __name__ == "__main__":

@@ -248,7 +248,7 @@ class ContinuousIQLearner:
             here = self.policy.distribution(batch.observations)
             drawn, log_prob = here.proposal(self.noise.draw(Draw((count, len(observations), size), NORMAL)))
             uniform = symmetric(self.noise, count, len(observations), size)
-        q = self.critic.of_several(observations, torch.cat([uniform, drawn]))
+        q = self.critic(observations, torch.cat([uniform, drawn]))
         q_data = self.critic(observations, self.policy.scale_actions(batch.actions))
         gaps = [
             sampled_cql_gap(uniform_q, policy_q, log_prob, data, self._config.cql.temperature, size)

@@ -189,19 +189,10 @@ class Critic(nn.Module):
         self.network = mlp(self.encoder.features + action_size, 1, hidden, activation, norm=norm)
 
     def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Shapes: (B, D), (B, A) -> (B,)."""
-        values: Tensor = self.network(torch.cat([self.encoder(observations), actions], dim=-1))
+        """Shapes: (B, D), (B, A) -> (B,). K actions at each observation, (K, B, A) -> (K, B), which is encoded once."""
+        features = self.encoder(observations).expand(*actions.shape[:-1], -1)
+        values: Tensor = self.network(torch.cat([features, actions], dim=-1))
         return values.squeeze(-1)
-
-    def of_several(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Q of K actions at each observation, which is encoded once. Shapes: (B, D), (K, B, A) -> (K, B).
-
-        What the first layer makes of an observation is computed K times on purpose: adding it to what the layer makes
-        of the actions takes longer than the larger product (docs/speed.md).
-        """
-        features = self.encoder(observations).expand(len(actions), -1, -1)
-        values: Tensor = self.network(torch.cat([features, actions], dim=-1).flatten(0, 1))
-        return values.view(actions.shape[:2])
 
 
 class CriticEnsemble(nn.Module):
@@ -212,13 +203,8 @@ class CriticEnsemble(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Q of each member. Shapes: (B, D), (B, A) -> (N, B)."""
+        """Q of each member. Shapes: (B, D), (B, A) -> (N, B), or (B, D), (K, B, A) -> (N, K, B)."""
         return torch.stack([member(observations, actions) for member in self.members])
-
-    def of_several(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Q of each member for K actions at each observation. Shapes: (B, D), (K, B, A) -> (N, K, B)."""
-        found = [member.of_several(observations, actions) for member in self.members]  # type: ignore[operator]
-        return torch.stack(found)
 
 
 class ValueNetwork(nn.Module):

@@ -158,6 +158,7 @@ def test_the_shipped_tables_ask_for_the_runs_that_they_always_asked_for():
         "offline-panels": 150,
         "whole-demonstrations": 48,
         "supplementary-more": 63,
+        "supplementary-ant": 12,
         "stability": 180,
         "supplementary": 180,
         "supplementary-others": 24,
