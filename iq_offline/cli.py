@@ -195,6 +195,9 @@ def train(
     ] = None,
     demos: Annotated[int | None, typer.Option("--demos", min=1, help="Expert episodes; all if not given.")] = None,
     subsample: Annotated[int, typer.Option("--subsample", min=1, help="Keep every k-th transition.")] = 1,
+    subsample_from: Annotated[
+        str, typer.Option("--subsample-from", help="An episode's first step, or a random one of its first k.")
+    ] = "first",
     select: Annotated[str, typer.Option("--select", help="Episodes: random, or top (by return).")] = "random",
     held_out: Annotated[
         float | None, typer.Option("--held-out", help="Share of the episodes to set aside and watch the loss on.")
@@ -236,6 +239,7 @@ def train(
             preset=preset,
             demos=demos,
             subsample=subsample,
+            subsample_from=subsample_from,
             select=select,
             held_out=held_out,
             supplementary=tuple(supplementary or ()),

@@ -1,6 +1,16 @@
 """Frozen, typed configurations: what a training run is made of, to and from TOML, with a hash that names it."""
 
-from iq_offline.config.base import NONE, ActionHead, Activation, Compile, Device, FrozenModel, HiddenSizes, Selection
+from iq_offline.config.base import (
+    NONE,
+    ActionHead,
+    Activation,
+    Compile,
+    Device,
+    FrozenModel,
+    HiddenSizes,
+    Selection,
+    SubsampleFrom,
+)
 from iq_offline.config.baselines import BaselineConfig
 from iq_offline.config.cloning import BCConfig, CloningLoss, ContinuousBCConfig, DiscreteBCConfig
 from iq_offline.config.conservative import (
@@ -69,6 +79,7 @@ __all__ = [
     "Pessimism",
     "Selection",
     "Source",
+    "SubsampleFrom",
     "TrainConfig",
     "ValueSuppressionConfig",
     "ValueTerm",

@@ -27,6 +27,16 @@ class Selection(StrEnum):
     TOP = "top"
 
 
+class SubsampleFrom(StrEnum):
+    """From which step of an episode every k-th is kept.
+
+    FIRST: its first, as [IQ21] does. RANDOM: one of its first k, drawn by the seed for each episode.
+    """
+
+    FIRST = "first"
+    RANDOM = "random"
+
+
 class Device(StrEnum):
     """Where to train. AUTO is CUDA where there is one, else the CPU."""
 

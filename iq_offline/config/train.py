@@ -9,7 +9,7 @@ from typing import Any, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from iq_offline.config.base import NONE, Compile, Device, FrozenModel, Selection
+from iq_offline.config.base import NONE, Compile, Device, FrozenModel, Selection, SubsampleFrom
 from iq_offline.config.baselines import (
     BaselineConfig,
     ContinuousCloneAllConfig,
@@ -77,6 +77,7 @@ class TrainConfig(FrozenModel):
     """Expert episodes to learn from; none given means all."""
     subsample: int = Field(1, ge=1)
     """Keep every k-th transition of each chosen episode, each with its true successor."""
+    subsample_from: SubsampleFrom = SubsampleFrom.FIRST
     select: Selection = Selection.RANDOM
     held_out: float | None = Field(None, gt=0, lt=1)
     """Share of the chosen episodes that is set aside, to watch the cloning loss on."""

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iq_offline.config import Selection
+from iq_offline.config import Selection, SubsampleFrom
 from iq_offline.data.table import TransitionTable, rows_of_episodes
 from iq_offline.errors import ConfigError
 
-SPLIT_STREAM = 1
-"""Keeps the random stream that chooses episodes apart from the others that start from the same seed."""
+SPLIT_STREAM, SUBSAMPLE_STREAM = 1, 11
+"""Keep the random streams that choose episodes, and steps of them, apart from others that start from the same seed."""
 
 Rows = NDArray[np.int64]
 
@@ -25,6 +25,7 @@ class Split:
     rows: Rows
     subsample: int
     dropped_unknown_successors: int
+    subsample_from: SubsampleFrom = SubsampleFrom.FIRST
     select: Selection = Selection.RANDOM
     held_out_episodes: tuple[int, ...] = ()
     held_out_rows: Rows | None = None
@@ -38,6 +39,7 @@ class Split:
             "rewards_read": self.select is Selection.TOP,
             "expert_episodes": list(self.episodes),
             "subsample": self.subsample,
+            "subsample_from": self.subsample_from,
             "transitions": len(self.rows),
             "rows_sha256": hashlib.sha256(self.rows.tobytes()).hexdigest(),
             "dropped_unknown_successors": self.dropped_unknown_successors,
@@ -62,6 +64,7 @@ def choose_expert(
     subsample: int,
     seed: int,
     need_successors: bool,
+    subsample_from: SubsampleFrom = SubsampleFrom.FIRST,
     select: Selection = Selection.RANDOM,
     held_out: float | None = None,
 ) -> Split:
@@ -83,7 +86,7 @@ def choose_expert(
     if held_out is not None:
         aside = np.sort(random.permutation(chosen)[: max(1, round(held_out * len(chosen)))])
         chosen = np.setdiff1d(chosen, aside)
-    rows, dropped = _rows(table, chosen, subsample, need_successors=need_successors)
+    rows, dropped = _thinned(table, chosen, subsample, subsample_from, seed, need_successors=need_successors)
     if len(rows) == 0:
         raise ConfigError(
             f"{table.info.name} leaves no transitions to learn from",
@@ -94,15 +97,31 @@ def choose_expert(
         rows=rows,
         subsample=subsample,
         dropped_unknown_successors=dropped,
+        subsample_from=subsample_from,
         select=select,
         held_out_episodes=tuple(aside.tolist()),
-        held_out_rows=_rows(table, aside, 1, need_successors=need_successors)[0] if len(aside) else None,
+        held_out_rows=_rows(table, aside, need_successors=need_successors)[0] if len(aside) else None,
     )
+
+
+def every_kth(
+    table: TransitionTable, chosen: NDArray[np.integer[Any]], subsample: int, start: SubsampleFrom, seed: int
+) -> Rows:
+    """Rows of every `subsample`-th step of those episodes, from their first or one drawn by the seed.
+
+    What is drawn for an episode does not depend on which others were chosen; none is left without a step.
+    """
+    episodes = table.episodes[chosen.tolist()]
+    if start is SubsampleFrom.FIRST:
+        return rows_of_episodes(episodes, subsample)
+    drawn = np.random.default_rng([SUBSAMPLE_STREAM, seed]).random(len(table.episodes))[chosen]
+    choices = np.minimum(subsample, episodes["steps"].to_numpy())
+    return rows_of_episodes(episodes, subsample, (drawn * choices).astype(np.int64))
 
 
 def rows_with_successors(table: TransitionTable) -> Rows:
     """Every step whose successor was recorded, or that ended the task: what supplementary data give."""
-    return _rows(table, np.arange(len(table.episodes)), 1, need_successors=True)[0]
+    return _rows(table, np.arange(len(table.episodes)), need_successors=True)[0]
 
 
 def check_supplementary(expert: TransitionTable, others: tuple[TransitionTable, ...]) -> None:
@@ -121,16 +140,26 @@ def check_supplementary(expert: TransitionTable, others: tuple[TransitionTable, 
         raise ConfigError("the same data are named twice, as expert or supplementary", "name each dataset once")
 
 
-def _rows(
-    table: TransitionTable, chosen: NDArray[np.integer[Any]], subsample: int, *, need_successors: bool
+def _rows(table: TransitionTable, chosen: NDArray[np.integer[Any]], *, need_successors: bool) -> tuple[Rows, int]:
+    """All rows of those episodes, and how many were left out for want of a successor."""
+    return _thinned(table, chosen, 1, SubsampleFrom.FIRST, 0, need_successors=need_successors)
+
+
+def _thinned(
+    table: TransitionTable,
+    chosen: NDArray[np.integer[Any]],
+    subsample: int,
+    start: SubsampleFrom,
+    seed: int,
+    *,
+    need_successors: bool,
 ) -> tuple[Rows, int]:
-    """Rows of those episodes, and how many were left out for want of a successor."""
     if len(chosen) == 0:
         return np.zeros(0, dtype=np.int64), 0
-    episodes = table.episodes[chosen.tolist()]
-    rows = rows_of_episodes(episodes, subsample)
+    rows = every_kth(table, chosen, subsample, start, seed)
     if not need_successors:
         return rows, 0
+    episodes = table.episodes[chosen.tolist()]
     unknown = episodes.filter(~episodes["successor_known"] & ~episodes["terminated"])
     last_rows = (unknown["start_row"] + unknown["steps"] - 1).to_numpy()
     keep = ~np.isin(rows, last_rows)

@@ -109,9 +109,11 @@ class TransitionTable:
         return np.asarray(self.rows[rows, -1])
 
 
-def rows_of_episodes(episodes: pl.DataFrame, subsample: int) -> Rows:
-    """Row numbers of every `subsample`-th step of those episodes, from each one's first."""
+def rows_of_episodes(episodes: pl.DataFrame, subsample: int, first: NDArray[np.int64] | None = None) -> Rows:
+    """Row numbers of every `subsample`-th step of those episodes, from each one's first, or from step `first` of it."""
     starts, steps = episodes["start_row"].to_numpy(), episodes["steps"].to_numpy()
+    if first is not None:
+        starts, steps = starts + first, steps - first
     counts = -(-steps // subsample)
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     rows: Rows = np.repeat(starts, counts) + within * subsample

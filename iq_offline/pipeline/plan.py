@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from iq_offline.config import IQConfig, Method, algorithm_class, valid_keys
+from iq_offline.config import IQConfig, Method, SubsampleFrom, algorithm_class, valid_keys
 from iq_offline.errors import ConfigError, nearest
 from iq_offline.pipeline.schema import Demos, PerRun, ResultsTable, Settings, Where
 
@@ -25,6 +25,7 @@ class PlannedRun:
     method: str
     demos: Demos
     subsample: int
+    subsample_from: SubsampleFrom
     supplementary: str
     override: str
     seed: int
@@ -50,6 +51,7 @@ class PlannedRun:
     def options(self) -> list[str]:
         """Arguments of `iq-offline train`: all but the data, the device, the folder and the group."""
         options = ["--method", self.trained_by, "--seed", str(self.seed), "--subsample", str(self.subsample)]
+        options += [] if self.subsample_from is SubsampleFrom.FIRST else ["--subsample-from", self.subsample_from]
         options += [] if self.demos == "all" else ["--demos", str(self.demos)]
         options += ["--preset", self.preset] if self.preset else []
         options += ["--updates", str(self.updates)] if self.updates else []
@@ -109,7 +111,18 @@ def _matrix(table: ResultsTable) -> Iterator[PlannedRun]:
         axes = (table.methods, demos, subsample, options, table.overrides, table.seeds)
         for method, count, every, option, override, seed in itertools.product(*axes):
             trained_by = table.methods[method].method or Method(method)
-            yield PlannedRun(label, method, count, every, option, override, seed, trained_by, options[option])
+            yield PlannedRun(
+                dataset=label,
+                method=method,
+                demos=count,
+                subsample=every,
+                subsample_from=table.subsample_from,
+                supplementary=option,
+                override=override,
+                seed=seed,
+                trained_by=trained_by,
+                supplementary_datasets=options[option],
+            )
 
 
 def _meets(run: PlannedRun, where: Where) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
 
-from iq_offline.config import Device, FrozenModel, Method
+from iq_offline.config import Device, FrozenModel, Method, SubsampleFrom
 from iq_offline.errors import ConfigError, nearest
 
 DATA = "{data}"
@@ -119,6 +119,8 @@ class ResultsTable(Settings):
     methods: Annotated[dict[Label, MethodEntry], BeforeValidator(_rows), Field(min_length=1)]
     demos: ManyDemos = ("all",)
     subsample: ManySubsamples = (1,)
+    subsample_from: SubsampleFrom = SubsampleFrom.FIRST
+    """Of all its runs."""
     supplementary: Supplementary = Field(default_factory=_no_supplementary)
     overrides: dict[OptionLabel, Settings] = Field(default_factory=lambda: {"": Settings()}, min_length=1)
     seeds: ManySeeds = (0,)

@@ -179,6 +179,7 @@ def _request(run: RunFolder, config: TrainConfig, out: Path) -> TrainRequest:
         method=config.method,
         demos=config.demos,
         subsample=config.subsample,
+        subsample_from=config.subsample_from,
         select=config.select,
         held_out=config.held_out,
         supplementary=config.supplementary,

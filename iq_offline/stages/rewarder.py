@@ -22,7 +22,8 @@ from iq_offline.algorithms.recovery import (
 from iq_offline.algorithms.reward_model import RewardInputs, RewardModel
 from iq_offline.batch import Batch
 from iq_offline.config import ContinuousIQConfig, DiscreteIQConfig, IQConfig
-from iq_offline.data.table import TransitionTable, rows_of_episodes
+from iq_offline.data.split import every_kth
+from iq_offline.data.table import TransitionTable
 from iq_offline.errors import ConfigError, RunError, nearest
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.training import run_folder
@@ -116,7 +117,8 @@ def demonstrated_rows(run: RunFolder) -> tuple[TransitionTable, Rows]:
     table = open_dataset(run.config.dataset)
     if table.info.sha256 != run.manifest["dataset"]["sha256"]:
         raise RunError(f"{run.config.dataset} has changed since the run was trained", "fetch the original data again")
-    return table, rows_of_episodes(table.episodes[run.split["expert_episodes"]], run.config.subsample)
+    config, chosen = run.config, np.asarray(run.split["expert_episodes"])
+    return table, every_kth(table, chosen, config.subsample, config.subsample_from, config.seed)
 
 
 def demonstrations(run: RunFolder, most: int = DEMONSTRATED_TRANSITIONS) -> Batch:

@@ -16,6 +16,7 @@ from iq_offline.config import (
     Device,
     Method,
     Selection,
+    SubsampleFrom,
     TrainConfig,
     algorithm_class,
     algorithm_config,
@@ -53,6 +54,7 @@ class TrainRequest:
     preset: str | None = None
     demos: int | None = None
     subsample: int = 1
+    subsample_from: str = SubsampleFrom.FIRST
     select: str = Selection.RANDOM
     held_out: float | None = None
     supplementary: tuple[str, ...] = ()
@@ -88,6 +90,7 @@ def train_run(request: TrainRequest, on_progress: Callable[[Progress], None], wa
         table,
         demos=config.demos,
         subsample=config.subsample,
+        subsample_from=config.subsample_from,
         seed=config.seed,
         need_successors=needs_successors_of(config),
         select=config.select,
@@ -269,6 +272,7 @@ def _config(request: TrainRequest, method: Method, device: Device, table: Transi
         seed=request.seed,
         demos=request.demos,
         subsample=request.subsample,
+        subsample_from=_choice(SubsampleFrom, request.subsample_from, "choice of --subsample-from"),
         select=_choice(Selection, request.select, "selection"),
         held_out=request.held_out,
         supplementary=tuple(_resolved(dataset) for dataset in request.supplementary),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iq_offline.config import Selection
+from iq_offline.config import Selection, SubsampleFrom
 from iq_offline.data.catalogue import Located
 from iq_offline.data.split import check_supplementary, choose_expert, rows_with_successors
 from iq_offline.data.table import TransitionTable, open_table, rows_of_episodes
@@ -59,6 +59,34 @@ def test_rows_are_every_kth_of_each_chosen_episode(seed: int, demos: int, subsam
     assert split.rows.tolist() == expected
     successors = table.observations(split.rows + 1)[:, 0] - table.observations(split.rows)[:, 0]
     np.testing.assert_array_equal(successors, 1)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 50), subsample=st.integers(1, 6))
+def test_a_random_start_is_one_of_the_first_k_steps_and_every_kth_follows(
+    seed: int, subsample: int, table: TransitionTable
+):
+    rows = chosen(table, subsample=subsample, subsample_from=SubsampleFrom.RANDOM, seed=seed).rows
+    assert set(rows // 5) == set(range(10)), "an episode of 4 steps keeps at least one whatever the k"
+    for episode in range(10):
+        kept = rows[rows // 5 == episode] - 5 * episode
+        assert kept[0] < subsample
+        assert kept.tolist() == list(range(kept[0], 4, subsample))
+
+
+def test_a_random_start_is_drawn_for_each_episode_alone_and_by_the_seed(table):
+    def kept(**options: object) -> dict[int, list[int]]:
+        split = chosen(table, subsample=4, subsample_from=SubsampleFrom.RANDOM, **options)
+        return {episode: [int(row) for row in split.rows if row // 5 == episode] for episode in split.episodes}
+
+    everything, few = kept(), kept(demos=4)
+    assert len({rows[0] % 5 for rows in everything.values()}) > 2
+    assert few == {episode: everything[episode] for episode in few}
+    assert kept() == everything
+    assert kept(seed=1) != everything
+    recorded = chosen(table, subsample=4, subsample_from=SubsampleFrom.RANDOM).to_json(table)
+    assert recorded["subsample_from"] == "random"
+    assert chosen(table, subsample=4).to_json(table)["subsample_from"] == "first"
 
 
 def test_supplementary_data_keep_only_steps_whose_successor_is_known(numbered, write_d4rl):

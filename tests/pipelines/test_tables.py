@@ -43,6 +43,11 @@ def test_a_table_is_the_product_of_its_axes():
     ]
 
 
+def test_where_subsampling_starts_is_told_to_training():
+    run = plan(subsample=20, subsample_from="random").runs["hop-iq-allx20-seed0"]
+    assert run.options == ["--method", "iq", "--seed", "0", "--subsample", "20", "--subsample-from", "random"]
+
+
 def test_supplementary_data_are_an_axis_where_they_have_names():
     runs = plan(supplementary={"alone": [], "mixed": ["x", "y"]}, methods=["iq"]).runs
     assert {name: run.supplementary_datasets for name, run in runs.items()} == {
@@ -163,6 +168,8 @@ def test_the_shipped_tables_ask_for_the_runs_that_they_always_asked_for():
         "supplementary": 180,
         "supplementary-others": 24,
         "supplementary-peers": 32,
+        "supplementary-clones": 54,
+        "random-start": 36,
         "better-than-cloning": 6405,
         "median-cloning": 36,
         "quick": 4,

@@ -1,5 +1,6 @@
 """reproduce: the same bits exit 0; what differs is told, with how much; what cannot be compared is refused."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from iq_offline.config import Method, algorithm_config
 from iq_offline.errors import RunError, UserError
 from iq_offline.stages import train as train_stage
 from iq_offline.stages.reproduce import compare, settings_of
+from iq_offline.stages.rewarder import demonstrated_rows
 from iq_offline.stages.train import TrainRequest, recipe, train_run
 from iq_offline.tracking.tracker import NullTracker
 from iq_offline.training.run_folder import RunFolder
@@ -93,9 +95,11 @@ def test_every_setting_of_a_run_is_taken_again(tmp_path, linear_task):
         method="iq-cql",
         select="top",
         subsample=2,
+        subsample_from="random",
         held_out=0.4,
     )
     assert "bit for bit" in call(iq.path).stdout
+    assert hashlib.sha256(demonstrated_rows(iq)[1].tobytes()).hexdigest() == iq.split["rows_sha256"]
 
 
 @pytest.mark.parametrize("method", Method)
