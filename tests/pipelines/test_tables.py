@@ -164,6 +164,7 @@ def test_the_shipped_tables_ask_for_the_runs_that_they_always_asked_for():
         "whole-demonstrations": 48,
         "supplementary-more": 63,
         "supplementary-ant": 12,
+        "supplementary-discrete": 45,
         "stability": 180,
         "supplementary": 180,
         "supplementary-others": 24,

@@ -1,0 +1,91 @@
+"""A noisy replay: episodes of those policies, the low ones under the middle, the same from the same seed."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from iq_offline.algorithms.networks import DiscretePolicy
+from iq_offline.cli import app
+from iq_offline.data.table import TransitionTable, rows_of_episodes
+from iq_offline.stages.fetch import open_dataset
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def replay(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    threads = torch.get_num_threads()
+    yield importlib.import_module("noisy_replay")
+    torch.set_num_threads(threads)
+    sys.modules.pop("noisy_replay")
+
+
+@pytest.fixture
+def run(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    arguments = [
+        "train",
+        "--dataset",
+        request.param,
+        "--method",
+        "bc",
+        "--updates",
+        "20",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    result = CliRunner().invoke(app, [*arguments, "--set", "hidden_sizes=[8]"])
+    assert result.exit_code == 0, result.output
+    return tmp_path / "run"
+
+
+def made(replay, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["noisy_replay.py", *map(str, arguments)])
+    replay.main()
+
+
+@pytest.mark.parametrize("run", ["demo/cartpole/expert-v0", "demo/swimmer/expert-v0"], indirect=True)
+def test_a_replay_is_of_the_runs_environment_and_the_same_from_the_same_seed(replay, run, tmp_path, monkeypatch):
+    def table(name: str, seed: int) -> TransitionTable:
+        made(replay, monkeypatch, run, f"{run}:0.5", "--steps", 150, "--seed", seed, "--out", tmp_path / name)
+        return open_dataset(str(tmp_path / name))
+
+    first, again, other = table("a.hdf5", 0), table("b.hdf5", 0), table("c.hdf5", 1)
+    learnt_from = open_dataset(open_config(run))
+    assert first.info.env_id == learnt_from.info.env_id
+    assert first.action_space.to_json()["type"] == learnt_from.action_space.to_json()["type"]
+    assert sum(first.episodes["steps"]) >= 150
+    acted = [one.actions(rows_of_episodes(one.episodes, 1)).tolist() for one in (first, again, other)]
+    assert acted[0] == acted[1] != acted[2]
+
+
+@pytest.mark.parametrize("run", ["demo/cartpole/expert-v0"], indirect=True)
+def test_the_low_ones_have_up_to_the_middle_of_random_and_expert(replay, run, tmp_path, monkeypatch):
+    out = ("--out", tmp_path / "all.hdf5", "--low", tmp_path / "low.hdf5")
+    made(replay, monkeypatch, run, "--steps", 400, *out, "--expert-return", 30, "--random-return", 10)
+    everything, low = (open_dataset(str(tmp_path / name)).episodes["return"] for name in ("all.hdf5", "low.hdf5"))
+    assert low.max() <= 20 < everything.max()
+    assert sorted(low) == sorted(value for value in everything if value <= 20)
+
+
+def test_discrete_actions_are_disturbed_in_up_to_half_of_the_steps_a_share_drawn_for_each_episode(replay):
+    random, policy = np.random.default_rng(0), torch.nn.Module.__new__(DiscretePolicy)
+    shares = []
+    for _ in range(40):
+        noise = replay.noise_of(policy, 1000, random)
+        shares.append(np.mean([noise(-1) != -1 for _ in range(300)]))
+    assert max(shares) < 0.6
+    assert min(shares) < 0.1
+    assert 0.2 < np.mean(shares) < 0.3
+
+
+def open_config(run: Path) -> str:
+    import tomllib
+
+    config: str = tomllib.loads((run / "config.toml").read_text())["dataset"]
+    return config
