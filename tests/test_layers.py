@@ -28,7 +28,8 @@ MAY_IMPORT = {
         *{"report", "tracking", "export", "evaluation", "baselines", "training", "algorithms", "data"},
         *{"config", "errors", "batch", "paths", "pipeline", "tabular", "handover"},
     },
-    "cli": {"stages", "training", "tracking", "data", "console", "errors"},
+    "commands": {"stages", "training", "tracking", "data", "console", "errors"},
+    "cli": {"commands", "console", "errors"},
     "handover": set(),
     "warm": {"cli", "tracking", "handover"},
 }

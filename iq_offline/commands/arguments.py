@@ -1,0 +1,35 @@
+"""Arguments that several commands take, and bringing the datasets that they name."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iq_offline import console
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Dataset = Annotated[
+    str, typer.Argument(help="A catalogue id, a Minari id, a URL, or the path of a file or a Minari folder.")
+]
+METHODS_HELP = (
+    "iq (default), bc; iq-paper, iq-cql, iq-awr, ls-iq, csil, recoil, sprinql; bc-all, weighted-bc, filtered-bc, "
+    "and {seabo,otr,uds,oracle}-{iql,td3bc,cql}."
+)
+Form = Annotated[
+    str,
+    typer.Option(
+        "--form",
+        help="normalised (0 for uniform actions, 1 for demonstrated ones), canonical (Q - V), implicit (Q - discount V "
+        "of the next observation), or distilled (what `distil` fitted).",
+    ),
+]
+Runs = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")]
+
+
+def bring(*datasets: str) -> None:
+    """Fetch what is not on this machine yet, with a bar, and say what is to be said of it."""
+    from iq_offline.data.download import FetchOptions, fetch
+
+    for dataset in datasets:
+        with console.transfer(dataset) as advance:
+            fetch(dataset, FetchOptions(tell=console.note, advance=advance))

@@ -1,0 +1,162 @@
+"""Commands that make runs: one, several seeds, a whole table; and one again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iq_offline import console
+from iq_offline.commands.arguments import METHODS_HELP, Json, bring
+from iq_offline.errors import ConfigError
+
+
+def train(
+    dataset: Annotated[str, typer.Option("--dataset", help="A catalogue id, a Minari id, a URL or a path.")],
+    method: Annotated[str | None, typer.Option("--method", help=METHODS_HELP)] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="Settings by name (quick, or a method's own), or a TOML file.")
+    ] = None,
+    demos: Annotated[int | None, typer.Option("--demos", min=1, help="Expert episodes; all if not given.")] = None,
+    subsample: Annotated[int, typer.Option("--subsample", min=1, help="Keep every k-th transition.")] = 1,
+    subsample_from: Annotated[
+        str, typer.Option("--subsample-from", help="An episode's first step, or a random one of its first k.")
+    ] = "first",
+    select: Annotated[str, typer.Option("--select", help="Episodes: random, or top (by return).")] = "random",
+    held_out: Annotated[
+        float | None, typer.Option("--held-out", help="Share of the episodes to set aside and watch the loss on.")
+    ] = None,
+    supplementary: Annotated[list[str] | None, typer.Option("--supplementary", help="Reward-free extra data.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="One seed (default 0).")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Several: 0-4 or 0,2,5.")] = None,
+    updates: Annotated[int | None, typer.Option("--updates", min=1, help="Gradient updates of the method.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value of the method's settings.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads; one makes runs repeatable.")] = 1,
+    out: Annotated[Path | None, typer.Option("--out", help="The run folder; with --seeds, the folder of them.")] = None,
+    group: Annotated[
+        str | None, typer.Option("--group", help="The comparison in MLflow to file the runs under.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was cut off; train where there is none.")
+    ] = False,
+    snapshot_seconds: Annotated[
+        float, typer.Option("--snapshot-seconds", min=0, help="Time between snapshots to resume from.")
+    ] = 60.0,
+    compiling: Annotated[
+        str, typer.Option("--compile", help="auto (long runs), on or off: the updates as compiled code.")
+    ] = "auto",
+    json: Json = False,
+) -> None:
+    """Train a policy from demonstrations and write its run folder."""
+    if held_out is not None and not 0 < held_out < 1:
+        raise ConfigError(f"--held-out {held_out} is no share", "give a number between 0 and 1, such as 0.2")
+    from iq_offline.stages.seeds import as_rows, train_seeds, workers_for
+    from iq_offline.stages.train import TrainRequest, train_run
+
+    bring(dataset, *(supplementary or ()))
+    requests = [
+        TrainRequest(
+            dataset=dataset,
+            method=method,
+            preset=preset,
+            demos=demos,
+            subsample=subsample,
+            subsample_from=subsample_from,
+            select=select,
+            held_out=held_out,
+            supplementary=tuple(supplementary or ()),
+            seed=number,
+            updates=updates,
+            overrides=tuple(overrides or ()),
+            device=device,
+            threads=threads,
+            out=out / f"seed-{number}" if out and several else out,
+            group=group,
+            overwrite=overwrite,
+            resume=resume,
+            compile=compiling,
+            snapshot_seconds=snapshot_seconds,
+        )
+        for number, several in _seeds(seed, seeds)
+    ]
+    title = method or preset or "iq"
+    workers = 1 if device == "cuda" else workers_for(len(requests), threads)
+    if workers > 1:
+        with console.bars(title, [request.seed for request in requests]) as advance_of:
+            runs = train_seeds(requests, workers, lambda n, done, m: advance_of(n, done, _short(m)), console.warn)
+    else:
+        runs = []
+        for request in requests:
+            with console.progress(f"{title} seed {request.seed}", total=100) as advance:
+                runs.append(
+                    train_run(request, lambda p: advance(100 * p.step // p.total, _short(p.metrics)), console.warn)
+                )
+    if json:
+        return console.show_json({"runs": as_rows(runs)})
+    for run in runs:
+        console.show(str(run.path))
+    return None
+
+
+def run(
+    pipeline: Annotated[str, typer.Argument(help="A shipped pipeline's name (demo, quick, ...), or a YAML file.")],
+    cores: Annotated[int | None, typer.Option("--cores", min=1, help="At most so many; the profile's if none.")] = None,
+    profile: Annotated[str, typer.Option("--profile", help="local, slurm, kubernetes, or a folder.")] = "local",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be done.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="The folder to work in; one of your store if none.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="The folder that {data} in the table stands for.")] = None,
+) -> None:
+    """Run a results table to its report, or go on with it where it stopped; what is finished is not done again."""
+    from iq_offline.stages.run import RunRequest, run_pipeline
+
+    finished = run_pipeline(RunRequest(pipeline, cores, profile, dry_run, out, data), console.note)
+    if finished.text is not None:
+        console.show(finished.text.rstrip())
+    if finished.status:
+        console.note(f"not finished; logs: {finished.folder / 'logs'}; the same command goes on from here")
+        raise typer.Exit(1)
+
+
+def reproduce(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", min=0, help="Largest difference of a tensor; 0 is bit for bit.")
+    ] = 0.0,
+    json: Json = False,
+) -> None:
+    """Train again from what a run recorded, and compare; exit 3 where the tensors differ by more than the tolerance."""
+    from iq_offline.stages.reproduce import reproduce_run
+    from iq_offline.training.run_folder import RunFolder
+
+    with console.progress(run.name, total=100) as advance:
+        found = reproduce_run(
+            RunFolder.open(run.resolve()), tolerance, lambda p: advance(100 * p.step // p.total, ""), console.warn
+        )
+    if json:
+        console.show_json(found.to_json())
+    else:
+        console.show(found.sentence)
+        console.show_table([] if found.bitwise else found.differences)
+    if not found.reproduced:
+        raise typer.Exit(3)
+
+
+def _seeds(seed: int | None, seeds: str | None) -> list[tuple[int, bool]]:
+    if seeds is None:
+        return [(seed or 0, False)]
+    if seed is not None:
+        raise ConfigError("--seed and --seeds are both given", "give one of them")
+    numbers: list[int] = []
+    for part in seeds.split(","):
+        first, _, last = part.partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            raise ConfigError(f"--seeds {seeds} is not a list of seeds", "write it as 0-4 or 0,2,5")
+        numbers += range(int(first), int(last or first) + 1)
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ConfigError(f"--seeds {seeds} names no seed, or one twice", "write it as 0-4 or 0,2,5")
+    return [(number, True) for number in numbers]
+
+
+def _short(metrics: dict[str, float]) -> str:
+    return " ".join(f"{name} {value:.3g}" for name, value in list(metrics.items())[:1])
