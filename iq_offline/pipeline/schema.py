@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationError, field_validator
 
 from iq_offline.config import Device, FrozenModel, Method, SubsampleFrom
 from iq_offline.errors import ConfigError, nearest
@@ -102,6 +102,13 @@ class Where(FrozenModel):
     supplementary: Names | None = None
     override: Names | None = None
     seed: ManySeeds | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _names_something(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("it names nothing; leave the key out to mean every run, or name a label")
+        return value
 
 
 class PerRun(Settings):

@@ -133,6 +133,11 @@ MISTAKES = {
     "a label that is a path": ({"datasets": {"a/b": "x"}}, "'datasets.a/b", "keys"),
     "per_run that meets nothing": ({"per_run": [{"where": {"seed": 9}}]}, "meets no run", "where"),
     "unknown key of where": ({"per_run": [{"where": {"seeds": 9}}]}, "unknown key 'per_run.0.where.seeds'", "seed"),
+    "where without a value": (
+        {"per_run": [{"where": {"supplementary": None}, "skip": True}]},
+        "'per_run.0.where.supplementary' of the table does not fit: Value error, it names nothing; leave the key out",
+        "keys",
+    ),
     "no run left": ({"per_run": [{"where": {"seed": 0}, "skip": True}]}, "has no run left", "skip fewer"),
     "two runs of one name": ({"seeds": [0, 0]}, "two runs of table t are called hop-bc-allx1-seed0", "rename"),
     "a folder that is not named": ({"datasets": {"x": "{data}/x"}}, "names no folder yet", "--data FOLDER"),
