@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 
 from iq_offline.config import Device, FrozenModel, Method, SubsampleFrom
 from iq_offline.errors import ConfigError, nearest
@@ -103,12 +103,13 @@ class Where(FrozenModel):
     override: Names | None = None
     seed: ManySeeds | None = None
 
-    @field_validator("*", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _names_something(cls, value: Any) -> Any:
-        if value is None:
-            raise ValueError("it names nothing; leave the key out to mean every run, or name a label")
-        return value
+    def _name_something(cls, values: Any) -> Any:
+        empty = [key for key, value in values.items() if value is None] if isinstance(values, dict) else []
+        if empty:
+            raise ValueError(f"'{empty[0]}' names nothing; leave it out to mean every run, or name a label")
+        return values
 
 
 class PerRun(Settings):

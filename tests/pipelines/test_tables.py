@@ -135,7 +135,7 @@ MISTAKES = {
     "unknown key of where": ({"per_run": [{"where": {"seeds": 9}}]}, "unknown key 'per_run.0.where.seeds'", "seed"),
     "where without a value": (
         {"per_run": [{"where": {"supplementary": None}, "skip": True}]},
-        "'per_run.0.where.supplementary' of the table does not fit: Value error, it names nothing; leave the key out",
+        "'per_run.0.where' of the table does not fit: Value error, 'supplementary' names nothing; leave it out",
         "keys",
     ),
     "no run left": ({"per_run": [{"where": {"seed": 0}, "skip": True}]}, "has no run left", "skip fewer"),
