@@ -1,5 +1,6 @@
 """The one home of Gymnasium: environments by id, for their action spaces and for evaluation."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -82,7 +83,8 @@ def make_environment(env_id: str, env_kwargs: dict[str, Any]) -> "gymnasium.Env[
     from gymnasium.error import DependencyNotInstalled, Error
 
     _log_mujoco_warnings(gymnasium.registry.get(env_id))
-    with warnings.catch_warnings():
+    # What an environment's packages print as they are imported (pygame's greeting) is no part of a command's answer.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         # An older environment version is asked for on purpose: the one that made the data.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*(out of date|deprecated|not in the possible render_modes).*")

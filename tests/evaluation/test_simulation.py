@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.registration import EnvSpec
 
 from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, DiscretePolicy, Standardiser
@@ -244,3 +245,18 @@ def test_pictures_are_evaluated_in_lock_step_as_alone(monkeypatch):
     together, alone = (list(simulate("pictures", {}, policy, 3, at_once=at_once)) for at_once in (LOCK_STEP, 1))
     assert together == alone
     assert all(5 < episode.length <= 25 for episode in alone)
+
+
+def test_what_an_environment_prints_as_it_is_made_stays_out_of_the_answer(capsys, monkeypatch):
+    class Talkative(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def __init__(self) -> None:
+            print("hello from the community")
+
+    monkeypatch.setitem(gymnasium.registry, "Talkative-v0", EnvSpec("Talkative-v0", entry_point=Talkative))
+    make_environment("Talkative-v0", {"disable_env_checker": True}).close()
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "hello from the community" in said.err
