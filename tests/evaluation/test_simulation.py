@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.envs.registration import EnvSpec
+from threadpoolctl import threadpool_limits
 
 from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, DiscretePolicy, Standardiser
@@ -94,7 +95,9 @@ def one_after_another(env_id, env_kwargs, policy, episodes) -> list[SimulatedEpi
         batch[row], _ = environment.reset(seed=FIRST_SEED + number)
         total, length, ended = 0.0, 0, False
         while not ended:
-            batch[row], reward, terminated, truncated, _ = environment.step(act(batch)[row])
+            with threadpool_limits(limits=1, user_api="blas"):  # several round otherwise where they share out the rows
+                actions = act(batch)
+            batch[row], reward, terminated, truncated, _ = environment.step(actions[row])
             total, length, ended = total + float(reward), length + 1, terminated or truncated
         environment.close()
         found.append(SimulatedEpisode(number, FIRST_SEED + number, length, total))
