@@ -109,7 +109,8 @@ def likenesses(bandwidth: float, data: PeerData, other: Recorded) -> Floats:
 
 def alike_episodes(config: EpisodeFilterConfig, data: PeerData, other: Recorded) -> Floats:
     """1 for the episodes that are most like the demonstrations, else 0, (E,). Raises NothingAlike."""
-    scores = episode_scores(likenesses(config.likeness.bandwidth, data, other), other.episodes, config.short_episode)
+    short = min(config.short_episode, round(data.demonstrated_steps))
+    scores = episode_scores(likenesses(config.likeness.bandwidth, data, other), other.episodes, short)
     chosen = np.zeros(len(scores))
     chosen[best_episodes(scores, np.bincount(other.episodes), config.transitions)] = 1
     return chosen

@@ -3,6 +3,8 @@
 The offline signal is the cloning error on held-out demonstrations. Episodes that look like more demonstrations are
 cloned beside the rest in one copy, and not in another; they are accepted where the first foretells the held-out actions
 better in the mean, and not much worse in the median: a few far better transitions must not pay for many worse ones.
+Discrete actions: an error is a mistake of the executed action, not a cross entropy, which charges the clone of noisy
+episodes for knowing their noise; and there must be clearly fewer mistakes, since they are few to count.
 """
 
 from collections.abc import Iterator
@@ -14,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from iq_offline.algorithms.bc import cloning_errors
-from iq_offline.algorithms.networks import Policy
+from iq_offline.algorithms.networks import DiscretePolicy, Policy
 from iq_offline.baselines.sources import PeerData
 from iq_offline.config.baselines import ScreenConfig
+from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.table import TransitionTable
 from iq_offline.errors import NothingAlike
 from iq_offline.training.batches import Rows, TransitionSampler
@@ -38,11 +41,13 @@ class Verdict:
     mean: tuple[float, float]
     median: tuple[float, float]
     largest_ratio: float
+    margin: float = 0.0
+    """By how much the mean must be less."""
 
     @property
     def accepted(self) -> bool:
-        """Better in the mean, and the median no more than `largest_ratio` times worse."""
-        return self.mean[1] < self.mean[0] and self.median[1] <= self.largest_ratio * self.median[0]
+        """Better in the mean by more than the margin, and the median no more than `largest_ratio` times worse."""
+        return self.mean[0] - self.mean[1] > self.margin and self.median[1] <= self.largest_ratio * self.median[0]
 
     def metrics(self) -> dict[str, float]:
         """What is logged."""
@@ -73,7 +78,17 @@ def screen(config: ScreenConfig, data: PeerData, cloned: Clone) -> Verdict | Non
         mean=(float(plain.mean()), float(mixed.mean())),
         median=(float(np.median(plain)), float(np.median(mixed))),
         largest_ratio=config.largest_median_ratio,
+        margin=chance(plain, mixed) if isinstance(data.expert.action_space, DiscreteActions) else 0.0,
     )
+
+
+def chance(plain: NDArray[np.float64], mixed: NDArray[np.float64]) -> float:
+    """Two deviations of the difference of two shares of mistakes on the same transitions, were neither clone better.
+
+    Only transitions where one is mistaken tell, and each way is then as likely. Shapes: (N,), (N,) of 0 and 1.
+    Source: McNemar 1947.
+    """
+    return float(2 * np.sqrt((plain != mixed).sum()) / len(plain))
 
 
 def folds(data: PeerData, count: int) -> Iterator[tuple[PeerData, Rows]]:
@@ -91,4 +106,7 @@ def folds(data: PeerData, count: int) -> Iterator[tuple[PeerData, Rows]]:
 @torch.no_grad()
 def _errors(policy: Policy, table: TransitionTable, rows: Rows) -> NDArray[np.float64]:
     batch = TransitionSampler(table, rows, torch.device("cpu")).gather(torch.arange(len(rows)))
-    return cloning_errors(policy.to("cpu"), batch).double().numpy()
+    policy = policy.to("cpu")
+    if isinstance(policy, DiscretePolicy):
+        return (policy.act(batch.observations) != batch.actions).double().numpy()
+    return cloning_errors(policy, batch).double().numpy()

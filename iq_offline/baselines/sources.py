@@ -25,6 +25,11 @@ class PeerData:
     split: Split
     supplementary: tuple[TransitionTable, ...] = ()
 
+    @property
+    def demonstrated_steps(self) -> float:
+        """The demonstrations' mean length, whatever is kept of their steps."""
+        return float(self.expert.episodes["steps"].to_numpy()[list(self.split.episodes)].mean())
+
 
 @dataclass(frozen=True)
 class Recorded:

@@ -106,7 +106,10 @@ class EpisodeFilterConfig(FrozenModel):
     """Of each batch; 1 is cloning of the demonstrations alone."""
     likeness: LikenessConfig = LikenessConfig()
     short_episode: int = Field(200, ge=1)
-    """Steps by which a shorter episode's summed likeness is divided, too: one good step makes no good episode."""
+    """Steps by which a shorter episode's summed likeness is divided, too: one good step makes no good episode.
+
+    At most the mean length of the demonstrations: where these are short, no good episode is long.
+    """
     transitions: int = Field(5000, ge=1)
     """The best episodes are taken while they have together no more than so many; the best one in any case."""
     residual_test: ResidualTestConfig | None = None

@@ -45,3 +45,17 @@ def peer_data(write_d4rl: Callable[..., Path]) -> Callable[..., PeerData]:
         return PeerData(expert, split, (open_dataset(str(first)), open_dataset(str(second))))
 
     return make
+
+
+@pytest.fixture
+def discrete_beside(write_d4rl: Callable[..., Path]) -> Callable[..., PeerData]:
+    """discrete_beside(change): 4 discrete demonstrations of 30 steps, and others of 60 whose actions are changed."""
+
+    def make(change: Callable[[np.ndarray], np.ndarray]) -> PeerData:
+        expert = open_dataset(str(write_d4rl(episodes(0, [30] * 4, discrete=True), name="expert.hdf5")))
+        others = episodes(1, [60] * 30, discrete=True)
+        others["actions"] = change(others["actions"])
+        other = open_dataset(str(write_d4rl(others, name="others.hdf5")))
+        return PeerData(expert, choose_expert(expert, demos=4, subsample=1, seed=0, need_successors=True), (other,))
+
+    return make

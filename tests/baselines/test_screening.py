@@ -1,14 +1,16 @@
 """Supplementary episodes are cloned only where held-out demonstrations say that it helps."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
 from iq_offline.baselines.fit import fit_baseline
-from iq_offline.baselines.screening import Verdict, folds
+from iq_offline.baselines.screening import Verdict, chance, folds
 from iq_offline.baselines.sources import PeerData
-from iq_offline.config.baselines import ContinuousFilteredBCConfig, ScreenConfig
-from iq_offline.config.cloning import ContinuousBCConfig
+from iq_offline.config.baselines import ContinuousFilteredBCConfig, DiscreteFilteredBCConfig, ScreenConfig
+from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
 from iq_offline.data.split import choose_expert
 from iq_offline.stages.fetch import open_dataset
 
@@ -35,6 +37,17 @@ def test_the_verdict_by_hand(mean, median, accepted):
     verdict = Verdict(mean, median, largest_ratio=1.5)
     assert verdict.accepted is accepted
     assert verdict.metrics()["screen_accepted"] == float(accepted)
+
+
+def test_a_mean_that_is_less_by_no_more_than_the_margin_is_chance():
+    assert Verdict((0.5, 0.3), (0.0, 0.0), largest_ratio=1.5, margin=0.19).accepted
+    assert not Verdict((0.5, 0.3), (0.0, 0.0), largest_ratio=1.5, margin=0.2).accepted
+
+
+def test_chance_by_hand():
+    plain, mixed = np.array([1.0, 1, 1, 1, 0, 0, 0, 1, 0, 0]), np.array([0.0, 0, 0, 0, 0, 0, 0, 1, 0, 0])
+    assert chance(plain, mixed) == pytest.approx(2 * 2 / 10)
+    assert chance(plain, plain) == 0
 
 
 def test_folds_leave_each_demonstration_out_once_and_keep_the_others():
@@ -84,3 +97,30 @@ def test_more_of_the_expert_is_accepted_and_cloned_as_without_a_screen():
     assert screened.metrics["kept_episodes"] == filtered.metrics["kept_episodes"]
     for name, tensor in filtered.learner.policy.state_dict().items():
         torch.testing.assert_close(screened.learner.policy.state_dict()[name], tensor, atol=0, rtol=0)
+
+
+def discrete_verdict(data: PeerData) -> dict[str, float]:
+    config = DiscreteFilteredBCConfig(
+        cloning=DiscreteBCConfig(hidden_sizes=(32,), updates=300), screen=ScreenConfig(updates=600)
+    )
+    *_, last = fit_baseline(config, 0, data, CPU)
+    return last.metrics
+
+
+def noisy(share: float) -> Callable[[np.ndarray], np.ndarray]:
+    """That share of the actions is uniform."""
+    random = np.random.default_rng(0)
+    return lambda actions: np.where(random.random(len(actions)) < share, random.integers(2, size=len(actions)), actions)
+
+
+def test_the_expert_under_noise_is_accepted_and_its_errors_are_shares_of_mistakes(discrete_beside):
+    metrics = discrete_verdict(discrete_beside(noisy(0.4)))
+    assert metrics["screen_accepted"] == 1
+    assert metrics["screen_error_with"] < metrics["screen_error_without"] < 1
+    for name in ("screen_error_with", "screen_error_without"):
+        assert metrics[name] * 120 == pytest.approx(round(metrics[name] * 120)), "of 120 demonstrated steps"
+
+
+@pytest.mark.parametrize("change", [noisy(1.0), lambda actions: 1 - actions], ids=["random", "the opposite"])
+def test_others_discrete_episodes_are_refused(discrete_beside, change):
+    assert discrete_verdict(discrete_beside(change))["screen_accepted"] == 0

@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from iq_offline.baselines.episodes import best_episodes, episode_scores
+from iq_offline.baselines.filtering import alike_episodes, likenesses
+from iq_offline.baselines.sources import Recorded
 from iq_offline.baselines.weights import (
     discriminator_loss,
     discriminator_weights,
     effective_share,
     nearest_weights,
 )
-from iq_offline.config.baselines import DiscriminatorConfig
+from iq_offline.config.baselines import DiscriminatorConfig, EpisodeFilterConfig
 
 RNG = np.random.default_rng(0)
 
@@ -94,3 +96,19 @@ def test_the_best_episodes_are_taken_while_they_fit():
     np.testing.assert_array_equal(best_episodes(scores, steps, transitions=100), [1, 3])
     np.testing.assert_array_equal(best_episodes(scores, steps, transitions=139), [1, 3, 2])
     np.testing.assert_array_equal(best_episodes(scores, steps, transitions=1), [1])
+
+
+def test_where_demonstrations_are_short_a_short_good_episode_beats_a_long_mediocre_one(peer_data):
+    data = peer_data()
+    assert data.demonstrated_steps == 30
+    rows = data.split.rows
+    steps = data.expert.observations(rows), data.expert.actions(rows), data.expert.observations(rows + 1)
+    good = [part[:30] for part in steps]
+    mediocre = [np.resize(part, (200, part.shape[1])) for part in steps]
+    mediocre[1] = mediocre[1] + 0.6 * RNG.choice([-1, 1], size=mediocre[1].shape)
+    both = [np.concatenate(pair).astype(np.float32) for pair in zip(good, mediocre, strict=True)]
+    other = Recorded(*both, episodes=np.repeat([0, 1], [30, 200]))
+    config = EpisodeFilterConfig(transitions=200)
+    assert alike_episodes(config, data, other).tolist() == [1, 0]
+    scores = episode_scores(likenesses(config.likeness.bandwidth, data, other), other.episodes, 200)
+    assert scores[1] > scores[0], "by 200 steps the mediocre one is the better"
