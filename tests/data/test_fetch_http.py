@@ -439,7 +439,7 @@ def test_two_processes_download_once(server, home):
 
 
 def test_an_interrupted_fetch_ends_cleanly_and_is_continued(server):
-    server.places["/slow.hdf5"] = Place(CONTENT, bytes_per_second=3_000_000)
+    server.places["/slow.hdf5"] = Place(CONTENT, bytes_per_second=400_000)
     process = start_fetch(f"{server.url}/slow.hdf5")
     while process.poll() is None and not any(request.sent > 500_000 for request in server.requests):
         time.sleep(0.01)
