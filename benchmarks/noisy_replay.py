@@ -34,7 +34,6 @@ NOISE = (0.15, 1.0)
 MOST_UNIFORM = 0.2
 MOST_UNIFORM_DISCRETE = 0.5
 
-
 Noise = Callable[[Any], Any]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from iq_offline.config import Selection, SubsampleFrom
@@ -86,7 +87,8 @@ def choose_expert(
     if held_out is not None:
         aside = np.sort(random.permutation(chosen)[: max(1, round(held_out * len(chosen)))])
         chosen = np.setdiff1d(chosen, aside)
-    rows, dropped = _thinned(table, chosen, subsample, subsample_from, seed, need_successors=need_successors)
+    thinned = every_kth(table, chosen, subsample, subsample_from, seed)
+    rows = _followed(table, thinned) if need_successors else thinned
     if len(rows) == 0:
         raise ConfigError(
             f"{table.info.name} leaves no transitions to learn from",
@@ -96,11 +98,11 @@ def choose_expert(
         episodes=tuple(chosen.tolist()),
         rows=rows,
         subsample=subsample,
-        dropped_unknown_successors=dropped,
+        dropped_unknown_successors=len(thinned) - len(rows),
         subsample_from=subsample_from,
         select=select,
         held_out_episodes=tuple(aside.tolist()),
-        held_out_rows=_rows(table, aside, need_successors=need_successors)[0] if len(aside) else None,
+        held_out_rows=_all_of(table, aside, need_successors=need_successors) if len(aside) else None,
     )
 
 
@@ -121,7 +123,7 @@ def every_kth(
 
 def rows_with_successors(table: TransitionTable) -> Rows:
     """Every step whose successor was recorded, or that ended the task: what supplementary data give."""
-    return _rows(table, np.arange(len(table.episodes)), need_successors=True)[0]
+    return _followed(table, rows_of_episodes(table.episodes, 1))
 
 
 def check_supplementary(expert: TransitionTable, others: tuple[TransitionTable, ...]) -> None:
@@ -140,27 +142,12 @@ def check_supplementary(expert: TransitionTable, others: tuple[TransitionTable, 
         raise ConfigError("the same data are named twice, as expert or supplementary", "name each dataset once")
 
 
-def _rows(table: TransitionTable, chosen: NDArray[np.integer[Any]], *, need_successors: bool) -> tuple[Rows, int]:
-    """All rows of those episodes, and how many were left out for want of a successor."""
-    return _thinned(table, chosen, 1, SubsampleFrom.FIRST, 0, need_successors=need_successors)
+def _all_of(table: TransitionTable, chosen: NDArray[np.integer[Any]], *, need_successors: bool) -> Rows:
+    rows = rows_of_episodes(table.episodes[chosen.tolist()], 1)
+    return _followed(table, rows) if need_successors else rows
 
 
-def _thinned(
-    table: TransitionTable,
-    chosen: NDArray[np.integer[Any]],
-    subsample: int,
-    start: SubsampleFrom,
-    seed: int,
-    *,
-    need_successors: bool,
-) -> tuple[Rows, int]:
-    if len(chosen) == 0:
-        return np.zeros(0, dtype=np.int64), 0
-    rows = every_kth(table, chosen, subsample, start, seed)
-    if not need_successors:
-        return rows, 0
-    episodes = table.episodes[chosen.tolist()]
-    unknown = episodes.filter(~episodes["successor_known"] & ~episodes["terminated"])
-    last_rows = (unknown["start_row"] + unknown["steps"] - 1).to_numpy()
-    keep = ~np.isin(rows, last_rows)
-    return rows[keep], int((~keep).sum())
+def _followed(table: TransitionTable, rows: Rows) -> Rows:
+    """Those rows without the steps whose successor was never recorded; a termination needs none."""
+    unknown = table.episodes.filter(~pl.col("successor_known") & ~pl.col("terminated"))
+    return rows[~np.isin(rows, (unknown["start_row"] + unknown["steps"] - 1).to_numpy())]

@@ -13,6 +13,7 @@ from iq_offline.algorithms.networks import DiscretePolicy
 from iq_offline.cli import app
 from iq_offline.data.table import TransitionTable, rows_of_episodes
 from iq_offline.stages.fetch import open_dataset
+from iq_offline.training.run_folder import RunFolder
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -28,18 +29,8 @@ def replay(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def run(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    arguments = [
-        "train",
-        "--dataset",
-        request.param,
-        "--method",
-        "bc",
-        "--updates",
-        "20",
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    result = CliRunner().invoke(app, [*arguments, "--set", "hidden_sizes=[8]"])
+    options = f"--method bc --updates 20 --set hidden_sizes=[8] --dataset {request.param}".split()
+    result = CliRunner().invoke(app, ["train", *options, "--out", str(tmp_path / "run")])
     assert result.exit_code == 0, result.output
     return tmp_path / "run"
 
@@ -56,7 +47,7 @@ def test_a_replay_is_of_the_runs_environment_and_the_same_from_the_same_seed(rep
         return open_dataset(str(tmp_path / name))
 
     first, again, other = table("a.hdf5", 0), table("b.hdf5", 0), table("c.hdf5", 1)
-    learnt_from = open_dataset(open_config(run))
+    learnt_from = open_dataset(RunFolder(run).config.dataset)
     assert first.info.env_id == learnt_from.info.env_id
     assert first.action_space.to_json()["type"] == learnt_from.action_space.to_json()["type"]
     assert sum(first.episodes["steps"]) >= 150
@@ -82,10 +73,3 @@ def test_discrete_actions_are_disturbed_in_up_to_half_of_the_steps_a_share_drawn
     assert max(shares) < 0.6
     assert min(shares) < 0.1
     assert 0.2 < np.mean(shares) < 0.3
-
-
-def open_config(run: Path) -> str:
-    import tomllib
-
-    config: str = tomllib.loads((run / "config.toml").read_text())["dataset"]
-    return config
