@@ -71,6 +71,10 @@ class RunError(UserError):
     """A folder that is not a complete run, or a run that cannot answer what was asked."""
 
 
+class CompilerFailed(UserError):
+    """Updates that could not be compiled."""
+
+
 class TrainingDiverged(UserError):
     """A loss or value that is no longer a finite number."""
 

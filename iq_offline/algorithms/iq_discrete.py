@@ -220,10 +220,14 @@ class DiscreteIQLearner:
 
     def _values(self, batch: Batch) -> SourceValues:
         config = self._config
-        all_q = self._all_q(batch.observations)
-        v = self._value(batch.observations, all_q=all_q)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and config.polyak_rate is None):
-            next_v = bounded(self._value(batch.next_observations, self._target), config.target_bound)
+        if config.polyak_rate is None and self.value is None:
+            all_q, v, next_v = self._values_together(batch)
+        else:
+            all_q = self._all_q(batch.observations)
+            v = self._value(batch.observations, all_q=all_q)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and config.polyak_rate is None):
+                next_v = self._value(batch.next_observations, self._target)
+        next_v = bounded(next_v, config.target_bound)
         behind = absorbing_value(config, self.absorbing.value)
         next_v, discounts = bootstrap(next_v, batch.terminations, config.gamma, behind)
         return SourceValues(
@@ -236,6 +240,14 @@ class DiscreteIQLearner:
             tail=self.absorbing.value if config.absorbing_value is AbsorbingValue.LEARNED else None,
             coherent_rewards=self._coherent(batch),
         )
+
+    def _values_together(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Q of all actions at s, V(s) and V(s') of one network, in one pass."""
+        observations = torch.cat([batch.observations, batch.next_observations])
+        all_q = self._all_q(observations)
+        v = soft_state_value(self._config, self.networks, all_q, observations)
+        size = len(batch.observations)
+        return all_q[:size], v[:size], v[size:]
 
     def _value(self, observations: Tensor, function: "Function | None" = None, all_q: Tensor | None = None) -> Tensor:
         """Soft value at raw observations, (B,): in-sample, of the actor, or of the softmax of Q."""

@@ -15,6 +15,8 @@ from iq_offline.data.table import TransitionTable
 
 DRAWN_AHEAD = 64
 """Batches whose rows are drawn at once; the draws are the same as one batch at a time."""
+GATHERED_BYTES = 131_072
+"""At most so many bytes are gathered at once, where a batch is smaller than that."""
 MAPPED_SHARE = 0.5
 """From this share of a table's rows on, a CPU reads them where they lie instead of copying them."""
 INITIAL_OBSERVATIONS = 256
@@ -84,8 +86,8 @@ class TransitionSampler:
         """Endless batches; `generator` is a CPU one, so that a seed draws the same rows on any device."""
         while True:
             drawn = torch.randint(len(self), (DRAWN_AHEAD * batch_size,), generator=generator)
-            for positions in drawn.to(self.device).view(DRAWN_AHEAD, batch_size):
-                yield self.gather(positions)
+            for positions in torch.split(drawn.to(self.device), self._gathered_together(batch_size) * batch_size):
+                yield from self._apart(self.gather(positions), batch_size)
 
     def gather(self, positions: torch.Tensor) -> Batch:
         """The transitions at those positions of the split, in order."""
@@ -96,6 +98,19 @@ class TransitionSampler:
         if self._discrete:
             actions = actions[:, 0].long()
         return Batch(observations, actions, next_observations, terminations[:, 0])
+
+    def _gathered_together(self, batch_size: int) -> int:
+        """Batches that are gathered at once: as many small ones as stay in a processor's cache."""
+        held = batch_size * self._pairs.shape[1] * self._pairs.element_size()
+        return 1 if self._pictures else max(1, min(DRAWN_AHEAD, GATHERED_BYTES // held))
+
+    def _apart(self, batch: Batch, batch_size: int) -> Iterator[Batch]:
+        """Batches of one that was gathered for several, as views of it."""
+        if len(batch.observations) == batch_size:
+            yield batch
+            return
+        tensors = (batch.observations, batch.actions, batch.next_observations, batch.terminations)
+        yield from map(Batch, *(torch.unflatten(tensor, 0, (-1, batch_size)).unbind() for tensor in tensors))
 
     def _with_pictures(
         self, positions: torch.Tensor, observations: torch.Tensor, next_observations: torch.Tensor

@@ -128,6 +128,7 @@ def _has_compiler() -> bool:
 
 def _compiled(learner: OwnLearner, example: Batch, unrolled: int) -> "CompiledUpdates":
     """Compiled updates; what the compiler makes is kept for later runs under the user's store."""
+    # for a GPU; on a CPU `ahead` keeps its own
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(paths.home() / "compiled"))
     from iq_offline.training.compiled import CompiledUpdates
 

@@ -1,6 +1,7 @@
 """The packed table, the split and the sampler: each step with its own successor, chosen by the seed alone."""
 
 import json
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from iq_offline.data.split import choose_expert
 from iq_offline.data.summary import summarise
 from iq_offline.data.table import TransitionTable, open_table
 from iq_offline.errors import ConfigError, InvalidEpisode
-from iq_offline.training.batches import TransitionSampler
+from iq_offline.training import batches
+from iq_offline.training.batches import DRAWN_AHEAD, TransitionSampler
 
 
 def opened(path: Path) -> TransitionTable:
@@ -60,6 +62,20 @@ def test_a_demonstration_keeps_every_kth_step_with_its_true_successor(table: Tra
     batch = sampler.gather(torch.arange(len(split.rows)))
     assert batch.next_observations[:, 0].tolist() == [1, 3, 101, 103, 105, 201, 203]
     assert batch.terminations.tolist() == [0, 1, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("gathered_bytes", [1, 1000, batches.GATHERED_BYTES])
+def test_small_batches_that_are_gathered_together_are_those_of_the_draws(
+    table: TransitionTable, gathered_bytes: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(batches, "GATHERED_BYTES", gathered_bytes)
+    sampler = TransitionSampler(table, table.transition_rows, torch.device("cpu"))
+    drawn = torch.randint(12, (DRAWN_AHEAD * 5,), generator=torch.Generator().manual_seed(3))
+    given = islice(sampler.batches(5, torch.Generator().manual_seed(3)), DRAWN_AHEAD)
+    for batch, positions in zip(given, drawn.view(DRAWN_AHEAD, 5), strict=True):
+        alone = sampler.gather(positions)
+        for name in ("observations", "actions", "next_observations", "terminations"):
+            assert torch.equal(getattr(batch, name), getattr(alone, name)), name
 
 
 def test_the_seed_alone_chooses_the_demonstrations(table: TransitionTable):

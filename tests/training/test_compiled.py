@@ -1,19 +1,22 @@
 """Compiled updates are the eager ones: the same random numbers, and the same tensors within rounding."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
 import pytest
-import torch
 from tests_support import write_hdf5
 
-from iq_offline.errors import ConfigError
+from iq_offline.errors import CompilerFailed, ConfigError
 from iq_offline.stages import train as stage
 from iq_offline.stages.train import TrainRequest, train_run
 from iq_offline.tracking.tracker import NullTracker
-from iq_offline.training import steps
+from iq_offline.training import ahead, compiled, steps
 from iq_offline.training.run_folder import RunFolder
+from iq_offline.training.traced import Traceable
 
 TOLERANCE = 2e-4
 """Largest difference of any tensor after 100 updates; Adam moves a parameter by up to 0.03 in them."""
@@ -30,7 +33,12 @@ def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trace as PyTorch runs it, without the compiler's half minute."""
-    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+
+    def interpreted(plan: Traceable) -> compiled.Function:
+        trace = plan.trace()
+        return lambda tensors: trace.graph(*tensors, *trace.held)
+
+    monkeypatch.setattr(compiled, "compiled", interpreted)
     monkeypatch.setattr(steps, "UNROLLED", 2)
 
 
@@ -47,7 +55,9 @@ def tasks(folder: Path, linear_task: Path, *, discrete: bool) -> tuple[Path, Pat
     return files[0], files[1]
 
 
-def trained(out: Path, data: tuple[Path, Path], method: str, compiling: str, *overrides: str) -> RunFolder:
+def trained(
+    out: Path, data: tuple[Path, Path], method: str, compiling: str, *overrides: str, seed: int = 0
+) -> RunFolder:
     request = TrainRequest(
         str(data[0]),
         method,
@@ -55,6 +65,7 @@ def trained(out: Path, data: tuple[Path, Path], method: str, compiling: str, *ov
         supplementary=(str(data[1]),),
         overrides=("updates=100", "hidden_sizes=[8, 8]", "batch_size=16", *overrides),
         device="cpu",
+        seed=seed,
         out=out,
         compile=compiling,
     )
@@ -91,9 +102,67 @@ def test_compiled_and_eager_agree_after_a_hundred_updates(
     data = tasks(tmp_path, linear_task, discrete=discrete)
     own = ("prior=none", "hidden_sizes=[8]") + (() if discrete else ("entropy=uniform", "critic_layer_norm=false"))
     eager = trained(tmp_path / "eager", data, "iq", "off", *own)
-    compiled = trained(tmp_path / "compiled", data, "iq", "on", *own)
-    assert compiled.manifest["compiled"]
-    assert_near(eager, compiled)
+    first = trained(tmp_path / "compiled", data, "iq", "on", *own)
+    assert first.manifest["compiled"]
+    assert_near(eager, first)
+    # what was compiled is kept, and knows nothing of that run's own tensors
+    monkeypatch.setattr(ahead, "_make", lambda *_: pytest.fail("compiled again"))
+    others = data[1], data[0]
+    assert_near(
+        trained(tmp_path / "eager-other", others, "iq", "off", *own, seed=1),
+        trained(tmp_path / "compiled-other", others, "iq", "on", *own, seed=1),
+    )
+
+
+@needs_compiler
+def test_a_compiler_that_fails_is_said_and_leaves_nothing(
+    tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data = tasks(tmp_path, linear_task, discrete=False)
+    monkeypatch.setenv("IQ_OFFLINE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(CompilerFailed, match=r"(?s)could not be compiled.*--compile off"):
+        trained(tmp_path / "on", data, "bc", "on")
+    assert not (tmp_path / "on").exists()
+    assert [path.suffix for path in (tmp_path / "home" / "compiled").iterdir()] == [".lock"]
+
+
+PRINTS_KEYS = """
+import torch
+from iq_offline.algorithms.bc import BCLearner
+from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Standardiser
+from iq_offline.batch import Batch
+from iq_offline.config import ContinuousBCConfig
+from iq_offline.training.ahead import key_of, request_of
+from iq_offline.training.traced import Traceable
+
+def key(rate, value, size):
+    config = ContinuousBCConfig(learning_rate=rate, updates=10, hidden_sizes=(4,))
+    standardiser = Standardiser(torch.full((2,), value), torch.ones(2))
+    scale = ActionScale.of_bounds((-1.0,), (1.0,))
+    learner = BCLearner(config, ContinuousPolicy(standardiser, scale, config.hidden_sizes, config.activation))
+    batch = Batch(torch.zeros(size, 2), torch.zeros(size, 1), torch.zeros(size, 2), torch.zeros(size))
+    return key_of(request_of(Traceable.of(learner, batch, 1))[0])
+
+print(key(1e-3, 0.0, 8), key(1e-3, 1.0, 8), key(2e-3, 0.0, 8), key(1e-3, 0.0, 9))
+"""
+
+
+def test_what_is_kept_is_found_by_settings_and_shapes_alone():
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", PRINTS_KEYS],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        for seed in ("1", "2")
+    ]
+    assert printed[0] == printed[1]
+    first, other_values, other_rate, other_size = printed[0]
+    assert first == other_values
+    assert len({first, other_rate, other_size}) == 3
 
 
 @pytest.mark.usefixtures("traced_only")

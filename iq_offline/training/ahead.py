@@ -1,0 +1,150 @@
+"""Compiled updates made ahead, by a process of its own, and kept for later runs.
+
+That process traces and compiles, which takes hundreds of megabytes and half a minute; a run loads what it made. What is
+kept depends on the learner's settings and shapes, on the code that is traced, on PyTorch and on the processor, and not
+on any tensor's values: runs of other seeds and of other data of the same shapes share it.
+"""
+
+import fcntl
+import hashlib
+import io
+import os
+import pickle
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+import iq_offline
+from iq_offline import paths
+from iq_offline.errors import CompilerFailed
+from iq_offline.training.traced import Traceable
+
+REQUEST, LIBRARY, HELD = "request", "updates.so", "held.pt"
+PROCESSOR = Path("/proc/cpuinfo")
+TRACED = ("algorithms", "config", "training", "batch.py")
+"""The code that a trace depends on."""
+
+
+def compiled_ahead(plan: Traceable) -> Callable[[list[Tensor]], Sequence[Tensor]]:
+    """The compiled function of what is carried, batches, random numbers and scales: a kept one, else compiled now.
+
+    Raises CompilerFailed.
+    """
+    request, tensors = request_of(plan)
+    made = paths.home() / "compiled" / key_of(request)
+    if not made.is_dir():
+        with _alone(made):
+            if not made.is_dir():
+                _make(request, made)
+    runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(made / LIBRARY), 1)
+    numbers_or_tensors = torch.load(made / HELD, weights_only=True)
+    held = [tensors[found].detach() if isinstance(found, int) else found for found in numbers_or_tensors]
+    return lambda given: runner.run(given + held)
+
+
+class Writer(pickle.Pickler):
+    """Pickles with the layout of each tensor in its place; collects the tensors themselves."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file, protocol=5)
+        self.tensors: list[Tensor] = []
+        self._numbers: dict[int, int] = {}
+
+    def persistent_id(self, obj: object) -> tuple[Any, ...] | None:
+        if not isinstance(obj, Tensor):
+            return None
+        if id(obj) not in self._numbers:
+            self._numbers[id(obj)] = len(self.tensors)
+            self.tensors.append(obj)
+        layout = tuple(obj.shape), obj.stride(), str(obj.dtype).removeprefix("torch.")
+        return self._numbers[id(obj)], *layout, isinstance(obj, torch.nn.Parameter), obj.requires_grad
+
+    def reducer_override(self, obj: object) -> Any:
+        # pydantic's own way holds a set of names, whose order is another in each process
+        return (type(obj).model_validate, (obj.model_dump(),)) if isinstance(obj, BaseModel) else NotImplemented
+
+
+class Reader(pickle.Unpickler):
+    """Reads that, with ones in the place of each tensor's values."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)
+        self.tensors: dict[int, Tensor] = {}
+
+    def persistent_load(self, pid: tuple[Any, ...]) -> Tensor:
+        number, shape, stride, dtype, parameter, requires_grad = pid
+        if number not in self.tensors:
+            ones = torch.empty_strided(shape, stride, dtype=getattr(torch, dtype)).fill_(1)
+            self.tensors[number] = torch.nn.Parameter(ones, requires_grad) if parameter else ones
+            self.tensors[number].requires_grad_(requires_grad)
+        return self.tensors[number]
+
+
+def request_of(plan: Traceable) -> tuple[bytes, list[Tensor]]:
+    """What the compiler is told, and the tensors that it is not told the values of."""
+    file = io.BytesIO()
+    writer = Writer(file)
+    writer.dump(plan)
+    return file.getvalue(), writer.tensors
+
+
+def key_of(request: bytes) -> str:
+    """Names what would be compiled: of the request, the traced code, PyTorch, the compiler and the processor."""
+    found = hashlib.sha256(request)
+    package = Path(iq_offline.__file__).parent
+    for part in TRACED:
+        sources = (package / part).rglob("*.py") if (package / part).is_dir() else [package / part]
+        for source in sorted(sources):
+            found.update(source.read_bytes())
+    lines = PROCESSOR.read_text().splitlines() if PROCESSOR.exists() else []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    for text in (torch.__version__, os.environ.get("CXX", ""), platform.machine(), flags):
+        found.update(text.encode())
+    return found.hexdigest()[:32]
+
+
+def _make(request: bytes, made: Path) -> None:
+    """Let a process of its own compile into that folder, which is there whole or not at all."""
+    prefix = f"making-{made.name}-"
+    for left in made.parent.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=made.parent, prefix=prefix) as temporary:
+        folder = Path(temporary)
+        (folder / REQUEST).write_bytes(request)
+        places = [str(Path(iq_offline.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+        own = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": os.pathsep.join(filter(None, places))}
+        # of a session of its own: an interrupt from the keyboard is the run's, which stops when it can
+        done = subprocess.run(
+            [sys.executable, "-m", "iq_offline.training.compiler", str(folder)],
+            env=os.environ | own,
+            start_new_session=True,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+            raise CompilerFailed(
+                f"updates could not be compiled: {said[-1] if said else f'status {done.returncode}'}",
+                "train without: --compile off",
+            )
+        (folder / "kept").rename(made)
+
+
+@contextmanager
+def _alone(made: Path) -> Iterator[None]:
+    """One process at a time compiles it, the others wait."""
+    made.parent.mkdir(parents=True, exist_ok=True)
+    with made.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
