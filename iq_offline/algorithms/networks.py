@@ -30,6 +30,8 @@ __all__ = [
 
 LARGEST_STANDARDISED = 10.0
 """Standardised observations are clipped here: a dimension nearly constant in the data may jump in simulation."""
+ROWS_AT_ONCE = 8192
+"""Rows that are widened to 64 bits at a time."""
 SMALLEST_STD = 1e-3
 """Dimensions that vary less than this are divided by it, not by their own deviation."""
 LARGEST_BYTE = 255.0
@@ -49,11 +51,16 @@ class Standardiser:
     @classmethod
     def fit(cls, observations: Tensor, layout: ObservationLayout | None = None) -> "Standardiser":
         """From training observations, shape (N, D), or the vector part of them; pictures are divided by 255."""
-        wide = observations.double()
-        std = (wide - wide.mean(dim=0)).square().mean(dim=0).sqrt().clamp_min(SMALLEST_STD)
+        count = max(len(observations), 1)
+        mean, squares = torch.zeros(2, observations.shape[1], dtype=torch.float64)
+        for part in torch.split(observations, ROWS_AT_ONCE):
+            mean += part.double().sum(dim=0) / count
+        for part in torch.split(observations, ROWS_AT_ONCE):
+            squares += (part.double() - mean).square().sum(dim=0) / count
+        std = squares.sqrt().clamp_min(SMALLEST_STD)
         pixels = layout.size - layout.vector if layout else 0
         return cls(
-            torch.cat([wide.mean(dim=0).float(), torch.zeros(pixels)]),
+            torch.cat([mean.float(), torch.zeros(pixels)]),
             torch.cat([std.float(), torch.full((pixels,), LARGEST_BYTE)]),
         )
 

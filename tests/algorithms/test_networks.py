@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 import torch
 
 from iq_offline.algorithms.encoders import ObservationLayout, initialise
-from iq_offline.algorithms.networks import Critic
+from iq_offline.algorithms import networks
+from iq_offline.algorithms.networks import Critic, Standardiser
 from iq_offline.config import Activation
 
 
@@ -29,3 +31,14 @@ def test_several_actions_at_each_observation_encode_it_once_and_equal_repeated_r
         strict=True,
     ):
         assert torch.allclose(found, known, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+def test_mean_and_deviation_are_those_of_all_rows_however_many_are_read_at_once(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "ROWS_AT_ONCE", at_once)
+    rows = 1e4 + torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    fitted = Standardiser.fit(rows)
+    np.testing.assert_allclose(fitted.mean, rows.double().numpy().mean(axis=0), rtol=1e-7)
+    np.testing.assert_allclose(fitted.std, rows.double().numpy().std(axis=0), rtol=1e-6)
