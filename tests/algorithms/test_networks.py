@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from iq_offline.algorithms.encoders import ObservationLayout, initialise
 from iq_offline.algorithms import networks
+from iq_offline.algorithms.encoders import ObservationLayout, initialise
 from iq_offline.algorithms.networks import Critic, Standardiser
 from iq_offline.config import Activation
 
