@@ -42,14 +42,26 @@ def compiled_ahead(plan: Traceable) -> Callable[[list[Tensor]], Sequence[Tensor]
     """
     request, tensors = request_of(plan)
     made = paths.home() / "compiled" / key_of(request)
-    if not made.is_dir():
-        with _alone(made):
-            if not made.is_dir():
-                _make(request, made)
-    runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(made / LIBRARY), 1)
-    numbers_or_tensors = torch.load(made / HELD, weights_only=True)
+    with _alone(made):
+        kept = _loaded(made) if made.is_dir() else None
+        if kept is None:
+            shutil.rmtree(made, ignore_errors=True)
+            _make(request, made)
+            kept = _loaded(made)
+    if kept is None:
+        raise CompilerFailed(f"{made / LIBRARY} cannot be loaded", "train without: --compile off")
+    run, numbers_or_tensors = kept
     held = [tensors[found].detach() if isinstance(found, int) else found for found in numbers_or_tensors]
-    return lambda given: runner.run(given + held)
+    return lambda given: run(given + held)
+
+
+def _loaded(made: Path) -> tuple[Callable[[list[Tensor]], list[Tensor]], list[int | Tensor]] | None:
+    """The library's function, and what was held; None where they cannot be loaded."""
+    try:
+        held = torch.load(made / HELD, weights_only=True)
+        return torch._C._aoti.AOTIModelContainerRunnerCpu(str(made / LIBRARY), 1).run, held
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+        return None
 
 
 class Writer(pickle.Pickler):

@@ -1,5 +1,6 @@
 """Compiled updates are the eager ones: the same random numbers, and the same tensors within rounding."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import h5py
 import pytest
+import torch
 from tests_support import write_hdf5
 
 from iq_offline.errors import CompilerFailed, ConfigError
@@ -20,8 +22,7 @@ from iq_offline.training.traced import Traceable
 
 TOLERANCE = 2e-4
 """Largest difference of any tensor after 100 updates; Adam moves a parameter by up to 0.03 in them."""
-RECIPES = ["iq", "iq-awr", "recoil", "sprinql"]
-"""Between them, every piece that draws, averages or differentiates twice."""
+RECIPES = ["iq", "iq-awr", "iq-cql", "csil", "ls-iq", "recoil", "sprinql"]
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 
 
@@ -32,11 +33,15 @@ def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trace as PyTorch runs it, without the compiler's half minute."""
+    """The trace that the compiler is given, made without any tensor's values, as PyTorch runs it."""
 
     def interpreted(plan: Traceable) -> compiled.Function:
-        trace = plan.trace()
-        return lambda tensors: trace.graph(*tensors, *trace.held)
+        request, tensors = ahead.request_of(plan)
+        reader = ahead.Reader(io.BytesIO(request))
+        trace = reader.load().trace()
+        numbers = {id(tensor): number for number, tensor in reader.tensors.items()}
+        held = [tensors[numbers[id(of)]].detach() if id(of) in numbers else of for of in trace.held]
+        return lambda given: trace.graph(*given, *held)
 
     monkeypatch.setattr(compiled, "compiled", interpreted)
     monkeypatch.setattr(steps, "UNROLLED", 2)
@@ -125,6 +130,25 @@ def test_a_compiler_that_fails_is_said_and_leaves_nothing(
         trained(tmp_path / "on", data, "bc", "on")
     assert not (tmp_path / "on").exists()
     assert [path.suffix for path in (tmp_path / "home" / "compiled").iterdir()] == [".lock"]
+
+
+def test_a_damaged_library_is_made_again(tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch):
+    def make(_request: bytes, made: Path) -> None:
+        made.mkdir()
+        torch.save([], made / ahead.HELD)
+        (made / ahead.LIBRARY).write_bytes(b"")
+        makings.append(made)
+
+    makings: list[Path] = []
+    monkeypatch.setenv("IQ_OFFLINE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(ahead, "_make", make)
+    monkeypatch.setattr(steps, "_has_compiler", lambda: True)
+    data = tasks(tmp_path, linear_task, discrete=False)
+    for _ in range(2):
+        with pytest.raises(CompilerFailed, match=r"cannot be loaded"):
+            trained(tmp_path / "on", data, "bc", "on")
+    assert len(makings) == 2
+    assert len(set(makings)) == 1
 
 
 PRINTS_KEYS = """
