@@ -225,7 +225,7 @@ class DiscreteIQLearner:
         else:
             all_q = self._all_q(batch.observations)
             v = self._value(batch.observations, all_q=all_q)
-            with torch.set_grad_enabled(torch.is_grad_enabled() and config.polyak_rate is None):
+            with torch.no_grad():
                 next_v = self._value(batch.next_observations, self._target)
         next_v = bounded(next_v, config.target_bound)
         behind = absorbing_value(config, self.absorbing.value)

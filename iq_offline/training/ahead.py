@@ -1,31 +1,30 @@
 """Compiled updates made ahead, by a process of its own, and kept for later runs.
 
-That process traces and compiles, which takes hundreds of megabytes and half a minute; a run loads what it made. What is
+That process traces and compiles, which takes hundreds of megabytes for a while; a run loads what it made. What is
 kept depends on the learner's settings and shapes, on the code that is traced, on PyTorch and on the processor, and not
 on any tensor's values: runs of other seeds and of other data of the same shapes share it.
 """
 
-import fcntl
 import hashlib
 import io
 import os
 import pickle
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import torch
+from filelock import FileLock
 from pydantic import BaseModel
 from torch import Tensor
 
 import iq_offline
 from iq_offline import paths
+from iq_offline.data.files import whole_folder
 from iq_offline.errors import CompilerFailed
 from iq_offline.training.traced import Traceable
 
@@ -42,16 +41,17 @@ def compiled_ahead(plan: Traceable) -> Callable[[list[Tensor]], Sequence[Tensor]
     """
     request, tensors = request_of(plan)
     made = paths.home() / "compiled" / key_of(request)
-    with _alone(made):
-        kept = _loaded(made) if made.is_dir() else None
+    made.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(made.with_suffix(".lock")):
+        kept = _loaded(made)
         if kept is None:
-            shutil.rmtree(made, ignore_errors=True)
-            _make(request, made)
+            with whole_folder(made) as temporary:
+                _compile(request, temporary)
             kept = _loaded(made)
     if kept is None:
         raise CompilerFailed(f"{made / LIBRARY} cannot be loaded", "train without: --compile off")
-    run, numbers_or_tensors = kept
-    held = [tensors[found].detach() if isinstance(found, int) else found for found in numbers_or_tensors]
+    run, places = kept
+    held = filled(places, tensors)
     return lambda given: run(given + held)
 
 
@@ -87,7 +87,7 @@ class Writer(pickle.Pickler):
 
 
 class Reader(pickle.Unpickler):
-    """Reads that, with ones in the place of each tensor's values."""
+    """Reads that, with ones for each tensor's values."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
@@ -100,6 +100,16 @@ class Reader(pickle.Unpickler):
             self.tensors[number] = torch.nn.Parameter(ones, requires_grad) if parameter else ones
             self.tensors[number].requires_grad_(requires_grad)
         return self.tensors[number]
+
+    def places(self, held: Sequence[Tensor]) -> list[int | Tensor]:
+        """Which of the tensors that were written each of these stands for; itself where it was made since."""
+        numbers = {id(tensor): number for number, tensor in self.tensors.items()}
+        return [numbers.get(id(tensor), tensor) for tensor in held]
+
+
+def filled(places: Sequence[int | Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """What was held, from the tensors that were written."""
+    return [tensors[place].detach() if isinstance(place, int) else place for place in places]
 
 
 def request_of(plan: Traceable) -> tuple[bytes, list[Tensor]]:
@@ -125,38 +135,24 @@ def key_of(request: bytes) -> str:
     return found.hexdigest()[:32]
 
 
-def _make(request: bytes, made: Path) -> None:
-    """Let a process of its own compile into that folder, which is there whole or not at all."""
-    prefix = f"making-{made.name}-"
-    for left in made.parent.glob(f"{prefix}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=made.parent, prefix=prefix) as temporary:
-        folder = Path(temporary)
-        (folder / REQUEST).write_bytes(request)
+def _compile(request: bytes, folder: Path) -> None:
+    """Let a process of its own put the library, and what it holds, into that folder."""
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / REQUEST).write_bytes(request)
         places = [str(Path(iq_offline.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-        own = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": os.pathsep.join(filter(None, places))}
+        own = {"TORCHINDUCTOR_CACHE_DIR": scratch, "PYTHONPATH": os.pathsep.join(filter(None, places))}
         # of a session of its own: an interrupt from the keyboard is the run's, which stops when it can
         done = subprocess.run(
-            [sys.executable, "-m", "iq_offline.training.compiler", str(folder)],
+            [sys.executable, "-m", "iq_offline.training.compiler", str(Path(scratch) / REQUEST), str(folder)],
             env=os.environ | own,
             start_new_session=True,
             capture_output=True,
             text=True,
             check=False,
         )
-        if done.returncode:
-            said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-            raise CompilerFailed(
-                f"updates could not be compiled: {said[-1] if said else f'status {done.returncode}'}",
-                "train without: --compile off",
-            )
-        (folder / "kept").rename(made)
-
-
-@contextmanager
-def _alone(made: Path) -> Iterator[None]:
-    """One process at a time compiles it, the others wait."""
-    made.parent.mkdir(parents=True, exist_ok=True)
-    with made.with_suffix(".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    if done.returncode:
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        raise CompilerFailed(
+            f"updates could not be compiled: {said[-1] if said else f'status {done.returncode}'}",
+            "train without: --compile off",
+        )

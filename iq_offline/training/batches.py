@@ -106,9 +106,6 @@ class TransitionSampler:
 
     def _apart(self, batch: Batch, batch_size: int) -> Iterator[Batch]:
         """Batches of one that was gathered for several, as views of it."""
-        if len(batch.observations) == batch_size:
-            yield batch
-            return
         tensors = (batch.observations, batch.actions, batch.next_observations, batch.terminations)
         yield from map(Batch, *(torch.unflatten(tensor, 0, (-1, batch_size)).unbind() for tensor in tensors))
 

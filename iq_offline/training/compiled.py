@@ -1,5 +1,6 @@
 """Updates as one compiled function, which carries what they change from call to call."""
 
+import os
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iq_offline import paths
 from iq_offline.algorithms.learner import Metrics, OwnLearner
 from iq_offline.algorithms.noise import Drawn
 from iq_offline.batch import Batch
@@ -78,6 +80,7 @@ def compiled(plan: Traceable) -> Function:
     """The compiled function: on a CPU made by a process of its own, so that the compiler's memory is not the run's."""
     if not plan.example.observations.is_cuda:
         return compiled_ahead(plan)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(paths.home() / "compiled"))
     trace = plan.trace()
     options: dict[str, Any] = {
         "cpp_wrapper": True,

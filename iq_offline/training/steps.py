@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
-from iq_offline import paths
 from iq_offline.algorithms.learner import Learner, Metrics, OwnLearner
 from iq_offline.batch import Batch
 from iq_offline.config import Compile
@@ -128,8 +127,6 @@ def _has_compiler() -> bool:
 
 def _compiled(learner: OwnLearner, example: Batch, unrolled: int) -> "CompiledUpdates":
     """Compiled updates; what the compiler makes is kept for later runs under the user's store."""
-    # for a GPU; on a CPU `ahead` keeps its own
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(paths.home() / "compiled"))
     from iq_offline.training.compiled import CompiledUpdates
 
     return CompiledUpdates(learner, example, unrolled)

@@ -132,18 +132,16 @@ def batch_of(like: Batch, tensors: Iterator[Tensor]) -> Batch:
 
 def in_layout_of(tensor: Tensor, like: Tensor) -> Tensor:
     """That tensor, copied if its strides are others."""
-    if tensor.stride() == like.stride():
-        return tensor
+    return tensor if tensor.stride() == like.stride() else _copied(tensor, like)
+
+
+def _copied(tensor: Tensor, like: Tensor) -> Tensor:
     return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device=like.device).copy_(tensor)
 
 
 def _like(batch: Batch) -> Batch:
     """A copy in the same layout."""
-    tensors = [
-        torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor)
-        for tensor in batch_tensors(batch)
-    ]
-    return batch_of(batch, iter(tensors))
+    return batch_of(batch, (_copied(tensor, tensor) for tensor in batch_tensors(batch)))
 
 
 def _flat(traced: GraphModule) -> tuple[GraphModule, list[Tensor]]:
