@@ -2,7 +2,8 @@
 
 python benchmarks/stability.py FILE... --methods iq,iq-cql --demos 5 --updates 50000 --log stability.jsonl
 
-Each line of the log is one run: `finished` with the last diagnostics, or `alarm` with the message that stopped it.
+Each line of the log is one run: `finished` with the last diagnostics, or `alarm` with the message that stopped it;
+and the commit that made it.
 Runs that the log already holds are not made again. No simulator is asked.
 """
 
@@ -23,6 +24,7 @@ from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.train import recipe
 from iq_offline.training.batches import SupplementarySampler, TransitionSampler
 from iq_offline.training.loop import train
+from iq_offline.training.provenance import git_commit
 
 CPU = torch.device("cpu")
 SHOWN = ("expert_q", "policy_q", "random_q", "expert_reward", "action_error", "kl_to_prior", "critic_gradient_norm")
@@ -98,7 +100,8 @@ def _run(file: str, method: Method, options: argparse.Namespace) -> dict[str, An
         outcome = {"outcome": "alarm", "message": error.problem}
     last = {name: round(metrics[name], 4) for name in SHOWN if name in metrics}
     seconds = round(time.process_time() - started)
-    return outcome | {"steps": step, "largest_expert_q": round(largest, 2), "last": last, "cpu_seconds": seconds}
+    found = {"steps": step, "largest_expert_q": round(largest, 2), "last": last, "cpu_seconds": seconds}
+    return outcome | found | {"commit": git_commit()}
 
 
 def _show(run: dict[str, Any]) -> None:
