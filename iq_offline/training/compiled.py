@@ -1,4 +1,8 @@
-"""Updates as one compiled function, which carries what they change from call to call."""
+"""Updates as one compiled function, which carries what they change from call to call.
+
+Compilers make mistakes: PyTorch 2.13's added up a scattered gradient wrongly, and a run of fifty thousand updates came
+apart that is sound in eager mode. So the first call of every run is made in eager mode as well, and compared.
+"""
 
 import os
 from collections.abc import Callable, Sequence
@@ -9,9 +13,11 @@ import torch
 from torch import Tensor
 
 from iq_offline import paths
+from iq_offline.algorithms.adam import Adam
 from iq_offline.algorithms.learner import Metrics, OwnLearner
 from iq_offline.algorithms.noise import Drawn
 from iq_offline.batch import Batch
+from iq_offline.errors import CompilerFailed
 from iq_offline.training.ahead import compiled_ahead
 from iq_offline.training.traced import (
     Traceable,
@@ -23,6 +29,11 @@ from iq_offline.training.traced import (
 )
 
 Function = Callable[[list[Tensor]], Sequence[Tensor]]
+
+APART = 0.02
+"""Relative difference, in the Euclidean norm, of an eager and a compiled gradient's average that is no rounding."""
+NEGLIGIBLE = 1e-3
+"""Share of the norm of all gradients below which one parameter's is rounding alone."""
 
 
 class CompiledUpdates:
@@ -36,20 +47,29 @@ class CompiledUpdates:
         self._layout = batch_tensors(plan.example)
         self._function = compiled(plan)
         self._carried = carried_by(learner)
+        self._checked = False
 
     def update(self, batches: Sequence[Batch]) -> Metrics:
-        """One update on each of `count` batches; returns the last one's metrics."""
+        """One update on each of `count` batches; returns the last one's metrics.
+
+        Raises CompilerFailed where the first call's results are not those of eager updates.
+        """
         tensors = [
-            in_layout_of(tensor, like)
+            [in_layout_of(tensor, like) for tensor, like in zip(batch_tensors(batch), self._layout, strict=True)]
             for batch in batches
-            for tensor, like in zip(batch_tensors(batch), self._layout, strict=True)
         ]
-        noise = chain.from_iterable(self._drawn() for _ in batches)
+        noise = [self._drawn() for _ in batches]
+        scales = self._scales(len(batches))
         with torch.no_grad():
-            results = self._function([*self._carried, *tensors, *noise, self._scales(len(batches))])
+            results = self._function([*self._carried, *chain(*tensors), *chain(*noise), scales])
+        carried, metrics = list(results[: sum(self._sizes)]), results[sum(self._sizes) :]
+        if not self._checked:
+            plan = Traceable.of(self._learner, batches[0], self.count)
+            self._compare(carried, plan.eagerly(self._carried, tensors, noise, scales)[0])
+            self._checked = True
         for adam in self._learner.adams:
             adam.count += self.count
-        self._carried, metrics = list(results[: sum(self._sizes)]), results[sum(self._sizes) :]
+        self._carried = carried
         return dict(zip(self._names, metrics, strict=True))
 
     @torch.no_grad()
@@ -62,6 +82,28 @@ class CompiledUpdates:
     def fetch(self) -> None:
         """Carry on from what the learner holds."""
         self._carried = carried_by(self._learner)
+
+    def _compare(self, found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+        """By Adam's averages of gradients: a parameter's own first step is as large however small its gradient is."""
+        ours, theirs = self._averages(found), self._averages(expected)
+        everything = torch.stack([tensor.norm() for tensor in theirs]).norm()
+        for one, other in zip(ours, theirs, strict=True):
+            apart = float((one - other).norm() / (other.norm() + NEGLIGIBLE * everything))
+            if not apart <= APART:  # nor where it is no number
+                raise CompilerFailed(
+                    f"compiled updates are not the eager ones: a gradient of shape {tuple(other.shape)} is "
+                    f"{apart:.0%} off",
+                    "train without: --compile off",
+                )
+
+    def _averages(self, carried: Sequence[Tensor]) -> list[Tensor]:
+        parts = zip(self._learner.changed, parts_of(carried, self._sizes), strict=True)
+        return [
+            average
+            for part, tensors in parts
+            if isinstance(part, Adam)
+            for average in tensors[len(tensors) // 3 : 2 * len(tensors) // 3]
+        ]
 
     def _drawn(self) -> list[Tensor]:
         if not self._asked:

@@ -68,6 +68,12 @@ class Traceable:
         graph, held = _flat(make_fx(self._updates())(*inputs))
         return Trace(graph, pytree.tree_leaves(inputs), held)
 
+    def eagerly(
+        self, carried: list[Tensor], batches: list[list[Tensor]], noise: list[list[Tensor]], scales: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """What the trace computes, as PyTorch runs it; what is carried, and the metrics. It spends the learner too."""
+        return self._updates()(carried, batches, noise, scales)
+
     def _updates(self) -> Callable[..., tuple[list[Tensor], list[Tensor]]]:
         learner, example = self.learner, self.example
         sizes = carried_sizes(learner)

@@ -119,6 +119,38 @@ def test_compiled_and_eager_agree_after_a_hundred_updates(
 
 
 @needs_compiler
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_the_compiled_gradient_of_a_recorded_actions_q_is_right_at_full_width(
+    tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(steps, "UNROLLED", 1)
+    data = tasks(tmp_path, linear_task, discrete=True)
+    own = ("hidden_sizes=[32]", "batch_size=256", "updates=30")
+    eager = trained(tmp_path / "eager", data, "iq-awr", "off", *own)
+    assert_near(eager, trained(tmp_path / "compiled", data, "iq-awr", "on", *own))
+
+
+@pytest.mark.parametrize("wrong", [1.05, float("nan")])
+def test_compiled_updates_that_are_not_the_eager_ones_stop_the_run(
+    wrong: float, tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def miscompiled(plan: Traceable) -> compiled.Function:
+        def function(given: list[torch.Tensor]) -> list[torch.Tensor]:
+            found = trace.graph(*given, *trace.held)
+            return [tensor * wrong if tensor.shape == (8, 8) else tensor for tensor in found]
+
+        trace = plan.trace()
+        return function
+
+    monkeypatch.setattr(compiled, "compiled", miscompiled)
+    monkeypatch.setattr(steps, "_has_compiler", lambda: True)
+    data = tasks(tmp_path, linear_task, discrete=False)
+    with pytest.raises(CompilerFailed, match=r"(?s)not the eager ones.*\(8, 8\).*--compile off"):
+        trained(tmp_path / "on", data, "bc", "on")
+    assert not (tmp_path / "on").exists()
+
+
+@needs_compiler
 def test_a_compiler_that_fails_is_said_and_leaves_nothing(
     tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
 ):
