@@ -6,8 +6,8 @@ Learns a reward from the demonstrations alone (`iq --preset reward`), relabels t
 trains d3rlpy's algorithms on the relabelled sets. Beside them: the same on true rewards (an oracle), on SEABO's and
 OTR's, and cloning of the demonstrations, of all data, of the episodes most like them. Percent of the expert's mean
 return, the last checkpoint, 10 episodes. Methods: bc, bc-all, filtered-bc, and LABELLER-TRAINER with LABELLER one of
-recovered, distilled, seabo, otr, true and TRAINER one of td3bc, iql, cql. The log keeps every run; those that it holds
-are not made again.
+linear, normalised, distilled (ours), seabo, otr, true and TRAINER one of td3bc, iql, cql. The log keeps every run;
+those that it holds are not made again.
 """
 
 import argparse
@@ -37,8 +37,8 @@ from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.loop import fit_clone
 
 CPU = torch.device("cpu")
-OURS = {"recovered": "normalised", "distilled": "distilled"}
-METHODS = "bc,bc-all,filtered-bc,recovered-td3bc,seabo-td3bc,otr-td3bc,true-td3bc"
+OURS = {"linear": "linear", "normalised": "normalised", "distilled": "distilled"}
+METHODS = "bc,bc-all,filtered-bc,linear-td3bc,seabo-td3bc,otr-td3bc,true-td3bc"
 
 
 def main() -> None:
@@ -104,7 +104,8 @@ def _relabelled(
     written = []
     for number, file in enumerate(files):
         written.append(str(folder / f"{number}.hdf5"))
-        relabel_dataset(run, RelabelRequest(file, Path(written[-1]), "d4rl", OURS[labeller]))
+        fitted_to = (files[1],) if OURS[labeller] == "linear" else ()
+        relabel_dataset(run, RelabelRequest(file, Path(written[-1]), "d4rl", OURS[labeller], fitted_to))
     return written[0], written[1]
 
 

@@ -23,11 +23,13 @@ from iq_offline.config import Method
 from iq_offline.evaluation.correlation import reward_report
 from iq_offline.stages.reward import RewardRequest, recover_reward
 from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.training.run_folder import RunFolder
 
 MIX = ("expert", "medium", "random")
 FIGURES = {
     "mix transition": ("mix", "transition", "pearson"),
     "null: clone": ("mix", "null_bc", "pearson"),
+    "null: clone, linear": ("mix", "null_linear", "pearson"),
     "mix episode": ("mix", "episode", "pearson"),
     "null: clone, episode": ("mix", "null_bc", "episode", "pearson"),
     "null: length": ("mix", "null_length", "pearson"),
@@ -35,6 +37,7 @@ FIGURES = {
     "replay episode": ("replay", "episode", "pearson"),
     "replay null: length": ("replay", "null_length", "pearson"),
     "replay null: clone": ("replay", "null_bc", "episode", "pearson"),
+    "replay null: clone, linear": ("replay", "null_linear", "episode", "pearson"),
     "replay, length out": ("replay", "length_controlled", "partial"),
     "replay ranking": ("replay", "ranking", "accuracy"),
 }
@@ -48,7 +51,7 @@ def main() -> None:
     parser.add_argument("--recipes", default="iq,reward")
     parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-4"))
     parser.add_argument("--demos", type=int, default=5)
-    parser.add_argument("--form", default="normalised")
+    parser.add_argument("--forms", default="linear,normalised", help="of the reward of each run")
     parser.add_argument("--supplementary", action="append", default=[], help="a kind, as in replay")
     parser.add_argument("--set", action="append", default=[], help="key=value, for all runs")
     parser.add_argument("--log", type=Path, default=Path("reward_recovery.jsonl"))
@@ -57,16 +60,17 @@ def main() -> None:
     for seed in seeds:
         for task in options.tasks.split(","):
             for recipe in options.recipes.split(","):
-                key = {"task": task, "recipe": recipe, "seed": seed, "demos": options.demos, "form": options.form}
+                key = {"task": task, "recipe": recipe, "seed": seed, "demos": options.demos}
                 key |= {"supplementary": options.supplementary, "set": options.set}
-                if not is_logged(options.log, key):
-                    found = _run(options, task, recipe, seed)
+                if all(is_logged(options.log, key | {"form": form}) for form in options.forms.split(",")):
+                    continue
+                for form, found in _run(options, task, recipe, seed).items():
                     with options.log.open("a") as log:
-                        log.write(json.dumps(key | found) + "\n")
+                        log.write(json.dumps(key | {"form": form} | found) + "\n")
     _print(options.log)
 
 
-def _run(options: argparse.Namespace, task: str, recipe: str, seed: int) -> dict[str, Any]:
+def _run(options: argparse.Namespace, task: str, recipe: str, seed: int) -> dict[str, dict[str, Any]]:
     files = {kind: str(options.folder / f"{task}-{kind}.hdf5") for kind in (*MIX, "replay", *options.supplementary)}
     with tempfile.TemporaryDirectory() as folder:
         request = TrainRequest(
@@ -81,14 +85,17 @@ def _run(options: argparse.Namespace, task: str, recipe: str, seed: int) -> dict
             tracked=False,
         )
         run = train_run(request, lambda _: None, lambda _: None)
-        asked = RewardRequest(tuple(files[kind] for kind in (*MIX, "replay")), options.form)
-        recover_reward(run, asked, lambda _: None, lambda _: None)
-        transitions = pl.read_parquet(run.path / "rewards.parquet")
-        seconds = run.manifest["seconds"]
+        sources = tuple(files[kind] for kind in (*MIX, "replay"))
+        return {form: _judged(run, RewardRequest(sources, form)) for form in options.forms.split(",")}
+
+
+def _judged(run: RunFolder, asked: RewardRequest) -> dict[str, Any]:
+    recover_reward(run, asked, lambda _: None, lambda _: None)
+    transitions = pl.read_parquet(run.path / "rewards.parquet")
     names = transitions["source"].unique(maintain_order=True)
     replay = transitions.filter(pl.col("source") == names[-1])
     mix = transitions.filter(pl.col("source") != names[-1])
-    return {"mix": reward_report(mix), "replay": reward_report(replay), "seconds": seconds}
+    return {"mix": reward_report(mix), "replay": reward_report(replay), "seconds": run.manifest["seconds"]}
 
 
 def _print(log: Path) -> None:
@@ -97,9 +104,7 @@ def _print(log: Path) -> None:
     print("|---|---|---|" + "---|" * len(FIGURES))
     for task, recipe, form, beside, changed in dict.fromkeys(_group(run) for run in runs):
         own = [run for run in runs if _group(run) == (task, recipe, form, beside, changed)]
-        label = " ".join(
-            [recipe, *([form] if form != "normalised" else []), *([f"+ {beside}"] if beside else []), changed]
-        )
+        label = " ".join([recipe, *([form] if form != "linear" else []), *([f"+ {beside}"] if beside else []), changed])
         cells = [_cell([_at(run, path) for run in own]) for path in FIGURES.values()]
         print(f"| {task} | {label.strip()} | {len(own)} | {' | '.join(cells)} |")
 
@@ -110,7 +115,7 @@ def _group(run: dict[str, Any]) -> tuple[str, str, str, str, str]:
 
 def _at(found: Any, path: tuple[str, ...]) -> float | None:
     for name in path:
-        found = found[name]
+        found = None if found is None else found.get(name)
     return found
 
 

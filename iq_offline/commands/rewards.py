@@ -14,7 +14,7 @@ def reward(
     dataset: Annotated[
         list[str] | None, typer.Option("--dataset", help="Recorded data; the run's own if none.")
     ] = None,
-    form: Form = "normalised",
+    form: Form = "linear",
     plot: Annotated[Path | None, typer.Option("--plot", help="Write the picture here, too: .png, .svg, .pdf.")] = None,
     json: Json = False,
 ) -> None:
@@ -85,17 +85,20 @@ def relabel(
     dataset: Annotated[str, typer.Option("--dataset", help="The data to relabel.")],
     to: Annotated[Path, typer.Option("--to", help="Where to write: NAME-v0 for Minari, FILE.hdf5 for D4RL's layout.")],
     format: Annotated[str, typer.Option("--format", help="minari or d4rl.")] = "minari",
-    form: Form = "normalised",
+    form: Form = "linear",
+    fitted_to: Annotated[
+        list[str] | None,
+        typer.Option("--fitted-to", help="Data that the linear form is fitted to; DATASET if none."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write a dataset with the recovered reward in place of the recorded one."""
     from iq_offline.stages.relabel import RelabelRequest, relabel_dataset
     from iq_offline.training.run_folder import RunFolder
 
-    bring(dataset)
-    record = relabel_dataset(
-        RunFolder.open(run.resolve()), RelabelRequest(dataset, to.absolute(), format, form), lambda _: None
-    )
+    bring(dataset, *(fitted_to or ()))
+    request = RelabelRequest(dataset, to.absolute(), format, form, tuple(fitted_to or ()))
+    record = relabel_dataset(RunFolder.open(run.resolve()), request)
     if json:
         return console.show_json(record)
     console.show(

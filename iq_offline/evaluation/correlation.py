@@ -130,13 +130,14 @@ def partial_correlation(true: Floats, recovered: Floats, given: Floats) -> float
 def reward_report(transitions: pl.DataFrame) -> dict[str, Any]:
     """The correlations of DESIGN's `reward` object.
 
-    `transitions` has one row a step: source, episode, true, recovered, null_bc; and implicit, where there is one. An
-    episode's value is the undiscounted sum over its steps; `null_length` sets the episode's length in place of the
-    recovered return; `within_source` is the mean over sources of each source's own correlation, listed under `sources`.
+    `transitions` has one row a step: source, episode, true, recovered, null_bc; and implicit and null_linear, where
+    there are. An episode's value is the undiscounted sum over its steps; `null_length` sets the episode's length in
+    place of the recovered return; `within_source` is the mean over sources of each source's own correlation, listed
+    under `sources`.
     """
     episodes = transitions.group_by("source", "episode", maintain_order=True).agg(
         pl.col("true", "recovered", "null_bc").sum(),
-        *([pl.col("implicit").sum()] if "implicit" in transitions.columns else []),
+        *(pl.col(name).sum() for name in ("implicit", "null_linear") if name in transitions.columns),
         pl.len().alias("length"),
     )
     report = {
@@ -150,7 +151,13 @@ def reward_report(transitions: pl.DataFrame) -> dict[str, Any]:
     }
     if "implicit" in transitions.columns:
         report["implicit"] = _of(transitions, "implicit") | {"episode": _of(episodes, "implicit")}
-    return report
+    return report | _linear_null(transitions, episodes)
+
+
+def _linear_null(transitions: pl.DataFrame, episodes: pl.DataFrame) -> dict[str, Any]:
+    if "null_linear" not in transitions.columns:
+        return {}
+    return {"null_linear": _of(transitions, "null_linear") | {"episode": _of(episodes, "null_linear")}}
 
 
 def cloning_null(squared_error: Floats, std: float) -> Floats:
@@ -194,7 +201,7 @@ def _within(transitions: pl.DataFrame, episodes: pl.DataFrame) -> dict[str, Any]
             "null_bc": _of(steps, "null_bc") | {"episode": _of(whole, "null_bc")},
             "length_controlled": _length_controlled(whole, "recovered"),
             "ranking": _ranking(whole),
-        }
+        } | _linear_null(steps, whole)
     mean = {kind: _mean([entry["transition"][kind] for entry in sources.values()]) for kind in ("pearson", "spearman")}
     return mean | {"n": len(transitions), "sources": sources}
 

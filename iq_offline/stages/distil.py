@@ -65,8 +65,9 @@ def distil_reward(run: RunFolder, request: DistilRequest, on_update: Callable[[i
     if policy.layout.pictures:
         raise ConfigError("pictures are not distilled", "use the recovered reward itself: iq-offline relabel")
     torch.set_num_threads(run.config.threads)
-    rewarder = Rewarder.exactly(run, form)
-    parts = [_part(table, rewarder) for table in task_tables(run, request.datasets)]
+    tables = task_tables(run, request.datasets)
+    rewarder = Rewarder.exactly(run, form, tables)
+    parts = [_part(table, rewarder) for table in tables]
     model = RewardModel(policy, RewardInputs(request.inputs), HIDDEN)
     _fit(model, parts, request.updates, run.config.seed, on_update)
     report = {

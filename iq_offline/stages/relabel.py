@@ -15,7 +15,7 @@ from iq_offline.data.table import TransitionTable
 from iq_offline.errors import ConfigError
 from iq_offline.stages.convert import ConvertRequest, Relabelling, convert_dataset
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.rewarder import Form, Rewarder, check_task, form_of
+from iq_offline.stages.rewarder import Form, Rewarder, check_task, form_of, task_tables
 from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.run_folder import RunFolder
 
@@ -24,12 +24,16 @@ CHUNK = 8192
 
 @dataclass(frozen=True)
 class RelabelRequest:
-    """What the command line asks of a relabelling."""
+    """What the command line asks of a relabelling.
+
+    `fitted_to`: what the linear form is fitted to beside the demonstrations; the dataset itself if none.
+    """
 
     dataset: str
     to: Path
     format: str = Format.MINARI
-    form: str = Form.NORMALISED
+    form: str = Form.LINEAR
+    fitted_to: tuple[str, ...] = ()
 
 
 def relabel_dataset(
@@ -46,7 +50,10 @@ def relabel_dataset(
     torch.set_num_threads(run.config.threads)
     table = open_dataset(request.dataset)
     check_task(run, table)
-    rewarder = Rewarder.exactly(run, form)
+    if request.fitted_to and form is not Form.LINEAR:
+        raise ConfigError(f"--form {form} is fitted to nothing here", "leave --fitted-to out, or give --form linear")
+    fitted_to = task_tables(run, request.fitted_to) if request.fitted_to else [table]
+    rewarder = Rewarder.exactly(run, form, fitted_to)
     rewards, repeated = _rewards(table, rewarder)
     record = {
         "run": run.manifest["run"],
@@ -56,6 +63,8 @@ def relabel_dataset(
         "scale": None if rewarder.scale is None else [rewarder.scale.uniform, rewarder.scale.demonstrated],
         "steps_without_successor": repeated,
     }
+    if rewarder.linear is not None:
+        record["fitted_to"] = [one.info.name for one in fitted_to]
     relabelling = Relabelling(_by_episode(table, rewards), record)
     return convert_dataset(
         request.dataset, request.to, ConvertRequest(output_format=request.format), advance, relabelling

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from iq_offline.algorithms.linear_reward import fit_linear_reward
 from iq_offline.algorithms.networks import ContinuousPolicy, Policy
 from iq_offline.batch import Batch
 from iq_offline.config import ContinuousBCConfig, DiscreteBCConfig, IQConfig
@@ -41,7 +42,7 @@ class RewardRequest:
     """What the command line asks of a reward's recovery: data (the run's own if none), the form, and a picture."""
 
     datasets: tuple[str, ...] = ()
-    form: str = Form.NORMALISED
+    form: str = Form.LINEAR
     plot: Path | None = None
 
 
@@ -58,14 +59,16 @@ def recover_reward(
         check_picture(request.plot)
     torch.set_num_threads(run.config.threads)
     tables = task_tables(run, request.datasets)
-    rewarder = Rewarder.of(run, form)
+    rewarder = Rewarder.of(run, form, tables)
     if rewarder.form is not form:
-        warn("the run gives demonstrated actions no more than uniform ones: the canonical form, as it is")
-    against = _Against(rewarder, _cloning_null(run), _Shaping.of(run))
+        warn(f"{rewarder.why_not}: the {rewarder.form} form, as it is")
+    against = _Against.of(run, rewarder)
     transitions = pl.concat([_frame(table, against, on_chunk) for table in tables])
     report = {"run": run.manifest["run"], "datasets": [table.info.name for table in tables], "form": str(rewarder.form)}
     report |= reward_report(transitions)
     report |= {"shaping_free": against.shaping.report()} | _certainty(transitions)
+    if rewarder.linear is not None:
+        report["linear"] = {"weights": rewarder.linear.weights.tolist(), "explained": rewarder.linear.explained}
     _write(run, report, transitions, request.plot)
     files = (run_folder.REWARD, run_folder.REWARDS, run_folder.REWARD_PLOT)
     mirror_stage(run.path, reward_metrics(report), files, warn)
@@ -77,15 +80,18 @@ def as_text(report: dict[str, Any]) -> str:
     named = {
         "transition": report["transition"],
         "  null: cloned policy": report["null_bc"],
+        "  null, linear": report.get("null_linear"),
         "episode": report["episode"],
         "  null: length": report["null_length"],
         "  null: cloned policy ": report["null_bc"]["episode"],
+        "  null, linear ": report.get("null_linear", {}).get("episode"),
         "episode, per step": report["length_controlled"]["per_step"],
         "implicit, transition": report["implicit"],
     }
     within = report["within_source"]["sources"] if len(report["datasets"]) > 1 else {}
     for source, found in within.items():
         named |= {f"{source}": found["transition"], f"  {source}, episode": found["episode"]}
+    named = {name: found for name, found in named.items() if found is not None}
     width = max(map(len, named))
     lines = [f"{'':<{width}}{'Pearson':>9}{'95 % interval':>18}{'Spearman':>10}{'n':>9}"]
     for name, found in named.items():
@@ -109,11 +115,24 @@ def _figure(value: float | None) -> str:
 
 @dataclass(frozen=True)
 class _Against:
-    """What a batch is asked: the recovered reward, the cloning null, and what is left without shaping."""
+    """What a batch is asked: the recovered reward, the cloning null, and what is left without shaping.
+
+    `null_linear`: the null, explained as the linear form explains the recovered reward; None for another form.
+    """
 
     rewarder: Rewarder
     null: Null
     shaping: "_Shaping"
+    null_linear: Null | None = None
+
+    @classmethod
+    def of(cls, run: RunFolder, rewarder: Rewarder) -> "_Against":
+        null, policy = _cloning_null(run), run.policy()
+        found = cls(rewarder, null, _Shaping.of(run))
+        if rewarder.linear is None:
+            return found
+        linear = fit_linear_reward([(policy.standardise(one.observations), null(one)) for one in rewarder.sources])
+        return replace(found, null_linear=lambda batch: linear(policy.standardise(batch.observations)))
 
 
 @dataclass
@@ -178,14 +197,16 @@ def _write(run: RunFolder, report: dict[str, Any], transitions: pl.DataFrame, pl
 def _frame(table: TransitionTable, against: _Against, on_chunk: Callable[[int], None]) -> pl.DataFrame:
     rows = rows_with_successors(table)
     sampler = TransitionSampler(table, rows, CPU)
-    names = ("recovered", "implicit", "uncertainty", "value_error", "null_bc")
+    names = ["recovered", "implicit", "uncertainty", "value_error", "null_bc"]
+    names += [] if against.null_linear is None else ["null_linear"]
     columns: dict[str, list[torch.Tensor]] = {name: [] for name in names}
     true = table.rewards(rows).astype(np.float64)
     for first in range(0, len(rows), CHUNK):
         batch = sampler.gather(torch.arange(first, min(first + CHUNK, len(rows))))
         reward, found = against.rewarder(batch)
         null = against.null(batch)
-        values = (reward, found.rewards, found.uncertainty, found.value_error, null)
+        values = [reward, found.rewards, found.uncertainty, found.value_error, null]
+        values += [] if against.null_linear is None else [against.null_linear(batch)]
         for name, value in zip(names, values, strict=True):
             columns[name].append(value)
         against.shaping.add(batch, [torch.from_numpy(true[first : first + CHUNK]), reward, null])

@@ -1,7 +1,8 @@
 """A finished run's recovered reward as a function of transitions, in the form that was asked for."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -10,7 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from iq_offline.algorithms.learner import Stream, generator
-from iq_offline.algorithms.networks import DiscretePolicy
+from iq_offline.algorithms.linear_reward import LinearReward, fit_linear_reward
+from iq_offline.algorithms.networks import DiscretePolicy, Policy
 from iq_offline.algorithms.recovery import (
     ContinuousRecovery,
     DiscreteRecovery,
@@ -22,7 +24,7 @@ from iq_offline.algorithms.recovery import (
 from iq_offline.algorithms.reward_model import RewardInputs, RewardModel
 from iq_offline.batch import Batch
 from iq_offline.config import ContinuousIQConfig, DiscreteIQConfig, IQConfig
-from iq_offline.data.split import every_kth
+from iq_offline.data.split import every_kth, rows_with_successors
 from iq_offline.data.table import TransitionTable
 from iq_offline.errors import ConfigError, RunError, nearest
 from iq_offline.stages.fetch import open_dataset
@@ -33,18 +35,22 @@ from iq_offline.training.run_folder import RunFolder
 
 DEMONSTRATED_TRANSITIONS = 8192
 """At most so many set the scale of the normalised form, evenly spread."""
+LINEAR_TRANSITIONS = 20_000
+"""At most so many of each source the linear form is fitted to, evenly spread."""
 
 
 class Form(StrEnum):
     """IMPLICIT: Q(s, a) - discount * V(s'), [IQ21] eq. 11. CANONICAL: with V taken out as potential, Q(s, a) - V(s).
 
     NORMALISED: a lower bound of it, from 0 for uniform actions to 1 for demonstrated ones at the same observations.
-    DISTILLED: the explicit reward that `distil` fitted.
+    LINEAR: the reward linear in the observation that explains the normalised one best, on the demonstrations and the
+    data at hand. DISTILLED: the explicit reward that `distil` fitted.
     """
 
     IMPLICIT = "implicit"
     CANONICAL = "canonical"
     NORMALISED = "normalised"
+    LINEAR = "linear"
     DISTILLED = "distilled"
 
 
@@ -63,30 +69,47 @@ class Rewarder:
     recovery: Recovery
     scale: Normalisation | None = None
     model: RewardModel | None = None
+    linear: LinearReward | None = None
+    sources: tuple[Batch, ...] = ()
+    """What the linear form was fitted to."""
+    policy: Policy | None = None
+    """Of the linear form: its observations are standardised as the policy's."""
+    why_not: str = ""
+    """Why another form was asked for."""
 
     @classmethod
-    def of(cls, run: RunFolder, form: Form) -> "Rewarder":
-        """In that form; canonical in place of normalised where there is no scale (`Normalisation.exists`).
+    def of(cls, run: RunFolder, form: Form, tables: Sequence[TransitionTable] = ()) -> "Rewarder":
+        """In that form; canonical where there is no scale (`Normalisation.exists`), normalised where observations are
+        pictures, of which there is no linear reward.
 
-        Raises RunError for a method that learns no reward, and where the demonstrations of the scale are gone.
+        `tables`: the data at hand, that the linear form is fitted to beside the demonstrations. Raises RunError for a
+        method that learns no reward, and where the demonstrations are gone.
         """
         recovery = _recovery(run)
         if form is Form.DISTILLED:
             return cls(form, recovery, model=load_reward_model(run))
-        scale = normalisation(_recovery(run), demonstrations(run)) if form is Form.NORMALISED else None
-        if scale is not None and not scale.exists:
-            return cls(Form.CANONICAL, recovery)
-        return cls(form, recovery, scale)
+        if form not in (Form.NORMALISED, Form.LINEAR):
+            return cls(form, recovery)
+        scale = normalisation(_recovery(run), demonstrations(run))
+        if not scale.exists:
+            why = f"{run.manifest['run']} gives demonstrated actions no more than uniform ones"
+            return cls(Form.CANONICAL, recovery, why_not=f"{why}: no scale to normalise by")
+        normalised = cls(Form.NORMALISED, recovery, scale)
+        if form is Form.NORMALISED:
+            return normalised
+        policy = run.policy()
+        if policy.layout.pictures:
+            return replace(normalised, why_not="pictures have no reward that is linear in them")
+        sources = demonstrations(run), *(_spread(table) for table in tables)
+        linear = fit_linear_reward([(policy.standardise(one.observations), normalised(one)[0]) for one in sources])
+        return cls(form, recovery, scale, linear=linear, sources=sources, policy=policy)
 
     @classmethod
-    def exactly(cls, run: RunFolder, form: Form) -> "Rewarder":
+    def exactly(cls, run: RunFolder, form: Form, tables: Sequence[TransitionTable] = ()) -> "Rewarder":
         """In that form, or RunError: for rewards that are written down."""
-        found = cls.of(run, form)
+        found = cls.of(run, form, tables)
         if found.form is not form:
-            raise RunError(
-                f"{run.manifest['run']} gives demonstrated actions no more than uniform ones: no scale to normalise by",
-                "give --form canonical, or train longer",
-            )
+            raise RunError(found.why_not, f"give --form {found.form}, or train longer")
         return found
 
     def __call__(self, batch: Batch) -> tuple[torch.Tensor, Recovered]:
@@ -94,6 +117,8 @@ class Rewarder:
         found = self.recovery(batch)
         if self.model is not None:
             return self.model(batch), found
+        if self.linear is not None and self.policy is not None:
+            return self.linear(self.policy.standardise(batch.observations)), found
         if self.form is Form.IMPLICIT:
             return found.rewards, found
         return found.canonical if self.scale is None else self.scale(found), found
@@ -153,6 +178,12 @@ def check_task(run: RunFolder, table: TransitionTable) -> None:
             f"the run was trained on {size} and {'discrete' if discrete else 'continuous'} actions",
             "name datasets of the run's own task",
         )
+
+
+def _spread(table: TransitionTable) -> Batch:
+    rows = rows_with_successors(table)
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), LINEAR_TRANSITIONS)).astype(int))]
+    return TransitionSampler(table, chosen, torch.device("cpu")).gather(torch.arange(len(chosen)))
 
 
 def _recovery(run: RunFolder) -> Recovery:

@@ -1,6 +1,7 @@
 """relabel, distil and the forms of a recovered reward, on tiny real episodes."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.relabel import RelabelRequest, relabel_dataset
 from iq_offline.stages.reward import RewardRequest, as_text, recover_reward
 from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.training.run_folder import RunFolder
 
 DEMO = "demo/swimmer/expert-v0"
 RANDOM = "demo/swimmer/random-v0"
@@ -73,13 +75,61 @@ def test_a_discrete_value_is_closed_form_and_one_q_function_has_no_uncertainty(d
     assert report["shaping_free"]["pearson"] is None or -1 <= report["shaping_free"]["pearson"] <= 1
 
 
+def test_the_linear_form_is_linear_in_the_observation_and_explains_the_normalised_one(run):
+    report, frame = recovered(run, "linear", DEMO, RANDOM)
+    _, normalised = recovered(run, "normalised", DEMO, RANDOM)
+    assert report["form"] == "linear"
+    assert 0 < report["linear"]["explained"] < 1
+    rewards = frame["recovered"].to_numpy()
+    assert np.corrcoef(rewards, normalised["recovered"])[0, 1] > 0.3
+    inside = (rewards > 0) & (rewards < 1)
+    observations = np.concatenate(
+        [table.observations(table.transition_rows) for table in map(open_dataset, (DEMO, RANDOM))]
+    )
+    columns = np.column_stack([np.ones(len(observations)), observations])[inside]
+    left = rewards[inside] - columns @ np.linalg.lstsq(columns, rewards[inside], rcond=None)[0]
+    assert left.std() < 0.02 * rewards[inside].std()  # but for numbers beyond five deviations
+    assert len(report["linear"]["weights"]) == observations.shape[1]
+    assert report["null_linear"]["episode"]["n"] == report["episode"]["n"]
+    assert "null, linear" in as_text(report)
+
+
+def test_pictures_have_no_linear_reward_and_the_report_says_what_it_is_of(run, monkeypatch):
+    policy = run.policy()
+    policy.layout = SimpleNamespace(pictures=("camera",), encoder=policy.layout.encoder)
+    monkeypatch.setattr(RunFolder, "policy", lambda _: policy)
+    warnings = []
+    report = recover_reward(run, RewardRequest((DEMO,)), ignore, warnings.append)
+    assert report["form"] == "normalised"
+    assert "null_linear" not in report
+    assert any("pictures" in warning for warning in warnings)
+
+
+def test_two_datasets_are_relabelled_with_one_linear_reward_where_it_is_fitted_to_one(run, tmp_path):
+    reported, _ = recovered(run, "linear", RANDOM)
+    records = [
+        relabel_dataset(run, RelabelRequest(name, tmp_path / f"{number}.hdf5", "d4rl", fitted_to=(RANDOM,)))
+        for number, name in enumerate((DEMO, RANDOM))
+    ]
+    assert [record["relabelled"]["fitted_to"] for record in records] == [reported["datasets"]] * 2
+    _, frame = recovered(run, "linear", RANDOM)
+    table = open_dataset(str(tmp_path / "1.hdf5"))
+    np.testing.assert_allclose(table.rewards(table.transition_rows), frame["recovered"], atol=1e-6)
+    demonstrated = open_dataset(str(tmp_path / "0.hdf5"))
+    assert demonstrated.rewards(demonstrated.transition_rows).mean() > frame["recovered"].mean()
+    with pytest.raises(ConfigError, match="--form implicit is fitted to nothing"):
+        relabel_dataset(run, RelabelRequest(DEMO, tmp_path / "2.hdf5", "d4rl", "implicit", (RANDOM,)))
+    assert not (tmp_path / "2.hdf5").exists()
+
+
 def test_the_report_has_intervals_nulls_and_sources_and_a_picture(run, tmp_path):
     picture = tmp_path / "reward.svg"
     report = recover_reward(run, RewardRequest((DEMO, RANDOM), plot=picture), ignore, ignore)
     low, high = report["transition"]["pearson_ci95"]
     assert low <= report["transition"]["pearson"] <= high
     own = report["within_source"]["sources"][report["datasets"][1]]
-    assert set(own) == {"transition", "episode", "null_length", "null_bc", "length_controlled", "ranking"}
+    expected = {"transition", "episode", "null_length", "null_bc", "length_controlled", "ranking", "null_linear"}
+    assert set(own) == expected
     assert 0 <= report["ranking"]["accuracy"] <= 1
     assert 0 <= report["shaping_free"]["epic_like_distance"] <= 1
     assert picture.read_text().startswith("<?xml")
