@@ -67,6 +67,7 @@ COLUMNS: Mapping[str, Column] = {
     ),
     "transition_pearson": Column("r trans", "Pearson r of recovered and true reward, by transition", 2),
     "null_bc_pearson": Column("null bc", "the same for a reward that only measures nearness to a cloned policy", 2),
+    "null_linear_pearson": Column("null lin", "the cloning reward made linear in the observation, by transition", 2),
     "episode_pearson": Column("r epis", "Pearson r of an episode's recovered and true reward sums", 2),
     "null_bc_episode_pearson": Column("null bc ep", "the same for the sums of the cloning reward", 2),
     "null_length_pearson": Column("null len", "Pearson r of an episode's length and its true reward sum", 2),

@@ -32,6 +32,7 @@ KEY_SCHEMA = {
 REWARD_PATHS = {
     "transition_pearson": ("transition",),
     "null_bc_pearson": ("null_bc",),
+    "null_linear_pearson": ("null_linear",),
     "episode_pearson": ("episode",),
     "null_bc_episode_pearson": ("null_bc", "episode"),
     "null_length_pearson": ("null_length",),

@@ -54,8 +54,9 @@ def evaluation_metrics(evaluation: Mapping[str, Any]) -> dict[str, float | None]
 
 def reward_metrics(reward: Mapping[str, Any]) -> dict[str, float | None]:
     """The few figures of a reward recovery that are compared across runs."""
-    levels = ("transition", "episode", "within_source", "null_length", "null_bc")
-    return {f"reward/{level}_{kind}": reward[level][kind] for level in levels for kind in ("pearson", "spearman")}
+    levels = ("transition", "episode", "within_source", "null_length", "null_bc", "null_linear")
+    present = [level for level in levels if level in reward]
+    return {f"reward/{level}_{kind}": reward[level][kind] for level in present for kind in ("pearson", "spearman")}
 
 
 def summary_figures(summary: pl.DataFrame) -> dict[str, float]:

@@ -123,7 +123,7 @@ def test_text_is_aligned_and_shows_one_decimal_two_for_correlations_and_a_dash_f
     assert bc.split()[5:9] == ["1", "1234.6", "1234.6", "-"]
     assert header.index("return") + len("return") == bc.index("1234.6") + len("1234.6")
     assert iq.split()[5:] == ["-"] * 8
-    assert second.splitlines()[2].split()[4:] == ["0.46", "-", "-", "-", "-"]
+    assert second.splitlines()[2].split()[4:] == ["0.46", *["-"] * 5]
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])
