@@ -19,8 +19,9 @@ Form = Annotated[
     str,
     typer.Option(
         "--form",
-        help="normalised (0 for uniform actions, 1 for demonstrated ones), canonical (Q - V), implicit (Q - discount V "
-        "of the next observation), or distilled (what `distil` fitted).",
+        help="linear (in the observation: what explains the normalised one), normalised (0 for uniform actions, 1 for "
+        "demonstrated ones), canonical (Q - V), implicit (Q - discount V of the next observation), or distilled (what "
+        "`distil` fitted).",
     ),
 ]
 Runs = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")]
