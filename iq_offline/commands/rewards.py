@@ -18,7 +18,7 @@ def reward(
     plot: Annotated[Path | None, typer.Option("--plot", help="Write the picture here, too: .png, .svg, .pdf.")] = None,
     json: Json = False,
 ) -> None:
-    """Correlate the recovered reward with the true reward of recorded data, beside two nulls."""
+    """Correlate the recovered reward with the true reward of recorded data, beside nulls."""
     from iq_offline.stages.reward import RewardRequest, as_text, recover_reward
     from iq_offline.training.run_folder import RunFolder
 
