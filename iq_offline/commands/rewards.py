@@ -85,10 +85,10 @@ def relabel(
     dataset: Annotated[str, typer.Option("--dataset", help="The data to relabel.")],
     to: Annotated[Path, typer.Option("--to", help="Where to write: NAME-v0 for Minari, FILE.hdf5 for D4RL's layout.")],
     format: Annotated[str, typer.Option("--format", help="minari or d4rl.")] = "minari",
-    form: Form = "linear",
+    form: Form = "normalised",
     fitted_to: Annotated[
         list[str] | None,
-        typer.Option("--fitted-to", help="Data that the linear form is fitted to; DATASET if none."),
+        typer.Option("--fitted-to", help="With --form linear: the data that it is fitted to; DATASET if none."),
     ] = None,
     json: Json = False,
 ) -> None:

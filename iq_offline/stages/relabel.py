@@ -32,7 +32,7 @@ class RelabelRequest:
     dataset: str
     to: Path
     format: str = Format.MINARI
-    form: str = Form.LINEAR
+    form: str = Form.NORMALISED
     fitted_to: tuple[str, ...] = ()
 
 

@@ -108,7 +108,7 @@ def test_pictures_have_no_linear_reward_and_the_report_says_what_it_is_of(run, m
 def test_two_datasets_are_relabelled_with_one_linear_reward_where_it_is_fitted_to_one(run, tmp_path):
     reported, _ = recovered(run, "linear", RANDOM)
     records = [
-        relabel_dataset(run, RelabelRequest(name, tmp_path / f"{number}.hdf5", "d4rl", fitted_to=(RANDOM,)))
+        relabel_dataset(run, RelabelRequest(name, tmp_path / f"{number}.hdf5", "d4rl", "linear", (RANDOM,)))
         for number, name in enumerate((DEMO, RANDOM))
     ]
     assert [record["relabelled"]["fitted_to"] for record in records] == [reported["datasets"]] * 2
