@@ -62,15 +62,14 @@ def main() -> None:
             for recipe in options.recipes.split(","):
                 key = {"task": task, "recipe": recipe, "seed": seed, "demos": options.demos}
                 key |= {"supplementary": options.supplementary, "set": options.set}
-                if all(is_logged(options.log, key | {"form": form}) for form in options.forms.split(",")):
-                    continue
-                for form, found in _run(options, task, recipe, seed).items():
+                forms = [form for form in options.forms.split(",") if not is_logged(options.log, key | {"form": form})]
+                for form, found in (_run(options, task, recipe, seed, forms) if forms else {}).items():
                     with options.log.open("a") as log:
                         log.write(json.dumps(key | {"form": form} | found) + "\n")
     _print(options.log)
 
 
-def _run(options: argparse.Namespace, task: str, recipe: str, seed: int) -> dict[str, dict[str, Any]]:
+def _run(options: argparse.Namespace, task: str, recipe: str, seed: int, forms: list[str]) -> dict[str, dict[str, Any]]:
     files = {kind: str(options.folder / f"{task}-{kind}.hdf5") for kind in (*MIX, "replay", *options.supplementary)}
     with tempfile.TemporaryDirectory() as folder:
         request = TrainRequest(
@@ -86,7 +85,7 @@ def _run(options: argparse.Namespace, task: str, recipe: str, seed: int) -> dict
         )
         run = train_run(request, lambda _: None, lambda _: None)
         sources = tuple(files[kind] for kind in (*MIX, "replay"))
-        return {form: _judged(run, RewardRequest(sources, form)) for form in options.forms.split(",")}
+        return {form: _judged(run, RewardRequest(sources, form)) for form in forms}
 
 
 def _judged(run: RunFolder, asked: RewardRequest) -> dict[str, Any]:

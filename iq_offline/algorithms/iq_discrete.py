@@ -342,7 +342,7 @@ def _of_actions(all_q: Tensor, actions: Tensor) -> Tensor:
     """Q of the recorded action, (B, actions), (B,) -> (B,): a masked sum, whose gradient scatters nothing.
 
     The scattered gradient of `gather` is what PyTorch 2.13's compiler adds up wrongly on a CPU: under an actor of its
-    own the critic's gradient was 13 % off (`tests/training/test_compiled.py`).
+    own the critic's gradient was off by more than its norm (`tests/training/test_compiled.py`).
     """
     chosen = actions.unsqueeze(-1) == torch.arange(all_q.shape[-1], device=all_q.device)
     return torch.where(chosen, all_q, 0.0).sum(dim=-1)

@@ -3,7 +3,7 @@
 Off the demonstrations a Q-function was told nothing, and what it says of one transition is little worth. In the mean
 over many it says where the demonstrations lie, and the best linear fit keeps just that: the direction in which they
 differ from the other data. An observation half way in that direction gets half the reward, though the demonstrations
-never showed it; a reward of states alone is also one that does not depend on the dynamics it was learnt under [AIRL18].
+never showed it. A reward of states alone is also what can be free of the dynamics that it was learnt under [AIRL18].
 
 With a recovered reward that only tells demonstrations (1) from other data (0) the fit is the chi-squared objective's
 own answer among linear rewards [AN04]: E_E[r] - E_D[r] - E_mixture[r^2] / (4c) is greatest at weights proportional to

@@ -90,7 +90,8 @@ class Rewarder:
             return cls(form, recovery, model=load_reward_model(run))
         if form not in (Form.NORMALISED, Form.LINEAR):
             return cls(form, recovery)
-        scale = normalisation(_recovery(run), demonstrations(run))
+        demonstrated = demonstrations(run)
+        scale = normalisation(_recovery(run), demonstrated)
         if not scale.exists:
             why = f"{run.manifest['run']} gives demonstrated actions no more than uniform ones"
             return cls(Form.CANONICAL, recovery, why_not=f"{why}: no scale to normalise by")
@@ -100,7 +101,8 @@ class Rewarder:
         policy = run.policy()
         if policy.layout.pictures:
             return replace(normalised, why_not="pictures have no reward that is linear in them")
-        sources = demonstrations(run), *(_spread(table) for table in tables)
+        at_hand = (_thinned(table, rows_with_successors(table), LINEAR_TRANSITIONS) for table in tables)
+        sources = demonstrated, *at_hand
         linear = fit_linear_reward([(policy.standardise(one.observations), normalised(one)[0]) for one in sources])
         return cls(form, recovery, scale, linear=linear, sources=sources, policy=policy)
 
@@ -151,9 +153,7 @@ def demonstrations(run: RunFolder, most: int = DEMONSTRATED_TRANSITIONS) -> Batc
 
     Raises RunError where the dataset has changed since.
     """
-    table, rows = demonstrated_rows(run)
-    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int))]
-    return TransitionSampler(table, chosen, torch.device("cpu")).gather(torch.arange(len(chosen)))
+    return _thinned(*demonstrated_rows(run), most)
 
 
 def task_tables(run: RunFolder, datasets: tuple[str, ...]) -> list[TransitionTable]:
@@ -180,9 +180,8 @@ def check_task(run: RunFolder, table: TransitionTable) -> None:
         )
 
 
-def _spread(table: TransitionTable) -> Batch:
-    rows = rows_with_successors(table)
-    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), LINEAR_TRANSITIONS)).astype(int))]
+def _thinned(table: TransitionTable, rows: Rows, most: int) -> Batch:
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int))]
     return TransitionSampler(table, chosen, torch.device("cpu")).gather(torch.arange(len(chosen)))
 
 
