@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Our learners: ours.py iq | iq-cql | iq-default | bc | discrete [--eager]."""
+"""Our learners: ours.py iq | iq-one | iq-cql | iq-default | bc | discrete [--eager] [--bfloat16]."""
 
 import sys
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from iq_offline.algorithms.iq_continuous import ContinuousIQLearner
 from iq_offline.algorithms.iq_discrete import DiscreteIQLearner
 from iq_offline.algorithms.learner import Learner, Stream, generator
 from iq_offline.algorithms.networks import ContinuousPolicy
-from iq_offline.config import BCConfig, Compile, ContinuousBCConfig, ContinuousIQConfig, DiscreteIQConfig
+from iq_offline.config import BCConfig, Compile, ContinuousBCConfig, ContinuousIQConfig, DiscreteIQConfig, Precision
 from iq_offline.data.episodes import DatasetInfo
 from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions
 from iq_offline.data.table import Leaf, TransitionTable
@@ -59,6 +59,9 @@ PLAIN = {
 """The mathematics of the JAX yardstick and of the plain loop."""
 CONFIGS: dict[str, Callable[[], Config]] = {
     "iq": lambda: ContinuousIQConfig.model_validate(PLAIN),
+    "iq-one": lambda: ContinuousIQConfig.model_validate(
+        PLAIN | {"one_backward": True, "ensemble": {"members": 2, "pessimism": "mean"}}
+    ),
     "iq-cql": lambda: ContinuousIQConfig.model_validate(
         PLAIN | {"cql": {"weight": 1, "actions": CQL_ACTIONS // 2}},
     ),
@@ -143,6 +146,8 @@ def build() -> Measure:
     """The candidate that the command line names."""
     name = sys.argv[1]
     config = CONFIGS[name]()
+    if "--bfloat16" in sys.argv:
+        config = config.model_copy(update={"precision": Precision.BFLOAT16})
     return counted(ours(config, data_of(config)), 64 if name == "discrete" else 4)
 
 

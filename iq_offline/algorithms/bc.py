@@ -7,7 +7,7 @@ from iq_offline.algorithms.adam import Adam, Changed, descend
 from iq_offline.algorithms.distributions import censored_residuals
 from iq_offline.algorithms.learner import Metrics, named
 from iq_offline.algorithms.losses import censored_absolute_error, censored_squared_error, cloning_cross_entropy
-from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Policy
+from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Policy, with_precision
 from iq_offline.algorithms.noise import Noise
 from iq_offline.batch import Batch
 from iq_offline.config import ActionHead, BCConfig, CloningLoss, ContinuousBCConfig
@@ -18,6 +18,7 @@ class BCLearner:
 
     def __init__(self, config: BCConfig, policy: Policy) -> None:
         self.policy = policy
+        with_precision(policy, config.precision)
         self._loss = config.loss if isinstance(config, ContinuousBCConfig) else CloningLoss.LIKELIHOOD
         self.adams = [Adam([policy], config.learning_rate, config.weight_decay, config.fewest_updates)]
         self.noise: Noise | None = None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from iq_offline.config import Activation, HiddenSizes
+from iq_offline.config import Activation, HiddenSizes, Precision
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     Activation.TANH: nn.Tanh,
@@ -106,7 +106,33 @@ def _convolutions(channels: int, height: int, width: int) -> nn.Sequential:
     return nn.Sequential(*modules, nn.Flatten(), nn.Linear(channels * height * width, PICTURE_FEATURES), nn.ReLU())
 
 
-def mlp(inputs: int, outputs: int, hidden: HiddenSizes, activation: Activation, *, norm: bool = False) -> nn.Sequential:
+class Perceptron(nn.Sequential):
+    """Layers in turn; the products of all linear ones but the last may be of 16-bit factors."""
+
+    precision = Precision.FLOAT32
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Shapes: (..., inputs) -> (..., outputs), 32-bit in either precision."""
+        last = len(self) - 1
+        for number, layer in enumerate(self):
+            rounded = self.precision is Precision.BFLOAT16 and number < last and isinstance(layer, nn.Linear)
+            features = _product_of_16_bits(layer, features) if rounded else layer(features)
+        return features
+
+
+def _product_of_16_bits(layer: nn.Module, features: Tensor) -> Tensor:
+    assert isinstance(layer, nn.Linear)
+    return nn.functional.linear(features.bfloat16(), layer.weight.bfloat16()).float() + layer.bias
+
+
+def with_precision(module: nn.Module, precision: Precision) -> None:
+    """Let all perceptrons within compute like that from now on."""
+    for part in module.modules():
+        if isinstance(part, Perceptron):
+            part.precision = precision
+
+
+def mlp(inputs: int, outputs: int, hidden: HiddenSizes, activation: Activation, *, norm: bool = False) -> Perceptron:
     """A multi-layer perceptron; with `norm`, LayerNorm [LN16] before each activation."""
     layers: list[nn.Module] = []
     width = inputs
@@ -117,7 +143,7 @@ def mlp(inputs: int, outputs: int, hidden: HiddenSizes, activation: Activation, 
         layers.append(ACTIVATIONS[activation]())
         width = size
     layers.append(nn.Linear(width, outputs))
-    return nn.Sequential(*layers)
+    return Perceptron(*layers)
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:

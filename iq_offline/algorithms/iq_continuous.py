@@ -20,7 +20,13 @@ from iq_offline.algorithms.conservative.values import sampled_cql_gap, value_sup
 from iq_offline.algorithms.distributions import ClippedGaussian, ContinuousActionDistribution, bounded_log_density
 from iq_offline.algorithms.learner import Metrics, named
 from iq_offline.algorithms.losses import bounded
-from iq_offline.algorithms.networks import AbsorbingState, ContinuousPolicy, CriticEnsemble, ValueNetwork
+from iq_offline.algorithms.networks import (
+    AbsorbingState,
+    ContinuousPolicy,
+    CriticEnsemble,
+    ValueNetwork,
+    with_precision,
+)
 from iq_offline.algorithms.noise import NORMAL, Draw, Drawn, Noise, normal, symmetric
 from iq_offline.algorithms.objective import SourceValues, bootstrap, critic_loss, divergence_of, flat, mixed
 from iq_offline.algorithms.pieces import absorbing_value, gradient_penalty_at, in_sample_loss
@@ -62,6 +68,10 @@ class Acting:
         """Without a gradient."""
         return Acting(self.actions.detach(), self.cost.detach())
 
+    def turned(self) -> "Acting":
+        """The same numbers with their gradient's sign turned: what a loss pushes down, the policy then pushes up."""
+        return Acting(2 * self.actions.detach() - self.actions, 2 * self.cost.detach() - self.cost)
+
 
 class ContinuousIQLearner:
     """An actor, critics and their slow target; each update moves critics, then actor.
@@ -73,6 +83,9 @@ class ContinuousIQLearner:
         self.networks = networks
         self.policy, self.critic, self.value = networks.policy, networks.critic, networks.value
         self.prior = None if networks.prior is None else networks.prior.requires_grad_(False)
+        for network in (self.policy, self.critic, self.prior, self.value):
+            if network is not None:
+                with_precision(network, config.precision)
         tracks = config.polyak_rate is not None
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False) if tracks else self.critic
         self.absorbing = AbsorbingState(config.gamma).to(noise.device)
@@ -103,8 +116,11 @@ class ContinuousIQLearner:
         """One step of the in-sample value if there is one, of the critics, of the actor, of the target's average."""
         metrics = {} if self.value is None else self._update_value(batch)
         expert, supplementary = self._acting_on(batch), self._acting_on(batch.supplementary)
-        metrics |= self._update_critic(batch, expert, supplementary)
-        metrics |= self._update_actor(batch, expert, supplementary)
+        if self._config.one_backward:
+            metrics |= self._update_both(batch, expert, supplementary)
+        else:
+            metrics |= self._update_critic(batch, expert, supplementary)
+            metrics |= self._update_actor(batch, expert, supplementary)
         if self._average is not None:
             self._average.follow()
         return metrics
@@ -172,6 +188,27 @@ class ContinuousIQLearner:
 
     def _update_critic(self, batch: Batch, here: "Acting | None", there: "Acting | None") -> Metrics:
         """`here`, `there`: what the policy does at the expert's and at the supplementary observations."""
+        here, there = (None if acting is None else acting.detached() for acting in (here, there))
+        metrics, total, _ = self._critic_loss(batch, here, there)
+        norms = descend(self._critic_adams, total)
+        return metrics | {"critic_gradient_norm": norms[0]}
+
+    def _update_both(self, batch: Batch, here: "Acting | None", there: "Acting | None") -> Metrics:
+        """Critics and actor by one gradient, at the same Q: E[V(s)], which critics lower and the actor raises."""
+        acting = [one for one in (here, there) if one is not None]
+        turned = [one.turned() for one in acting]
+        metrics, total, value = self._critic_loss(batch, turned[0], turned[1] if len(turned) > 1 else None)
+        if self._config.anchor is not None:
+            total = total + self._anchor(batch)
+        *norms, actor_norm = descend([*self._critic_adams, self._actor_adam], total)
+        cost = torch.cat([one.cost for one in acting]).mean().detach()
+        metrics |= {"critic_gradient_norm": norms[0], "actor_loss": -value, self._cost_name: cost}
+        return metrics | {"actor_gradient_norm": actor_norm}
+
+    def _critic_loss(
+        self, batch: Batch, here: "Acting | None", there: "Acting | None"
+    ) -> tuple[Metrics, Tensor, Tensor]:
+        """Metrics, the loss with its regularisers, and the mean V(s) of all sources."""
         config = self._config
         actions = self.policy.scale_actions(batch.actions).requires_grad_(True)
         expert = self._values(batch, self.noise, here, actions)
@@ -187,8 +224,8 @@ class ContinuousIQLearner:
         for name, weight, piece in self._pieces(batch, expert, actions):
             metrics[name] = piece.detach()
             total = total + weight * piece
-        norms = descend(self._critic_adams, total)
-        return metrics | {"critic_gradient_norm": norms[0]}
+        value = mixed(expert.v.mean(), None if supplementary is None else supplementary.v.mean())
+        return metrics, total, value.detach()
 
     def _acting_on(self, batch: Batch | None) -> Acting | None:
         """What the policy does at a source's observations, with its gradient; None where nothing asks."""
@@ -295,7 +332,6 @@ class ContinuousIQLearner:
         if acting is None:
             with torch.no_grad():
                 acting = self._acting(observations, noise)
-        acting = acting.detached()
         q: Tensor = critic(standardised, acting.actions)
         return q - self._config.temperature * acting.cost
 
@@ -347,8 +383,11 @@ class ContinuousIQLearner:
         q = self._pessimistic(self.critic(self.policy.standardise(observations), actions))
         scale = None if self._config.anchor is None else self._config.anchor.scale_q
         loss = -(scaled_q(q, scale) - self._config.temperature * cost).mean()
-        name = "kl_to_prior" if self._config.entropy is EntropyReference.PRIOR else "entropy_cost"
-        return {"actor_loss": loss, name: cost.mean()}
+        return {"actor_loss": loss, self._cost_name: cost.mean()}
+
+    @property
+    def _cost_name(self) -> str:
+        return "kl_to_prior" if self._config.entropy is EntropyReference.PRIOR else "entropy_cost"
 
     def _advantage_loss(self, batch: Batch) -> Metrics:
         """Cloning of recorded actions, weighted by their advantage. Source: [AWR19] eq. 8."""

@@ -13,7 +13,7 @@ from iq_offline.algorithms.conservative.penalties import hinge_gradient_penalty,
 from iq_offline.algorithms.conservative.values import cql_gap, value_suppression
 from iq_offline.algorithms.learner import Metrics, named
 from iq_offline.algorithms.losses import bounded, prior_soft_value, soft_value
-from iq_offline.algorithms.networks import AbsorbingState, DiscretePolicy, ValueNetwork
+from iq_offline.algorithms.networks import AbsorbingState, DiscretePolicy, ValueNetwork, with_precision
 from iq_offline.algorithms.noise import Noise
 from iq_offline.algorithms.objective import SourceValues, bootstrap, critic_loss, divergence_of, mixed
 from iq_offline.algorithms.pieces import absorbing_value, in_sample_loss
@@ -68,6 +68,8 @@ class DiscreteIQLearner:
         self.policy = self.networks.actor or self.q
         tracks = config.polyak_rate is not None
         self.state_value = self.networks.state_value
+        for network in _present(self.q, self.networks.actor, self.prior, self.value, self.state_value):
+            with_precision(network, config.precision)
         self._target: Function = (self.q, self.state_value)
         if tracks:
             self._target = copy.deepcopy(self._target)

@@ -12,7 +12,7 @@ from iq_offline.algorithms.distributions import (
     Deterministic,
     TanhGaussian,
 )
-from iq_offline.algorithms.encoders import ObservationLayout, initialise, mlp
+from iq_offline.algorithms.encoders import ObservationLayout, initialise, mlp, with_precision
 from iq_offline.config import ActionHead, Activation, HiddenSizes
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Standardiser",
     "ValueNetwork",
     "initialise",
+    "with_precision",
 ]
 
 LARGEST_STANDARDISED = 10.0

@@ -46,12 +46,15 @@ def train(
     compiling: Annotated[
         str, typer.Option("--compile", help="auto (long runs), on or off: the updates as compiled code.")
     ] = "auto",
+    together: Annotated[
+        bool, typer.Option("--together", help="Batch the seeds' updates into one process: for a GPU.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train a policy from demonstrations and write its run folder."""
     if held_out is not None and not 0 < held_out < 1:
         raise ConfigError(f"--held-out {held_out} is no share", "give a number between 0 and 1, such as 0.2")
-    from iq_offline.stages.seeds import as_rows, train_seeds, workers_for
+    from iq_offline.stages.seeds import as_rows, train_seeds, train_together, workers_for
     from iq_offline.stages.train import TrainRequest, train_run
 
     bring(dataset, *(supplementary or ()))
@@ -82,9 +85,18 @@ def train(
     ]
     title = method or preset or "iq"
     workers = 1 if device == "cuda" else workers_for(len(requests), threads)
-    if workers > 1:
+    if together and len(requests) < 2:
+        raise ConfigError("--together batches several seeds", "name them with --seeds 0-4, or leave --together out")
+    if together or workers > 1:
         with console.bars(title, [request.seed for request in requests]) as advance_of:
-            runs = train_seeds(requests, workers, lambda n, done, m: advance_of(n, done, _short(m)), console.warn)
+
+            def tell(seed: int, percent: int, metrics: dict[str, float]) -> None:
+                advance_of(seed, percent, _short(metrics))
+
+            if together:
+                runs = train_together(requests, tell, console.warn)
+            else:
+                runs = train_seeds(requests, workers, tell, console.warn)
     else:
         runs = []
         for request in requests:

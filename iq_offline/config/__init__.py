@@ -8,6 +8,7 @@ from iq_offline.config.base import (
     Device,
     FrozenModel,
     HiddenSizes,
+    Precision,
     Selection,
     SubsampleFrom,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "Method",
     "ObjectiveKind",
     "Pessimism",
+    "Precision",
     "Selection",
     "Source",
     "SubsampleFrom",

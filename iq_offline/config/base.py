@@ -62,6 +62,13 @@ class Activation(StrEnum):
     ELU = "elu"
 
 
+class Precision(StrEnum):
+    """Of the products of a perceptron's hidden layers in training. Parameters and all else are 32-bit in either."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 HiddenSizes = tuple[Annotated[int, Field(ge=1)], ...]
 
 

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from iq_offline.config.base import ActionHead, Activation, FrozenModel, HiddenSizes
+from iq_offline.config.base import ActionHead, Activation, FrozenModel, HiddenSizes, Precision
 
 PASSES = 256
 FEWEST_UPDATES, MOST_UPDATES = 5000, 20_000
@@ -27,6 +27,7 @@ class BCConfig(FrozenModel):
     """Decoupled (AdamW)."""
     hidden_sizes: HiddenSizes = (256, 256)
     activation: Activation = Activation.TANH
+    precision: Precision = Precision.FLOAT32
 
     @property
     def fewest_updates(self) -> int:

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from iq_offline.config.base import ActionHead, Activation, FrozenModel, HiddenSizes
+from iq_offline.config.base import ActionHead, Activation, FrozenModel, HiddenSizes, Precision
 from iq_offline.config.baselines import EpisodeFilterConfig
 from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
 from iq_offline.config.conservative import (
@@ -16,6 +16,7 @@ from iq_offline.config.conservative import (
     EnsembleConfig,
     GradientPenaltyConfig,
     InSampleValueConfig,
+    Pessimism,
     Source,
     ValueSuppressionConfig,
 )
@@ -104,6 +105,8 @@ class IQConfig(FrozenModel):
     """The actor learns from recorded actions by their advantage, not from Q at its own."""
     more_demonstrations: EpisodeFilterConfig | None = None
     """Clone supplementary episodes that are more demonstrations, too; the objective keeps to the given ones."""
+    precision: Precision = Precision.FLOAT32
+    """Of the method's own updates; a prior has its own."""
     alarm_q: float | None = Field(1000.0, gt=0)
     """Stop when the mean |Q| of the expert's actions has passed this: ten times the greatest true value by default."""
 
@@ -202,6 +205,8 @@ class ContinuousIQConfig(IQConfig):
     """Standard deviation of policy and prior, where the action bounds are -1 and 1; None: learnt, by observation."""
     action_gradient_weight: float = Field(0.1, ge=0)
     """Weight of E |dQ/da|^2 at the expert's actions (conservative: keeps Q flat around the data)."""
+    one_backward: bool = False
+    """Move critics and actor at once, by one backward pass: the actor's loss -E[V(s)] is a term of the critics'."""
     anchor: AnchorConfig | None = None
     ensemble: EnsembleConfig = EnsembleConfig()
     hidden_sizes: HiddenSizes = (256, 256)
@@ -230,6 +235,27 @@ class ContinuousIQConfig(IQConfig):
             raise ValueError(
                 f"the prior's head is {self.prior.head}, the policy's {self.policy_head}: "
                 "set prior.head as policy_head, and prior.learnt_std=true exactly where policy_std=none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_backward_fits(self) -> Self:
+        """One gradient serves both where V(s), at the actor's states and evenly weighted, is a term of the loss."""
+        if not self.one_backward:
+            return self
+        beside = self.uses_supplementary and self.value_term is ValueTerm.EXPERT
+        if self.objective is not ObjectiveKind.INVERSE or self.value_term is ValueTerm.INITIAL or beside:
+            raise ValueError(
+                "one_backward needs V(s) of all states that are learnt from in the loss: set objective=inverse, and "
+                "value_term=mixture where supplementary data are read"
+            )
+        if self.ensemble.members > 1 and self.ensemble.pessimism is not Pessimism.MEAN:
+            raise ValueError("one_backward needs the mean over critics in the actor's loss: ensemble.pessimism=mean")
+        scaled = self.anchor is not None and self.anchor.scale_q is not None
+        if self.absorbing_value is AbsorbingValue.LEARNED or self.advantage_weights or scaled:
+            raise ValueError(
+                "one_backward needs the actor's loss as it is in the critics': set absorbing_value=zero, "
+                "advantage_weights=none and anchor.scale_q=none"
             )
         return self
 

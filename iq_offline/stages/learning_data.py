@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iq_offline.baselines.filtering import Found, Heed, more_demonstrations
 from iq_offline.baselines.sources import PeerData
@@ -14,6 +14,7 @@ from iq_offline.config import (
     ContinuousIQConfig,
     DiscreteIQConfig,
     IQConfig,
+    Precision,
     TrainConfig,
 )
 from iq_offline.data.split import Split, rows_with_successors
@@ -22,8 +23,14 @@ from iq_offline.training.batches import Demonstrations, SupplementarySampler, Tr
 from iq_offline.training.loop import Progress, train, watched, with_metrics
 from iq_offline.training.snapshot import Snapshot
 
+if TYPE_CHECKING:
+    from iq_offline.training.together import Lane
+
 HELD_OUT_TRANSITIONS = 4096
 """At most so many of the transitions that were set aside are looked at: more cost more than they tell."""
+
+WITHOUT_16_BITS = ("DEFAULT", "NO AVX", "AVX2")
+"""PyTorch's names of processors' instructions that compute no 16-bit products."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,16 @@ def say_what_is_read(
         warn(f"method {config.method} can learn from supplementary data, and none are given (--supplementary)")
 
 
+def say_what_is_slow(config: TrainConfig, device: Any, warn: Callable[[str], None]) -> None:
+    """Warn where 16-bit products are asked of a processor that has no instructions for them."""
+    import torch
+
+    asked = getattr(config.algorithm, "precision", None) is Precision.BFLOAT16
+    capability = torch.backends.cpu.get_cpu_capability()
+    if asked and device.type == "cpu" and capability in WITHOUT_16_BITS:
+        warn(f"precision=bfloat16: this processor ({capability}) has no such products; float32 is many times faster")
+
+
 def training_steps(
     config: TrainConfig,
     data: LearningData,
@@ -93,8 +110,12 @@ def training_steps(
     resumed: Snapshot | None,
     warn: Callable[[str], None],
     heed: Heed,
+    lane: "Lane | None" = None,
 ) -> Iterator[Progress]:
-    """The run's training, as a generator. `heed` is called while episodes are looked for."""
+    """The run's training, as a generator. `heed` is called while episodes are looked for.
+
+    `lane`: its place among seeds that are updated together.
+    """
     held_out = data.held_out(device)
     if isinstance(config.algorithm, BaselineConfig):
         from iq_offline.baselines.fit import fit_baseline
@@ -114,7 +135,7 @@ def training_steps(
     others = [TransitionSampler(table, rows_with_successors(table), device) for table in data.supplementary]
     supplementary = SupplementarySampler(others) if others else None
     space = data.table.action_space
-    steps = train(config, demonstrations, space, device, held_out, supplementary, resumed)
+    steps = train(config, demonstrations, space, device, held_out, supplementary, resumed, lane)
     yield from with_metrics(steps, found.metrics, found.taken) if found else steps
 
 

@@ -20,7 +20,7 @@ from iq_offline.training import run_folder
 from iq_offline.training.loop import Progress
 from iq_offline.training.run_folder import RunFolder, tensors_sha256
 
-SURROUNDINGS = ("platform", "git_commit", "device", "threads", "compiled", "config_hash")
+SURROUNDINGS = ("platform", "git_commit", "device", "threads", "compiled", "together", "config_hash")
 """Keys of the manifest that explain a difference."""
 
 

@@ -1,11 +1,11 @@
-"""Several seeds side by side, a process each: every one makes the tensors that it would make alone."""
+"""Several seeds: side by side, a process each, with the tensors that each makes alone; or batched into one process."""
 
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,37 @@ def train_seeds(
     finally:
         notes.put(None)
         reader.join()
+
+
+def train_together(
+    requests: Sequence[TrainRequest],
+    on_progress: Callable[[int, int, dict[str, float]], None],
+    warn: Callable[[str], None],
+) -> list[RunFolder]:
+    """Train them all at once in this process, each update as one batched update of all; else as `train_seeds`."""
+    from iq_offline.training.together import Together
+
+    together, said = Together(len(requests)), set[str]()
+
+    def train(number: int) -> RunFolder:
+        lane, request = together.lane(number), requests[number]
+        try:
+            return train_run(
+                request, lambda p: on_progress(request.seed, 100 * p.step // p.total, p.metrics), once, lane
+            )
+        finally:
+            lane.leave()
+
+    def once(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            warn(text)
+
+    with stop_asked(), ThreadPoolExecutor(len(requests)) as threads:
+        futures = [threads.submit(train, number) for number in range(len(requests))]
+        while wait(futures, timeout=POLL_SECONDS).not_done:
+            pass  # signals reach this thread, which has nothing else to do
+    return [future.result() for future in futures]
 
 
 def _wait(pool: ProcessPoolExecutor, futures: "Sequence[Future[Path]]", stop: Stop) -> None:

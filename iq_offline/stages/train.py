@@ -8,10 +8,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iq_offline import paths
 from iq_offline.config import (
+    BaselineConfig,
     Compile,
     Device,
     Method,
@@ -33,6 +34,7 @@ from iq_offline.stages.learning_data import (
     needs_successors_of,
     reads_rewards_of,
     say_what_is_read,
+    say_what_is_slow,
     training_steps,
 )
 from iq_offline.tracking.mirror import describe, start_tracking
@@ -43,6 +45,9 @@ from iq_offline.training.loop import Progress, resolve_device
 from iq_offline.training.provenance import git_commit, package_versions, platform_description
 from iq_offline.training.run_folder import RunFolder
 from iq_offline.training.snapshot import SnapshotFolder
+
+if TYPE_CHECKING:
+    from iq_offline.training.together import Lane
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,13 @@ class TrainRequest:
     """Whether MLflow mirrors it."""
 
 
-def train_run(request: TrainRequest, on_progress: Callable[[Progress], None], warn: Callable[[str], None]) -> RunFolder:
-    """Train and write the run folder, whole or not at all.
+def train_run(
+    request: TrainRequest,
+    on_progress: Callable[[Progress], None],
+    warn: Callable[[str], None],
+    lane: "Lane | None" = None,
+) -> RunFolder:
+    """Train and write the run folder, whole or not at all. `lane`: its place among seeds that are updated together.
 
     Raises ConfigError for what does not fit, every error of reading the dataset, TrainingDiverged, and Interrupted
     where a signal asked to stop: what is trained by then is kept for `resume`.
@@ -85,7 +95,10 @@ def train_run(request: TrainRequest, on_progress: Callable[[Progress], None], wa
     supplementary = tuple(open_dataset(dataset) for dataset in request.supplementary)
     check_supplementary(table, supplementary)
     config = _config(request, method, device_kind, table)
+    if lane is not None and isinstance(config.algorithm, BaselineConfig):
+        raise ConfigError(f"{config.algorithm.name} has no updates to batch", "leave --together out")
     say_what_is_read(config, supplementary, warn)
+    say_what_is_slow(config, device, warn)
     split = choose_expert(
         table,
         demos=config.demos,
@@ -100,7 +113,7 @@ def train_run(request: TrainRequest, on_progress: Callable[[Progress], None], wa
     with _run_place(request, _run_name(config, data)) as out:
         if request.resume and (out / run_folder.MANIFEST).is_file():
             return _finished(out, config.content_hash(*data.hashes))
-        return _train_into(out, config, data, device, request, on_progress, warn)
+        return _train_into(out, config, data, device, request, on_progress, warn, lane)
 
 
 def _finished(out: Path, config_hash: str) -> RunFolder:
@@ -162,6 +175,7 @@ def _train_into(
     request: TrainRequest,
     on_progress: Callable[[Progress], None],
     warn: Callable[[str], None],
+    lane: "Lane | None",
 ) -> RunFolder:
     import torch
 
@@ -176,7 +190,7 @@ def _train_into(
         keeper = Keeper(snapshots, manifest["config_hash"], request.snapshot_seconds, stop, resumed)
         tracker = start_tracking(describe(manifest, out), out, warn) if request.tracked else NullTracker()
         try:
-            steps = training_steps(config, data, device, resumed, warn, _heeding(on_progress, keeper))
+            steps = training_steps(config, data, device, resumed, warn, _heeding(on_progress, keeper), lane)
             collected = _collect(steps, tracker, on_progress, keeper)
         except TrainingDiverged:
             snapshots.remove()
@@ -187,6 +201,8 @@ def _train_into(
             raise
         manifest |= {"started": started.isoformat(timespec="seconds"), "seconds": round(keeper.seconds(), 2)}
         manifest |= {"compiled": collected.progress.compiled, "spent": collected.spent()}
+        if lane is not None:
+            manifest["together"] = lane.together.lanes
         split = data.split.to_json(data.table, data.supplementary)
         split["rewards_read"] |= reads_rewards_of(config)
         if collected.progress.taken is not None:

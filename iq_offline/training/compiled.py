@@ -19,6 +19,7 @@ from iq_offline.algorithms.noise import Drawn
 from iq_offline.batch import Batch
 from iq_offline.errors import CompilerFailed
 from iq_offline.training.ahead import compiled_ahead
+from iq_offline.training.captured import Captured, Function
 from iq_offline.training.traced import (
     Traceable,
     batch_tensors,
@@ -27,8 +28,6 @@ from iq_offline.training.traced import (
     in_layout_of,
     parts_of,
 )
-
-Function = Callable[[list[Tensor]], Sequence[Tensor]]
 
 APART = 0.02
 """Relative difference, in the Euclidean norm, of an eager and a compiled gradient's average that is no rounding."""
@@ -39,13 +38,15 @@ NEGLIGIBLE = 1e-3
 class CompiledUpdates:
     """`count` updates of a learner a call. What they change is carried along, and given back by `store`."""
 
-    def __init__(self, learner: OwnLearner, example: Batch, count: int) -> None:
+    def __init__(
+        self, learner: OwnLearner, example: Batch, count: int, make: Callable[[Traceable], Function] | None = None
+    ) -> None:
         self._learner, self.count = learner, count
         plan = Traceable.of(learner, example, count)
         self._names, self._asked = plan.dry_run()
         self._sizes = carried_sizes(learner)
         self._layout = batch_tensors(plan.example)
-        self._function = compiled(plan)
+        self._function = (make or compiled)(plan)
         self._carried = carried_by(learner)
         self._checked = False
 
@@ -119,15 +120,14 @@ class CompiledUpdates:
 
 
 def compiled(plan: Traceable) -> Function:
-    """The compiled function: on a CPU made by a process of its own, so that the compiler's memory is not the run's."""
+    """The compiled function: on a CPU made by a process of its own, so that the compiler's memory is not the run's.
+
+    On CUDA it is captured as a graph: what it returns is overwritten by the next call.
+    """
     if not plan.example.observations.is_cuda:
         return compiled_ahead(plan)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(paths.home() / "compiled"))
-    trace = plan.trace()
-    options: dict[str, Any] = {
-        "cpp_wrapper": True,
-        "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
-        "triton.cudagraphs": True,
-    }
+    trace, carried = plan.trace(), sum(carried_sizes(plan.learner))
+    options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
     function = torch.compile(trace.graph, fullgraph=True, dynamic=False, options=options)
-    return lambda tensors: function(*tensors, *trace.held)
+    return Captured(lambda tensors: function(*tensors, *trace.held), carried)

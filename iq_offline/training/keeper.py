@@ -23,16 +23,21 @@ class Stop:
     signal: int | None = None
 
 
+_asked: Stop | None = None
+"""What the main thread hears, while it listens."""
+
+
 @contextmanager
 def stop_asked() -> Iterator[Stop]:
     """SIGTERM and Ctrl-C ask the run to stop at its next logged update; Ctrl-C again stops it at once.
 
-    Signals reach the main thread alone: in any other the run is not asked.
+    Signals reach the main thread alone: any other is asked when that is, if it listens.
     """
-    stop = Stop()
+    global _asked
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield _asked or Stop()
         return
+    stop = _asked = Stop()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def ask(number: int, _: FrameType | None) -> None:
@@ -46,6 +51,7 @@ def stop_asked() -> Iterator[Stop]:
             signal.signal(number, ask)
         yield stop
     finally:
+        _asked = None
         for number, handler in before.items():
             signal.signal(number, handler)
 

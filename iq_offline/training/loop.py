@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -31,6 +32,9 @@ from iq_offline.training.build import Data, cloned_policy, continuous_networks, 
 from iq_offline.training.run_folder import part
 from iq_offline.training.snapshot import Snapshot, learner_tensors, restore
 from iq_offline.training.steps import Seconds, steps_of
+
+if TYPE_CHECKING:
+    from iq_offline.training.together import Lane
 
 PRIOR, METHOD = "prior", "method"
 LOG_EVERY = 100
@@ -90,15 +94,18 @@ def train(
     held_out: Batch | None = None,
     supplementary: SupplementarySampler | None = None,
     resumed: Snapshot | None = None,
+    lane: "Lane | None" = None,
 ) -> Iterator[Progress]:
     """Train the method of `config` on the sampler's transitions; yields every LOG_EVERY updates and at the end.
 
     The last Progress carries the trained learner. Same config, data, kind of device and threads: same tensors.
     `held_out`: transitions to watch the policy's cloning loss on; it decides nothing. `supplementary`: read by the
     methods that learn from such data, and by no other. `resumed`: where to go on; what follows is what would have.
+    `lane`: its place among seeds that are updated together.
     Raises TrainingDiverged where a logged metric is not finite or the Q-function has come apart.
     """
-    for progress in watched(_train(config, Data(sampler, space, device, supplementary), resumed), held_out):
+    data, pace = Data(sampler, space, device, supplementary), Pace(config.seed, config.compile, resumed, lane)
+    for progress in watched(_train(config, data, pace), held_out):
         yield replace(progress, resumable=True)
 
 
@@ -130,15 +137,23 @@ def fit_clone(
 
 @dataclass(frozen=True)
 class Pace:
-    """The seed, whether updates are compiled, and where to go on."""
+    """The seed, whether updates are compiled, where to go on, and the place among seeds that are updated together."""
 
     seed: int
     compile: Compile = Compile.OFF
     resumed: Snapshot | None = None
+    lane: "Lane | None" = None
 
     def resumed_in(self, phase: str) -> Snapshot | None:
         """Where to go on, if that is in this phase."""
         return self.resumed if self.resumed is not None and self.resumed.phase == phase else None
+
+    def fit(
+        self, learner: Learner, batches: Iterator[Batch], updates: int, alarm: DivergenceAlarm, phase: str
+    ) -> Iterator["Progress"]:
+        """`fit` at this pace."""
+        resumed = self.resumed_in(phase)
+        return fit(learner, batches, updates, alarm, compile_=self.compile, resumed=resumed, lane=self.lane)
 
 
 def fit(
@@ -149,6 +164,7 @@ def fit(
     *,
     compile_: Compile = Compile.OFF,
     resumed: Snapshot | None = None,
+    lane: "Lane | None" = None,
 ) -> Iterator[Progress]:
     """Update `learner` on `updates` batches, those apart that it has seen before it was `resumed`."""
     step = 0
@@ -158,7 +174,7 @@ def fit(
         step = resumed.updates
         deque(islice(batches, step), maxlen=0)
         alarm.recall(resumed.rows)
-    steps, seconds = steps_of(learner, updates, compile_), Seconds()
+    steps, seconds = steps_of(learner, updates, compile_, lane), Seconds()
     while step < updates:
         count = min(LOG_EVERY - step % LOG_EVERY, updates - step)
         metrics, batch = steps.advance(batches, count, seconds)
@@ -169,8 +185,8 @@ def fit(
         yield Progress(step, updates, values, learner, updates=step, compiled=steps.compiled, timing=timing)
 
 
-def _train(config: TrainConfig, data: Data, resumed: Snapshot | None) -> Iterator[Progress]:
-    algorithm, pace = config.algorithm, Pace(config.seed, config.compile, resumed)
+def _train(config: TrainConfig, data: Data, pace: Pace) -> Iterator[Progress]:
+    algorithm = config.algorithm
     if isinstance(algorithm, BCConfig):
         yield from _clone(algorithm, pace, replace(data, supplementary=None))
         return
@@ -191,8 +207,8 @@ def _clone(config: BCConfig, pace: Pace, data: Data) -> Iterator[Progress]:
 
 def _fit_clone(learner: BCLearner, config: BCConfig, pace: Pace, data: Data, phase: str) -> Iterator[Progress]:
     batches = data.expert.batches(config.batch_size, generator(pace.seed, Stream.CLONING_BATCHES))
-    alarm, resumed = DivergenceAlarm(None, BC_REMEDY), pace.resumed_in(phase)
-    yield from fit(learner, batches, config.fewest_updates, alarm, compile_=pace.compile, resumed=resumed)
+    alarm = DivergenceAlarm(None, BC_REMEDY)
+    yield from pace.fit(learner, batches, config.fewest_updates, alarm, phase)
 
 
 def _train_continuous_iq(config: ContinuousIQConfig, pace: Pace, data: Data) -> Iterator[Progress]:
@@ -238,7 +254,7 @@ def _after_prior(
         yield Progress(before, total, {}, learner)
     alarm = DivergenceAlarm(config.alarm_q, IQ_REMEDY, before=before)
     batches = _batches(config, pace.seed, data)
-    for later in fit(learner, batches, config.updates, alarm, compile_=pace.compile, resumed=resumed):
+    for later in pace.fit(learner, batches, config.updates, alarm, METHOD):
         yield replace(later, step=before + later.step, total=total, prior=cloned)
 
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
@@ -14,7 +14,10 @@ from iq_offline.config import Compile
 from iq_offline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from iq_offline.training.captured import Function
     from iq_offline.training.compiled import CompiledUpdates
+    from iq_offline.training.together import Lane
+    from iq_offline.training.traced import Traceable
 
 SMALL_PARAMETERS = 20_000
 """A learner with at most so many learns faster than it is called: several of its updates are compiled into one."""
@@ -74,12 +77,21 @@ class EagerSteps:
 
 
 class CompiledSteps:
-    """Compiled updates; what is left over of a count is made in eager mode. Compiles at its first call."""
+    """Compiled updates; what is left over of a count is made in eager mode. Compiles at its first call.
 
-    compiled = True
+    `make`: what else a trace becomes, and `compiled` whether that is compiled.
+    """
 
-    def __init__(self, learner: OwnLearner, unrolled: int) -> None:
-        self._learner, self._unrolled = learner, unrolled
+    def __init__(
+        self,
+        learner: OwnLearner,
+        unrolled: int,
+        make: "Callable[[Traceable], Function] | None" = None,
+        *,
+        compiled: bool = True,
+    ) -> None:
+        self._learner, self._unrolled, self._make = learner, unrolled, make
+        self.compiled = compiled
         self._eager = EagerSteps(learner)
         self._updates: CompiledUpdates | None = None
 
@@ -91,7 +103,7 @@ class CompiledSteps:
             together = list(islice(batches, self._unrolled))
             drawn = time.perf_counter()
             if self._updates is None:
-                self._updates = _compiled(self._learner, together[0], self._unrolled)
+                self._updates = _compiled(self._learner, together[0], self._unrolled, self._make)
             elif call == 0:
                 self._updates.fetch()
             metrics, batch = self._updates.update(together), together[-1]
@@ -103,9 +115,10 @@ class CompiledSteps:
         return self._eager.advance(batches, left, seconds) if left else (metrics, batch)
 
 
-def steps_of(learner: Learner, updates: int, compile_: Compile) -> Steps:
+def steps_of(learner: Learner, updates: int, compile_: Compile, lane: "Lane | None" = None) -> Steps:
     """How `updates` updates of this learner are made. A function of these alone and of whether a compiler is there.
 
+    `lane`: its place among seeds that are updated together.
     Raises ConfigError where compiling is asked for and cannot be.
     """
     if not isinstance(learner, OwnLearner):
@@ -116,7 +129,11 @@ def steps_of(learner: Learner, updates: int, compile_: Compile) -> Steps:
     if compile_ is Compile.ON and not _has_compiler():
         raise ConfigError("--compile on: there is no C++ compiler here", "install g++ (or set CXX), or --compile off")
     pays = compile_ is Compile.AUTO and updates >= PAYS_FROM[small] and _has_compiler()
-    if compile_ is Compile.ON or pays:
+    compiling = compile_ is Compile.ON or pays
+    if lane is not None:
+        compiling = compiling and learner.adams[0].leaves()[0].is_cuda
+        return CompiledSteps(learner, UNROLLED if small else 1, lane.maker(compiling=compiling), compiled=compiling)
+    if compiling:
         return CompiledSteps(learner, UNROLLED if small else 1)
     return EagerSteps(learner)
 
@@ -125,8 +142,10 @@ def _has_compiler() -> bool:
     return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
-def _compiled(learner: OwnLearner, example: Batch, unrolled: int) -> "CompiledUpdates":
+def _compiled(
+    learner: OwnLearner, example: Batch, unrolled: int, make: "Callable[[Traceable], Function] | None"
+) -> "CompiledUpdates":
     """Compiled updates; what the compiler makes is kept for later runs under the user's store."""
     from iq_offline.training.compiled import CompiledUpdates
 
-    return CompiledUpdates(learner, example, unrolled)
+    return CompiledUpdates(learner, example, unrolled, make)

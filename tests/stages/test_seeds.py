@@ -57,12 +57,16 @@ def test_an_interruption_is_told_whole_by_another_process():
     assert (told.problem, told.remedy, told.signal) == ("stopped", "go on", 15)
 
 
-def test_a_preempted_command_keeps_what_its_seeds_have_and_goes_on(tmp_path: Path, linear_task: Path):
+@pytest.mark.parametrize("batched", [[], ["--together"]], ids=["processes", "together"])
+def test_a_preempted_command_keeps_what_its_seeds_have_and_goes_on(
+    batched: list[str], tmp_path: Path, linear_task: Path
+):
     command = [sys.executable, "-m", "iq_offline", "train", "--dataset", str(linear_task), "--method", "bc"]
     command += ["--demos", "3", "--seeds", "0-1", "--out", str(tmp_path / "runs"), "--updates", "200000"]
-    command += ["--set", "hidden_sizes=[8]", "--compile", "off", "--snapshot-seconds", "0.2"]
+    command += ["--set", "hidden_sizes=[8]", "--compile", "off", "--snapshot-seconds", "0.2", *batched]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    folders = [SnapshotFolder.of(tmp_path / "runs" / f"seed-{seed}") for seed in (0, 1)][: workers_for(2, 1)]
+    folders = [SnapshotFolder.of(tmp_path / "runs" / f"seed-{seed}") for seed in (0, 1)]
+    folders = folders if batched else folders[: workers_for(2, 1)]
     deadline = time.monotonic() + 120
     while not all(folder.files() for folder in folders) and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -1,0 +1,119 @@
+"""Options that trade exactness or order for speed: 16-bit products, one backward pass. Off, they are not there."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from pydantic import ValidationError
+
+from iq_offline.algorithms.encoders import initialise, mlp, with_precision
+from iq_offline.config import Activation, ContinuousIQConfig, Precision
+from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.training.run_folder import RunFolder
+
+
+def trained(out: Path, dataset: Path, *overrides: str, method: str = "iq") -> RunFolder:
+    small = ("updates=60", "hidden_sizes=[8, 8]", "batch_size=16")
+    prior = ("prior.updates=30", "prior.hidden_sizes=[8, 8]") if method == "iq" else ()
+    request = TrainRequest(
+        str(dataset),
+        method,
+        demos=4,
+        overrides=(*small, *prior, *overrides),
+        device="cpu",
+        out=out,
+        compile="off",
+        tracked=False,
+    )
+    return train_run(request, lambda _: None, lambda _: None)
+
+
+def largest_difference(first: RunFolder, second: RunFolder, part: str) -> float:
+    others = second.checkpoint()
+    found = [
+        (tensor - others[name]).abs().max() for name, tensor in first.checkpoint().items() if name.startswith(part)
+    ]
+    return float(torch.stack(found).max())
+
+
+@pytest.mark.parametrize("entropy", ["prior", "uniform", "off"])
+def test_one_backward_pass_has_the_actors_own_gradient(entropy: str, tmp_path: Path, linear_task: Path):
+    # With critics that stand still the order of the two steps does not matter; nothing else may differ.
+    still = ("critic_learning_rate=1e-30", f"entropy={entropy}", "ensemble.members=2", "ensemble.pessimism=mean")
+    apart = trained(tmp_path / "apart", linear_task, *still)
+    at_once = trained(tmp_path / "at-once", linear_task, *still, "one_backward=true")
+    untrained = trained(tmp_path / "untrained", linear_task, *still, "updates=1")
+    assert largest_difference(apart, at_once, "policy.network") < 1e-5
+    assert largest_difference(apart, untrained, "policy.network") > 1e-3
+
+
+def test_one_backward_pass_moves_the_critics_as_two_do(tmp_path: Path, linear_task: Path):
+    apart = trained(tmp_path / "apart", linear_task, "actor_learning_rate=1e-30")
+    at_once = trained(tmp_path / "at-once", linear_task, "actor_learning_rate=1e-30", "one_backward=true")
+    assert largest_difference(apart, at_once, "critic") < 1e-5
+    first, second = (pl.read_parquet(run.path / "metrics.parquet") for run in (apart, at_once))
+    assert set(first.columns) == set(second.columns)
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        ({"objective": "least-squares"}, "objective=inverse"),
+        ({"value_term": "initial"}, "objective=inverse"),
+        ({"penalty_on": "mixture"}, "value_term=mixture"),
+        ({"ensemble": {"members": 2}}, "ensemble.pessimism=mean"),
+        ({"absorbing_value": "learned"}, "absorbing_value=zero"),
+        ({"anchor": {"squared_error": 1, "scale_q": 2.5}}, "anchor.scale_q=none"),
+    ],
+)
+def test_one_backward_pass_is_refused_where_the_actors_loss_is_another(settings: dict[str, object], remedy: str):
+    with pytest.raises(ValidationError, match=remedy):
+        ContinuousIQConfig.model_validate({"one_backward": True} | settings)
+
+
+def test_sixteen_bits_are_those_of_hidden_products_alone():
+    network = mlp(5, 1, (32, 32), Activation.RELU, norm=True)
+    initialise(network, torch.Generator().manual_seed(0))
+    inputs = torch.randn(64, 5, generator=torch.Generator().manual_seed(1))
+    exact = network(inputs)
+    with_precision(network, Precision.BFLOAT16)
+    rounded = network(inputs)
+    assert rounded.dtype is torch.float32
+    assert 0 < (rounded - exact).abs().max() < 0.02  # of a spread of 0.2: eight bits are two decimal places
+    with torch.no_grad():
+        for layer in network[:-1]:
+            for parameter in layer.parameters():
+                parameter.zero_()
+        network[-1].bias.fill_(1.0009765625)  # 1 + 2^-10: not among bfloat16's numbers
+    assert network(inputs)[0].item() == 1.0009765625
+
+
+@pytest.mark.parametrize(("capability", "warned"), [("AVX2", True), ("AVX512", False)])
+def test_a_processor_without_sixteen_bit_products_is_named(
+    capability: str, warned: bool, tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    said: list[str] = []
+    request = TrainRequest(
+        str(linear_task),
+        "bc",
+        demos=2,
+        overrides=("updates=1", "precision=bfloat16"),
+        device="cpu",
+        out=tmp_path / "run",
+        tracked=False,
+    )
+    train_run(request, lambda _: None, said.append)
+    assert [capability in text and "float32" in text for text in said] == [True] * warned
+
+
+@pytest.mark.parametrize("method", ["iq", "bc"])
+def test_a_run_of_sixteen_bit_products_is_near_and_keeps_all_numbers_whole(
+    method: str, tmp_path: Path, linear_task: Path
+):
+    exact = trained(tmp_path / "exact", linear_task, method=method)
+    rounded = trained(tmp_path / "rounded", linear_task, "precision=bfloat16", method=method)
+    assert all(tensor.dtype is torch.float32 for tensor in rounded.checkpoint().values())
+    assert 0 < largest_difference(exact, rounded, "policy.network") < 0.02
+    assert exact.manifest["config_hash"] != rounded.manifest["config_hash"]

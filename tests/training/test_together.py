@@ -1,0 +1,153 @@
+"""Seeds batched into one process are the seeds alone, within rounding; lanes come, fail and go."""
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import pytest
+import torch
+from tests_support import write_hdf5
+
+from iq_offline.algorithms.bc import BCLearner
+from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Standardiser
+from iq_offline.batch import Batch
+from iq_offline.config import Activation, Compile, ContinuousBCConfig
+from iq_offline.errors import ConfigError
+from iq_offline.stages.seeds import train_together
+from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.training import steps
+from iq_offline.training.steps import Seconds, steps_of
+from iq_offline.training.together import Together
+
+TOLERANCE = 2e-4
+"""Largest difference of any tensor after so few updates."""
+
+
+def files(folder: Path, linear_task: Path, *, discrete: bool) -> tuple[Path, Path]:
+    """The expert's data, one episode ending in a termination, and data of the opposite actions."""
+    with h5py.File(linear_task) as file:
+        arrays = {key: file[key][:] for key in file}
+    arrays["terminals"][79], arrays["timeouts"][79] = True, False
+    found = []
+    for name, sign in (("expert", 1), ("other", -1)):
+        actions = sign * arrays["actions"]
+        chosen = (actions[:, 0] > 0).astype("int64") if discrete else actions
+        found.append(write_hdf5(folder / f"{name}.hdf5", arrays | {"actions": chosen}))
+    return found[0], found[1]
+
+
+def requests(out: Path, data: tuple[Path, Path], method: str, *overrides: str) -> list[TrainRequest]:
+    """Three seeds of a small run."""
+    return [
+        TrainRequest(
+            str(data[0]),
+            method,
+            demos=3,
+            supplementary=(str(data[1]),),
+            overrides=("updates=40", "hidden_sizes=[8]", "batch_size=16", *overrides),
+            device="cpu",
+            seed=seed,
+            out=out / f"seed-{seed}",
+            compile="off",
+            tracked=False,
+        )
+        for seed in range(3)
+    ]
+
+
+@pytest.mark.parametrize("discrete", [False, True], ids=["continuous", "discrete"])
+@pytest.mark.parametrize("method", ["bc", "iq", "iq-awr", "ls-iq", "recoil"])
+def test_seeds_together_make_what_each_makes_alone(
+    method: str, discrete: bool, tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(steps, "UNROLLED", 3)  # of 40 updates one is left over
+    data = files(tmp_path, linear_task, discrete=discrete)
+    prior = ("prior.updates=20", "prior.hidden_sizes=[8]") if method == "iq" else ()
+    alone = [train_run(each, lambda _: None, print) for each in requests(tmp_path / "alone", data, method, *prior)]
+    seen: list[tuple[int, int]] = []
+    asked = requests(tmp_path / "together", data, method, *prior)
+    together = train_together(asked, lambda seed, percent, _: seen.append((seed, percent)), print)
+    for first, second in zip(alone, together, strict=True):
+        others = second.checkpoint()
+        for name, tensor in first.checkpoint().items():
+            assert (tensor - others[name]).abs().max() <= TOLERANCE, name
+        assert first.manifest["config_hash"] == second.manifest["config_hash"]
+        assert (second.manifest["together"], second.manifest["compiled"]) == (3, False)
+    assert {(0, 100), (1, 100), (2, 100)} <= set(seen)
+    different = [run.checkpoint() for run in together]
+    assert any((different[0][name] - tensor).abs().max() > 1e-3 for name, tensor in different[1].items())
+
+
+def test_a_seed_that_fails_lets_the_others_end(tmp_path: Path, linear_task: Path):
+    data = files(tmp_path, linear_task, discrete=False)
+    asked = requests(tmp_path / "runs", data, "bc")
+    asked[1] = requests(tmp_path / "runs", data, "bc", "no_such_key=1")[1]
+    with pytest.raises(ConfigError, match="unknown key"):
+        train_together(asked, lambda *_: None, print)
+    assert [(request.out / "manifest.json").is_file() for request in asked if request.out] == [True, False, True]
+
+
+def test_a_method_without_updates_of_ours_is_refused(tmp_path: Path, linear_task: Path):
+    asked = requests(tmp_path / "runs", files(tmp_path, linear_task, discrete=False), "bc-all")
+    with pytest.raises(ConfigError, match="--together"):
+        train_together([replace(each, overrides=()) for each in asked], lambda *_: None, print)
+
+
+def test_seeds_of_several_graphs_do_not_wait_for_each_other_for_ever(tmp_path: Path, linear_task: Path):
+    data = files(tmp_path, linear_task, discrete=False)
+    asked = requests(tmp_path / "runs", data, "bc")
+    asked[0] = requests(tmp_path / "runs", data, "bc", "hidden_sizes=[4]")[0]  # another graph, of the same length
+    alone = train_run(requests(tmp_path / "alone", data, "bc", "hidden_sizes=[4]")[0], lambda _: None, print)
+    first = train_together(asked, lambda *_: None, print)[0]
+    others = alone.checkpoint()
+    for name, tensor in first.checkpoint().items():
+        assert (tensor - others[name]).abs().max() <= TOLERANCE, name
+
+
+def cloner(seed: int) -> BCLearner:
+    """One number to one action, of random weights."""
+    policy = ContinuousPolicy(
+        Standardiser(torch.tensor([float(seed)]), torch.ones(1)),
+        ActionScale.of_bounds([-1], [1]),
+        (4,),
+        Activation.TANH,
+    )
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
+    return BCLearner(ContinuousBCConfig(updates=100), policy)
+
+
+def batch(number: int) -> Batch:
+    """Eight transitions of that number."""
+    random = torch.Generator().manual_seed(number)
+    observations = torch.randn(8, 1, generator=random)
+    return Batch(observations, observations.sin(), observations, torch.zeros(8))
+
+
+def test_lanes_that_come_late_and_leave_early_keep_what_is_theirs(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(steps, "UNROLLED", 1)
+    counts = {0: [(1, 3)], 1: [(2, 5)], 2: [(7, 2), (3, 4)]}  # (seed of a learner, its updates), one after the other
+    together, learnt = Together(3), dict[int, BCLearner]()
+
+    def run(number: int) -> None:
+        lane = together.lane(number)
+        for seed, count in counts[number]:
+            learner = cloner(seed)
+            steps_of(learner, count, Compile.OFF, lane).advance(iter(map(batch, range(count))), count, Seconds())
+            learnt[seed] = learner
+        lane.leave()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in counts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in threads)
+    for seed, count in [own for several in counts.values() for own in several]:
+        alone = cloner(seed)
+        for number in range(count):
+            alone.update(batch(number))
+        for first, second in zip(alone.policy.parameters(), learnt[seed].policy.parameters(), strict=True):
+            torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
