@@ -176,7 +176,10 @@ def _algorithm(d3rlpy: Any, config: RewardLabelledConfig) -> Any:
         "critic_encoder_factory": normed,
     }
     if config.trainer is Trainer.IQL:
+        falling = d3rlpy.optimizers.CosineAnnealingLRFactory(T_max=config.updates)
+        schedule = falling if config.iql.actor_cosine else None
         made = d3rlpy.algos.IQLConfig(
+            actor_optim_factory=d3rlpy.optimizers.AdamFactory(lr_scheduler_factory=schedule),
             actor_learning_rate=config.iql.learning_rate,
             critic_learning_rate=config.iql.learning_rate,
             expectile=config.iql.expectile,

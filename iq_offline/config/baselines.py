@@ -244,6 +244,8 @@ class IQLConfig(FrozenModel):
     inverse_temperature: float = Field(3.0, ge=0)
     """Weights of recorded actions are exp(inverse_temperature * advantage)."""
     largest_weight: float = Field(100.0, gt=0)
+    actor_cosine: bool = True
+    """Let the actor's learning rate fall to zero along a cosine, as the paper's does; the critics' stays."""
 
 
 class TD3BCConfig(FrozenModel):

@@ -1,13 +1,14 @@
 """d3rlpy behind its adapter: our batches go in as they are, and its policy comes out as plain weights."""
 
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
 from iq_offline.baselines.d3rlpy_adapter import D3rlpyLearner, RewardedBatch, load_d3rlpy
-from iq_offline.config.baselines import RewardLabelledConfig, Trainer
+from iq_offline.config.baselines import IQLConfig, RewardLabelledConfig, Trainer
 from iq_offline.data.spaces import ContinuousActions
 from iq_offline.errors import PackageMissing
 from iq_offline.training.batches import TransitionSampler
@@ -68,6 +69,25 @@ def test_d3rlpy_sees_true_successors_scaled_actions_and_terminations_only(learne
     policy = learner.policy
     np.testing.assert_array_equal(minibatch.next_observations, policy.standardise(batch.next_observations))
     assert np.abs(minibatch.next_observations).max() == 10
+
+
+@pytest.mark.parametrize("falls", [True, False])
+def test_implicit_q_learnings_actor_comes_to_rest_and_its_critics_do_not(falls, peer_data):
+    data, count = peer_data(), 6
+    config = RewardLabelledConfig(
+        trainer=Trainer.IQL, updates=count, hidden_sizes=(8,), iql=IQLConfig(actor_cosine=falls)
+    )
+    sampler = TransitionSampler(data.expert, data.split.rows, CPU)
+    learner = D3rlpyLearner(config, 0, Data(sampler, data.expert.action_space, CPU), CPU)
+    policies, critics = [], []
+    for _ in range(count + 1):  # one more than there are: by then the rate is zero
+        learner.update(batch_of(16))
+        policies.append(learner.policy(batch_of(16).observations))
+        critics.append(learner.tensors()["iql.q_funcs.0._fc.weight"].clone())
+    moved = [float((later - before).abs().max()) for before, later in pairwise(policies)]
+    assert min(moved[:-1]) > 0
+    assert (moved[-1] == 0) == falls
+    assert not torch.equal(critics[-1], critics[-2])
 
 
 def test_the_process_own_random_numbers_are_left_alone(learner):
