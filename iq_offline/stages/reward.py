@@ -68,7 +68,9 @@ def recover_reward(
     report |= reward_report(transitions)
     report |= {"shaping_free": against.shaping.report()} | _certainty(transitions)
     if rewarder.linear is not None:
-        report["linear"] = {"weights": rewarder.linear.weights.tolist(), "explained": rewarder.linear.explained}
+        linear = rewarder.linear
+        report["linear"] = {"weights": linear.weights.tolist(), "explained": linear.explained}
+        report["linear"]["survival"] = rewarder.survival
     _write(run, report, transitions, request.plot)
     files = (run_folder.REWARD, run_folder.REWARDS, run_folder.REWARD_PLOT)
     mirror_stage(run.path, reward_metrics(report), files, warn)
@@ -132,7 +134,10 @@ class _Against:
         if rewarder.linear is None:
             return found
         linear = fit_linear_reward([(policy.standardise(one.observations), null(one)) for one in rewarder.sources])
-        return replace(found, null_linear=lambda batch: linear(policy.standardise(batch.observations)))
+        # that the demonstrations seldom end is known without Q
+        return replace(
+            found, null_linear=lambda batch: linear(policy.standardise(batch.observations)) + rewarder.survival
+        )
 
 
 @dataclass

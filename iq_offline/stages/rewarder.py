@@ -38,6 +38,9 @@ DEMONSTRATED_TRANSITIONS = 8192
 LINEAR_TRANSITIONS = 20_000
 """At most so many of each source the linear form is fitted to, evenly spread."""
 
+SURVIVAL, SELDOM = 1.0, 0.1
+"""What a step of the linear form is worth besides where demonstrations end SELDOM as often as other data do."""
+
 
 class Form(StrEnum):
     """IMPLICIT: Q(s, a) - discount * V(s'), [IQ21] eq. 11. CANONICAL: with V taken out as potential, Q(s, a) - V(s).
@@ -74,6 +77,8 @@ class Rewarder:
     """What the linear form was fitted to."""
     policy: Policy | None = None
     """Of the linear form: its observations are standardised as the policy's."""
+    survival: float = 0.0
+    """Added to each step of the linear form."""
     why_not: str = ""
     """Why another form was asked for."""
 
@@ -104,7 +109,8 @@ class Rewarder:
         at_hand = (_thinned(table, rows_with_successors(table), LINEAR_TRANSITIONS) for table in tables)
         sources = demonstrated, *at_hand
         linear = fit_linear_reward([(policy.standardise(one.observations), normalised(one)[0]) for one in sources])
-        return cls(form, recovery, scale, linear=linear, sources=sources, policy=policy)
+        survival = survival_worth(run, tables)
+        return cls(form, recovery, scale, linear=linear, sources=sources, policy=policy, survival=survival)
 
     @classmethod
     def exactly(cls, run: RunFolder, form: Form, tables: Sequence[TransitionTable] = ()) -> "Rewarder":
@@ -120,10 +126,28 @@ class Rewarder:
         if self.model is not None:
             return self.model(batch), found
         if self.linear is not None and self.policy is not None:
-            return self.linear(self.policy.standardise(batch.observations)), found
+            return self.linear(self.policy.standardise(batch.observations)) + self.survival, found
         if self.form is Form.IMPLICIT:
             return found.rewards, found
         return found.canonical if self.scale is None else self.scale(found), found
+
+
+def survival_worth(run: RunFolder, tables: Sequence[TransitionTable]) -> float:
+    """SURVIVAL where staying alive is what the demonstrations show, else 0: a constant that Q does not hold.
+
+    Adding a constant to a reward changes nothing while episodes go on for ever; where they end, it says whether ending
+    is good. Demonstrations say that by how seldom they end: at most SELDOM times as often a step as some data at hand.
+    """
+    table, chosen = open_dataset(run.config.dataset), np.asarray(run.split["expert_episodes"])
+    shown = _endings(table, chosen)
+    most = max((_endings(other, np.arange(other.episodes.height)) for other in tables), default=0.0)
+    return SURVIVAL if most > 0 and shown <= SELDOM * most else 0.0
+
+
+def _endings(table: TransitionTable, episodes: Rows) -> float:
+    """Terminations a step of those episodes."""
+    ended, steps = (table.episodes[name].to_numpy()[episodes] for name in ("terminated", "steps"))
+    return float(ended.sum() / steps.sum())
 
 
 def load_reward_model(run: RunFolder) -> RewardModel:
