@@ -39,3 +39,16 @@ def write_hdf5(path: Path, arrays: Arrays, env_id: str = "", env_kwargs: dict[st
         file.attrs["env_id"] = env_id
         file.attrs["env_kwargs"] = json.dumps(env_kwargs or {})
     return path
+
+
+def tasks(folder: Path, linear_task: Path, *, discrete: bool) -> tuple[Path, Path]:
+    """The expert's data, one episode ending in a termination, and data of the opposite actions."""
+    with h5py.File(linear_task) as file:
+        arrays = {key: file[key][:] for key in file}
+    arrays["terminals"][79], arrays["timeouts"][79] = True, False
+    files = []
+    for name, sign in (("expert", 1), ("other", -1)):
+        actions = sign * arrays["actions"]
+        chosen = (actions[:, 0] > 0).astype("int64") if discrete else actions
+        files.append(write_hdf5(folder / f"{name}.hdf5", arrays | {"actions": chosen}))
+    return files[0], files[1]

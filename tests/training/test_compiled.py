@@ -7,10 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import h5py
 import pytest
 import torch
-from tests_support import write_hdf5
+from tests_support import tasks
 
 from iq_offline.errors import CompilerFailed, ConfigError
 from iq_offline.stages import train as stage
@@ -44,19 +43,6 @@ def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(compiled, "compiled", interpreted)
     monkeypatch.setattr(steps, "UNROLLED", 2)
-
-
-def tasks(folder: Path, linear_task: Path, *, discrete: bool) -> tuple[Path, Path]:
-    """The expert's data, one episode ending in a termination, and data of the opposite actions."""
-    with h5py.File(linear_task) as file:
-        arrays = {key: file[key][:] for key in file}
-    arrays["terminals"][79], arrays["timeouts"][79] = True, False
-    files = []
-    for name, sign in (("expert", 1), ("other", -1)):
-        actions = sign * arrays["actions"]
-        chosen = (actions[:, 0] > 0).astype("int64") if discrete else actions
-        files.append(write_hdf5(folder / f"{name}.hdf5", arrays | {"actions": chosen}))
-    return files[0], files[1]
 
 
 def trained(

@@ -4,10 +4,9 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import pytest
 import torch
-from tests_support import write_hdf5
+from tests_support import tasks
 
 from iq_offline.algorithms.bc import BCLearner
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Standardiser
@@ -22,19 +21,6 @@ from iq_offline.training.together import Together
 
 TOLERANCE = 2e-4
 """Largest difference of any tensor after so few updates."""
-
-
-def files(folder: Path, linear_task: Path, *, discrete: bool) -> tuple[Path, Path]:
-    """The expert's data, one episode ending in a termination, and data of the opposite actions."""
-    with h5py.File(linear_task) as file:
-        arrays = {key: file[key][:] for key in file}
-    arrays["terminals"][79], arrays["timeouts"][79] = True, False
-    found = []
-    for name, sign in (("expert", 1), ("other", -1)):
-        actions = sign * arrays["actions"]
-        chosen = (actions[:, 0] > 0).astype("int64") if discrete else actions
-        found.append(write_hdf5(folder / f"{name}.hdf5", arrays | {"actions": chosen}))
-    return found[0], found[1]
 
 
 def requests(out: Path, data: tuple[Path, Path], method: str, *overrides: str) -> list[TrainRequest]:
@@ -63,7 +49,7 @@ def test_seeds_together_make_what_each_makes_alone(
     method: str, discrete: bool, tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(steps, "UNROLLED", 3)  # of 40 updates one is left over
-    data = files(tmp_path, linear_task, discrete=discrete)
+    data = tasks(tmp_path, linear_task, discrete=discrete)
     prior = ("prior.updates=20", "prior.hidden_sizes=[8]") if method == "iq" else ()
     alone = [train_run(each, lambda _: None, print) for each in requests(tmp_path / "alone", data, method, *prior)]
     seen: list[tuple[int, int]] = []
@@ -81,7 +67,7 @@ def test_seeds_together_make_what_each_makes_alone(
 
 
 def test_a_seed_that_fails_lets_the_others_end(tmp_path: Path, linear_task: Path):
-    data = files(tmp_path, linear_task, discrete=False)
+    data = tasks(tmp_path, linear_task, discrete=False)
     asked = requests(tmp_path / "runs", data, "bc")
     asked[1] = requests(tmp_path / "runs", data, "bc", "no_such_key=1")[1]
     with pytest.raises(ConfigError, match="unknown key"):
@@ -90,13 +76,13 @@ def test_a_seed_that_fails_lets_the_others_end(tmp_path: Path, linear_task: Path
 
 
 def test_a_method_without_updates_of_ours_is_refused(tmp_path: Path, linear_task: Path):
-    asked = requests(tmp_path / "runs", files(tmp_path, linear_task, discrete=False), "bc-all")
+    asked = requests(tmp_path / "runs", tasks(tmp_path, linear_task, discrete=False), "bc-all")
     with pytest.raises(ConfigError, match="--together"):
         train_together([replace(each, overrides=()) for each in asked], lambda *_: None, print)
 
 
 def test_seeds_of_several_graphs_do_not_wait_for_each_other_for_ever(tmp_path: Path, linear_task: Path):
-    data = files(tmp_path, linear_task, discrete=False)
+    data = tasks(tmp_path, linear_task, discrete=False)
     asked = requests(tmp_path / "runs", data, "bc")
     asked[0] = requests(tmp_path / "runs", data, "bc", "hidden_sizes=[4]")[0]  # another graph, of the same length
     alone = train_run(requests(tmp_path / "alone", data, "bc", "hidden_sizes=[4]")[0], lambda _: None, print)
