@@ -28,8 +28,9 @@ demo: $(STAMP)
 reproduce: $(STAMP)
 	$(BIN)/python tools/reproduce.py --cores $(CORES)
 
+# A process a core; a file's tests stay together, since its fixtures are shared.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .
