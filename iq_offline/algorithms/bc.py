@@ -10,7 +10,7 @@ from iq_offline.algorithms.losses import censored_absolute_error, censored_squar
 from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Policy, with_precision
 from iq_offline.algorithms.noise import Noise
 from iq_offline.batch import Batch
-from iq_offline.config import ActionHead, BCConfig, CloningLoss, ContinuousBCConfig
+from iq_offline.config import ActionHead, AnchorConfig, BCConfig, CloningLoss, ContinuousBCConfig
 
 
 class BCLearner:
@@ -76,6 +76,16 @@ def cloning_errors(policy: Policy, batch: Batch, loss: CloningLoss = CloningLoss
         return (mean - actions).square().mean(dim=-1)
     residuals = censored_residuals(mean, actions)
     return (residuals.abs() if loss is CloningLoss.ABSOLUTE else residuals.square()).mean(dim=-1)
+
+
+def anchor_loss(config: AnchorConfig, policy: ContinuousPolicy, batch: Batch) -> Tensor:
+    """The cloning losses that hold an actor to recorded actions, each with its weight, (). Source: [TD3BC21]."""
+    total = torch.zeros((), device=batch.actions.device)
+    if config.squared_error > 0:
+        total = total + config.squared_error * cloning_errors(policy, batch, CloningLoss.CENSORED).mean()
+    if config.likelihood > 0:
+        total = total + config.likelihood * cloning_errors(policy, batch, CloningLoss.LIKELIHOOD).mean()
+    return total
 
 
 def action_error(policy: Policy, batch: Batch) -> Tensor:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from iq_offline.algorithms.adam import Adam, Changed, SlowCopy, descend
-from iq_offline.algorithms.bc import action_error, cloning_errors
+from iq_offline.algorithms.bc import action_error, anchor_loss, cloning_errors
 from iq_offline.algorithms.conservative.actors import advantage_weights, scaled_q, weighted_cloning
 from iq_offline.algorithms.conservative.ensembles import pessimistic
 from iq_offline.algorithms.conservative.penalties import action_gradient_penalty, diversity_penalty
-from iq_offline.algorithms.conservative.values import sampled_cql_gap, value_suppression
+from iq_offline.algorithms.conservative.values import value_suppression
 from iq_offline.algorithms.distributions import ClippedGaussian, ContinuousActionDistribution, bounded_log_density
 from iq_offline.algorithms.learner import Metrics, named
 from iq_offline.algorithms.losses import bounded
@@ -27,9 +27,16 @@ from iq_offline.algorithms.networks import (
     ValueNetwork,
     with_precision,
 )
-from iq_offline.algorithms.noise import NORMAL, Draw, Drawn, Noise, normal, symmetric
+from iq_offline.algorithms.noise import Drawn, Noise, normal, symmetric
 from iq_offline.algorithms.objective import SourceValues, bootstrap, critic_loss, divergence_of, flat, mixed
-from iq_offline.algorithms.pieces import absorbing_value, gradient_penalty_at, in_sample_loss
+from iq_offline.algorithms.pieces import (
+    LOG_UNIFORM,
+    absorbing_value,
+    coherent_reward,
+    cql_gap_at,
+    gradient_penalty_at,
+    in_sample_loss,
+)
 from iq_offline.batch import Batch
 from iq_offline.config import (
     AbsorbingValue,
@@ -40,11 +47,6 @@ from iq_offline.config import (
     Source,
     ValueTerm,
 )
-
-LARGEST_COHERENT = 6.45
-"""Bound of a coherent reward a dimension: -log(1e-5) / 2 + log 2, [CSIL23]'s."""
-LOG_UNIFORM = 0.6931471805599453
-"""-log of the uniform density of one scaled action."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ class ContinuousIQLearner:
         turned = [one.turned() for one in acting]
         metrics, total, value = self._critic_loss(batch, turned[0], turned[1] if len(turned) > 1 else None)
         if self._config.anchor is not None:
-            total = total + self._anchor(batch)
+            total = total + anchor_loss(self._config.anchor, self.policy, batch)
         *norms, actor_norm = descend([*self._critic_adams, self._actor_adam], total)
         cost = torch.cat([one.cost for one in acting]).mean().detach()
         metrics |= {"critic_gradient_norm": norms[0], "actor_loss": -value, self._cost_name: cost}
@@ -251,15 +253,13 @@ class ContinuousIQLearner:
         suppression = config.value_suppression
         if suppression is not None and suppression.weight > 0 and batch.supplementary is not None:
             observations = batch.supplementary.observations
-            with torch.no_grad():
-                sampled = self._draw(self.policy.distribution(observations), self.noise)
+            sampled = self._drawn(observations)
             q = self.critic(self.policy.standardise(observations), sampled)
             pieces.append(("value_suppression", suppression.weight, value_suppression(q, expert.q)))
         penalty = config.gradient_penalty
         if penalty is not None and penalty.weight > 0:
             observations = self.policy.standardise(batch.observations)
-            with torch.no_grad():
-                sampled = self._draw(self.policy.distribution(batch.observations), self.noise)
+            sampled = self._drawn(batch.observations)
             steepness = gradient_penalty_at(penalty, self.critic, observations, actions.detach(), sampled, self.noise)
             pieces.append(("gradient_penalty", penalty.weight, steepness))
         if config.ensemble.diversity_weight > 0:
@@ -279,19 +279,10 @@ class ContinuousIQLearner:
     def _cql_gap(self, batch: Batch) -> Tensor:
         """The importance-sampled gap of one source, mean over critics."""
         assert self._config.cql is not None
-        count, size = self._config.cql.actions, len(self.policy.action_centre)
-        observations = self.policy.standardise(batch.observations)
         with torch.no_grad():
             here = self.policy.distribution(batch.observations)
-            drawn, log_prob = here.proposal(self.noise.draw(Draw((count, len(observations), size), NORMAL)))
-            uniform = symmetric(self.noise, count, len(observations), size)
-        q = self.critic(observations, torch.cat([uniform, drawn]))
-        q_data = self.critic(observations, self.policy.scale_actions(batch.actions))
-        gaps = [
-            sampled_cql_gap(uniform_q, policy_q, log_prob, data, self._config.cql.temperature, size)
-            for (uniform_q, policy_q), data in zip(q.view(len(q), 2, count, -1), q_data, strict=True)
-        ]
-        return torch.stack(gaps).mean()
+        observations, actions = self.policy.standardise(batch.observations), self.policy.scale_actions(batch.actions)
+        return cql_gap_at(self._config.cql, self.critic, observations, actions, here, self.noise)
 
     def _values(self, batch: Batch, noise: Noise, here: Acting | None, actions: Tensor | None = None) -> SourceValues:
         """What critics and policy say of one source.
@@ -358,8 +349,7 @@ class ContinuousIQLearner:
                 density = bounded_log_density(here.mean, here.std, actions)
             else:
                 density = here.log_prob(actions)
-            ratio = (density + size * LOG_UNIFORM).clamp(-size * LARGEST_COHERENT, size * LARGEST_COHERENT)
-            return flat((self._config.coherence or 1 / size) * ratio, self._members)
+            return flat(coherent_reward(density + size * LOG_UNIFORM, self._config.coherence, size), self._members)
 
     def _update_actor(self, batch: Batch, here: Acting | None, there: Acting | None) -> Metrics:
         if self._config.advantage_weights is not None:
@@ -369,7 +359,7 @@ class ContinuousIQLearner:
             metrics = self._soft_q_loss(batch, here, there)
         loss = metrics["actor_loss"]
         if self._config.anchor is not None:
-            loss = loss + self._anchor(batch)
+            loss = loss + anchor_loss(self._config.anchor, self.policy, batch)
         (norm,) = descend([self._actor_adam], loss)
         return {name: value.detach() for name, value in metrics.items()} | {"actor_gradient_norm": norm}
 
@@ -407,21 +397,14 @@ class ContinuousIQLearner:
         metrics = {"actor_loss": mixed(losses[0], losses[1] if len(losses) > 1 else None), "expert_weight": means[0]}
         return metrics | ({"supplementary_weight": means[1]} if len(means) > 1 else {})
 
-    def _anchor(self, batch: Batch) -> Tensor:
-        anchor = self._config.anchor
-        assert anchor is not None
-        total = torch.zeros((), device=batch.actions.device)
-        if anchor.squared_error > 0:
-            total = total + anchor.squared_error * cloning_errors(self.policy, batch, CloningLoss.CENSORED).mean()
-        if anchor.likelihood > 0:
-            total = total + anchor.likelihood * cloning_errors(self.policy, batch, CloningLoss.LIKELIHOOD).mean()
-        return total
-
     def _cloning(self) -> CloningLoss:
         return CloningLoss.LIKELIHOOD if self.policy.learnt_std else CloningLoss.CENSORED
 
-    def _draw(self, here: ContinuousActionDistribution, noise: Noise) -> Tensor:
-        return here.sample(normal(noise, here.mean))
+    @torch.no_grad()
+    def _drawn(self, observations: Tensor) -> Tensor:
+        """The policy's actions at raw observations, (B, A)."""
+        here = self.policy.distribution(observations)
+        return here.sample(normal(self.noise, here.mean))
 
     def _pessimistic(self, q: Tensor) -> Tensor:
         return pessimistic(q, self._config.ensemble.pessimism, self._config.ensemble.deviations)

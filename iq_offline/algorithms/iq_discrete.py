@@ -16,7 +16,7 @@ from iq_offline.algorithms.losses import bounded, prior_soft_value, soft_value
 from iq_offline.algorithms.networks import AbsorbingState, DiscretePolicy, ValueNetwork, with_precision
 from iq_offline.algorithms.noise import Noise
 from iq_offline.algorithms.objective import SourceValues, bootstrap, critic_loss, divergence_of, mixed
-from iq_offline.algorithms.pieces import absorbing_value, in_sample_loss
+from iq_offline.algorithms.pieces import absorbing_value, coherent_reward, in_sample_loss
 from iq_offline.batch import Batch
 from iq_offline.config import (
     AbsorbingValue,
@@ -27,9 +27,6 @@ from iq_offline.config import (
     Source,
     ValueTerm,
 )
-
-LARGEST_COHERENT = 6.45
-"""Bound of a coherent reward: -log(1e-5) / 2 + log 2, [CSIL23]'s."""
 
 
 @dataclass(frozen=True)
@@ -286,8 +283,7 @@ class DiscreteIQLearner:
         with torch.no_grad():
             log_prior = torch.log_softmax(self.prior(batch.observations), dim=-1)
             ratio = _of_actions(log_prior, batch.actions) + torch.tensor(float(log_prior.shape[-1])).log()
-            bounded_ratio = ratio.clamp(-LARGEST_COHERENT, LARGEST_COHERENT)
-        return bounded_ratio * (self._config.coherence or 1.0)
+            return coherent_reward(ratio, self._config.coherence, 1)
 
 
 Function = tuple[DiscretePolicy, ValueNetwork | None]

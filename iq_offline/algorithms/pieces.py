@@ -10,10 +10,12 @@ from iq_offline.algorithms.conservative.penalties import (
     interpolated,
     two_sided_gradient_penalty,
 )
-from iq_offline.algorithms.conservative.values import expectile_loss, gumbel_loss
-from iq_offline.algorithms.noise import Noise, share
+from iq_offline.algorithms.conservative.values import expectile_loss, gumbel_loss, sampled_cql_gap
+from iq_offline.algorithms.distributions import ContinuousActionDistribution
+from iq_offline.algorithms.noise import NORMAL, Draw, Noise, share, symmetric
 from iq_offline.config import (
     AbsorbingValue,
+    CQLConfig,
     GradientPenaltyConfig,
     GradientPenaltyKind,
     InSampleKind,
@@ -21,6 +23,11 @@ from iq_offline.config import (
     IQConfig,
     ObjectiveKind,
 )
+
+LARGEST_COHERENT = 6.45
+"""Bound of a coherent reward a dimension: -log(1e-5) / 2 + log 2, [CSIL23]'s."""
+LOG_UNIFORM = 0.6931471805599453
+"""-log of the uniform density of one scaled action."""
 
 
 def in_sample_loss(config: InSampleValueConfig, v: Tensor, q: Tensor) -> Tensor:
@@ -46,6 +53,40 @@ def within_fixed(config: IQConfig, rewards: Tensor) -> Tensor:
         return rewards
     best, worst = config.fixed_rewards
     return rewards.clamp(min(best, worst), max(best, worst))
+
+
+def coherent_reward(log_ratio: Tensor, coherence: float | None, size: int) -> Tensor:
+    """[CSIL23]'s reward: coherence (1 / size if None) * log(cloned density / uniform density), bounded.
+
+    Shapes: log_ratio (B,) -> (B,); `size` is the number of dimensions, 1 for discrete actions.
+    """
+    bound = size * LARGEST_COHERENT
+    return (coherence or 1 / size) * log_ratio.clamp(-bound, bound)
+
+
+def cql_gap_at(
+    config: CQLConfig,
+    critic: Callable[[Tensor, Tensor], Tensor],
+    observations: Tensor,
+    actions: Tensor,
+    here: ContinuousActionDistribution,
+    noise: Noise,
+) -> Tensor:
+    """The importance-sampled gap at recorded actions, mean over critics, (); `here` is what the policy would do.
+
+    Observations standardised, (B, D), recorded actions scaled, (B, A). Source: [CQL20] appendix F.
+    """
+    count, size = config.actions, actions.shape[-1]
+    with torch.no_grad():
+        drawn, log_prob = here.proposal(noise.draw(Draw((count, len(observations), size), NORMAL)))
+        uniform = symmetric(noise, count, len(observations), size)
+    q = critic(observations, torch.cat([uniform, drawn]))
+    q_data = critic(observations, actions)
+    gaps = [
+        sampled_cql_gap(uniform_q, policy_q, log_prob, data, config.temperature, size)
+        for (uniform_q, policy_q), data in zip(q.view(len(q), 2, count, -1), q_data, strict=True)
+    ]
+    return torch.stack(gaps).mean()
 
 
 def gradient_penalty_at(
