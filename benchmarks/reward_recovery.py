@@ -5,7 +5,9 @@ python benchmarks/reward_recovery.py FOLDER --tasks hopper,walker2d,halfcheetah 
 FOLDER holds TASK-expert.hdf5, TASK-medium.hdf5, TASK-random.hdf5 and TASK-replay.hdf5. Learns from 5 whole
 demonstrations of the expert alone (with `--supplementary replay`, from that too, rewards unread). Judged on the mix of
 expert, medium and random, and within replay, where true returns spread widely. A recipe is a preset of `iq` or a
-method. The log keeps every run; those that it holds are not made again. No simulator is asked.
+method. A form is one of `reward --form`; distilled-s, distilled-sa or distilled-sas, fitted to the normalised one on
+all four files; or FORM@STEPS, its mean over so many steps of an episode, the step's own in the middle. The log keeps
+every run; those that it holds are not made again. No simulator is asked.
 """
 
 import argparse
@@ -21,7 +23,9 @@ from seeds import seeds_of
 
 from iq_offline.config import Method
 from iq_offline.evaluation.correlation import reward_report
+from iq_offline.stages.distil import DistilRequest, distil_reward
 from iq_offline.stages.reward import RewardRequest, recover_reward
+from iq_offline.stages.rewarder import Form
 from iq_offline.stages.train import TrainRequest, train_run
 from iq_offline.training.run_folder import RunFolder
 
@@ -51,7 +55,7 @@ def main() -> None:
     parser.add_argument("--recipes", default="iq,reward")
     parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-4"))
     parser.add_argument("--demos", type=int, default=5)
-    parser.add_argument("--forms", default="linear,normalised", help="of the reward of each run")
+    parser.add_argument("--forms", default="linear,normalised", help="of the reward of each run, as above")
     parser.add_argument("--supplementary", action="append", default=[], help="a kind, as in replay")
     parser.add_argument("--set", action="append", default=[], help="key=value, for all runs")
     parser.add_argument("--log", type=Path, default=Path("reward_recovery.jsonl"))
@@ -85,16 +89,33 @@ def _run(options: argparse.Namespace, task: str, recipe: str, seed: int, forms: 
         )
         run = train_run(request, lambda _: None, lambda _: None)
         sources = tuple(files[kind] for kind in (*MIX, "replay"))
-        return {form: _judged(run, RewardRequest(sources, form)) for form in forms}
+        recovered: dict[str, pl.DataFrame] = {}
+        return {form: _judged(run, sources, form, recovered) for form in forms}
 
 
-def _judged(run: RunFolder, asked: RewardRequest) -> dict[str, Any]:
-    recover_reward(run, asked, lambda _: None, lambda _: None)
-    transitions = pl.read_parquet(run.path / "rewards.parquet")
+def _judged(run: RunFolder, sources: tuple[str, ...], named: str, recovered: dict[str, pl.DataFrame]) -> dict[str, Any]:
+    """`recovered`: what earlier forms of the run recovered by their names; grows by this one."""
+    form, _, steps = named.partition("@")
+    if form not in recovered:
+        recovered[form] = _recovered(run, sources, form, recovered)
+    transitions = recovered[form]
+    if steps:
+        mean = pl.col("recovered").rolling_mean(int(steps), min_samples=1, center=True)
+        transitions = transitions.with_columns(mean.over("source", "episode"))
     names = transitions["source"].unique(maintain_order=True)
     replay = transitions.filter(pl.col("source") == names[-1])
     mix = transitions.filter(pl.col("source") != names[-1])
     return {"mix": reward_report(mix), "replay": reward_report(replay), "seconds": run.manifest["seconds"]}
+
+
+def _recovered(run: RunFolder, sources: tuple[str, ...], named: str, others: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    form, _, inputs = named.partition("-")
+    if form == Form.IMPLICIT and others:
+        return next(iter(others.values())).with_columns(pl.col("implicit").alias("recovered"))
+    if form == Form.DISTILLED:
+        distil_reward(run, DistilRequest(sources, inputs), lambda _: None)
+    recover_reward(run, RewardRequest(sources, form), lambda _: None, lambda _: None)
+    return pl.read_parquet(run.path / "rewards.parquet")
 
 
 def _print(log: Path) -> None:
