@@ -3,9 +3,12 @@
 import pytest
 import torch
 
-from iq_offline.algorithms.recovery import Normalisation, Recovered, _recovered
+from iq_offline.algorithms.encoders import ObservationLayout
+from iq_offline.algorithms.iq_continuous import ContinuousNetworks
+from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Critic, CriticEnsemble, Standardiser
+from iq_offline.algorithms.recovery import ContinuousRecovery, Normalisation, Recovered, _recovered
 from iq_offline.batch import Batch
-from iq_offline.config import AbsorbingValue, ContinuousIQConfig, ObjectiveKind
+from iq_offline.config import AbsorbingValue, Activation, ContinuousIQConfig, EntropyReference, ObjectiveKind
 
 CONFIG = ContinuousIQConfig(gamma=0.9)
 
@@ -72,3 +75,25 @@ def test_shaping_q_by_any_potential_moves_the_reward_and_leaves_the_canonical_fo
     plain, shaped = of([[3.0]], [[1.0]], [[2.0]], [0.0]), of([[3.0 + here]], [[1.0 + here]], [[2.0 + there]], [0.0])
     assert (shaped.rewards - plain.rewards).tolist() == pytest.approx([here - 0.9 * there])
     assert shaped.canonical.tolist() == pytest.approx(plain.canonical.tolist())
+
+
+def test_a_whole_episodes_next_values_are_the_next_steps_values_and_a_shuffled_ones_agree_within_their_error():
+    config = ContinuousIQConfig(gamma=0.9, entropy=EntropyReference.OFF)
+    torch.manual_seed(0)
+    scale = ActionScale.of_bounds([-1.0] * 2, [1.0] * 2)
+    policy = ContinuousPolicy(Standardiser(torch.zeros(3), torch.ones(3)), scale, (8,), Activation.TANH, std=0.5)
+    critic = CriticEnsemble([Critic(ObservationLayout(3), 2, (8,), Activation.SILU, norm=False)])
+    networks = ContinuousNetworks(policy, None, critic)
+    recovery = ContinuousRecovery(networks, config, torch.Generator().manual_seed(1))
+    seen, actions = torch.randn(201, 3), torch.rand(200, 2) * 2 - 1
+    whole = Batch(seen[:-1], actions, seen[1:], torch.zeros(200))
+    found = recovery(whole)
+    # r = Q - gamma V(s') and canonical = Q - V(s) hold the same V at one observation
+    q = networks.critic(networks.policy.standardise(seen[:-1]), actions)[0].detach()
+    torch.testing.assert_close((q - found.rewards)[:-1] / 0.9, (q - found.canonical)[1:], atol=1e-5, rtol=1e-5)
+
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(2))
+    shuffled = recovery(Batch(seen[:-1][order], actions[order], seen[1:][order], torch.zeros(200)))
+    apart = (shuffled.rewards - found.rewards[order]).square().mean().sqrt()
+    told = (shuffled.value_error.square() + found.value_error[order].square()).mean().sqrt()
+    assert 0 < apart < 1.5 * told
