@@ -110,8 +110,9 @@ def _judged(run: RunFolder, sources: tuple[str, ...], named: str, recovered: dic
 
 def _recovered(run: RunFolder, sources: tuple[str, ...], named: str, others: dict[str, pl.DataFrame]) -> pl.DataFrame:
     form, _, inputs = named.partition("-")
-    if form == Form.IMPLICIT and others:
-        return next(iter(others.values())).with_columns(pl.col("implicit").alias("recovered"))
+    beside = next((other for other in others.values() if form in other.columns), None)
+    if beside is not None:
+        return beside.with_columns(pl.col(form).alias("recovered"))
     if form == Form.DISTILLED:
         distil_reward(run, DistilRequest(sources, inputs), lambda _: None)
     recover_reward(run, RewardRequest(sources, form), lambda _: None, lambda _: None)

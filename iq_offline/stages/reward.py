@@ -202,18 +202,20 @@ def _write(run: RunFolder, report: dict[str, Any], transitions: pl.DataFrame, pl
 def _frame(table: TransitionTable, against: _Against, on_chunk: Callable[[int], None]) -> pl.DataFrame:
     rows = rows_with_successors(table)
     sampler = TransitionSampler(table, rows, CPU)
-    names = ["recovered", "implicit", "uncertainty", "value_error", "null_bc"]
-    names += [] if against.null_linear is None else ["null_linear"]
-    columns: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+    columns: dict[str, list[torch.Tensor]] = {}
     true = table.rewards(rows).astype(np.float64)
     for first in range(0, len(rows), CHUNK):
         batch = sampler.gather(torch.arange(first, min(first + CHUNK, len(rows))))
         reward, found = against.rewarder(batch)
         null = against.null(batch)
-        values = [reward, found.rewards, found.uncertainty, found.value_error, null]
-        values += [] if against.null_linear is None else [against.null_linear(batch)]
-        for name, value in zip(names, values, strict=True):
-            columns[name].append(value)
+        values = {"recovered": reward, "implicit": found.rewards, "canonical": found.canonical}
+        if against.rewarder.scale is not None:
+            values["normalised"] = against.rewarder.scale(found)
+        values |= {"uncertainty": found.uncertainty, "value_error": found.value_error, "null_bc": null}
+        if against.null_linear is not None:
+            values["null_linear"] = against.null_linear(batch)
+        for name, value in values.items():
+            columns.setdefault(name, []).append(value)
         against.shaping.add(batch, [torch.from_numpy(true[first : first + CHUNK]), reward, null])
         on_chunk(len(batch.terminations))
     number = table.episode_numbers(rows)
