@@ -6,8 +6,8 @@ Learns a reward from the demonstrations alone (`iq --preset reward`), relabels t
 trains d3rlpy's algorithms on the relabelled sets. Beside them: the same on true rewards (an oracle), on SEABO's and
 OTR's, and cloning of the demonstrations, of all data, of the episodes most like them. Percent of the expert's mean
 return, the last checkpoint, 10 episodes. Methods: bc, bc-all, filtered-bc, and LABELLER-TRAINER with LABELLER one of
-linear, normalised, distilled (ours), seabo, otr, true and TRAINER one of td3bc, iql, cql. The log keeps every run;
-those that it holds are not made again.
+linear, normalised, distilled (ours), seabo, otr, true and TRAINER one of td3bc, iql, cql. `--return-range` scales
+rewards as IQL's authors do. The log keeps every run; those that it holds are not made again.
 """
 
 import argparse
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--subsample", type=int, default=20)
     parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-1"))
     parser.add_argument("--updates", type=int, default=10_000, help="of d3rlpy's algorithms")
+    parser.add_argument("--return-range", type=float, help="of the replay episodes' sums of rewards; 1000 is IQL's")
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--log", type=Path, default=Path("relabelled.jsonl"))
     options = parser.parse_args()
@@ -61,6 +62,7 @@ def main() -> None:
             for method in options.methods.split(","):
                 key = {"task": task, "method": method, "seed": seed, "supplementary": options.supplementary}
                 key |= {"demos": options.demos, "subsample": options.subsample, "updates": options.updates}
+                key |= {"return_range": options.return_range}
                 if not is_logged(options.log, key):
                     started = time.process_time()
                     percent = _percent(options, task, method, seed)
@@ -120,7 +122,9 @@ def _trained(options: argparse.Namespace, files: tuple[str, str], method: str, s
     labeller, _, trainer = method.partition("-")
     config = {"bc-all": ContinuousCloneAllConfig(), "filtered-bc": ContinuousFilteredBCConfig()}.get(
         method
-    ) or RewardLabelledConfig.model_validate({"labeller": labeller, "trainer": trainer, "updates": options.updates})
+    ) or RewardLabelledConfig.model_validate(
+        {"labeller": labeller, "trainer": trainer, "updates": options.updates, "return_range": options.return_range}
+    )
     *_, last = fit_baseline(config, seed, PeerData(table, split, (other,)), CPU)
     return last.learner.policy.eval()
 
@@ -128,12 +132,17 @@ def _trained(options: argparse.Namespace, files: tuple[str, str], method: str, s
 def _print(log: Path) -> None:
     runs = runs_of(log)
     print("| task | method | seeds | percent by seed | mean | CPU seconds |\n|---|---|---|---|---|---|")
-    for task, method in dict.fromkeys((run["task"], run["method"]) for run in runs):
-        own = [run for run in runs if (run["task"], run["method"]) == (task, method)]
+    for task, method in dict.fromkeys((run["task"], _named(run)) for run in runs):
+        own = [run for run in runs if (run["task"], _named(run)) == (task, method)]
         percents = [run["percent"] for run in own]
         seconds = np.mean([run["cpu_seconds"] for run in own])
         listed = ", ".join(f"{percent:.0f}" for percent in percents)
         print(f"| {task} | {method} | {len(own)} | {listed} | {np.mean(percents):.0f} | {seconds:.0f} |")
+
+
+def _named(run: dict[str, Any]) -> str:
+    name = f"{run['method']}, {run['updates']:,}"
+    return name if run["return_range"] is None else f"{name}, range {run['return_range']:g}"
 
 
 if __name__ == "__main__":

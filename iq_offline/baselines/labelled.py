@@ -15,6 +15,7 @@ from iq_offline.baselines.sources import PeerData, Pool, Recorded, drawn, record
 from iq_offline.batch import Batch
 from iq_offline.config.baselines import Labeller, RewardLabelledConfig
 from iq_offline.data.table import TransitionTable
+from iq_offline.errors import ConfigError
 from iq_offline.training.alarm import DivergenceAlarm
 from iq_offline.training.batches import Rows, SupplementarySampler, TransitionSampler, joined, sizes
 from iq_offline.training.build import Data
@@ -57,7 +58,32 @@ def fit_labelled(config: RewardLabelledConfig, seed: int, data: PeerData, device
 
 
 def label(config: RewardLabelledConfig, data: PeerData) -> Labels:
-    """Rewards of the labeller for all transitions. Recorded rewards are read by Labeller.TRUE alone."""
+    """Rewards of the labeller for all transitions, scaled where asked. Recorded ones are read by Labeller.TRUE alone.
+
+    Raises ConfigError where no scale gives the episodes' sums the range asked for.
+    """
+    labels = _labelled(config, data)
+    if config.return_range is None:
+        return labels
+    demonstrated, *others = _parts(data)
+    sums = _episode_sums(others, labels.supplementary) if others else _episode_sums([demonstrated], labels.expert)
+    if np.ptp(sums) == 0:
+        raise ConfigError("the rewards of all episodes have one sum: return_range cannot scale them", "leave it out")
+    scale = config.return_range / np.ptp(sums)
+    return Labels(labels.expert * scale, labels.supplementary * scale)
+
+
+def _episode_sums(parts: Parts, rewards: Floats) -> Floats:
+    """Sum of each episode's rewards, which are in the parts' order."""
+    cuts = np.cumsum([len(rows) for _, rows in parts])[:-1]
+    sums = []
+    for (table, rows), own in zip(parts, np.split(rewards, cuts), strict=True):
+        _, number = np.unique(table.episode_numbers(rows), return_inverse=True)
+        sums.append(np.bincount(number, weights=own))
+    return np.concatenate(sums)
+
+
+def _labelled(config: RewardLabelledConfig, data: PeerData) -> Labels:
     demonstrated, *others = _parts(data)
     if config.labeller is Labeller.TRUE:
         rewards = [table.rewards(rows).astype(np.float64) for table, rows in [demonstrated, *others]]

@@ -284,6 +284,8 @@ class RewardLabelledConfig(FrozenModel):
     """Of actor, critics and value, with ReLU units."""
     critic_layer_norm: bool = True
     """LayerNorm in critics and value [LN16]."""
+    return_range: float | None = Field(None, gt=0)
+    """Scale rewards so that the best and the worst episode's sums are this far apart; [IQL22] has 1000."""
     seabo: SEABOConfig = SEABOConfig()
     otr: OTRConfig = OTRConfig()
     iql: IQLConfig = IQLConfig()

@@ -114,6 +114,30 @@ def test_the_oracle_reads_rewards_and_says_so(peer_data):
         label(config, blind)
 
 
+def test_rewards_are_scaled_to_the_range_of_the_supplementary_episodes_sums(peer_data):
+    data = peer_data()
+    plain, scaled = (
+        label(RewardLabelledConfig(labeller=Labeller.TRUE, return_range=spread, **LABELLED), data)
+        for spread in (None, 1000.0)
+    )
+    sums, first = [], 0
+    for table, rows in supplementary_rows(data):
+        own = scaled.supplementary[first : first + len(rows)]
+        numbers = table.episode_numbers(rows)
+        sums += [own[numbers == number].sum() for number in set(numbers.tolist())]
+        first += len(rows)
+    assert max(sums) - min(sums) == pytest.approx(1000)
+    factors = np.concatenate([scaled.expert / plain.expert, scaled.supplementary / plain.supplementary])
+    np.testing.assert_allclose(factors, factors[0])
+
+
+def test_rewards_that_tell_no_episode_from_another_are_not_scaled(peer_data):
+    data = peer_data()
+    config = RewardLabelledConfig(labeller=Labeller.UDS, return_range=1000.0, **LABELLED)
+    with pytest.raises(ConfigError, match="return_range"):
+        label(config, data)
+
+
 def test_the_oracle_needs_no_supplementary_data(peer_data):
     config = RewardLabelledConfig(labeller=Labeller.TRUE, **LABELLED)
     assert "supplementary_reward" not in last(config, replace(peer_data(), supplementary=())).metrics
