@@ -176,9 +176,9 @@ def no_likelihood(policy: Any, batch: Batch, loss: CloningLoss) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("beside", "weight", "name", "absent"),
     [
-        ((), "action_gradient_weight", "action_gradient_penalty", zero),
-        (("ensemble.members=2",), "ensemble.diversity_weight", "diversity_penalty", zero),
-        (("anchor.squared_error=1",), "anchor.likelihood", "cloning_errors", no_likelihood),
+        ((), "action_gradient_weight", "iq_continuous.action_gradient_penalty", zero),
+        (("ensemble.members=2",), "ensemble.diversity_weight", "iq_continuous.diversity_penalty", zero),
+        (("anchor.squared_error=1",), "anchor.likelihood", "bc.cloning_errors", no_likelihood),
     ],
     ids=["action gradient", "diversity", "likelihood anchor"],
 )
@@ -188,7 +188,7 @@ def test_a_weight_of_zero_is_the_term_left_out_to_the_bit(
     """Of pieces whose default is a weight, not an absence: the same run with the term itself replaced by nothing."""
     weighed, off = ((*beside, f"{weight}={value}") for value in (1, 0))
     on_hash, off_hash = checkpoints(tmp_path / "as-it-is", continuous_task, weighed, off)
-    monkeypatch.setattr(f"iq_offline.algorithms.iq_continuous.{name}", absent)
+    monkeypatch.setattr(f"iq_offline.algorithms.{name}", absent)
     (absent_hash,) = checkpoints(tmp_path / "left-out", continuous_task, weighed)
     assert off_hash == absent_hash
     assert off_hash != on_hash
