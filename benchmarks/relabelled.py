@@ -142,7 +142,7 @@ def _print(log: Path) -> None:
 
 def _named(run: dict[str, Any]) -> str:
     name = f"{run['method']}, {run['updates']:,}"
-    return name if run["return_range"] is None else f"{name}, range {run['return_range']:g}"
+    return name if run.get("return_range") is None else f"{name}, range {run['return_range']:g}"
 
 
 if __name__ == "__main__":
