@@ -43,6 +43,11 @@ class ClippedGaussian:
         chosen = torch.where(actions >= 1 - ON_THE_BOUND, above, inside)
         return torch.where(actions <= -1 + ON_THE_BOUND, below, chosen).sum(dim=-1)
 
+    def sample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """`sample`, (B, A), and the draws' censored log likelihood, nats, (B,)."""
+        actions = self.sample(noise)
+        return actions, self.log_prob(actions)
+
     def proposal(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Draws to integrate over the box by importance, and their log densities, (..., B, A), (..., B).
 
@@ -78,15 +83,28 @@ class TanhGaussian:
         return (self.mean + self.std * noise).tanh()
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        """Log density, nats, (B,). Actions are moved 1e-6 inside the bounds, where it would be infinite."""
+        """Log density of recorded actions, nats, (B,). They are moved 1e-6 inside the bounds, where it is infinite.
+
+        Not for the policy's own draws: once the mean lies beyond the moved bound, 7.25, a draw on the bound would seem
+        the less likely the farther the mean, and an actor with an entropy would be paid for running away.
+        """
         inside = actions.clamp(-1 + ON_THE_BOUND, 1 - ON_THE_BOUND)
         density = gaussian_log_density(self.mean, self.std, inside.atanh())
         return (density - torch.log1p(-inside.square())).sum(dim=-1)
 
+    def sample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """`sample`, (B, A), and the draws' log density, nats, (B,), by what they are before they are squashed.
+
+        So it is exact however near the bound, where tanh has no digits left: about 2 |u| there, which draws u back.
+        """
+        before = self.mean + self.std * noise
+        density = -0.5 * noise.square() - _log(self.std) - HALF_LOG_TWO_PI
+        slope = 2 * (math.log(2) - before - torch.nn.functional.softplus(-2 * before))
+        return before.tanh(), (density - slope).sum(dim=-1)
+
     def proposal(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Draws to integrate over the box by importance, and their log densities, (..., B, A), (..., B)."""
-        drawn = self.sample(noise)
-        return drawn, self.log_prob(drawn)
+        return self.sample_with_log_prob(noise)
 
     def entropy(self) -> Tensor:
         """Of the Gaussian before it is squashed, nats, (B,): an upper bound, for want of a closed form."""
@@ -116,6 +134,10 @@ class Deterministic:
         """Raises ValueError."""
         del actions
         raise ValueError("a deterministic policy has no likelihood")
+
+    def sample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Raises ValueError."""
+        return self.proposal(noise)
 
     def proposal(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Raises ValueError."""

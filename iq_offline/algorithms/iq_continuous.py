@@ -236,8 +236,13 @@ class ContinuousIQLearner:
 
     def _acting(self, observations: Tensor, noise: Noise) -> Acting:
         here = self.policy.distribution(observations)
-        actions = here.sample(normal(noise, here.mean))
-        return Acting(actions, self._entropy_cost(here, observations, actions))
+        drawn = normal(noise, here.mean)
+        if self._config.entropy is EntropyReference.UNIFORM:
+            return Acting(*here.sample_with_log_prob(drawn))
+        actions = here.sample(drawn)
+        if self._config.entropy is EntropyReference.OFF:
+            return Acting(actions, torch.zeros_like(actions[:, 0]))
+        return Acting(actions, self._distance_to_prior(here, observations))
 
     def _pieces(self, batch: Batch, expert: SourceValues, actions: Tensor) -> list[tuple[str, float, Tensor]]:
         """Name, weight and value of each regulariser of the critic that is on."""
@@ -326,12 +331,8 @@ class ContinuousIQLearner:
         q: Tensor = critic(standardised, acting.actions)
         return q - self._config.temperature * acting.cost
 
-    def _entropy_cost(self, here: ContinuousActionDistribution, observations: Tensor, actions: Tensor) -> Tensor:
-        """What the soft value takes off Q per unit of temperature, (B,): a KL divergence, or log policy(a | s)."""
-        if self._config.entropy is EntropyReference.OFF:
-            return torch.zeros_like(actions[:, 0])
-        if self._config.entropy is EntropyReference.UNIFORM:
-            return here.log_prob(actions)
+    def _distance_to_prior(self, here: ContinuousActionDistribution, observations: Tensor) -> Tensor:
+        """KL divergence of the policy from its prior, nats, (B,)."""
         assert self.prior is not None
         with torch.no_grad():
             prior = self.prior.distribution(observations)

@@ -138,11 +138,12 @@ class ContinuousRecovery:
         """Mean over an action and its mirror image of Q, less a sampled entropy's cost; of each critic, (N, B)."""
         offset = torch.empty_like(here.mean).normal_(generator=self.noise)
         total = torch.zeros(())
-        for actions in (here.sample(offset), here.sample(-offset)):
-            q = self._q(observations, actions)
+        for noise in (offset, -offset):
             if self.config.entropy is EntropyReference.UNIFORM:
-                q = q - self.config.temperature * here.log_prob(actions)
-            total = total + q / 2
+                actions, log_prob = here.sample_with_log_prob(noise)
+                total = total + (self._q(observations, actions) - self.config.temperature * log_prob) / 2
+            else:
+                total = total + self._q(observations, here.sample(noise)) / 2
         return total
 
 

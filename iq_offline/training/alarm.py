@@ -5,13 +5,16 @@ from collections.abc import Sequence
 
 from iq_offline.errors import TrainingDiverged
 
+WATCHED = {"expert_q": "Q", "expert_value": "V"}
+"""The metrics that are values where the expert goes."""
+
 
 class DivergenceAlarm:
     """Watches the metrics of one learner as they are logged.
 
-    It stops at the first metric that is not finite, and where the mean |Q| of the expert's actions has passed `largest`
-    in `patience` logged steps running: with rewards drawn to at most 2c no true value is beyond 2c / (1 - gamma), so
-    values far beyond are the bootstrap's own making.
+    It stops at the first metric that is not finite, and where the mean |Q| of the expert's actions, or the mean |V| of
+    its observations, has passed `largest` in `patience` logged steps running: with rewards drawn to at most 2c no true
+    value is beyond 2c / (1 - gamma), so values far beyond are the bootstrap's own making, or the entropy's.
     """
 
     def __init__(self, largest: float | None, remedy: str, patience: int = 3, before: int = 0) -> None:
@@ -32,14 +35,16 @@ class DivergenceAlarm:
         for name, value in metrics.items():
             if not math.isfinite(value):
                 self._stop(f"{name} is {value} at update {step}", step)
-        q = metrics.get("expert_q")
-        if self._largest is None or q is None or abs(q) <= self._largest:
+        seen = [name for name in WATCHED if name in metrics]
+        worst = max(seen, key=lambda name: abs(metrics[name]), default=None)
+        if self._largest is None or worst is None or abs(metrics[worst]) <= self._largest:
             self._since, self._count = None, 0
             return
         self._since = self._since or step
         self._count += 1
         if self._count >= self._patience:
-            self._stop(f"the expert's mean Q is {q:.4g} at update {step}, beyond {self._largest:g}", self._since)
+            found = f"the expert's mean {WATCHED[worst]} is {metrics[worst]:.4g}"
+            self._stop(f"{found} at update {step}, beyond {self._largest:g}", self._since)
 
     def _stop(self, what: str, since: int) -> None:
         raise TrainingDiverged(f"training diverged: {what} (since update {since})", self._remedy)

@@ -37,6 +37,27 @@ def test_samples_lie_within_the_bounds_and_without_noise_are_the_mode():
         close(here.sample(torch.zeros(1, 2)), here.mode())
 
 
+def test_a_draws_log_density_is_that_of_its_action():
+    noise = torch.linspace(-2, 2, 41, dtype=torch.float64).unsqueeze(-1)
+    for kind in (TanhGaussian, ClippedGaussian):
+        here = kind(torch.full_like(noise, 0.3), torch.full_like(noise, 0.4))
+        actions, log_prob = here.sample_with_log_prob(noise)
+        close(actions, here.sample(noise))
+        close(log_prob, here.log_prob(actions))
+
+
+@pytest.mark.parametrize("mean", [6.0, 20.0, 1e4])
+def test_a_tanh_gaussians_draws_are_the_denser_the_farther_out_so_that_its_entropy_draws_it_back(mean: float):
+    at = torch.tensor([[mean], [-mean]], requires_grad=True)
+    actions, log_prob = TanhGaussian(at, 0.5).sample_with_log_prob(torch.zeros(2, 1))
+    assert actions.abs().max() <= 1
+    slope = 2 * (mean - math.log(2))
+    expected = slope - math.log(0.5) - 0.5 * math.log(2 * math.pi)
+    close(log_prob, torch.full((2,), expected), rtol=1e-5, atol=1e-4)
+    (gradient,) = torch.autograd.grad(log_prob.sum(), at)
+    close(gradient, torch.tensor([[2.0], [-2.0]]), rtol=0, atol=1e-4)
+
+
 def test_kl_against_sampling():
     generator = torch.Generator().manual_seed(0)
     mean, std = torch.full((400_000, 1), 0.1), torch.full((400_000, 1), 0.2)

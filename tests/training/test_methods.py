@@ -328,6 +328,13 @@ def test_one_large_value_is_no_alarm_and_one_that_is_not_finite_is():
         alarm.check(600, {"loss": float("nan")})
 
 
+def test_a_value_that_runs_away_while_q_does_not_is_stopped_too():
+    alarm = DivergenceAlarm(10.0, "remedy", patience=2)
+    alarm.check(100, {"expert_q": 5.0, "expert_value": -30.0})
+    with pytest.raises(TrainingDiverged, match=r"mean V is -40 at update 200, beyond 10 \(since update 100\)"):
+        alarm.check(200, {"expert_q": 5.0, "expert_value": -40.0})
+
+
 def test_a_run_that_diverges_leaves_no_folder(tmp_path: Path):
     with pytest.raises(TrainingDiverged) as error:
         trained(tmp_path, continuous_task, "iq", (*settings(400), "alarm_q=1e-9", "more_demonstrations=none"))
