@@ -1,7 +1,7 @@
 """Offline IQ-Learn with continuous actions: an actor, critics with slow targets, and whichever conservative pieces.
 
-Plain actor-critic IQ-Learn comes apart offline: with a deterministic expert the advantage Q(s, a) - V(s) has no upper
-bound, so Q sharpens at the recorded actions without end. What holds it by default: a soft value whose entropy is
+Plain actor-critic IQ-Learn has no bound offline: with a deterministic expert the advantage Q(s, a) - V(s) can grow
+without end, as Q sharpens at the recorded actions. What holds it by default: a soft value whose entropy is
 measured against the cloned policy (leaving it costs), an action-gradient penalty (no spikes), and a LayerNorm critic.
 """
 

@@ -226,6 +226,10 @@ class ContinuousIQConfig(IQConfig):
             raise ValueError("a deterministic policy has no entropy: set entropy=off")
         if self.policy_head is ActionHead.DETERMINISTIC and (self.cql or (self.anchor and self.anchor.likelihood > 0)):
             raise ValueError("a deterministic policy has no density: set cql=none and anchor.likelihood=0")
+        if self.policy_head is ActionHead.DETERMINISTIC and self.policy_std is None:
+            raise ValueError(
+                "a deterministic policy has no width to learn: set policy_std=0.135, which it leaves unread"
+            )
         if self.divergence is DivergenceKind.KL_DONSKER_VARADHAN and self.ensemble.members > 1:
             raise ValueError("the logarithm of a mean is one critic's: set ensemble.members=1")
         if self.prior is not None and (self.prior.head, self.prior.learnt_std) != (

@@ -54,6 +54,7 @@ REFUSED: list[tuple[type[FrozenModel], dict[str, Any], str]] = [
     ),
     (ContinuousIQConfig, DETERMINISTIC | {"cql": {}}, NO_DENSITY),
     (ContinuousIQConfig, DETERMINISTIC | {"anchor": {"likelihood": 1.0}}, NO_DENSITY),
+    (ContinuousIQConfig, DETERMINISTIC | {"policy_std": None}, "a deterministic policy has no width to learn"),
     (
         ContinuousIQConfig,
         {"divergence": "kl-donsker-varadhan", "ensemble": {"members": 2}},

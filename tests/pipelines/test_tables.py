@@ -176,7 +176,7 @@ def test_the_shipped_tables_ask_for_the_runs_that_they_always_asked_for():
         "supplementary-peers": 32,
         "supplementary-clones": 36,
         "random-start": 24,
-        "recipes": 24,
+        "recipes": 27,
         "better-than-cloning": 6405,
         "median-cloning": 36,
         "quick": 4,
