@@ -20,7 +20,6 @@ from iq_offline.algorithms.adam import Scale
 from iq_offline.algorithms.learner import Metrics, OwnLearner
 from iq_offline.algorithms.noise import Draw, Noted, Played
 from iq_offline.batch import Batch
-from iq_offline.training.arithmetic import cheaper_on
 
 
 @dataclass
@@ -66,7 +65,7 @@ class Traceable:
         noise = [[torch.zeros(draw.shape, device=device) for draw in asked] for _ in apart]
         scales = torch.ones(self.count, len(self.learner.adams), 3, device=device)
         inputs = carried_by(self.learner), [batch_tensors(batch) for batch in apart], noise, scales
-        graph, held = _flat(make_fx(self._updates(), decomposition_table=cheaper_on(device))(*inputs))
+        graph, held = _flat(make_fx(self._updates())(*inputs))
         return Trace(graph, pytree.tree_leaves(inputs), held)
 
     def eagerly(
