@@ -15,7 +15,7 @@ from iq_offline.algorithms.adam import Adam, Changed, SlowCopy, descend
 from iq_offline.algorithms.bc import action_error, anchor_loss, cloning_errors
 from iq_offline.algorithms.conservative.actors import advantage_weights, scaled_q, weighted_cloning
 from iq_offline.algorithms.conservative.ensembles import pessimistic
-from iq_offline.algorithms.conservative.penalties import action_gradient_penalty, diversity_penalty
+from iq_offline.algorithms.conservative.penalties import action_gradient_penalty
 from iq_offline.algorithms.conservative.values import value_suppression
 from iq_offline.algorithms.distributions import ClippedGaussian, ContinuousActionDistribution, bounded_log_density
 from iq_offline.algorithms.learner import Metrics, named
@@ -32,14 +32,17 @@ from iq_offline.algorithms.objective import SourceValues, bootstrap, critic_loss
 from iq_offline.algorithms.pieces import (
     LOG_UNIFORM,
     absorbing_value,
+    action_gradient_between,
     coherent_reward,
     cql_gap_at,
     gradient_penalty_at,
     in_sample_loss,
+    similarity_at,
 )
 from iq_offline.batch import Batch
 from iq_offline.config import (
     AbsorbingValue,
+    ActionGradientAt,
     CloningLoss,
     ContinuousIQConfig,
     EntropyReference,
@@ -212,7 +215,9 @@ class ContinuousIQLearner:
     ) -> tuple[Metrics, Tensor, Tensor]:
         """Metrics, the loss with its regularisers, and the mean V(s) of all sources."""
         config = self._config
-        actions = self.policy.scale_actions(batch.actions).requires_grad_(True)
+        actions = self.policy.scale_actions(batch.actions)
+        if config.action_gradient_at is ActionGradientAt.RECORDED:
+            actions.requires_grad_(True)
         expert = self._values(batch, self.noise, here, actions)
         supplementary = None
         if batch.supplementary is not None:
@@ -223,7 +228,7 @@ class ContinuousIQLearner:
             initial_v = self._value(batch.initial_observations, self.noise, self.critic)[0]
         loss = critic_loss(config, self._divergence.phi, expert, supplementary, initial_v)
         metrics, total = {"loss": loss.detach()}, loss
-        for name, weight, piece in self._pieces(batch, expert, actions):
+        for name, weight, piece in self._pieces(batch, expert, actions, here):
             metrics[name] = piece.detach()
             total = total + weight * piece
         value = mixed(expert.v.mean(), None if supplementary is None else supplementary.v.mean())
@@ -244,12 +249,14 @@ class ContinuousIQLearner:
             return Acting(actions, torch.zeros_like(actions[:, 0]))
         return Acting(actions, self._distance_to_prior(here, observations))
 
-    def _pieces(self, batch: Batch, expert: SourceValues, actions: Tensor) -> list[tuple[str, float, Tensor]]:
+    def _pieces(
+        self, batch: Batch, expert: SourceValues, actions: Tensor, here: Acting | None
+    ) -> list[tuple[str, float, Tensor]]:
         """Name, weight and value of each regulariser of the critic that is on."""
         config, pieces = self._config, []
         if config.action_gradient_weight > 0:
-            penalties = [action_gradient_penalty(q, actions) for q in expert.q.view(self._members, -1)]
-            pieces.append(("action_gradient", config.action_gradient_weight, torch.stack(penalties).mean()))
+            steepness = self._action_gradient(batch, expert, actions, here)
+            pieces.append(("action_gradient", config.action_gradient_weight, steepness))
         if config.cql is not None and config.cql.weight > 0:
             gap = self._cql_gap(batch)
             other = batch.supplementary if config.cql.on is Source.MIXTURE else None
@@ -268,18 +275,23 @@ class ContinuousIQLearner:
             steepness = gradient_penalty_at(penalty, self.critic, observations, actions.detach(), sampled, self.noise)
             pieces.append(("gradient_penalty", penalty.weight, steepness))
         if config.ensemble.diversity_weight > 0:
-            similarity = self._similarity(batch, actions)
+            similarity = self._similarity(batch)
             other = batch.supplementary
-            if other is not None:
-                theirs = self.policy.scale_actions(other.actions).requires_grad_(True)
-                similarity = mixed(similarity, self._similarity(other, theirs))
+            similarity = mixed(similarity, None if other is None else self._similarity(other))
             pieces.append(("similarity", config.ensemble.diversity_weight, similarity))
         return pieces
 
-    def _similarity(self, batch: Batch, actions: Tensor) -> Tensor:
-        q = self.critic(self.policy.standardise(batch.observations), actions)
-        gradients = [torch.autograd.grad(member.sum(), actions, create_graph=True)[0] for member in q]
-        return diversity_penalty(torch.stack(gradients))
+    def _action_gradient(self, batch: Batch, expert: SourceValues, actions: Tensor, here: Acting | None) -> Tensor:
+        if self._config.action_gradient_at is ActionGradientAt.RECORDED:
+            q = expert.q.view(self._members, -1)
+            return torch.stack([action_gradient_penalty(member, actions) for member in q]).mean()
+        observations = self.policy.standardise(batch.observations)
+        theirs = self._drawn(batch.observations) if here is None else here.actions
+        return action_gradient_between(self.critic, observations, actions, theirs, self.noise)
+
+    def _similarity(self, batch: Batch) -> Tensor:
+        observations, actions = self.policy.standardise(batch.observations), self.policy.scale_actions(batch.actions)
+        return similarity_at(self.critic, observations, actions)
 
     def _cql_gap(self, batch: Batch) -> Tensor:
         """The importance-sampled gap of one source, mean over critics."""

@@ -16,6 +16,7 @@ from iq_offline.config.baselines import BaselineConfig
 from iq_offline.config.cloning import BCConfig, CloningLoss, ContinuousBCConfig, DiscreteBCConfig
 from iq_offline.config.conservative import (
     AbsorbingValue,
+    ActionGradientAt,
     AdvantageWeightsConfig,
     AnchorConfig,
     CQLConfig,
@@ -50,6 +51,7 @@ from iq_offline.config.train import (
 __all__ = [
     "NONE",
     "AbsorbingValue",
+    "ActionGradientAt",
     "ActionHead",
     "Activation",
     "AdvantageWeightsConfig",

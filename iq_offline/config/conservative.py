@@ -38,6 +38,17 @@ class GradientPenaltyKind(StrEnum):
     HINGE = "hinge"
 
 
+class ActionGradientAt(StrEnum):
+    """Where the action-gradient penalty is taken: at the expert's actions [CSIL23], or between them and the policy's.
+
+    RECORDED leaves Q free to fall without end on the way to the policy's draw a'. BETWEEN, at a point drawn evenly on
+    that way, bounds the fall for every critic: E[Q(s, a) - Q(s, a')] <= weight * penalty + E |a - a'|^2 / (4 weight).
+    """
+
+    RECORDED = "recorded"
+    BETWEEN = "between"
+
+
 class GradientPenaltyConfig(FrozenModel):
     """Keep the gradient of Q near or below a norm, between the expert's actions and the policy's."""
 

@@ -10,6 +10,7 @@ from iq_offline.config.baselines import EpisodeFilterConfig
 from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
 from iq_offline.config.conservative import (
     AbsorbingValue,
+    ActionGradientAt,
     AdvantageWeightsConfig,
     AnchorConfig,
     CQLConfig,
@@ -204,7 +205,8 @@ class ContinuousIQConfig(IQConfig):
     policy_std: float | None = Field(0.135, gt=0)
     """Standard deviation of policy and prior, where the action bounds are -1 and 1; None: learnt, by observation."""
     action_gradient_weight: float = Field(0.1, ge=0)
-    """Weight of E |dQ/da|^2 at the expert's actions (conservative: keeps Q flat around the data)."""
+    """Weight of E |dQ/da|^2 (conservative: keeps Q flat around the data)."""
+    action_gradient_at: ActionGradientAt = ActionGradientAt.BETWEEN
     one_backward: bool = False
     """Move critics and actor at once, by one backward pass: the actor's loss -E[V(s)] is a term of the critics'."""
     anchor: AnchorConfig | None = None

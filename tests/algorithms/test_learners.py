@@ -23,6 +23,7 @@ from iq_offline.algorithms.recovery import ContinuousRecovery, DiscreteRecovery
 from iq_offline.batch import Batch
 from iq_offline.config import (
     AbsorbingValue,
+    ActionGradientAt,
     ActionHead,
     Activation,
     ContinuousBCConfig,
@@ -272,3 +273,41 @@ def test_recovered_rewards_are_clamped_to_the_fixed_ones_where_there_are_such(ob
     discrete = DiscreteIQConfig(objective=objective, temperature=1.0, separate_value=False)
     recovery = DiscreteRecovery(DiscreteNetworks(q), discrete)
     assert recovery(one_transition(1, terminated=True)).rewards.tolist() == [reward]
+
+
+def advantage_after(where: ActionGradientAt, updates: int) -> float:
+    """Mean of Q(s, a) - Q(s, a'), a' the policy's, after so many updates of a critic on 32 recorded transitions."""
+    torch.manual_seed(0)
+    observations, actions = torch.randn(32, SIZE), torch.rand(32, ACTIONS) - 0.5
+    config = ContinuousIQConfig(
+        prior=None,
+        entropy=EntropyReference.OFF,
+        updates=updates,
+        critic_learning_rate=1e-2,
+        actor_learning_rate=1e-9,
+        action_gradient_weight=WEIGHT,
+        action_gradient_at=where,
+    )
+    critic = CriticEnsemble([Critic(LAYOUT, ACTIONS, (64, 64), Activation.RELU, norm=True)])
+    networks = ContinuousNetworks(constant_policy(0.0, STD), None, critic)
+    learner = ContinuousIQLearner(config, networks, torch.Generator().manual_seed(0))
+    batch = Batch(observations, actions, torch.randn(32, SIZE), torch.ones(32))
+    for _ in range(updates):
+        learner.update(batch)
+    drawn = STD * torch.randn(1000, 32, ACTIONS)
+    with torch.no_grad():
+        return (critic(observations, actions) - critic(observations.expand(1000, 32, -1), drawn)).mean().item()
+
+
+WEIGHT, STD = 0.1, 0.135
+
+
+def test_a_penalty_between_the_actions_bounds_the_advantage_and_one_at_the_recorded_action_does_not():
+    """Each recorded action is the policy's mean or up to 0.7 off it; the bound is E |a - a'|^2 / (4 weight), doubled.
+
+    For Q that minimises value term and penalty alone the two parts of the bound are equal.
+    """
+    way = 2 * (1 / 12 + STD**2)
+    bound = 2 * way / (4 * WEIGHT)
+    assert advantage_after(ActionGradientAt.BETWEEN, 150) < bound
+    assert advantage_after(ActionGradientAt.RECORDED, 150) > 3 * bound

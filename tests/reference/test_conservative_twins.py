@@ -14,7 +14,7 @@ from iq_offline.algorithms.conservative.values import expectile_loss, gumbel_los
 from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.networks import Critic, CriticEnsemble
 from iq_offline.algorithms.noise import Played
-from iq_offline.algorithms.pieces import gradient_penalty_at
+from iq_offline.algorithms.pieces import action_gradient_between, gradient_penalty_at
 from iq_offline.config import Activation, GradientPenaltyConfig, GradientPenaltyKind, Pessimism
 
 STEP = 1e-6
@@ -134,6 +134,40 @@ def test_the_action_gradient_penalty_is_the_squared_difference_quotient():
     points = torch.from_numpy(actions).requires_grad_(True)
     penalty = action_gradient_penalty(critic(torch.from_numpy(observations), points), points)
     assert penalty.item() == pytest.approx(total / 4, rel=1e-7)
+
+
+def test_the_action_gradient_between_two_actions_equals_its_twin():
+    """Two critics, a point at a drawn share of each way."""
+    critics = small_critics(2)
+    observations, expert, policy, shares = random_arrays(8, (4, 3), (4, 2), (4, 2), (4, 1))
+    shares = 1 / (1 + np.exp(-shares))
+    total = 0.0
+    for critic in critics.members:
+        for row in range(4):
+            point = shares[row] * expert[row] + (1 - shares[row]) * policy[row]
+            of_action = difference_quotients(critic, observations[row], point)[3:]
+            total += of_action @ of_action
+    penalty = action_gradient_between(critics, *tensors(observations, expert, policy), Played(tensors(shares)))
+    assert penalty.item() == pytest.approx(total / 8, rel=1e-7)
+
+
+@pytest.mark.parametrize("weight", [0.01, 0.1, 1.0])
+@pytest.mark.parametrize("steepness", [0.1, 3.0, 100.0])
+def test_between_two_actions_q_falls_by_no_more_than_the_penalty_allows(weight: float, steepness: float):
+    """E[Q(s, a) - Q(s, a')] <= weight E |dQ/da|^2 + E |a - a'|^2 / (4 weight), the mean slope from 40 even shares."""
+    critics = small_critics(1)
+    observations, expert, policy = tensors(*random_arrays(9, (50, 3), (50, 2), (50, 2)))
+    shares = (torch.arange(40, dtype=torch.float64) + 0.5) / 40
+
+    def q(*points: torch.Tensor) -> torch.Tensor:
+        return steepness * critics(*points)
+
+    penalties = [
+        action_gradient_between(q, observations, expert, policy, Played([share.expand(50, 1)])) for share in shares
+    ]
+    falls, way = q(observations, expert) - q(observations, policy), (expert - policy).square().sum(dim=-1).mean()
+    allowed = weight * torch.stack(penalties).mean() + way / (4 * weight)
+    assert falls.abs().mean().item() <= allowed.item()
 
 
 @pytest.mark.parametrize("kind", list(GradientPenaltyKind))

@@ -176,11 +176,12 @@ def no_likelihood(policy: Any, batch: Batch, loss: CloningLoss) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("beside", "weight", "name", "absent"),
     [
-        ((), "action_gradient_weight", "iq_continuous.action_gradient_penalty", zero),
-        (("ensemble.members=2",), "ensemble.diversity_weight", "iq_continuous.diversity_penalty", zero),
+        ((), "action_gradient_weight", "iq_continuous.action_gradient_between", zero),
+        (("action_gradient_at=recorded",), "action_gradient_weight", "iq_continuous.action_gradient_penalty", zero),
+        (("ensemble.members=2",), "ensemble.diversity_weight", "iq_continuous.similarity_at", zero),
         (("anchor.squared_error=1",), "anchor.likelihood", "bc.cloning_errors", no_likelihood),
     ],
-    ids=["action gradient", "diversity", "likelihood anchor"],
+    ids=["action gradient", "action gradient at recorded actions", "diversity", "likelihood anchor"],
 )
 def test_a_weight_of_zero_is_the_term_left_out_to_the_bit(
     beside: tuple[str, ...], weight: str, name: str, absent: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
