@@ -83,10 +83,10 @@ def iq_cql() -> Terms:
 
 
 def iq_default() -> Terms:
-    """The default: one critic, a prior at s and s', and the gradient of |dQ/da|^2."""
+    """The default: one critic, a prior at s and s', and the gradient of |dQ/da|^2 between a and the policy's."""
     return iq(critics=1) | {
         "prior at s and s'": ACTOR.forward(2 * BATCH),
-        "dQ/da, and its gradient": 3 * CRITIC.inside(BATCH, ACTION),
+        "Q between the actions, dQ/da, and its gradient": CRITIC.forward(BATCH) + 3 * CRITIC.inside(BATCH, ACTION),
     }
 
 

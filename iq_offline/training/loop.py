@@ -41,8 +41,8 @@ LOG_EVERY = 100
 """Updates between two logged metrics; the last update is always logged."""
 BC_REMEDY = "lower learning_rate (--set learning_rate=3e-4)"
 IQ_REMEDY = (
-    "what holds it: entropy=prior with a larger temperature, action_gradient_weight=0.1, critic_layer_norm=true, "
-    "target_bound=100, or --method iq, which has them all (--set key=value)"
+    "what holds it: action_gradient_weight=0.1 with action_gradient_at=between, entropy=prior with a larger "
+    "temperature, critic_layer_norm=true, target_bound=100, or --method iq, which has them all (--set key=value)"
 )
 
 
