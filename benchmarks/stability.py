@@ -27,7 +27,16 @@ from iq_offline.training.loop import train
 from iq_offline.training.provenance import git_commit
 
 CPU = torch.device("cpu")
-SHOWN = ("expert_q", "policy_q", "random_q", "expert_reward", "action_error", "kl_to_prior", "critic_gradient_norm")
+SHOWN = (
+    "expert_q",
+    "expert_value",
+    "policy_q",
+    "random_q",
+    "expert_reward",
+    "action_error",
+    "kl_to_prior",
+    "critic_gradient_norm",
+)
 
 
 def main() -> None:
