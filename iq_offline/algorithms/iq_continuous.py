@@ -15,8 +15,7 @@ from iq_offline.algorithms.adam import Adam, Changed, SlowCopy, descend
 from iq_offline.algorithms.bc import action_error, anchor_loss, cloning_errors
 from iq_offline.algorithms.conservative.actors import advantage_weights, scaled_q, weighted_cloning
 from iq_offline.algorithms.conservative.ensembles import pessimistic
-from iq_offline.algorithms.conservative.penalties import action_gradient_penalty
-from iq_offline.algorithms.conservative.values import value_suppression
+from iq_offline.algorithms.critic_pieces import CriticPieces
 from iq_offline.algorithms.distributions import ClippedGaussian, ContinuousActionDistribution, bounded_log_density
 from iq_offline.algorithms.learner import Metrics, named
 from iq_offline.algorithms.losses import bounded
@@ -29,16 +28,7 @@ from iq_offline.algorithms.networks import (
 )
 from iq_offline.algorithms.noise import Drawn, Noise, normal, symmetric
 from iq_offline.algorithms.objective import SourceValues, bootstrap, critic_loss, divergence_of, flat, mixed
-from iq_offline.algorithms.pieces import (
-    LOG_UNIFORM,
-    absorbing_value,
-    action_gradient_between,
-    coherent_reward,
-    cql_gap_at,
-    gradient_penalty_at,
-    in_sample_loss,
-    similarity_at,
-)
+from iq_offline.algorithms.pieces import LOG_UNIFORM, absorbing_value, coherent_reward, in_sample_loss
 from iq_offline.batch import Batch
 from iq_offline.config import (
     AbsorbingValue,
@@ -96,6 +86,7 @@ class ContinuousIQLearner:
         self.absorbing = AbsorbingState(config.gamma).to(noise.device)
         self._config = config
         self._divergence = divergence_of(config)
+        self._pieces = CriticPieces(config, self.policy, self.critic)
         self.noise: Noise = Drawn(noise)
         self._members = len(self.critic.members)
         total = config.updates
@@ -228,7 +219,8 @@ class ContinuousIQLearner:
             initial_v = self._value(batch.initial_observations, self.noise, self.critic)[0]
         loss = critic_loss(config, self._divergence.phi, expert, supplementary, initial_v)
         metrics, total = {"loss": loss.detach()}, loss
-        for name, weight, piece in self._pieces(batch, expert, actions, here):
+        theirs = None if here is None else here.actions
+        for name, weight, piece in self._pieces.of(batch, expert.q, actions, theirs, self.noise):
             metrics[name] = piece.detach()
             total = total + weight * piece
         value = mixed(expert.v.mean(), None if supplementary is None else supplementary.v.mean())
@@ -248,58 +240,6 @@ class ContinuousIQLearner:
         if self._config.entropy is EntropyReference.OFF:
             return Acting(actions, torch.zeros_like(actions[:, 0]))
         return Acting(actions, self._distance_to_prior(here, observations))
-
-    def _pieces(
-        self, batch: Batch, expert: SourceValues, actions: Tensor, here: Acting | None
-    ) -> list[tuple[str, float, Tensor]]:
-        """Name, weight and value of each regulariser of the critic that is on."""
-        config, pieces = self._config, []
-        if config.action_gradient_weight > 0:
-            steepness = self._action_gradient(batch, expert, actions, here)
-            pieces.append(("action_gradient", config.action_gradient_weight, steepness))
-        if config.cql is not None and config.cql.weight > 0:
-            gap = self._cql_gap(batch)
-            other = batch.supplementary if config.cql.on is Source.MIXTURE else None
-            gap = mixed(gap, None if other is None else self._cql_gap(other))
-            pieces.append(("cql_gap", config.cql.weight, gap))
-        suppression = config.value_suppression
-        if suppression is not None and suppression.weight > 0 and batch.supplementary is not None:
-            observations = batch.supplementary.observations
-            sampled = self._drawn(observations)
-            q = self.critic(self.policy.standardise(observations), sampled)
-            pieces.append(("value_suppression", suppression.weight, value_suppression(q, expert.q)))
-        penalty = config.gradient_penalty
-        if penalty is not None and penalty.weight > 0:
-            observations = self.policy.standardise(batch.observations)
-            sampled = self._drawn(batch.observations)
-            steepness = gradient_penalty_at(penalty, self.critic, observations, actions.detach(), sampled, self.noise)
-            pieces.append(("gradient_penalty", penalty.weight, steepness))
-        if config.ensemble.diversity_weight > 0:
-            similarity = self._similarity(batch)
-            other = batch.supplementary
-            similarity = mixed(similarity, None if other is None else self._similarity(other))
-            pieces.append(("similarity", config.ensemble.diversity_weight, similarity))
-        return pieces
-
-    def _action_gradient(self, batch: Batch, expert: SourceValues, actions: Tensor, here: Acting | None) -> Tensor:
-        if self._config.action_gradient_at is ActionGradientAt.RECORDED:
-            q = expert.q.view(self._members, -1)
-            return torch.stack([action_gradient_penalty(member, actions) for member in q]).mean()
-        observations = self.policy.standardise(batch.observations)
-        theirs = self._drawn(batch.observations) if here is None else here.actions
-        return action_gradient_between(self.critic, observations, actions, theirs, self.noise)
-
-    def _similarity(self, batch: Batch) -> Tensor:
-        observations, actions = self.policy.standardise(batch.observations), self.policy.scale_actions(batch.actions)
-        return similarity_at(self.critic, observations, actions)
-
-    def _cql_gap(self, batch: Batch) -> Tensor:
-        """The importance-sampled gap of one source, mean over critics."""
-        assert self._config.cql is not None
-        with torch.no_grad():
-            here = self.policy.distribution(batch.observations)
-        observations, actions = self.policy.standardise(batch.observations), self.policy.scale_actions(batch.actions)
-        return cql_gap_at(self._config.cql, self.critic, observations, actions, here, self.noise)
 
     def _values(self, batch: Batch, noise: Noise, here: Acting | None, actions: Tensor | None = None) -> SourceValues:
         """What critics and policy say of one source.
@@ -412,12 +352,6 @@ class ContinuousIQLearner:
 
     def _cloning(self) -> CloningLoss:
         return CloningLoss.LIKELIHOOD if self.policy.learnt_std else CloningLoss.CENSORED
-
-    @torch.no_grad()
-    def _drawn(self, observations: Tensor) -> Tensor:
-        """The policy's actions at raw observations, (B, A)."""
-        here = self.policy.distribution(observations)
-        return here.sample(normal(self.noise, here.mean))
 
     def _pessimistic(self, q: Tensor) -> Tensor:
         return pessimistic(q, self._config.ensemble.pessimism, self._config.ensemble.deviations)

@@ -176,9 +176,9 @@ def no_likelihood(policy: Any, batch: Batch, loss: CloningLoss) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("beside", "weight", "name", "absent"),
     [
-        ((), "action_gradient_weight", "iq_continuous.action_gradient_between", zero),
-        (("action_gradient_at=recorded",), "action_gradient_weight", "iq_continuous.action_gradient_penalty", zero),
-        (("ensemble.members=2",), "ensemble.diversity_weight", "iq_continuous.similarity_at", zero),
+        ((), "action_gradient_weight", "critic_pieces.action_gradient_between", zero),
+        (("action_gradient_at=recorded",), "action_gradient_weight", "critic_pieces.action_gradient_penalty", zero),
+        (("ensemble.members=2",), "ensemble.diversity_weight", "critic_pieces.similarity_at", zero),
         (("anchor.squared_error=1",), "anchor.likelihood", "bc.cloning_errors", no_likelihood),
     ],
     ids=["action gradient", "action gradient at recorded actions", "diversity", "likelihood anchor"],
