@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=50_000)
     parser.add_argument("--supplementary", action="append", default=[])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], help="key=value, for all runs")
     parser.add_argument("--compile", default="auto", choices=[str(choice) for choice in Compile])
     parser.add_argument("--log", type=Path, default=Path("stability.jsonl"))
     options = parser.parse_args()
@@ -61,6 +62,7 @@ def main() -> None:
                 "demos": options.demos,
                 "seed": options.seed,
                 "supplementary": [Path(name).stem for name in options.supplementary],
+                "set": options.set,
             }
             if not is_logged(options.log, key):
                 result = _run(file, Method(method), options)
@@ -79,7 +81,7 @@ def _run(file: str, method: Method, options: argparse.Namespace) -> dict[str, An
     discrete = isinstance(table.action_space, DiscreteActions)
     key = updates_key(algorithm_class(method, discrete=discrete))
     algorithm = algorithm_config(
-        method, discrete=discrete, presets=recipe(method), overrides=[f"{key}={options.updates}"]
+        method, discrete=discrete, presets=recipe(method), overrides=[f"{key}={options.updates}", *options.set]
     )
     config = TrainConfig(
         dataset=file,

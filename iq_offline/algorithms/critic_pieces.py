@@ -1,17 +1,17 @@
 """The regularisers of continuous critics, as a configuration has them: names, weights and values."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from iq_offline.algorithms.conservative.penalties import action_gradient_penalty
+from iq_offline.algorithms.conservative.penalties import action_gradient_penalty, diversity_penalty, interpolated
 from iq_offline.algorithms.conservative.values import value_suppression
 from iq_offline.algorithms.networks import ContinuousPolicy, CriticEnsemble
-from iq_offline.algorithms.noise import Noise, normal
+from iq_offline.algorithms.noise import Noise, normal, share
 from iq_offline.algorithms.objective import mixed
-from iq_offline.algorithms.pieces import action_gradient_between, cql_gap_at, gradient_penalty_at, similarity_at
+from iq_offline.algorithms.pieces import cql_gap_at, gradient_penalty_at
 from iq_offline.batch import Batch
 from iq_offline.config import ActionGradientAt, ContinuousIQConfig, Source
 
@@ -63,8 +63,10 @@ class CriticPieces:
         return action_gradient_between(self.critic, observations, actions, theirs, noise)
 
     def _similarity(self, batch: Batch) -> Tensor:
-        observations, actions = self.policy.standardise(batch.observations), self.policy.scale_actions(batch.actions)
-        return similarity_at(self.critic, observations, actions)
+        actions = self.policy.scale_actions(batch.actions).requires_grad_(True)
+        q = self.critic(self.policy.standardise(batch.observations), actions)
+        slopes = [torch.autograd.grad(member.sum(), actions, create_graph=True)[0] for member in q]
+        return diversity_penalty(torch.stack(slopes))
 
     def _cql_gap(self, batch: Batch, noise: Noise) -> Tensor:
         """The importance-sampled gap of one source, mean over critics."""
@@ -79,3 +81,20 @@ class CriticPieces:
         """The policy's actions at raw observations, (B, A)."""
         here = self.policy.distribution(observations)
         return here.sample(normal(noise, here.mean))
+
+
+def action_gradient_between(
+    critic: Callable[[Tensor, Tensor], Tensor],
+    observations: Tensor,
+    expert_actions: Tensor,
+    policy_actions: Tensor,
+    noise: Noise,
+) -> Tensor:
+    """E |dQ/da|^2 at a point drawn evenly between the expert's action and the policy's, mean over critics, ().
+
+    Q(s, a) - Q(s, a') is the mean slope on the way times the way; so, whatever the critic, no weighted sum of
+    value term and penalty is below -E |a - a'|^2 / (4 weight). Shapes: standardised (B, D), scaled (B, A), (B, A).
+    """
+    points = interpolated(expert_actions, policy_actions, share(noise, len(observations), 1)).detach()
+    points.requires_grad_(True)
+    return torch.stack([action_gradient_penalty(q, points) for q in critic(observations, points)]).mean()

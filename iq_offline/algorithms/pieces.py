@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 
 from iq_offline.algorithms.conservative.penalties import (
-    action_gradient_penalty,
-    diversity_penalty,
     hinge_gradient_penalty,
     interpolated,
     two_sided_gradient_penalty,
@@ -89,30 +87,6 @@ def cql_gap_at(
         for (uniform_q, policy_q), data in zip(q.view(len(q), 2, count, -1), q_data, strict=True)
     ]
     return torch.stack(gaps).mean()
-
-
-def action_gradient_between(
-    critic: Callable[[Tensor, Tensor], Tensor],
-    observations: Tensor,
-    expert_actions: Tensor,
-    policy_actions: Tensor,
-    noise: Noise,
-) -> Tensor:
-    """E |dQ/da|^2 at a point drawn evenly between the expert's action and the policy's, mean over critics, ().
-
-    Q(s, a) - Q(s, a') is the mean slope on the way times the way; so, whatever the critic, no weighted sum of
-    value term and penalty is below -E |a - a'|^2 / (4 weight). Shapes: standardised (B, D), scaled (B, A), (B, A).
-    """
-    points = interpolated(expert_actions, policy_actions, share(noise, len(observations), 1)).detach()
-    points.requires_grad_(True)
-    return torch.stack([action_gradient_penalty(q, points) for q in critic(observations, points)]).mean()
-
-
-def similarity_at(critic: Callable[[Tensor, Tensor], Tensor], observations: Tensor, actions: Tensor) -> Tensor:
-    """[EDAC21]'s penalty on critics that slope alike at recorded actions, (). Shapes: standardised (B, D), (B, A)."""
-    points = actions.detach().requires_grad_(True)
-    slopes = [torch.autograd.grad(q.sum(), points, create_graph=True)[0] for q in critic(observations, points)]
-    return diversity_penalty(torch.stack(slopes))
 
 
 def gradient_penalty_at(

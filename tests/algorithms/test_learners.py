@@ -275,6 +275,9 @@ def test_recovered_rewards_are_clamped_to_the_fixed_ones_where_there_are_such(ob
     assert recovery(one_transition(1, terminated=True)).rewards.tolist() == [reward]
 
 
+WEIGHT, STD = 0.1, 0.135
+
+
 def advantage_after(where: ActionGradientAt, updates: int) -> float:
     """Mean of Q(s, a) - Q(s, a'), a' the policy's, after so many updates of a critic on 32 recorded transitions."""
     torch.manual_seed(0)
@@ -297,9 +300,6 @@ def advantage_after(where: ActionGradientAt, updates: int) -> float:
     drawn = STD * torch.randn(1000, 32, ACTIONS)
     with torch.no_grad():
         return (critic(observations, actions) - critic(observations.expand(1000, 32, -1), drawn)).mean().item()
-
-
-WEIGHT, STD = 0.1, 0.135
 
 
 def test_a_penalty_between_the_actions_bounds_the_advantage_and_one_at_the_recorded_action_does_not():

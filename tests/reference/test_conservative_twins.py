@@ -11,10 +11,11 @@ from iq_offline.algorithms.conservative.actors import advantage_weights, weighte
 from iq_offline.algorithms.conservative.ensembles import pessimistic
 from iq_offline.algorithms.conservative.penalties import action_gradient_penalty, diversity_penalty
 from iq_offline.algorithms.conservative.values import expectile_loss, gumbel_loss, value_suppression
+from iq_offline.algorithms.critic_pieces import action_gradient_between
 from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.networks import Critic, CriticEnsemble
 from iq_offline.algorithms.noise import Played
-from iq_offline.algorithms.pieces import action_gradient_between, gradient_penalty_at
+from iq_offline.algorithms.pieces import gradient_penalty_at
 from iq_offline.config import Activation, GradientPenaltyConfig, GradientPenaltyKind, Pessimism
 
 STEP = 1e-6

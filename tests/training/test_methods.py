@@ -178,7 +178,7 @@ def no_likelihood(policy: Any, batch: Batch, loss: CloningLoss) -> torch.Tensor:
     [
         ((), "action_gradient_weight", "critic_pieces.action_gradient_between", zero),
         (("action_gradient_at=recorded",), "action_gradient_weight", "critic_pieces.action_gradient_penalty", zero),
-        (("ensemble.members=2",), "ensemble.diversity_weight", "critic_pieces.similarity_at", zero),
+        (("ensemble.members=2",), "ensemble.diversity_weight", "critic_pieces.diversity_penalty", zero),
         (("anchor.squared_error=1",), "anchor.likelihood", "bc.cloning_errors", no_likelihood),
     ],
     ids=["action gradient", "action gradient at recorded actions", "diversity", "likelihood anchor"],
