@@ -44,9 +44,12 @@ class ClippedGaussian:
         return torch.where(actions <= -1 + ON_THE_BOUND, below, chosen).sum(dim=-1)
 
     def sample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """`sample`, (B, A), and the draws' censored log likelihood, nats, (B,)."""
-        actions = self.sample(noise)
-        return actions, self.log_prob(actions)
+        """`sample`, (B, A), and the mean log density of draws before they are clipped, nats, (B,).
+
+        Not the draws' own censored likelihood: at the bound that jumps from a density to a mass, and its gradient along
+        the draws, which knows nothing of the jump, draws the mean beyond the bound where the entropy would draw it in.
+        """
+        return self.sample(noise), -self.entropy()
 
     def proposal(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Draws to integrate over the box by importance, and their log densities, (..., B, A), (..., B).

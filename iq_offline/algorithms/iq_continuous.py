@@ -216,7 +216,7 @@ class ContinuousIQLearner:
         initial_v = None
         if config.value_term is ValueTerm.INITIAL:
             assert batch.initial_observations is not None
-            initial_v = self._value(batch.initial_observations, self.noise, self.critic)[0]
+            initial_v = self._value(batch.initial_observations, self.noise, self.critic).reshape(-1)
         loss = critic_loss(config, self._divergence.phi, expert, supplementary, initial_v)
         metrics, total = {"loss": loss.detach()}, loss
         theirs = None if here is None else here.actions

@@ -76,10 +76,15 @@ class DiscreteIQLearner:
         self._config = config
         self._divergence = divergence_of(config)
         self.noise: Noise | None = None
-        learnt = _present(self.q, self.networks.actor, self.value, self.state_value)
-        self.adams = [Adam(learnt, config.learning_rate, config.weight_decay, config.updates)]
+        rate, decay, total = config.learning_rate, config.weight_decay, config.updates
+        self.adams = [Adam(_present(self.q, self.state_value), rate, decay, total)]
+        if self.networks.actor is not None:
+            self.adams.append(Adam([self.networks.actor], rate, decay, total))
+        if self.value is not None:
+            assert config.in_sample_value is not None
+            self.adams.append(Adam([self.value], config.in_sample_value.learning_rate, decay, total))
         if config.absorbing_value is AbsorbingValue.LEARNED:
-            self.adams.append(Adam([self.absorbing], config.learning_rate, 0.0, config.updates))
+            self.adams.append(Adam([self.absorbing], rate, 0.0, total))
         self._average = None
         if config.polyak_rate is not None:
             fast = _present(self.q, self.state_value)
@@ -104,10 +109,15 @@ class DiscreteIQLearner:
         for name, weight, piece in self._pieces(batch, expert):
             metrics[name] = piece.detach()
             total = total + weight * piece
+        if self.networks.actor is not None:
+            actor_metrics, actor_loss = self._actor_loss(batch)
+            metrics |= actor_metrics
+            total = total + actor_loss
         norms = descend(self.adams, total)
         if self._average is not None:
             self._average.follow()
-        return metrics | {"critic_gradient_norm": norms[0]}
+        metrics["critic_gradient_norm"] = norms[0]
+        return metrics if self.networks.actor is None else metrics | {"actor_gradient_norm": norms[1]}
 
     @torch.no_grad()
     def diagnostics(self, batch: Batch) -> Metrics:
@@ -173,8 +183,6 @@ class DiscreteIQLearner:
             pieces.append(("gradient_penalty", config.gradient_penalty.weight, self._steepness(batch)))
         if self.value is not None:
             pieces.append(("value_loss", 1.0, self._value_loss(batch)))
-        if self.networks.actor is not None:
-            pieces.append(("actor_loss", 1.0, self._actor_loss(batch)))
         return pieces
 
     def _cql_gap(self, batch: Batch) -> Tensor:
@@ -205,17 +213,21 @@ class DiscreteIQLearner:
                 losses.append(in_sample_loss(self._config.in_sample_value, v, q))
         return mixed(losses[0], losses[1] if len(losses) > 1 else None)
 
-    def _actor_loss(self, batch: Batch) -> Tensor:
+    def _actor_loss(self, batch: Batch) -> tuple[Metrics, Tensor]:
+        """Cloning of recorded actions, weighted by their advantage. Source: [AWR19] eq. 8."""
         config = self._config.advantage_weights
         assert config is not None
-        losses = []
+        losses, means = [], []
         for source in (batch, batch.supplementary if config.on is Source.MIXTURE else None):
             if source is not None:
                 with torch.no_grad():
                     values = self._values(source)
                 weights = advantage_weights(values.q - values.v, config.temperature, config.largest)
                 losses.append(weighted_cloning(cloning_errors(self.policy, source), weights))
-        return mixed(losses[0], losses[1] if len(losses) > 1 else None)
+                means.append(weights.mean())
+        loss = mixed(losses[0], losses[1] if len(losses) > 1 else None)
+        metrics = {"actor_loss": loss.detach(), "expert_weight": means[0]}
+        return metrics | ({"supplementary_weight": means[1]} if len(means) > 1 else {}), loss
 
     def _values(self, batch: Batch) -> SourceValues:
         config = self._config
@@ -304,8 +316,7 @@ def q_values(
     if config.entropy is EntropyReference.UNIFORM:
         return outputs * config.temperature
     assert networks.prior is not None
-    with torch.no_grad():
-        log_prior = torch.log_softmax(networks.prior(observations), dim=-1)
+    log_prior = torch.log_softmax(networks.prior(observations), dim=-1)
     return (outputs - log_prior) * config.temperature
 
 

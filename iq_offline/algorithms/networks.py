@@ -75,9 +75,10 @@ class ActionScale:
 
     @classmethod
     def of_bounds(cls, low: Sequence[float], high: Sequence[float]) -> "ActionScale":
-        """From the bounds of each action dimension."""
+        """From the bounds of each action dimension; one without a choice is scaled as if it were 2 wide."""
         low_bound, high_bound = torch.tensor(low), torch.tensor(high)
-        return cls((high_bound + low_bound) / 2, (high_bound - low_bound) / 2)
+        half_range = (high_bound - low_bound) / 2
+        return cls((high_bound + low_bound) / 2, torch.where(half_range > 0, half_range, 1.0))
 
 
 class Policy(nn.Module):

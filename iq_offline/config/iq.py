@@ -114,13 +114,13 @@ class IQConfig(FrozenModel):
     @property
     def uses_supplementary(self) -> bool:
         """Whether any term reads supplementary transitions."""
-        mixed = [self.cql, self.advantage_weights]
         return (
             self.objective is not ObjectiveKind.INVERSE
             or self.value_term is ValueTerm.MIXTURE
             or self.penalty_on is Source.MIXTURE
-            or any(piece is not None and piece.on is Source.MIXTURE for piece in mixed)
-            or self.value_suppression is not None
+            or (self.cql is not None and self.cql.weight > 0 and self.cql.on is Source.MIXTURE)
+            or (self.advantage_weights is not None and self.advantage_weights.on is Source.MIXTURE)
+            or (self.value_suppression is not None and self.value_suppression.weight > 0)
             or self.in_sample_value is not None
         )
 
@@ -136,6 +136,11 @@ class IQConfig(FrozenModel):
             raise ValueError("penalty_on and reward_reference are chi-squared's own: set divergence=chi-squared")
         if self.penalty_on is Source.EXPERT and self.reward_reference[1] != 0:
             raise ValueError("a reward reference of supplementary data needs penalty_on=mixture")
+        if self.value_term is ValueTerm.INITIAL and self.polyak_rate is not None:
+            raise ValueError(
+                "value_term=initial needs a gradient through V(s'), else V is lowered at first observations alone "
+                "and no reward is learnt: set polyak_rate=none"
+            )
         if inverse and self.in_sample_value is not None:
             raise ValueError("an in-sample value carries no gradient of the value term: set objective=least-squares")
         return self
@@ -149,6 +154,16 @@ class IQConfig(FrozenModel):
         learned = self.absorbing_value is AbsorbingValue.LEARNED
         if self.divergence is DivergenceKind.KL_DONSKER_VARADHAN and learned:
             raise ValueError("the logarithm of a mean has no absorbing tail: set absorbing_value=zero")
+        return self
+
+    @model_validator(mode="after")
+    def _fixed_rewards_are_no_alarm(self) -> Self:
+        largest = max(map(abs, self.fixed_rewards)) / (1 - self.gamma)
+        if self.objective is ObjectiveKind.LEAST_SQUARES and self.alarm_q is not None and largest >= self.alarm_q:
+            raise ValueError(
+                f"fixed_rewards at gamma={self.gamma:g} make values of {largest:g}, where alarm_q={self.alarm_q:g} "
+                f"stops the run: set alarm_q={10 * largest:g}, and target_bound={largest:g}"
+            )
         return self
 
     @property
@@ -169,8 +184,10 @@ class DiscreteIQConfig(IQConfig):
     """Weight of the policy's entropy in the soft value."""
     entropy: EntropyReference = EntropyReference.UNIFORM
     hidden_sizes: HiddenSizes = (256, 256)
+    """Of V, of an in-sample value and of a Q beside an actor; a policy that starts from a prior has the prior's."""
     activation: Activation = Activation.TANH
     layer_norm: bool = False
+    """Before each hidden activation of those same networks."""
     separate_value: bool = True
     """Write Q as V(s) + temperature * log policy(a | s), a network for each, so that fitting V leaves the policy."""
     prior: DiscreteBCConfig | None = DiscreteBCConfig()
@@ -183,6 +200,13 @@ class DiscreteIQConfig(IQConfig):
         _needs_prior(self.entropy, self.objective, self.prior)
         if self.more_demonstrations and self.prior:
             self.more_demonstrations.check_fits(self.prior, "more_demonstrations.")
+        if self.prior and not (self.separate_value or self.advantage_weights or self.in_sample_value):
+            copied = (self.prior.hidden_sizes, self.prior.activation, False)
+            if (self.hidden_sizes, self.activation, self.layer_norm) != copied:
+                raise ValueError(
+                    "the one network starts as the prior's copy: set prior.hidden_sizes and prior.activation alike, "
+                    "and layer_norm=false; or prior=none, or separate_value=true, whose V has its own"
+                )
         return self
 
 
@@ -228,6 +252,10 @@ class ContinuousIQConfig(IQConfig):
             raise ValueError("a deterministic policy has no entropy: set entropy=off")
         if self.policy_head is ActionHead.DETERMINISTIC and (self.cql or (self.anchor and self.anchor.likelihood > 0)):
             raise ValueError("a deterministic policy has no density: set cql=none and anchor.likelihood=0")
+        if self.advantage_weights and self.anchor and self.anchor.scale_q is not None:
+            raise ValueError("an actor with advantage_weights has no Q to scale: set anchor.scale_q=none")
+        if self.policy_head is ActionHead.DETERMINISTIC and self.objective is ObjectiveKind.COHERENT:
+            raise ValueError("a deterministic policy has no likelihood to be a reward: leave policy_head or objective")
         if self.policy_head is ActionHead.DETERMINISTIC and self.policy_std is None:
             raise ValueError(
                 "a deterministic policy has no width to learn: set policy_std=0.135, which it leaves unread"

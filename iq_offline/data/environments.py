@@ -149,7 +149,8 @@ def action_space_from_gymnasium(space: "gymnasium.Space[Any]", source: str) -> A
     if isinstance(space, Discrete) and space.start == 0:
         return DiscreteActions(int(space.n))
     if isinstance(space, Box) and len(space.shape) == 1:
-        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        largest = np.finfo(np.float32).max / 2  # a wider range is beyond 32-bit floats: no bound that anyone meant
+        if not (np.abs(space.low) < largest).all() or not (np.abs(space.high) < largest).all():
             return None
         return ContinuousActions(tuple(map(float, space.low)), tuple(map(float, space.high)), source)
     raise NotYet(f"action space {space} is not supported", "use a Discrete space from 0, or a Box of one dimension")

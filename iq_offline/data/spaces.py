@@ -25,7 +25,7 @@ class DiscreteActions:
 
 @dataclass(frozen=True)
 class ContinuousActions:
-    """A box of real actions, with finite bounds low < high for each of its dimensions."""
+    """A box of real actions, with finite bounds low <= high for each of its dimensions."""
 
     low: tuple[float, ...]
     high: tuple[float, ...]

@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from iq_offline.config import Selection, SubsampleFrom
+from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.table import TransitionTable, rows_of_episodes
 from iq_offline.errors import ConfigError
 
@@ -127,7 +128,7 @@ def rows_with_successors(table: TransitionTable) -> Rows:
 
 
 def check_supplementary(expert: TransitionTable, others: tuple[TransitionTable, ...]) -> None:
-    """Raises ConfigError for a supplementary set of another task's shape, or named twice."""
+    """Raises ConfigError for a supplementary set of another task's shape, without a transition, or named twice."""
     for other in others:
         kinds = [table.action_space.to_json()["type"] for table in (expert, other)]
         shapes = [(table.observation_size, table.action_space.width) for table in (expert, other)]
@@ -137,9 +138,30 @@ def check_supplementary(expert: TransitionTable, others: tuple[TransitionTable, 
                 f"{expert.info.name} has {shapes[0][0]} and {shapes[0][1]} {kinds[0]}",
                 "name data of the same task",
             )
+        _check_contents(expert, other)
     names = [table.info.sha256 for table in (expert, *others)]
     if len(set(names)) < len(names):
         raise ConfigError("the same data are named twice, as expert or supplementary", "name each dataset once")
+
+
+def _check_contents(expert: TransitionTable, other: TransitionTable) -> None:
+    theirs, ours = other.action_space, expert.action_space
+    if isinstance(theirs, DiscreteActions) and isinstance(ours, DiscreteActions) and theirs.count > ours.count:
+        raise ConfigError(
+            f"--supplementary {other.info.name}: {theirs.count} discrete actions; {expert.info.name} has {ours.count}",
+            "name data of the same task (where a file declares no count, its greatest action does: docs/data.md)",
+        )
+    pictures = [[leaf.shape for leaf in table.layout if leaf.file] for table in (expert, other)]
+    if pictures[0] != pictures[1]:
+        raise ConfigError(
+            f"--supplementary {other.info.name}: pictures {pictures[1]}; {expert.info.name} has {pictures[0]}",
+            "name data of the same task",
+        )
+    if len(rows_with_successors(other)) == 0:
+        raise ConfigError(
+            f"--supplementary {other.info.name} leaves no transitions to learn from",
+            "name data with longer episodes, or with their last observations",
+        )
 
 
 def _all_of(table: TransitionTable, chosen: NDArray[np.integer[Any]], *, need_successors: bool) -> Rows:

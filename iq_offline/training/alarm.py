@@ -5,16 +5,22 @@ from collections.abc import Sequence
 
 from iq_offline.errors import TrainingDiverged
 
-WATCHED = {"expert_q": "Q", "expert_value": "V"}
-"""The metrics that are values where the expert goes."""
+WATCHED = {
+    "expert_q": "the expert's mean Q",
+    "expert_value": "the expert's mean V",
+    "supplementary_q": "the supplementary data's mean Q",
+    "supplementary_value": "the supplementary data's mean V",
+}
+"""The metrics that are values where data are."""
 
 
 class DivergenceAlarm:
     """Watches the metrics of one learner as they are logged.
 
-    It stops at the first metric that is not finite, and where the mean |Q| of the expert's actions, or the mean |V| of
-    its observations, has passed `largest` in `patience` logged steps running: with rewards drawn to at most 2c no true
-    value is beyond 2c / (1 - gamma), so values far beyond are the bootstrap's own making, or the entropy's.
+    It stops at the first metric that is not finite, and where the mean |Q| of the expert's or the supplementary
+    actions, or the mean |V| of their observations, has passed `largest` in `patience` logged steps running: with
+    rewards drawn to at most 2c no true value is beyond 2c / (1 - gamma), so values far beyond are the bootstrap's own
+    making, the entropy's, or those of a loss that has no least value where no penalty reaches.
     """
 
     def __init__(self, largest: float | None, remedy: str, patience: int = 3, before: int = 0) -> None:
@@ -43,8 +49,9 @@ class DivergenceAlarm:
         self._since = self._since or step
         self._count += 1
         if self._count >= self._patience:
-            found = f"the expert's mean {WATCHED[worst]} is {metrics[worst]:.4g}"
-            self._stop(f"{found} at update {step}, beyond {self._largest:g}", self._since)
+            self._stop(
+                f"{WATCHED[worst]} is {metrics[worst]:.4g} at update {step}, beyond {self._largest:g}", self._since
+            )
 
     def _stop(self, what: str, since: int) -> None:
         raise TrainingDiverged(f"training diverged: {what} (since update {since})", self._remedy)

@@ -181,6 +181,8 @@ class DemonstrationMixture:
     def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """Endless batches, `expert_share` of each of the demonstrations proper, which come first."""
         expert_size, other_size = sizes(batch_size, self._expert_share)
+        if other_size == 0:
+            yield from self.proper.batches(expert_size, generator)
         both = self.proper.batches(expert_size, generator), self._more.batches(other_size, generator)
         yield from map(joined, zip(*both, strict=True))
 

@@ -21,6 +21,7 @@ from iq_offline.config import (
     Device,
     DiscreteIQConfig,
     IQConfig,
+    ObjectiveKind,
     TrainConfig,
     ValueTerm,
 )
@@ -40,10 +41,16 @@ PRIOR, METHOD = "prior", "method"
 LOG_EVERY = 100
 """Updates between two logged metrics; the last update is always logged."""
 BC_REMEDY = "lower learning_rate (--set learning_rate=3e-4)"
-IQ_REMEDY = (
+CONTINUOUS_REMEDY = (
     "what holds it: action_gradient_weight=0.1 with action_gradient_at=between, entropy=prior with a larger "
-    "temperature, critic_layer_norm=true, target_bound=100, or --method iq, which has them all (--set key=value)"
+    "temperature, critic_layer_norm=true, target_bound=100"
 )
+DISCRETE_REMEDY = "what holds it: separate_value=true, polyak_rate=0.005, target_bound=100, a smaller learning_rate"
+GIVEN_REWARDS_REMEDY = (
+    "what holds it: polyak_rate=0.005, target_bound=200 (as large as the greatest |reward| / (1 - gamma) is enough)"
+)
+MIXTURE_REMEDY = ", penalty_on=mixture beside supplementary data that a value term or value suppression reads"
+SAFE_METHOD_REMEDY = "; or --method iq, which has what holds it (--set key=value)"
 
 
 @dataclass(frozen=True)
@@ -252,10 +259,18 @@ def _after_prior(
     learner = learner_from(cloned)
     if config.updates == 0:
         yield Progress(before, total, {}, learner)
-    alarm = DivergenceAlarm(config.alarm_q, IQ_REMEDY, before=before)
+    alarm = DivergenceAlarm(config.alarm_q, remedy_of(config), before=before)
     batches = _batches(config, pace.seed, data)
     for later in pace.fit(learner, batches, config.updates, alarm, METHOD):
         yield replace(later, step=before + later.step, total=total, prior=cloned)
+
+
+def remedy_of(config: IQConfig) -> str:
+    """What to try where a run of `config` has come apart: settings that its learner has and does not contradict."""
+    if config.objective is not ObjectiveKind.INVERSE:
+        return GIVEN_REWARDS_REMEDY + SAFE_METHOD_REMEDY
+    remedy = CONTINUOUS_REMEDY if isinstance(config, ContinuousIQConfig) else DISCRETE_REMEDY
+    return remedy + (MIXTURE_REMEDY if config.uses_supplementary else "") + SAFE_METHOD_REMEDY
 
 
 def _batches(config: IQConfig, seed: int, data: Data) -> Iterator[Batch]:

@@ -39,11 +39,24 @@ def test_samples_lie_within_the_bounds_and_without_noise_are_the_mode():
 
 def test_a_draws_log_density_is_that_of_its_action():
     noise = torch.linspace(-2, 2, 41, dtype=torch.float64).unsqueeze(-1)
-    for kind in (TanhGaussian, ClippedGaussian):
-        here = kind(torch.full_like(noise, 0.3), torch.full_like(noise, 0.4))
-        actions, log_prob = here.sample_with_log_prob(noise)
-        close(actions, here.sample(noise))
-        close(log_prob, here.log_prob(actions))
+    here = TanhGaussian(torch.full_like(noise, 0.3), torch.full_like(noise, 0.4))
+    actions, log_prob = here.sample_with_log_prob(noise)
+    close(actions, here.sample(noise))
+    close(log_prob, here.log_prob(actions))
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.9, 1.0, 3.0])
+def test_a_clipped_gaussians_entropy_pays_for_width_and_moves_no_mean(mean: float):
+    at, width = (torch.full((2000, 1), value, dtype=torch.float64, requires_grad=True) for value in (mean, 0.1))
+    noise = torch.randn(2000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    here = ClippedGaussian(at, width)
+    actions, log_prob = here.sample_with_log_prob(noise)
+    close(actions, here.sample(noise))
+    if mean == 0:
+        close(log_prob.mean(), here.log_prob(actions).mean(), rtol=0, atol=0.05)
+    of_mean, of_width = torch.autograd.grad(log_prob.sum(), [at, width], allow_unused=True, materialize_grads=True)
+    assert of_mean.count_nonzero() == 0
+    close(of_width, torch.full_like(width, -10.0))
 
 
 @pytest.mark.parametrize("mean", [6.0, 20.0, 1e4])

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from iq_offline.config import (
     ContinuousIQConfig,
     CQLConfig,
     DiscreteIQConfig,
+    EnsembleConfig,
     EntropyReference,
     GradientPenaltyConfig,
     GradientPenaltyKind,
@@ -96,17 +98,21 @@ def test_draws_of_a_narrow_policy_cover_little_of_the_box_and_the_gap_is_low_by_
     assert (ACTIONS - 1) * math.log(2) < gap < ACTIONS * math.log(2) - 0.2
 
 
+@pytest.mark.parametrize("entropy", [EntropyReference.UNIFORM, EntropyReference.PRIOR])
 @pytest.mark.parametrize("kind", list(GradientPenaltyKind))
-def test_the_discrete_gradient_penalty_is_of_q_itself_in_standardised_observations(kind: GradientPenaltyKind):
+def test_the_discrete_gradient_penalty_is_of_q_itself_in_standardised_observations(
+    kind: GradientPenaltyKind, entropy: EntropyReference
+):
     """Q is value and policy together, as by default; steps are a standard deviation's share, so far from the raw."""
     torch.manual_seed(0)
     standardiser = Standardiser(torch.tensor([1.0, -2.0, 0.0]), torch.tensor([10.0, 0.1, 1.0]))
     q = DiscretePolicy(standardiser, 4, (6,), Activation.TANH).double()
     value = ValueNetwork(LAYOUT, (6,), Activation.TANH, norm=False).double()
     penalty = GradientPenaltyConfig(weight=1.0, kind=kind, target=0.1)
-    config = DiscreteIQConfig(temperature=0.7, gradient_penalty=penalty)
+    config = DiscreteIQConfig(temperature=0.7, entropy=entropy, gradient_penalty=penalty)
     assert config.separate_value
-    networks = DiscreteNetworks(q, state_value=value)
+    prior = DiscretePolicy(standardiser, 4, (5,), Activation.TANH).double()
+    networks = DiscreteNetworks(q, prior=prior, state_value=value)
     standardised = torch.randn(5, SIZE, dtype=torch.float64)
     observations = standardiser.mean + standardiser.std * standardised
     actions = torch.tensor([0, 3, 1, 2, 2])
@@ -311,3 +317,25 @@ def test_a_penalty_between_the_actions_bounds_the_advantage_and_one_at_the_recor
     bound = 2 * way / (4 * WEIGHT)
     assert advantage_after(ActionGradientAt.BETWEEN, 150) < bound
     assert advantage_after(ActionGradientAt.RECORDED, 150) > 3 * bound
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_the_value_of_first_observations_is_every_critics(members: int):
+    torch.manual_seed(0)
+    critic = Critic(LAYOUT, ACTIONS, (8,), Activation.RELU, norm=False)
+    ensemble = CriticEnsemble([copy.deepcopy(critic) for _ in range(members)])
+    config = ContinuousIQConfig(
+        value_term="initial",
+        polyak_rate=None,
+        temperature=0.0,
+        entropy="uniform",
+        prior=None,
+        ensemble=EnsembleConfig(members=members, pessimism="mean"),
+    )
+    networks = ContinuousNetworks(constant_policy(0.3, 0.135), None, ensemble)
+    learner = ContinuousIQLearner(config, networks, torch.Generator().manual_seed(0))
+    learner.update(replace(one_transition([0.1, -0.4]), initial_observations=torch.randn(4, SIZE)))
+    first, *others = ensemble.members
+    assert (first.network[0].weight != critic.network[0].weight).any()
+    for other in others:
+        assert all(map(torch.equal, first.parameters(), other.parameters()))

@@ -4,7 +4,7 @@ import torch
 
 from iq_offline.algorithms import networks
 from iq_offline.algorithms.encoders import ObservationLayout, initialise
-from iq_offline.algorithms.networks import Critic, Standardiser
+from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Critic, Standardiser
 from iq_offline.config import Activation
 
 
@@ -42,3 +42,10 @@ def test_mean_and_deviation_are_those_of_all_rows_however_many_are_read_at_once(
     fitted = Standardiser.fit(rows)
     np.testing.assert_allclose(fitted.mean, rows.double().numpy().mean(axis=0), rtol=1e-7)
     np.testing.assert_allclose(fitted.std, rows.double().numpy().std(axis=0), rtol=1e-6)
+
+
+def test_an_action_without_a_choice_is_scaled_to_zero_and_back():
+    scale = ActionScale.of_bounds([-2.0, 0.5], [2.0, 0.5])
+    policy = ContinuousPolicy(Standardiser(torch.zeros(3), torch.ones(3)), scale, (4,), Activation.TANH)
+    assert policy.scale_actions(torch.tensor([[1.0, 0.5]])).tolist() == [[0.5, 0.0]]
+    assert policy.act(torch.randn(5, 3)).isfinite().all()

@@ -60,7 +60,7 @@ def test_one_backward_pass_moves_the_critics_as_two_do(tmp_path: Path, linear_ta
     ("settings", "remedy"),
     [
         ({"objective": "least-squares"}, "objective=inverse"),
-        ({"value_term": "initial"}, "objective=inverse"),
+        ({"value_term": "initial", "polyak_rate": None}, "objective=inverse"),
         ({"penalty_on": "mixture"}, "value_term=mixture"),
         ({"ensemble": {"members": 2}}, "ensemble.pessimism=mean"),
         ({"absorbing_value": "learned"}, "absorbing_value=zero"),

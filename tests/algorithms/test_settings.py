@@ -21,6 +21,7 @@ CHI_SQUAREDS_OWN = "penalty_on and reward_reference are chi-squared's own: set d
 WHOLE_WASSERSTEIN = "divergence=wasserstein needs a gradient penalty: gradient_penalty.weight=10"
 NEEDS_PRIOR = "a prior is needed: set prior.updates, or entropy=uniform with another objective"
 NO_DENSITY = "a deterministic policy has no density: set cql=none and anchor.likelihood=0"
+OF_V_ALONE: list[dict[str, Any]] = [{"layer_norm": True}, {"hidden_sizes": (3,)}, {"activation": "relu"}]
 DETERMINISTIC = {"policy_head": "deterministic", "prior": None, "entropy": "off"}
 HEADS_DIFFER = "set prior.head as policy_head, and prior.learnt_std=true exactly where policy_std=none"
 
@@ -34,6 +35,8 @@ REFUSED: list[tuple[type[FrozenModel], dict[str, Any], str]] = [
     (IQConfig, {"divergence": "kl", "penalty_on": "mixture"}, CHI_SQUAREDS_OWN),
     (IQConfig, {"divergence": "hellinger", "reward_reference": (1.0, 0.0)}, CHI_SQUAREDS_OWN),
     (IQConfig, {"reward_reference": (0.0, 1.0)}, "of supplementary data needs penalty_on=mixture"),
+    (IQConfig, {"value_term": "initial"}, "needs a gradient through V(s')"),
+    (IQConfig, LEAST_SQUARES | {"gamma": 0.999}, "make values of 2000, where alarm_q=1000 stops the run: set alarm_q="),
     (IQConfig, {"in_sample_value": {}}, "carries no gradient of the value term: set objective=least-squares"),
     (IQConfig, {"divergence": "wasserstein"}, WHOLE_WASSERSTEIN),
     (IQConfig, {"divergence": "wasserstein", "gradient_penalty": {"weight": 0}}, WHOLE_WASSERSTEIN),
@@ -54,6 +57,17 @@ REFUSED: list[tuple[type[FrozenModel], dict[str, Any], str]] = [
     ),
     (ContinuousIQConfig, DETERMINISTIC | {"cql": {}}, NO_DENSITY),
     (ContinuousIQConfig, DETERMINISTIC | {"anchor": {"likelihood": 1.0}}, NO_DENSITY),
+    (
+        ContinuousIQConfig,
+        COHERENT | DETERMINISTIC | {"prior": {"head": "deterministic"}},
+        "a deterministic policy has no likelihood to be a reward",
+    ),
+    (
+        ContinuousIQConfig,
+        {"advantage_weights": {}, "anchor": {"scale_q": 1.0}},
+        "no Q to scale: set anchor.scale_q=none",
+    ),
+    *((DiscreteIQConfig, {"separate_value": False} | own, "prior's copy") for own in OF_V_ALONE),
     (ContinuousIQConfig, DETERMINISTIC | {"policy_std": None}, "a deterministic policy has no width to learn"),
     (
         ContinuousIQConfig,
@@ -88,6 +102,10 @@ def test_what_does_not_go_together_is_refused_with_the_remedy(
     [
         (IQConfig, LEAST_SQUARES | {"in_sample_value": {}}),
         (IQConfig, {"penalty_on": "mixture", "reward_reference": (1.0, -1.0)}),
+        (IQConfig, {"value_term": "initial", "polyak_rate": None}),
+        (IQConfig, LEAST_SQUARES | {"gamma": 0.999, "alarm_q": 20_000.0, "target_bound": 2000.0}),
+        *((DiscreteIQConfig, own) for own in OF_V_ALONE),
+        *((DiscreteIQConfig, {"separate_value": False, "prior": None} | own) for own in OF_V_ALONE),
         (IQConfig, {"divergence": "wasserstein", "gradient_penalty": {}}),
         (IQConfig, {"divergence": "kl-donsker-varadhan"}),
         (DiscreteIQConfig, {"entropy": "uniform", "prior": None}),

@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iq_offline.data.catalogue import Located
+from iq_offline.data.environments import action_space_from_gymnasium
 from iq_offline.data.episodes import DatasetInfo, Episode, EpisodeSource, segment_of
 from iq_offline.data.formats import d4rl, minari
 from iq_offline.data.observations import from_leaves, leaves
 from iq_offline.data.packing import pack
-from iq_offline.data.spaces import DiscreteActions
+from iq_offline.data.spaces import ContinuousActions, DiscreteActions
 from iq_offline.data.table import TransitionTable, open_table
 
 FORMATS = {"d4rl": (d4rl, "x.hdf5"), "minari": (minari, "x-v0")}
@@ -336,3 +337,13 @@ def test_the_provenance_of_an_unknown_successor_survives(tmp_path: Path):
         module.write(EpisodeSource(source.info, known), tmp_path / name)
         assert [episode.successor_known for episode in module.read(tmp_path / name, "x")] == [False, True]
     assert json.loads(h5py.File(tmp_path / "x.hdf5").attrs["unknown_successors"]) == [0]
+
+
+@pytest.mark.parametrize("bound", [np.inf, np.finfo(np.float32).max])
+def test_a_box_as_wide_as_its_numbers_has_no_bounds(bound: float):
+    import gymnasium
+
+    assert action_space_from_gymnasium(gymnasium.spaces.Box(-bound, bound, (2,), np.float32), "environment") is None
+    narrow = action_space_from_gymnasium(gymnasium.spaces.Box(-1e6, 1e6, (2,), np.float32), "environment")
+    assert isinstance(narrow, ContinuousActions)
+    assert narrow.high == (1e6, 1e6)

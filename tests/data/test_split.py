@@ -1,5 +1,6 @@
 """Splits: by the seed alone or by return, every k-th step with its true successor, some episodes set aside."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 
 from iq_offline.config import Selection, SubsampleFrom
 from iq_offline.data.catalogue import Located
+from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import check_supplementary, choose_expert, rows_with_successors
-from iq_offline.data.table import TransitionTable, open_table, rows_of_episodes
+from iq_offline.data.table import Leaf, TransitionTable, open_table, rows_of_episodes
 from iq_offline.errors import ConfigError
 
 
@@ -110,6 +112,22 @@ def test_supplementary_data_of_another_shape_or_the_same_data_are_refused(table,
         check_supplementary(table, (other,))
     with pytest.raises(ConfigError, match="named twice"):
         check_supplementary(table, (table,))
+
+
+def test_supplementary_data_with_more_actions_other_pictures_or_no_transition_are_refused(table, numbered, write_d4rl):
+    arrays = numbered([1], terminated=[False])
+    del arrays["next_observations"]
+    empty = open_table(Located("empty", write_d4rl(arrays, name="empty.hdf5")))
+    with pytest.raises(ConfigError, match="--supplementary empty leaves no transitions"):
+        check_supplementary(table, (empty,))
+    other = open_table(Located("other", write_d4rl(numbered([3], terminated=[True]), name="other.hdf5")))
+    two, five = DiscreteActions(2), DiscreteActions(5)
+    check_supplementary(replace(table, action_space=five), (replace(other, action_space=two),))
+    with pytest.raises(ConfigError, match="other: 5 discrete actions; demo has 2"):
+        check_supplementary(replace(table, action_space=two), (replace(other, action_space=five),))
+    small, large = ((Leaf("image", (side, side, 3), "uint8", None, None, "image.npy"),) for side in (8, 12))
+    with pytest.raises(ConfigError, match=r"other: pictures \[\(12, 12, 3\)\]; demo has \[\(8, 8, 3\)\]"):
+        check_supplementary(replace(table, layout=small), (replace(other, layout=large),))
 
 
 def test_rows_of_episodes_are_those_of_the_slow_way(table):

@@ -95,7 +95,7 @@ def test_the_value_term_alone_on_the_mixture_leaves_the_penalty_on_the_expert():
 def test_the_initial_value_term_equals_its_twin():
     expert, first_values = recorded(2, 30), np.random.default_rng(3).normal(size=7)
     twin = (1 - GAMMA) * mean(list(first_values)) + twin_penalty(expert, 0.0) - mean(twin_rewards(expert))
-    check(loss_of(expert, None, first_values, value_term=ValueTerm.INITIAL), twin)
+    check(loss_of(expert, None, first_values, value_term=ValueTerm.INITIAL, polyak_rate=None), twin)
 
 
 def test_references_by_source_equal_their_twin():

@@ -36,7 +36,7 @@ def test_the_default_is_the_papers_offline_loss():
 
 def test_the_initial_term_is_one_minus_gamma_times_the_first_value():
     expert = values(1)
-    loss = loss_of(IQConfig(gamma=GAMMA, value_term=ValueTerm.INITIAL), expert)
+    loss = loss_of(IQConfig(gamma=GAMMA, value_term=ValueTerm.INITIAL, polyak_rate=None), expert)
     close(loss, 0.1 * 2.0 - ChiSquared(0.5).phi(expert.rewards).mean())
 
 

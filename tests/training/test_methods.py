@@ -1,5 +1,6 @@
 """Every method trains, keeps and reloads what it learnt; a weight of zero changes nothing; the alarm stops a run."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,21 @@ from tests_support import write_hdf5
 from iq_offline.algorithms.bc import cloning_errors
 from iq_offline.algorithms.learner import Metrics
 from iq_offline.batch import Batch
-from iq_offline.config import CloningLoss, ContinuousBCConfig, DiscreteBCConfig, Method
+from iq_offline.config import (
+    CloningLoss,
+    ContinuousBCConfig,
+    ContinuousIQConfig,
+    DiscreteBCConfig,
+    DiscreteIQConfig,
+    Method,
+)
 from iq_offline.errors import ConfigError, TrainingDiverged
 from iq_offline.stages.reward import RewardRequest, recover_reward
 from iq_offline.stages.train import TrainRequest, train_run
 from iq_offline.tracking.tracker import NullTracker
 from iq_offline.training.alarm import DivergenceAlarm
 from iq_offline.training.learnt import absorbing_value_of
-from iq_offline.training.loop import fit
+from iq_offline.training.loop import fit, remedy_of
 from iq_offline.training.run_folder import RunFolder
 
 IQ_METHODS = ["iq", "iq-paper", "iq-cql", "iq-awr", "ls-iq", "csil", "recoil", "sprinql"]
@@ -147,21 +155,21 @@ def test_every_peer_trains_into_the_same_run_folder(method: str, tmp_path: Path)
 
 def checkpoints(tmp_path: Path, task: Any, *choices: tuple[str, ...]) -> list[str]:
     """Hashes of all that is learnt under each choice, from expert and supplementary data."""
-    return [
-        trained(tmp_path, task, "iq", (*settings(20), "value_term=mixture", *choice), name=f"choice-{number}").manifest[
-            "checkpoint_sha256"
-        ]
+    runs = [
+        trained(tmp_path, task, "iq", (*settings(20), *choice), name=f"choice-{number}")
         for number, choice in enumerate(choices)
     ]
+    return [run.manifest["checkpoint_sha256"] for run in runs]
 
 
 CONTINUOUS_OFF = ["cql.weight=0", "value_suppression.weight=0", "gradient_penalty.weight=0", "anchor.squared_error=0"]
 OFF = [(continuous_task, off) for off in CONTINUOUS_OFF] + [(discrete_task, off) for off in CONTINUOUS_OFF[:3]]
 
 
+@pytest.mark.parametrize("base", [(), ("value_term=mixture",)], ids=["default", "mixture"])
 @pytest.mark.parametrize(("task", "off"), OFF, ids=lambda part: part if isinstance(part, str) else part.__name__)
-def test_a_weight_of_zero_gives_the_plain_method_to_the_bit(task: Any, off: str, tmp_path: Path):
-    plain, zero = checkpoints(tmp_path, task, (), (off,))
+def test_a_weight_of_zero_gives_the_plain_method_to_the_bit(task: Any, off: str, base: tuple[str, ...], tmp_path: Path):
+    plain, zero = checkpoints(tmp_path, task, base, (*base, off))
     assert zero == plain
 
 
@@ -187,7 +195,7 @@ def test_a_weight_of_zero_is_the_term_left_out_to_the_bit(
     beside: tuple[str, ...], weight: str, name: str, absent: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Of pieces whose default is a weight, not an absence: the same run with the term itself replaced by nothing."""
-    weighed, off = ((*beside, f"{weight}={value}") for value in (1, 0))
+    weighed, off = (("value_term=mixture", *beside, f"{weight}={value}") for value in (1, 0))
     on_hash, off_hash = checkpoints(tmp_path / "as-it-is", continuous_task, weighed, off)
     monkeypatch.setattr(f"iq_offline.algorithms.{name}", absent)
     (absent_hash,) = checkpoints(tmp_path / "left-out", continuous_task, weighed)
@@ -213,7 +221,7 @@ def test_a_weight_that_is_on_changes_what_is_learnt(piece: str, task: Any, tmp_p
 @pytest.mark.parametrize(
     "choice",
     [
-        ("value_term=initial",),
+        ("value_term=initial", "polyak_rate=none"),
         ("ensemble.members=3", "ensemble.pessimism=bound", "ensemble.diversity_weight=1"),
         ("polyak_rate=none",),
         ("anchor.likelihood=1", "anchor.scale_q=2.5"),
@@ -334,6 +342,44 @@ def test_a_value_that_runs_away_while_q_does_not_is_stopped_too():
     alarm.check(100, {"expert_q": 5.0, "expert_value": -30.0})
     with pytest.raises(TrainingDiverged, match=r"mean V is -40 at update 200, beyond 10 \(since update 100\)"):
         alarm.check(200, {"expert_q": 5.0, "expert_value": -40.0})
+
+
+def test_a_value_that_runs_away_on_supplementary_data_alone_is_stopped_too():
+    alarm = DivergenceAlarm(10.0, "remedy", patience=2)
+    for name in ("supplementary_q", "supplementary_value"):
+        alarm.check(100, {"expert_q": 5.0, name: -30.0})
+        with pytest.raises(TrainingDiverged, match=r"supplementary data's mean [QV] is -40 at update 200, beyond 10"):
+            alarm.check(200, {"expert_q": 5.0, name: -40.0})
+        alarm.check(300, {"expert_q": 5.0, name: 0.0})
+
+
+@pytest.mark.parametrize("choice", [{}, {"value_term": "mixture"}, {"objective": "least-squares"}], ids=str)
+@pytest.mark.parametrize("kind", [ContinuousIQConfig, DiscreteIQConfig])
+def test_what_the_alarm_says_to_try_are_settings_of_the_learner(kind: Any, choice: dict[str, Any]):
+    named = set(re.findall(r"(\w+)=", remedy_of(kind(**choice)))) - {"key"}
+    assert "target_bound" in named
+    assert named <= set(kind.model_fields)
+    assert ("penalty_on" in named) == (choice == {"value_term": "mixture"})
+
+
+@pytest.mark.parametrize("task", [continuous_task, discrete_task], ids=["continuous", "discrete"])
+def test_the_in_sample_value_has_a_learning_rate_of_its_own(task: Any, tmp_path: Path):
+    hardly, fast = (
+        trained(
+            tmp_path, task, "recoil", (*settings(20, prior=False), f"in_sample_value.learning_rate={rate}"), name=rate
+        )
+        for rate in ("1e-8", "1e-2")
+    )
+    assert hardly.manifest["checkpoint_sha256"] != fast.manifest["checkpoint_sha256"]
+    for run in (hardly, fast):
+        assert {"expert_weight", "supplementary_weight", "actor_gradient_norm"} <= set(
+            pl.read_parquet(run.path / "metrics.parquet").columns
+        )
+
+
+def test_a_batch_of_one_has_no_room_for_supplementary_episodes(tmp_path: Path):
+    run = trained(tmp_path, continuous_task, "iq", (*settings(20), "prior.batch_size=1", "batch_size=1"))
+    assert run.manifest["checkpoint_sha256"]
 
 
 def test_a_run_that_diverges_leaves_no_folder(tmp_path: Path):

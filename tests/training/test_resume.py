@@ -16,7 +16,8 @@ from iq_offline.training.run_folder import RunFolder
 from iq_offline.training.snapshot import SnapshotFolder
 
 SMALL = ("prior.updates=300", "prior.hidden_sizes=[8]", "hidden_sizes=[8]", "batch_size=16")
-IQ = ("updates=400", *SMALL, "value_term=initial", "cql.weight=1", "absorbing_value=learned")
+IQ = ("updates=400", *SMALL, "cql.weight=1", "absorbing_value=learned")
+INITIAL = (*IQ, "value_term=initial", "polyak_rate=none")
 BC = ("updates=400", "hidden_sizes=[8]")
 
 
@@ -26,8 +27,8 @@ def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def request(out: Path, dataset: Path, method: str = "iq", **more: Any) -> TrainRequest:
-    overrides = BC if method == "bc" else IQ
-    return TrainRequest(str(dataset), method, demos=3, overrides=overrides, device="cpu", out=out, **more)
+    overrides = {"bc": BC, "iq-initial": INITIAL}.get(method, IQ)
+    return TrainRequest(str(dataset), method.split("-")[0], demos=3, overrides=overrides, device="cpu", out=out, **more)
 
 
 def cut_off(asked: TrainRequest, at: int) -> None:
@@ -48,7 +49,7 @@ def assert_the_same(first: RunFolder, second: RunFolder) -> None:
     assert first.split == second.split
 
 
-@pytest.mark.parametrize(("method", "at"), [("bc", 200), ("iq", 100), ("iq", 300), ("iq", 500)])
+@pytest.mark.parametrize(("method", "at"), [("bc", 200), ("iq", 100), ("iq", 300), ("iq", 500), ("iq-initial", 500)])
 def test_a_run_that_was_cut_off_ends_as_an_unbroken_one(method: str, at: int, tmp_path: Path, linear_task: Path):
     whole = train_run(request(tmp_path / "whole", linear_task, method), lambda _: None, lambda _: None)
     cut_off(request(tmp_path / "cut", linear_task, method), at)
