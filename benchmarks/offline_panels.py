@@ -22,7 +22,7 @@ from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import choose_expert
 from iq_offline.evaluation.simulation import simulate
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.train import recipe
+from iq_offline.stages.presets import recipe
 from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.loop import train
 

@@ -51,7 +51,7 @@ from iq_offline.data.formats import d4rl
 from iq_offline.data.split import choose_expert, rows_with_successors
 from iq_offline.evaluation.correlation import correlate
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.train import recipe
+from iq_offline.stages.presets import recipe
 from iq_offline.training.batches import SupplementarySampler, TransitionSampler
 from iq_offline.training.loop import train
 

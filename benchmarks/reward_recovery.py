@@ -116,7 +116,7 @@ def _recovered(run: RunFolder, sources: tuple[str, ...], named: str, others: dic
     if form == Form.DISTILLED:
         distil_reward(run, DistilRequest(sources, inputs), lambda _: None)
     recover_reward(run, RewardRequest(sources, form), lambda _: None, lambda _: None)
-    return pl.read_parquet(run.path / "rewards.parquet")
+    return pl.read_parquet(run.path / "rewards.parquet", glob=False)
 
 
 def _print(log: Path) -> None:

@@ -77,7 +77,7 @@ def _signals(
     policy = run.policy()
     assert isinstance(policy, ContinuousPolicy)
     found = {f"error, {name}": -value for name, value in signals(policy, batch).items()}
-    last = pl.read_parquet(run.path / "metrics.parquet").row(-1, named=True)
+    last = pl.read_parquet(run.path / "metrics.parquet", glob=False).row(-1, named=True)
     found["training loss"] = -next(last[name] for name in LOSSES if last.get(name) is not None)
     value = critic(policy.act(batch.observations))
     found |= {"advantage": value - critic(batch.actions), "value": value}

@@ -21,7 +21,7 @@ from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import choose_expert, rows_with_successors
 from iq_offline.errors import TrainingDiverged
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.train import recipe
+from iq_offline.stages.presets import recipe
 from iq_offline.training.batches import SupplementarySampler, TransitionSampler
 from iq_offline.training.loop import train
 from iq_offline.training.provenance import git_commit

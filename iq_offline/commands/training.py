@@ -55,7 +55,7 @@ def train(
     if held_out is not None and not 0 < held_out < 1:
         raise ConfigError(f"--held-out {held_out} is no share", "give a number between 0 and 1, such as 0.2")
     from iq_offline.stages.seeds import as_rows, train_seeds, train_together, workers_for
-    from iq_offline.stages.train import TrainRequest, train_run
+    from iq_offline.stages.train import TrainRequest, percent, train_run
 
     bring(dataset, *(supplementary or ()))
     requests = [
@@ -101,9 +101,7 @@ def train(
         runs = []
         for request in requests:
             with console.progress(f"{title} seed {request.seed}", total=100) as advance:
-                runs.append(
-                    train_run(request, lambda p: advance(100 * p.step // p.total, _short(p.metrics)), console.warn)
-                )
+                runs.append(train_run(request, lambda p: advance(percent(p), _short(p.metrics)), console.warn))
     if json:
         return console.show_json({"runs": as_rows(runs)})
     for run in runs:
@@ -139,11 +137,12 @@ def reproduce(
 ) -> None:
     """Train again from what a run recorded, and compare; exit 3 where the tensors differ by more than the tolerance."""
     from iq_offline.stages.reproduce import reproduce_run
+    from iq_offline.stages.train import percent
     from iq_offline.training.run_folder import RunFolder
 
     with console.progress(run.name, total=100) as advance:
         found = reproduce_run(
-            RunFolder.open(run.resolve()), tolerance, lambda p: advance(100 * p.step // p.total, ""), console.warn
+            RunFolder.open(run.resolve()), tolerance, lambda p: advance(percent(p), ""), console.warn
         )
     if json:
         console.show_json(found.to_json())

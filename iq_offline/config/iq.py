@@ -48,7 +48,7 @@ class ValueTerm(StrEnum):
 
 
 class DivergenceKind(StrEnum):
-    """The statistical divergence whose phi the expert's reward passes through; formulas in docs/iq.md."""
+    """The statistical divergence whose phi the expert's reward passes through; formulas in docs/conservative.md."""
 
     CHI_SQUARED = "chi-squared"
     TOTAL_VARIATION = "total-variation"
@@ -59,6 +59,9 @@ class DivergenceKind(StrEnum):
     FORWARD_KL = "forward-kl"
     JENSEN_SHANNON = "jensen-shannon"
     HELLINGER = "hellinger"
+
+
+CHI_SQUARED = DivergenceKind.CHI_SQUARED
 
 
 class EntropyReference(StrEnum):
@@ -126,7 +129,7 @@ class IQConfig(FrozenModel):
 
     @model_validator(mode="after")
     def _every_setting_is_read(self) -> Self:
-        inverse, chi = self.objective is ObjectiveKind.INVERSE, self.divergence is DivergenceKind.CHI_SQUARED
+        inverse, chi = self.objective is ObjectiveKind.INVERSE, self.divergence is CHI_SQUARED
         if not inverse and not (chi and self.value_term is ValueTerm.EXPERT and self._penalty_is_plain):
             raise ValueError(
                 f"objective={self.objective} has no divergence, value term or penalty to choose: "
@@ -143,6 +146,22 @@ class IQConfig(FrozenModel):
             )
         if inverse and self.in_sample_value is not None:
             raise ValueError("an in-sample value carries no gradient of the value term: set objective=least-squares")
+        return self
+
+    @model_validator(mode="after")
+    def _no_other_objective_is_set(self) -> Self:
+        """Raises ValueError for a number of an objective or divergence that is not chosen."""
+        inverse = self.objective is ObjectiveKind.INVERSE
+        read_under = {
+            "reward_penalty": ("objective=inverse, divergence=chi-squared", inverse and self.divergence is CHI_SQUARED),
+            "reward_bound": ("divergence=total-variation", self.divergence is DivergenceKind.TOTAL_VARIATION),
+            "fixed_rewards": ("objective=least-squares", self.objective is ObjectiveKind.LEAST_SQUARES),
+            "expert_target_fixed": ("objective=least-squares", self.objective is ObjectiveKind.LEAST_SQUARES),
+            "coherence": ("objective=coherent", self.objective is ObjectiveKind.COHERENT),
+        }
+        for name, (where, is_read) in read_under.items():
+            if not is_read and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is read under {where} alone: leave it, or set that")
         return self
 
     @model_validator(mode="after")
@@ -262,14 +281,7 @@ class ContinuousIQConfig(IQConfig):
             )
         if self.divergence is DivergenceKind.KL_DONSKER_VARADHAN and self.ensemble.members > 1:
             raise ValueError("the logarithm of a mean is one critic's: set ensemble.members=1")
-        if self.prior is not None and (self.prior.head, self.prior.learnt_std) != (
-            self.policy_head,
-            self.policy_std is None,
-        ):
-            raise ValueError(
-                f"the prior's head is {self.prior.head}, the policy's {self.policy_head}: "
-                "set prior.head as policy_head, and prior.learnt_std=true exactly where policy_std=none"
-            )
+        _prior_is_alike(self)
         return self
 
     @model_validator(mode="after")
@@ -297,3 +309,20 @@ class ContinuousIQConfig(IQConfig):
 def _needs_prior(entropy: EntropyReference, objective: ObjectiveKind, prior: object) -> None:
     if prior is None and (entropy is EntropyReference.PRIOR or objective is ObjectiveKind.COHERENT):
         raise ValueError("a prior is needed: set prior.updates, or entropy=uniform with another objective")
+
+
+def _prior_is_alike(config: ContinuousIQConfig) -> None:
+    """Raises ValueError where the policy cannot start as the prior's copy."""
+    if config.prior is None:
+        return
+    if config.prior.head is not config.policy_head:
+        raise ValueError(
+            f"the prior's head is {config.prior.head}, the policy's {config.policy_head}: set prior.head as policy_head"
+        )
+    if config.policy_std is None and not config.prior.learnt_std:
+        raise ValueError(
+            "policy_std=none learns a width, which the prior has not: set prior.learnt_std=true, prior.loss=likelihood "
+            "and more_demonstrations.loss=none with it"
+        )
+    if config.policy_std is not None and config.prior.learnt_std:
+        raise ValueError("prior.learnt_std=true learns a width, which the policy has not: set policy_std=none")

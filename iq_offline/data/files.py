@@ -1,5 +1,6 @@
 """Files that are whole or absent: hashes, and writing under a temporary name that is renamed at the end."""
 
+import errno
 import glob
 import hashlib
 import os
@@ -10,7 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from iq_offline.errors import ConfigError
+
 CHUNK_BYTES = 1 << 20
+NO_PLACE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EROFS})
+"""How a system says that nothing can be made somewhere, permissions and space apart."""
 
 
 def sha256_of_file(path: Path) -> str:
@@ -42,12 +47,43 @@ def data_files(path: Path) -> list[Path]:
     return [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
 
 
+def check_folder(folder: Path) -> None:
+    """Raises ConfigError where a folder to write into is a file, or would lie below one."""
+    there = next((place for place in (folder, *folder.parents) if place.exists()), None)
+    if there is not None and not there.is_dir():
+        below = "" if there == folder else f", and {folder} would lie below it"
+        raise ConfigError(f"{there} is a file{below}", "name another place")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder to write into, unless it is there. Raises ConfigError where there can be none."""
+    check_folder(folder)
+    with _writing_into(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _writing_into(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_PLACE:
+            raise
+        raise ConfigError(f"nothing can be written into {folder} ({error.strerror})", "name another place") from None
+
+
 @contextmanager
 def whole_file(destination: Path) -> Iterator[Path]:
-    """A temporary path beside `destination` that takes its name once the block has ended without an error."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary path beside `destination` that takes its name once the block has ended without an error.
+
+    Raises ConfigError, before the block, where there can be no such file.
+    """
+    if destination.is_dir():
+        raise ConfigError(f"{destination} is a folder", "name a file")
+    make_folder(destination.parent)
     _clear_dead(destination)
-    handle, name = tempfile.mkstemp(dir=destination.parent, prefix=_prefix(destination), suffix=".part")
+    with _writing_into(destination.parent):
+        handle, name = tempfile.mkstemp(dir=destination.parent, prefix=_prefix(destination), suffix=".part")
     os.close(handle)
     temporary = Path(name)
     try:
@@ -60,10 +96,15 @@ def whole_file(destination: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(destination: Path) -> Iterator[Path]:
-    """A temporary folder beside `destination` that replaces it once the block has ended without an error."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary folder beside `destination` that replaces it once the block has ended without an error.
+
+    Raises ConfigError, before the block, where there can be no such folder.
+    """
+    check_folder(destination)
+    make_folder(destination.parent)
     _clear_dead(destination)
-    temporary = Path(tempfile.mkdtemp(dir=destination.parent, prefix=_prefix(destination), suffix=".part"))
+    with _writing_into(destination.parent):
+        temporary = Path(tempfile.mkdtemp(dir=destination.parent, prefix=_prefix(destination), suffix=".part"))
     try:
         yield temporary
         temporary.chmod(0o755)

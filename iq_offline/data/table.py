@@ -163,6 +163,8 @@ def load(folder: Path, located: Located) -> TransitionTable:
         state=state_of(data_path(located.path)),
     )
     layout = tuple(Leaf(**(leaf | {"shape": tuple(leaf["shape"])})) for leaf in content["layout"])
+    with (folder / EPISODES).open("rb") as file:  # Polars would take a path's brackets for a pattern
+        episodes = pl.read_ipc(file)
     return TransitionTable(
         info=completed(info, located.entry),
         action_space=space,
@@ -174,7 +176,7 @@ def load(folder: Path, located: Located) -> TransitionTable:
             for leaf in layout
             if leaf.file
         },
-        episodes=pl.read_ipc(folder / EPISODES),
+        episodes=episodes,
     )
 
 

@@ -120,7 +120,7 @@ def _check_table(path: Path) -> None:
     if not path.is_file():
         return
     try:
-        table = pl.read_parquet(path)
+        table = pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise RunError(f"{path.name} cannot be read: {_first_line(error)}", "") from None
     lacking = [column for column in TABLES[path.name] if column not in table.columns]

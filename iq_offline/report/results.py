@@ -81,7 +81,7 @@ class RunResult:
         return name not in self.unreadable and (self.folder / name).is_file()
 
     def _table(self, name: str) -> pl.DataFrame | None:
-        return pl.read_parquet(self.folder / name) if self.has(name) else None
+        return pl.read_parquet(self.folder / name, glob=False) if self.has(name) else None
 
 
 def typed(folder: Path) -> str:

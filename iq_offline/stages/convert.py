@@ -16,7 +16,7 @@ import iq_offline
 from iq_offline.data.catalogue import Located
 from iq_offline.data.download import fetch
 from iq_offline.data.episodes import ContentDigest, Episode, EpisodeSource, segment_of
-from iq_offline.data.files import data_path, whole_file, whole_folder
+from iq_offline.data.files import check_folder, data_path, whole_file, whole_folder
 from iq_offline.data.formats.one_flag import Ends
 from iq_offline.data.identity import sha256_of
 from iq_offline.data.observations import from_leaves, leaves, map_leaves
@@ -77,6 +77,7 @@ def convert_dataset(
     """
     chosen = _writable(request.output_format)
     _check_name(destination, chosen)
+    check_folder(destination.parent)
     ends = _choice(Ends, request.ends, "--ends")
     _choice(Floats, request.floats, "--dtype")
     origin = read_episodes(fetch(source), request.input_format, ends)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iq_offline.data.files import whole_file
+from iq_offline.data.files import check_folder, whole_file
 from iq_offline.report.comparison import IMPROVEMENT
 from iq_offline.report.tables import as_markdown, as_text
 from iq_offline.report.write import ReportFiles, write_report
@@ -29,8 +29,10 @@ class Report:
 def make_report(runs: Sequence[Path], out: Path, warn: Callable[[str], None]) -> Report:
     """Write the report of run folders into `out`; with `summary.txt`, the text that the command prints.
 
-    Raises RunError where a path is no folder, or no run is left to report on; the rest of what is wrong is listed.
+    Raises ConfigError where `out` cannot be a folder, and RunError where a path is none, or no run is left to report
+    on; the rest of what is wrong is listed.
     """
+    check_folder(out)
     files = write_report(runs, out)
     summary = _summary(files)
     with whole_file(out / "summary.txt") as temporary:

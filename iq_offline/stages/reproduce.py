@@ -210,7 +210,7 @@ def _tensor_differences(recorded: Mapping[str, Tensor], now: Mapping[str, Tensor
 
 
 def _metric_differences(run: RunFolder, again: RunFolder) -> Iterator[Difference]:
-    recorded, now = (pl.read_parquet(one.path / run_folder.METRICS) for one in (run, again))
+    recorded, now = (pl.read_parquet(one.path / run_folder.METRICS, glob=False) for one in (run, again))
     if recorded.height != now.height:
         yield Difference("metric", "rows", str(recorded.height), str(now.height))
         return

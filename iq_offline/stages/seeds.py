@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from iq_offline.errors import Interrupted
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import TrainRequest, percent, train_run
 from iq_offline.training.keeper import Stop, stop_asked
 from iq_offline.training.loop import Progress
 from iq_offline.training.run_folder import RunFolder
@@ -72,9 +72,7 @@ def train_together(
     def train(number: int) -> RunFolder:
         lane, request = together.lane(number), requests[number]
         try:
-            return train_run(
-                request, lambda p: on_progress(request.seed, 100 * p.step // p.total, p.metrics), once, lane
-            )
+            return train_run(request, lambda p: on_progress(request.seed, percent(p), p.metrics), once, lane)
         finally:
             lane.leave()
 
@@ -120,7 +118,7 @@ def _train(request: TrainRequest) -> Path:
     assert notes is not None
 
     def tell(progress: Progress) -> None:
-        notes.put((request.seed, 100 * progress.step // progress.total, progress.metrics))
+        notes.put((request.seed, percent(progress), progress.metrics))
 
     return train_run(request, tell, lambda text: notes.put((request.seed, -1, text))).path
 

@@ -2,8 +2,7 @@
 
 import itertools
 import json
-import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ from iq_offline.config import (
     algorithm_config,
     updates_key,
 )
-from iq_offline.data.files import whole_folder
+from iq_offline.data.files import check_folder, make_folder, whole_folder
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import check_supplementary, choose_expert
 from iq_offline.data.table import TransitionTable
@@ -37,6 +36,7 @@ from iq_offline.stages.learning_data import (
     say_what_is_slow,
     training_steps,
 )
+from iq_offline.stages.presets import Preset, recipe, say_what_does_not_apply
 from iq_offline.tracking.mirror import describe, start_tracking
 from iq_offline.tracking.tracker import NullTracker, Tracker
 from iq_offline.training import run_folder
@@ -90,13 +90,17 @@ def train_run(
     where a signal asked to stop: what is trained by then is kept for `resume`.
     """
     method, device_kind = _method(request), _choice(Device, request.device, "device")
+    own, named = recipe(method), [] if request.preset in (None, method) else recipe(str(request.preset))
+    if request.out:
+        check_folder(request.out)
     device = resolve_device(device_kind)
     table = open_dataset(request.dataset)
     supplementary = tuple(open_dataset(dataset) for dataset in request.supplementary)
     check_supplementary(table, supplementary)
-    config = _config(request, method, device_kind, table)
+    config = _config(request, method, device_kind, table, [*own, *named])
     if lane is not None and isinstance(config.algorithm, BaselineConfig):
         raise ConfigError(f"{config.algorithm.name} has no updates to batch", "leave --together out")
+    say_what_does_not_apply(request.preset, named, config.algorithm.name, warn)
     say_what_is_read(config, supplementary, warn)
     say_what_is_slow(config, device, warn)
     split = choose_expert(
@@ -114,6 +118,11 @@ def train_run(
         if request.resume and (out / run_folder.MANIFEST).is_file():
             return _finished(out, config.content_hash(*data.hashes))
         return _train_into(out, config, data, device, request, on_progress, warn, lane)
+
+
+def percent(progress: Progress) -> int:
+    """How much of a run is done; one without updates is done at once."""
+    return 100 * progress.step // progress.total if progress.total else 100
 
 
 def _finished(out: Path, config_hash: str) -> RunFolder:
@@ -144,7 +153,7 @@ def _reserve(folder: Path, *, resume: bool) -> Path:
 
     To resume: the first that holds a run or snapshots of one, if there is any.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     for number in itertools.count(1):
         candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
         if resume and ((candidate / run_folder.MANIFEST).is_file() or SnapshotFolder.of(candidate).files()):
@@ -157,8 +166,6 @@ def _reserve(folder: Path, *, resume: bool) -> Path:
 
 
 def _check_free(out: Path, *, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file", "name a folder with --out")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise ConfigError(f"{out} exists", "name another folder with --out, or give --overwrite to train it anew")
     if SnapshotFolder.of(out).files() and not overwrite:
@@ -276,8 +283,9 @@ def _write(
     (folder / run_folder.MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
-def _config(request: TrainRequest, method: Method, device: Device, table: TransitionTable) -> TrainConfig:
-    presets = [*recipe(method), *(recipe(request.preset) if request.preset not in (None, method) else [])]
+def _config(
+    request: TrainRequest, method: Method, device: Device, table: TransitionTable, presets: Sequence[Preset]
+) -> TrainConfig:
     overrides = request.overrides
     discrete = isinstance(table.action_space, DiscreteActions)
     if request.updates is not None:
@@ -316,25 +324,6 @@ def _method(request: TrainRequest) -> Method:
         )
     method: Method = _choice(Method, request.method, "method")
     return method
-
-
-def recipe(name: str) -> list[dict[str, dict[str, Any]]]:
-    """A preset's values: one table a configuration class, only what differs from the defaults; none for a plain method.
-
-    Raises ConfigError for a name that is neither a preset, a method nor a TOML file.
-    """
-    folder = paths.shipped("pipelines") / "presets"
-    file = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
-    if not file.is_file():
-        if name in list(Method):
-            return []
-        raise ConfigError(
-            f"unknown preset '{name}'", f"one of: {nearest(name, [p.stem for p in folder.glob('*.toml')])}"
-        )
-    try:
-        return [tomllib.loads(file.read_text())]
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"preset {file} is not TOML: {error}", "mend the file") from None
 
 
 def _choice(kind: Any, text: str, option: str) -> Any:

@@ -100,7 +100,7 @@ def put_files(store: MlflowStore, run: StoredRun, folder: Path, names: Collectio
 
 
 def _training_points(folder: Path, manifest: Mapping[str, Any], skip_steps: Collection[int]) -> list[Point]:
-    points = recorded_points(pl.read_parquet(folder / "metrics.parquet"))
+    points = recorded_points(pl.read_parquet(folder / "metrics.parquet", glob=False))
     last = max((step for _, _, step in points), default=0)
     kept = [point for point in points if point[2] not in skip_steps]
     return [*kept, ("train/seconds", float(manifest["seconds"]), last)] if "seconds" in manifest else kept

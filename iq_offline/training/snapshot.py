@@ -20,7 +20,7 @@ from torch import Tensor
 
 from iq_offline.algorithms.learner import OwnLearner
 from iq_offline.algorithms.noise import Drawn
-from iq_offline.data.files import whole_file
+from iq_offline.data.files import make_folder, whole_file
 from iq_offline.errors import ConfigError
 from iq_offline.training.run_folder import contiguous, part, tensors_sha256
 
@@ -83,10 +83,10 @@ class SnapshotFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes from training the same run. Raises ConfigError where one does."""
+        """Keep other processes from training the same run. Raises ConfigError where one does, or where no folder can be."""
         from filelock import FileLock, Timeout
 
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         lock = FileLock(self.path / "lock")
         try:
             lock.acquire(timeout=0)

@@ -68,7 +68,8 @@ def twin_bellman(source: Recorded, reward: float | None = None) -> float:
 def loss_of(
     expert: Recorded, other: Recorded | None, initial_v: np.ndarray | None = None, **choices: Any
 ) -> torch.Tensor:
-    config = IQConfig(gamma=GAMMA, reward_penalty=COEFFICIENT, **choices)
+    penalty = {} if "objective" in choices else {"reward_penalty": COEFFICIENT}
+    config = IQConfig(gamma=GAMMA, **(penalty | choices))
     supplementary = None if other is None else other.values()
     initial = None if initial_v is None else torch.from_numpy(initial_v)
     return critic_loss(config, divergence_of(config).phi, expert.values(), supplementary, initial)

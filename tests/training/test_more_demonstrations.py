@@ -22,7 +22,8 @@ from iq_offline.errors import ConfigError, Interrupted, NothingAlike
 from iq_offline.stages import train as stage
 from iq_offline.stages.convert import ConvertRequest, convert_dataset
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.train import TrainRequest, recipe, train_run
+from iq_offline.stages.presets import recipe
+from iq_offline.stages.train import TrainRequest, train_run
 from iq_offline.tracking.tracker import NullTracker
 from iq_offline.training.batches import DemonstrationMixture, SupplementarySampler, TransitionSampler
 from iq_offline.training.loop import fit_clone
