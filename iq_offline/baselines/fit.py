@@ -8,6 +8,7 @@ from iq_offline.baselines.cloning import fit_clone_all, fit_filtered, fit_weight
 from iq_offline.baselines.filtering import Heed, ignore
 from iq_offline.baselines.labelled import fit_labelled
 from iq_offline.baselines.sources import PeerData
+from iq_offline.config import Method
 from iq_offline.config.baselines import (
     BaselineConfig,
     EpisodeFilterConfig,
@@ -50,18 +51,27 @@ def reads_rewards(config: BaselineConfig) -> bool:
 
 
 def _check(config: BaselineConfig, data: PeerData) -> None:
-    if not data.supplementary and not reads_rewards(config):
-        raise ConfigError(
-            f"{config.name} learns from supplementary data, and none are given",
-            "name some with --supplementary, or use --method bc",
-        )
+    name = _method_of(config)
     if isinstance(config, RewardLabelledConfig) and isinstance(data.expert.action_space, DiscreteActions):
         raise ConfigError(
-            f"{config.name} trains continuous actions only; {data.expert.info.name} has discrete ones",
+            f"{name} trains continuous actions only; {data.expert.info.name} has discrete ones",
             "use weighted-bc, filtered-bc, bc-all, bc or iq",
         )
-    if data.expert.pictures and not config.name.startswith("bc-all"):
+    if not data.supplementary and not reads_rewards(config):
         raise ConfigError(
-            f"{config.name} measures distances between vectors; {data.expert.info.name} has pictures",
+            f"{name} learns from supplementary data, and none are given",
+            "name some with --supplementary, or use --method bc",
+        )
+    if data.expert.pictures and name != Method.BC_ALL:
+        raise ConfigError(
+            f"{name} measures distances between vectors; {data.expert.info.name} has pictures",
             "use bc-all, bc or iq",
         )
+
+
+def _method_of(config: BaselineConfig) -> str:
+    """The method's name as users give it."""
+    if isinstance(config, RewardLabelledConfig):
+        labeller = "oracle" if config.labeller is Labeller.TRUE else config.labeller
+        return f"{labeller}-{config.trainer}"
+    return config.name.removesuffix("-continuous").removesuffix("-discrete")

@@ -225,7 +225,7 @@ def test_a_batch_is_shared_as_asked_with_one_of_each_at_least():
 
 
 def test_without_supplementary_data_the_remedy_is_named(peer_data):
-    with pytest.raises(ConfigError, match="weighted-bc-continuous learns from supplementary data") as caught:
+    with pytest.raises(ConfigError, match="weighted-bc learns from supplementary data") as caught:
         fit_baseline(CONTINUOUS[0], 0, replace(peer_data(), supplementary=()), CPU)
     assert "--supplementary" in caught.value.remedy
 
