@@ -141,9 +141,7 @@ def reproduce(
     from iq_offline.training.run_folder import RunFolder
 
     with console.progress(run.name, total=100) as advance:
-        found = reproduce_run(
-            RunFolder.open(run.resolve()), tolerance, lambda p: advance(percent(p), ""), console.warn
-        )
+        found = reproduce_run(RunFolder.open(run.resolve()), tolerance, lambda p: advance(percent(p), ""), console.warn)
     if json:
         console.show_json(found.to_json())
     else:

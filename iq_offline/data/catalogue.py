@@ -163,7 +163,7 @@ def locate(dataset: str) -> Located | CatalogueEntry:
     path = Path(dataset).expanduser()
     if path.exists():
         return Located(name=_name_of(path), path=path.resolve())
-    if path.suffix or dataset.startswith((".", "/", "~")):
+    if is_like_a_path(dataset):
         raise UnknownDataset(f"no file or folder at {dataset}", "check the path")
     if D4RL_NAME.fullmatch(dataset):
         raise UnknownDataset(f"unknown dataset '{dataset}'", _nearest_d4rl(dataset))
@@ -172,6 +172,11 @@ def locate(dataset: str) -> Located | CatalogueEntry:
     raise UnknownDataset(
         f"unknown dataset '{dataset}'", f"nearest: {nearest(dataset, catalogue())}; all: iq-offline datasets"
     )
+
+
+def is_like_a_path(dataset: str) -> bool:
+    """Whether what is no dataset's id must be the path of a file or folder, there or not."""
+    return "://" not in dataset and (bool(Path(dataset).suffix) or dataset.startswith((".", "/", "~")))
 
 
 def find_entries(pattern: str = "", family: str = "", environment: str = "") -> list[CatalogueEntry]:

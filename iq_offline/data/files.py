@@ -58,18 +58,18 @@ def check_folder(folder: Path) -> None:
 def make_folder(folder: Path) -> None:
     """Make a folder to write into, unless it is there. Raises ConfigError where there can be none."""
     check_folder(folder)
-    with _writing_into(folder):
+    with _making_in(folder.parent):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
-def _writing_into(folder: Path) -> Iterator[None]:
+def _making_in(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno not in NO_PLACE:
             raise
-        raise ConfigError(f"nothing can be written into {folder} ({error.strerror})", "name another place") from None
+        raise ConfigError(f"nothing can be made in {folder} ({error.strerror})", "name another place") from None
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def whole_file(destination: Path) -> Iterator[Path]:
         raise ConfigError(f"{destination} is a folder", "name a file")
     make_folder(destination.parent)
     _clear_dead(destination)
-    with _writing_into(destination.parent):
+    with _making_in(destination.parent):
         handle, name = tempfile.mkstemp(dir=destination.parent, prefix=_prefix(destination), suffix=".part")
     os.close(handle)
     temporary = Path(name)
@@ -103,7 +103,7 @@ def whole_folder(destination: Path) -> Iterator[Path]:
     check_folder(destination)
     make_folder(destination.parent)
     _clear_dead(destination)
-    with _writing_into(destination.parent):
+    with _making_in(destination.parent):
         temporary = Path(tempfile.mkdtemp(dir=destination.parent, prefix=_prefix(destination), suffix=".part"))
     try:
         yield temporary

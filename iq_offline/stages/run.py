@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iq_offline import paths
+from iq_offline.data.catalogue import catalogue, is_like_a_path
+from iq_offline.data.files import check_folder
 from iq_offline.errors import ConfigError, PackageMissing, nearest
 from iq_offline.handover import PLACE
 from iq_offline.pipeline.plan import Plan
@@ -24,6 +26,7 @@ EXECUTORS = {
 }
 """What the shipped profiles need beyond Snakemake itself."""
 LOCAL = "local"
+MISSING_SHOWN = 3
 ENDS = {End.REPORT: Path("report") / "summary.txt", End.OUTCOMES: Path("outcomes") / "log.txt"}
 
 
@@ -51,13 +54,15 @@ class Finished:
 def run_pipeline(request: RunRequest, tell: Callable[[str], None]) -> Finished:
     """Run a table to its end, or go on with it where an earlier run stopped.
 
-    Raises ConfigError for an unknown name, a table that does not fit and a folder in which another run is alive, and
-    PackageMissing.
+    Raises ConfigError for an unknown name, a table that does not fit, data that are not there and a folder in which
+    another run is alive, and PackageMissing.
     """
     file = find_table(request.pipeline)
-    plan = Plan.of(load_table(file, request.data))
+    plan = Plan.of(load_table(file, request.data and request.data.resolve()))
     table = plan.table
     folder = (request.out or paths.home() / "pipelines" / table.name).expanduser().resolve()
+    check_folder(folder)
+    _check_sources(plan, file, folder)
     command = _command(file, folder, request)
     if request.dry_run:
         return Finished(subprocess.run([*command, "--dry-run"], check=False).returncode, folder, None)
@@ -83,6 +88,19 @@ def find_table(name: str) -> Path:
         names = [path.stem for path in folder.glob("*.yaml")]
         raise ConfigError(f"unknown pipeline '{name}'", f"one of: {nearest(name, names)}; or the path of a YAML file")
     return file
+
+
+def _check_sources(plan: Plan, file: Path, folder: Path) -> None:
+    """Raises ConfigError where files that the runs read are not there; relative ones are seen from `folder` by then."""
+    named = [dataset for dataset in plan.sources.values() if dataset not in catalogue() and is_like_a_path(dataset)]
+    missing = [dataset for dataset in named if not (folder / Path(dataset).expanduser()).exists()]
+    if missing:
+        shown = ", ".join(missing[:MISSING_SHOWN]) + (", ..." if len(missing) > MISSING_SHOWN else "")
+        mend = f"mend the paths in {file}"
+        raise ConfigError(
+            f"{len(missing)} of the {len(plan.sources)} datasets of table {plan.table.name} are not there: {shown}",
+            f"name the folder that holds them (--data FOLDER), or {mend}" if plan.table.data else mend,
+        )
 
 
 def _command(file: Path, folder: Path, request: RunRequest) -> list[str]:

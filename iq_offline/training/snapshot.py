@@ -83,7 +83,7 @@ class SnapshotFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes from training the same run. Raises ConfigError where one does, or where no folder can be."""
+        """Keep other processes from training the same run. Raises ConfigError where one does, as `make_folder` does."""
         from filelock import FileLock, Timeout
 
         make_folder(self.path)

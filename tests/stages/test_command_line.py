@@ -105,6 +105,16 @@ def test_the_line_runs_on_a_continuous_task_and_recovers_a_reward(hopper, tmp_pa
     assert result.stdout.strip() == (tmp_path / "report" / "summary.txt").read_text().strip()
 
 
+@pytest.mark.parametrize("method", ["iq-paper", "recoil"])
+@pytest.mark.parametrize("seeds", [("--seed", 0), ("--seeds", "0,1", "--together")])
+def test_a_method_without_updates_ends_where_it_starts(method, seeds, hopper, tmp_path):
+    small = (*SMALL[:2], "--set", "updates=0", "--method", method, *seeds)
+    trained = answer(*TRAIN, "--dataset", hopper, *small, "--out", tmp_path / "run")
+    for run in trained["runs"]:
+        assert json.loads((Path(run["run"]) / "manifest.json").read_text())["updates"] == 0
+    assert call("report", tmp_path / "run", "--out", tmp_path / "report").exit_code == 0
+
+
 def test_inspect_prints_the_contracts_keys(cartpole):
     summary = answer("inspect", cartpole)
     assert summary["env_id"] == "CartPole-v1"

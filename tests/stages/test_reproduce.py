@@ -15,9 +15,9 @@ from iq_offline.cli import app
 from iq_offline.config import Method, algorithm_config
 from iq_offline.errors import RunError, UserError
 from iq_offline.stages import train as train_stage
+from iq_offline.stages.presets import recipe
 from iq_offline.stages.reproduce import compare, settings_of
 from iq_offline.stages.rewarder import demonstrated_rows
-from iq_offline.stages.presets import recipe
 from iq_offline.stages.train import TrainRequest, train_run
 from iq_offline.tracking.tracker import NullTracker
 from iq_offline.training.run_folder import RunFolder

@@ -37,6 +37,7 @@ def table(tmp_path, linear_task) -> Path:
 
 
 def written(folder: Path, **changes) -> Path:
+    folder.mkdir(exist_ok=True)
     file = folder / "tiny.yaml"
     file.write_text(yaml.safe_dump(TINY | changes))
     return file
@@ -147,6 +148,32 @@ def test_a_mistake_is_answered_with_its_name_and_remedy(mistake, tmp_path, monke
     error = refusal(*arguments)
     assert problem in error.problem
     assert remedy in error.remedy
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_files_that_are_not_there_are_told_before_anything_is_planned_or_run(tmp_path, linear_task, dry, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong").mkdir()
+    error = refusal("stability", "--data", "wrong", "--out", tmp_path / "w", *dry)
+    assert re.search(r"^(\d+) of the \1 datasets of table stability are not there: ", error.problem)
+    assert f"{tmp_path / 'wrong' / 'hopper-expert.hdf5'}, " in error.problem
+    assert error.problem.endswith(", ...")
+    assert "--data FOLDER" in error.remedy
+    names = {"there": str(linear_task), "gone": "gone.hdf5", "id": "demo/cartpole/expert-v0", "url": "http://a/b.hdf5"}
+    file = written(tmp_path, datasets=names)
+    error = refusal(file, "--out", tmp_path / "w", *dry)
+    assert error.problem == "1 of the 4 datasets of table tiny are not there: gone.hdf5"
+    assert error.remedy == f"mend the paths in {file}"
+    assert not (tmp_path / "w").exists()
+
+
+def test_data_are_looked_for_where_they_will_be_read(tmp_path, linear_task, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = written(tmp_path / "home", datasets={"x": "{data}/linear.hdf5", "y": "./beside.hdf5"}, ends_in="outcomes")
+    (tmp_path / "w").mkdir()
+    linear_task.rename(tmp_path / "home" / "linear.hdf5")
+    (tmp_path / "w" / "beside.hdf5").symlink_to(tmp_path / "home" / "linear.hdf5")
+    assert planned(file, "--data", "home", "--out", tmp_path / "w")["fetch"] == 2
 
 
 @pytest.mark.parametrize(

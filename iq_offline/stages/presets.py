@@ -1,0 +1,62 @@
+"""Presets: settings by a shipped name or from a TOML file, whole and checked before anything is trained."""
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from iq_offline import paths
+from iq_offline.config import Method, algorithm_class
+from iq_offline.errors import ConfigError, nearest
+
+Preset = dict[str, dict[str, Any]]
+"""Values by the configuration's name: only what differs from the defaults."""
+
+
+def recipe(name: str) -> list[Preset]:
+    """A preset's values; none for a plain method.
+
+    Raises ConfigError for a name that is neither a preset, a method nor a TOML file, and for a file that holds
+    anything but tables of settings, each named as a configuration is.
+    """
+    folder = paths.shipped("pipelines") / "presets"
+    in_file = name.endswith(".toml")
+    file = Path(name) if in_file else folder / f"{name}.toml"
+    if not file.is_file():
+        if name in list(Method):
+            return []
+        if in_file:
+            raise ConfigError(f"no preset file at {name}", "check the path; a shipped preset is named without .toml")
+        raise ConfigError(
+            f"unknown preset '{name}'", f"one of: {nearest(name, [p.stem for p in folder.glob('*.toml')])}"
+        )
+    try:
+        content = tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"preset {file} is not TOML: {error}", "mend the file") from None
+    _check_tables(content, file)
+    return [content]
+
+
+def say_what_does_not_apply(
+    preset: str | None, named: Sequence[Preset], configuration: str, warn: Callable[[str], None]
+) -> None:
+    """Warn where the preset that was asked for has no settings for what is trained."""
+    for content in named:
+        if configuration not in content:
+            tables = ", ".join(content) or "none"
+            warn(f"nothing of preset {preset} applies: it has no table [{configuration}] (its tables: {tables})")
+
+
+def _check_tables(content: Mapping[str, Any], file: Path) -> None:
+    """Raises ConfigError for what no method would ever read."""
+    known = {algorithm_class(m, discrete=d).model_fields["name"].default for m in Method for d in (True, False)}
+    tables = f"its tables are named as in a run's config.toml: {', '.join(sorted(known))}"
+    for name, table in content.items():
+        if name in known and isinstance(table, dict):
+            continue
+        if name in known:
+            raise ConfigError(f"preset {file}: {name} is no table", f"write [{name}], and its settings below that")
+        if isinstance(table, dict):
+            raise ConfigError(f"preset {file}: no method has settings called [{name}]", tables)
+        raise ConfigError(f"preset {file}: '{name}' stands outside a table", f"put it into one; {tables}")

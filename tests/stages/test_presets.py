@@ -1,0 +1,70 @@
+"""Presets: what a file may hold, and that what does not apply is never passed over in silence."""
+
+import pytest
+
+from iq_offline import paths
+from iq_offline.config import Method, algorithm_class
+from iq_offline.errors import ConfigError
+from iq_offline.stages.presets import recipe
+from iq_offline.stages.train import TrainRequest, train_run
+
+MISTAKES = {
+    "a table of no method": ("[iq-continous]\nupdates = 3", "no method has settings called [iq-continous]"),
+    "a key outside a table": ("updates = 3\n[iq-continuous]", "'updates' stands outside a table"),
+    "a table that is none": ("iq-continuous = 3", "iq-continuous is no table"),
+    "several tables in one": ("[[iq-continuous]]\nupdates = 3", "iq-continuous is no table"),
+    "no TOML": ("updates = = 3", "is not TOML"),
+    "no text": (b"\xff", "is not TOML"),
+    "no file": (None, "no preset file at "),
+}
+
+
+def discard(_: object) -> None:
+    """Hear nothing."""
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_file_that_holds_anything_else_is_refused_and_nothing_is_written(mistake, linear_task, tmp_path, home):
+    content, problem = MISTAKES[mistake]
+    file = tmp_path / "mine.toml"
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ConfigError) as caught:
+        train_run(TrainRequest(str(linear_task), preset=str(file), out=tmp_path / "run"), discard, discard)
+    assert problem in caught.value.problem
+    assert str(file) in caught.value.problem
+    assert not (tmp_path / "run").exists()
+    assert not home.exists()
+
+
+def test_a_refusal_names_the_tables_that_there_are(tmp_path):
+    (tmp_path / "mine.toml").write_text("[iq]")
+    with pytest.raises(ConfigError) as caught:
+        recipe(str(tmp_path / "mine.toml"))
+    assert {"iq-continuous", "iq-discrete", "bc-discrete", "reward-labelled"} <= set(
+        caught.value.remedy.partition(": ")[2].split(", ")
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "preset", "said"),
+    [
+        ("bc", "reward", ["nothing of preset reward applies: it has no table [bc-continuous] (its tables: iq-contin"]),
+        ("bc", "quick", []),
+        ("bc", None, []),
+    ],
+)
+def test_a_preset_of_which_nothing_applies_is_told(method, preset, said, linear_task, tmp_path):
+    heard: list[str] = []
+    small = ("hidden_sizes=[8]",)
+    request = TrainRequest(str(linear_task), method, preset, updates=1, overrides=small, out=tmp_path / "run")
+    train_run(request, discard, heard.append)
+    assert [text[: len(start)] for text, start in zip(heard, said, strict=True)] == said
+
+
+def test_shipped_presets_are_whole_and_a_methods_own_recipe_has_settings_for_all_actions():
+    for file in (paths.shipped("pipelines") / "presets").glob("*.toml"):
+        (content,) = recipe(file.stem)
+        if file.stem in list(Method):
+            kinds = {algorithm_class(Method(file.stem), discrete=discrete) for discrete in (True, False)}
+            assert set(content) == {kind.model_fields["name"].default for kind in kinds}, file.stem
