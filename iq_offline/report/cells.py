@@ -42,7 +42,7 @@ COLUMNS: Mapping[str, Column] = {
     "method": Column("method", "bc: behavioural cloning; iq: inverse soft Q-learning; others: the documentation"),
     "demos": Column("demos", "expert episodes learnt from", null="all"),
     "subsample": Column("sub", "every how manyth transition of an episode was kept"),
-    "settings": Column("settings", "the settings in which otherwise equal rows differ"),
+    "settings": Column("settings", "the settings in which otherwise equal rows differ; supplementary data by name"),
     "seed": Column("seed", "training seed"),
     "seeds": Column("seeds", "training seeds"),
     "transitions": Column("trans", "transitions learnt from"),

@@ -51,7 +51,7 @@ def variants(groups: Sequence[Group]) -> list[Variant]:
     """The methods in the order of `grouped`, cloning first."""
     found: dict[str, dict[Task, Group]] = {}
     for group in groups:
-        found.setdefault(", ".join(filter(None, (group.method, group.settings))), {})[task_of(group)] = group
+        found.setdefault(", ".join(filter(None, (group.method, group.across))), {})[task_of(group)] = group
     return [Variant(name, own) for name, own in found.items()]
 
 

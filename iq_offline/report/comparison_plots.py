@@ -1,5 +1,6 @@
 """Plots of methods over all tasks: performance profiles, interquartile means and improvement on cloning."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,51 +12,51 @@ from numpy.typing import NDArray
 from iq_offline.evaluation.statistics import Estimate, performance_profile, stratified_iqm
 from iq_offline.report.comparison import PERCENT, Values, Variant, improvement, on_scale
 from iq_offline.report.groups import Group
-from iq_offline.report.plots import COLOURS, figure_png
+from iq_offline.report.labels import legend_below, name_rows, row_inches
+from iq_offline.report.plots import COLOURS, figure_png, look
 
-LINES = ("-", "--", ":", "-.")
 THRESHOLDS = 101
 MARGIN = 0.05
-LONG_NAME = 40
-"""Characters of a name beside which no other fits."""
+LABEL_CHARACTERS = 28
+"""Of a line below one of two axes."""
 
 
 def profile_plot(variants: Sequence[Variant], scale: str) -> bytes:
     """Share of runs above each score, a line a variant, with the band of its pointwise 95 % intervals."""
     values = {variant.name: own for variant in variants if (own := on_scale(variant, scale))}
     thresholds = _thresholds(list(values.values()))
-    with figure_png(3.2 + 0.16 * len(values)) as (figure, png):
+    with figure_png(3.2) as (figure, png):
         axes = figure.subplots()
         for place, (name, own) in enumerate(values.items()):
             profile = performance_profile(list(own.values()), thresholds)
-            look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "drawstyle": "steps-post"}
-            style = LINES[place // len(COLOURS) % len(LINES)]
-            axes.plot(thresholds, profile.shares, linestyle=style, linewidth=1.8, label=name, **look)
+            own_look: dict[str, Any] = {**look(place), "drawstyle": "steps-post"}
+            axes.plot(thresholds, profile.shares, linewidth=1.8, label=name, **own_look)
             if profile.low is not None and profile.high is not None:
-                band = {"color": look["color"], "alpha": 0.13, "linewidth": 0, "step": "post"}
+                band = {"color": own_look["color"], "alpha": 0.13, "linewidth": 0, "step": "post"}
                 axes.fill_between(thresholds, profile.low, profile.high, **band)
         axes.set(xlabel=axis_name(scale), ylabel="share of runs above it", ylim=(-0.02, 1.02))
-        figure.legend(loc="outside lower center", ncols=2, fontsize="small")
+        legend_below(figure, [axes])
     return png.getvalue()
 
 
 def aggregate_plot(variants: Sequence[Variant], scale: str) -> bytes:
     """Each variant's IQM over all tasks and its probability of improvement on cloning, with 95 % intervals."""
     evaluated = [variant for variant in variants if variant.returns]
-    with figure_png(1.4 + 0.34 * len(evaluated)) as (figure, png):
+    names = [variant.name for variant in evaluated]
+    with figure_png(1.4 + row_inches(names, 0.34) * len(evaluated)) as (figure, png):
         left, right = figure.subplots(1, 2, sharey=True)
         for place, variant in enumerate(evaluated):
             strata = list(on_scale(variant, scale).values())
             _mark(left, place, stratified_iqm(strata) if strata else None)
             better = improvement(variant, variants)
             _mark(right, place, better[0] if better else None)
-        left.set_yticks(range(len(evaluated)), [variant.name for variant in evaluated])
-        left.set(xlabel=f"IQM, {axis_name(scale)}", ylim=(len(evaluated) - 0.5, -0.5))
+        name_rows(left, names)
+        left.set(xlabel=f"IQM, {axis_name(scale)}")
         right.axvline(0.5, color="#777777", linestyle="--", linewidth=1)
         right.set(xlabel="probability that a run beats one of bc", xlim=(-0.03, 1.03))
         for axes in (left, right):
             axes.grid(visible=False, axis="y")
-            axes.xaxis.label.set_size("small")
+            axes.set_xlabel(textwrap.fill(axes.get_xlabel(), LABEL_CHARACTERS), fontsize="small")
     return png.getvalue()
 
 
@@ -71,22 +72,21 @@ def by_demonstrations(groups: Sequence[Group]) -> dict[str, list[Group]]:
 def demonstrations_plot(lines: Mapping[str, Sequence[Group]]) -> bytes:
     """The IQM of each line's returns against its number of demonstrations, with 95 % intervals over seeds."""
     numbers = sorted({group.demos for line in lines.values() for group in line}, key=_all_of_them_last)
-    with figure_png(3.2 + 0.16 * len(lines)) as (figure, png):
+    with figure_png(3.2) as (figure, png):
         axes = figure.subplots()
         for place, (name, line) in enumerate(lines.items()):
             found = {numbers.index(group.demos): _iqm(group) for group in line}
-            colour, style = COLOURS[place % len(COLOURS)], LINES[place // len(COLOURS) % len(LINES)]
-            values = [estimate.value for estimate in found.values()]
-            axes.plot(list(found), values, linestyle=style, marker="o", markersize=4, color=colour, label=name)
+            values, style = [estimate.value for estimate in found.values()], look(place)
+            axes.plot(list(found), values, marker="o", markersize=4, label=name, **style)  # type: ignore[arg-type]
             for x, estimate in found.items():
                 if estimate.low is not None and estimate.high is not None:
-                    axes.plot([x, x], [estimate.low, estimate.high], color=colour, linewidth=5, alpha=0.3)
+                    axes.plot([x, x], [estimate.low, estimate.high], color=style["color"], linewidth=5, alpha=0.3)
         own = next(iter(lines.values()))[0].runs[0].manifest["dataset"].get("return_mean")
         if own is not None:
             axes.axhline(own, color="#777777", linestyle="--", linewidth=1, label="mean of the dataset")
         axes.set_xticks(range(len(numbers)), ["all" if number is None else str(number) for number in numbers])
         axes.set(xlabel="demonstrations", ylabel="return of an episode")
-        figure.legend(loc="outside lower center", ncols=1 if max(map(len, lines)) > LONG_NAME else 2, fontsize="small")
+        legend_below(figure, [axes])
     return png.getvalue()
 
 

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from iq_offline.report.results import RunResult, typed
+from iq_offline.report.supplementary import Sources, set_names, sources_of
 
 METHODS = ("bc", "iq")
 """In the order of rows; any other method follows, by name."""
 NOT_SETTINGS = {"dataset", "method", "demos", "subsample", "seed", "device", "threads"}
 """Keys of config.toml that have a column of their own or do not change what is learnt."""
+
+SUPPLEMENTARY = "supplementary"
+SetNames = Mapping[Sources, str]
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Group:
     subsample: int
     settings: str
     """What sets this row apart from others of its dataset, method, demos and subsample; mostly empty."""
+    across: str
+    """The same as other tasks write it: supplementary data without what names the task."""
     runs: tuple[RunResult, ...]
 
     @property
@@ -66,10 +72,11 @@ def grouped(results: Sequence[RunResult]) -> list[Group]:
     for result in results:
         key = (result.dataset, result.method, result.manifest["demos"], int(result.manifest["subsample"]))
         families.setdefault(key, []).append(result)
+    names = _names_of_sets(results)
     groups = [
-        Group(*key, settings, tuple(sorted(runs, key=lambda run: (run.seed, run.run))))
+        Group(*key, settings, across, tuple(sorted(runs, key=lambda run: (run.seed, run.run))))
         for key, family in families.items()
-        for settings, runs in _by_settings(family).items()
+        for (settings, across), runs in _by_settings(family, *names[key[0]]).items()
     ]
     return sorted(groups, key=_place)
 
@@ -113,22 +120,43 @@ def _lack(result: RunResult, what: str, stage: str) -> NotDone:
     return NotDone(result.run, result.folder, what, f"iq-offline {stage} {typed(result.folder)}")
 
 
-def _by_settings(family: Sequence[RunResult]) -> dict[str, list[RunResult]]:
-    """Runs by the settings in which the family's runs differ, written `key=value`."""
+def _names_of_sets(results: Sequence[RunResult]) -> dict[str, tuple[SetNames, SetNames]]:
+    """By dataset, what its runs' supplementary data are called beside each other, and what over all tasks."""
+    of_dataset: dict[str, list[RunResult]] = {}
+    for result in results:
+        of_dataset.setdefault(result.dataset, []).append(result)
+    found: dict[str, tuple[SetNames, SetNames]] = {}
+    for dataset, runs in of_dataset.items():
+        sets, expert = [sources_of(run) for run in runs], str(runs[0].manifest["dataset"]["name"])
+        found[dataset] = set_names(sets, expert, across=False), set_names(sets, expert, across=True)
+    return found
+
+
+def _by_settings(
+    family: Sequence[RunResult], own: SetNames, across: SetNames
+) -> dict[tuple[str, str], list[RunResult]]:
+    """Runs by the settings in which the family's runs differ, written `key=value` for the task, and for all."""
     settings = [_settings(run) for run in family]
     keys = sorted({key for one in settings for key in one})
     differing = [key for key in keys if len({_canonical(one.get(key)) for one in settings}) > 1]
-    split: dict[str, list[RunResult]] = {}
-    for run, own in zip(family, settings, strict=True):
-        name = " ".join(f"{key}={setting(own.get(key))}" for key in differing)
-        split.setdefault(name, []).append(run)
+    split: dict[tuple[str, str], list[RunResult]] = {}
+    for run, values in zip(family, settings, strict=True):
+        name, shared = (
+            " ".join(f"{key}={_written(key, values.get(key), names)}" for key in differing) for names in (own, across)
+        )
+        split.setdefault((name, shared), []).append(run)
     return split
+
+
+def _written(key: str, value: Any, names: SetNames) -> str:
+    return names[value] if key == SUPPLEMENTARY else setting(value)
 
 
 def _settings(result: RunResult) -> dict[str, Any]:
     """A run's flat configuration, and the environment of its returns."""
     settings = {key: value for key, value in flat(result.config) if key not in NOT_SETTINGS}
-    return settings | {"env": environment(result.evaluation or result.manifest["dataset"])}
+    own = environment(result.evaluation or result.manifest["dataset"])
+    return settings | {"env": own, SUPPLEMENTARY: sources_of(result)}
 
 
 def in_own_environment(result: RunResult) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from iq_offline.report.cells import Cells
+from iq_offline.report.shortening import shortened
 
 GAP = "  "
 SHORTEST = 12
@@ -17,11 +18,11 @@ def aligned(shown: Cells, width: int) -> str:
     """The table in aligned lines of at most `width` characters.
 
     What does not fit beside the rest follows in a further part that repeats what names the row; names that
-    fill half a line lose their middle.
+    fill more than two thirds of a line are shortened.
     """
     columns = [list(column) for column in zip(shown.headers, *shown.rows, strict=True)]
     names = [place for place, header in enumerate(shown.headers) if header in NAMES]
-    _shorten(columns, names, width // 2)
+    _shorten(columns, names, 2 * width // 3)
     sizes = [max(map(len, column)) for column in columns]
     parts = _parts(sizes, names, [shown.headers.index(header) for header in BREAKS if header in shown.headers], width)
     return "\n\n".join(_part([columns[i] for i in part], [shown.numeric[i] for i in part]) for part in parts)
@@ -44,19 +45,12 @@ def _parts(sizes: Sequence[int], names: Sequence[int], breaks: Sequence[int], wi
 
 
 def _shorten(columns: list[list[str]], names: Sequence[int], limit: int) -> None:
-    """Take the middle out of the longest names until they fit the limit together."""
+    """Shorten the longest names until they fit the limit together; different ones stay different."""
     sizes = {place: max(map(len, columns[place])) for place in names}
     while names and sum(sizes.values()) + len(GAP) * len(names) > limit and max(sizes.values()) > SHORTEST:
         sizes[max(sizes, key=lambda place: sizes[place])] -= 1
     for place, size in sizes.items():
-        columns[place] = [_without_middle(cell, size) for cell in columns[place]]
-
-
-def _without_middle(text: str, length: int) -> str:
-    if len(text) <= length:
-        return text
-    head = (length - 1) // 2
-    return f"{text[:head]}~{text[len(text) - (length - 1 - head) :]}"
+        columns[place] = [columns[place][0], *shortened(columns[place][1:], size)]
 
 
 def _part(columns: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:

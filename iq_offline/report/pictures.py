@@ -90,8 +90,12 @@ def _of_dataset(dataset: str, name: str, groups: Sequence[Group]) -> list[Pictur
     if recovered:
         some = f" {MAX_PANELS} of {len(recovered)} runs." if len(recovered) > MAX_PANELS else ""
         title = f"{dataset}: recovered and true reward"
-        found.append(Picture(f"{name}-reward.png", f"{title}, by transition", REWARD + some, reward_plot(recovered)))
-        found.append(Picture(f"{name}-episodes.png", f"{title}, by episode", EPISODES + some, episode_plot(recovered)))
+        found.append(
+            Picture(f"{name}-reward.png", f"{title}, by transition", REWARD + some, reward_plot(groups, recovered))
+        )
+        found.append(
+            Picture(f"{name}-episodes.png", f"{title}, by episode", EPISODES + some, episode_plot(groups, recovered))
+        )
     return found
 
 

@@ -13,10 +13,13 @@ from matplotlib.figure import Figure
 
 from iq_offline.evaluation.scores import interquartile_mean, interval95
 from iq_offline.report.groups import Group, in_own_environment
+from iq_offline.report.labels import legend_below, name_rows, row_inches
 from iq_offline.report.results import RunResult
+from iq_offline.report.shortening import wrapped
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#b2a400")
 """Okabe and Ito's, told apart by colour-blind readers; yellow and black replaced for white paper."""
+LINES = ("-", "--", ":", "-.")
 MARKERS = "o^sDvP*X"
 CURVES = {"loss": "loss", "expert_reward": "recovered reward of expert steps", "expert_advantage": "expert advantage"}
 """Metrics with a panel of their own, and what the panel is called."""
@@ -24,6 +27,7 @@ JITTER_SEED = 0
 JITTER = 0.16
 MAX_POINTS = 4000
 MAX_PANELS = 12
+TITLE_CHARACTERS, TITLE_LINES = 40, 3
 WIDTH_INCHES = 6.5
 DPI = 160
 STYLE: dict[Any, Any] = {
@@ -45,45 +49,46 @@ def returns_plot(groups: Sequence[Group]) -> bytes:
 
     Groups without an evaluation keep an empty line. The dashed line is the dataset's own mean return.
     """
-    with figure_png(1.5 + 0.75 * len(groups)) as (figure, png):
+    names = [group.label for group in groups]
+    with figure_png(1.0 + row_inches(names, 0.75) * len(groups)) as (figure, png):
         axes = figure.subplots()
         for place, group in enumerate(groups):
             _draw_returns(axes, place, group)
         own = groups[0].runs[0].manifest["dataset"].get("return_mean")
         if own is not None:
             axes.axvline(own, color="#777777", linestyle="--", linewidth=1, label="mean of the dataset")
-        axes.set_yticks(range(len(groups)), [group.label for group in groups])
-        axes.set(xlabel="return of an episode", ylim=(len(groups) - 0.5, -0.5))
+        name_rows(axes, names)
+        axes.set(xlabel="return of an episode")
         axes.grid(visible=False, axis="y")
-        handles, labels = axes.get_legend_handles_labels()
-        unique = dict(zip(labels, handles, strict=True))
-        figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=2, fontsize="small")
+        legend_below(figure, [axes])
     return png.getvalue()
 
 
 def curves_plot(groups: Sequence[Group]) -> bytes:
     """Learning curves of one dataset's groups: a panel a method and metric, one line a seed, colours by group."""
     logged = [(group, run, metrics) for group in groups for run in group.runs if (metrics := run.metrics()) is not None]
-    colours = {group.label: COLOURS[place % len(COLOURS)] for place, group in enumerate(groups)}
+    looks = {group.label: look(place) for place, group in enumerate(groups)}
     panels: list[tuple[str, Draw]] = []
     for method in dict.fromkeys(group.method for group in groups):
         own = [(group, run, metrics) for group, run, metrics in logged if group.method == method]
         for metric, title in CURVES.items():
             lines = [(group, run, metrics.select("step", metric)) for group, run, metrics in own if metric in metrics]
             if lines:
-                panels.append((f"{method}: {title}", _curves(lines, colours)))
-    return _panels(panels, "update", "", height=2.2)
+                panels.append((f"{method}: {title}", _curves(lines, looks)))
+    return _panels(panels, "update", "", height=2.2, legend=len(groups) <= len(COLOURS) * len(LINES))
 
 
-def reward_plot(runs: Sequence[RunResult]) -> bytes:
-    """Recovered against true reward, a dot a recorded transition (at most 4000 a run), a panel a run."""
-    panels = [(_recovery(run, "transition"), _scatter(_sampled(_rewards(run)))) for run in runs]
+def reward_plot(groups: Sequence[Group], runs: Sequence[RunResult]) -> bytes:
+    """Recovered against true reward, a dot a recorded transition (at most 4000 a run), a panel a run of the groups."""
+    titles = _recoveries(groups, runs, "transition")
+    panels = [(title, _scatter(_sampled(_rewards(run)))) for title, run in zip(titles, runs, strict=True)]
     return _panels(panels, "true reward", "recovered reward")
 
 
-def episode_plot(runs: Sequence[RunResult]) -> bytes:
+def episode_plot(groups: Sequence[Group], runs: Sequence[RunResult]) -> bytes:
     """An episode's recovered against its true reward, each summed over its recorded steps, a panel a run."""
-    panels = [(_recovery(run, "episode"), _scatter(_sums(_rewards(run)))) for run in runs]
+    titles = _recoveries(groups, runs, "episode")
+    panels = [(title, _scatter(_sums(_rewards(run)))) for title, run in zip(titles, runs, strict=True)]
     return _panels(panels, "true, summed", "recovered, summed")
 
 
@@ -113,17 +118,20 @@ def _draw_returns(axes: Axes, place: int, group: Group) -> None:
         )
 
 
-def _curves(lines: Sequence[tuple[Group, RunResult, pl.DataFrame]], colours: Mapping[str, str]) -> Draw:
-    several = 1 < len({group.label for group, _, _ in lines}) <= len(COLOURS)
+def look(place: int) -> dict[str, str]:
+    """Colour and style of a line; the colours begin anew in another style."""
+    return {"color": COLOURS[place % len(COLOURS)], "linestyle": LINES[place // len(COLOURS) % len(LINES)]}
+
+
+def _curves(lines: Sequence[tuple[Group, RunResult, pl.DataFrame]], looks: Mapping[str, dict[str, str]]) -> Draw:
+    several = len({group.label for group, _, _ in lines}) > 1
 
     def draw(axes: Axes) -> None:
-        for group, run, curve in lines:
+        for group, _, curve in lines:
             known = curve.drop_nulls()
-            label = group.label if several and run is group.runs[0] else None
-            look: dict[str, Any] = {"color": colours[group.label], "marker": "." if len(known) == 1 else None}
-            axes.plot(known["step"], known[known.columns[1]], alpha=0.75, linewidth=1, label=label, **look)
-        if several:
-            axes.legend(fontsize="x-small")
+            own: dict[str, Any] = {**looks[group.label], "marker": "." if len(known) == 1 else None}
+            own |= {"label": group.label if several else None}
+            axes.plot(known["step"], known[known.columns[1]], alpha=0.75, linewidth=1, **own)
 
     return draw
 
@@ -144,11 +152,15 @@ def _scatter(points: pl.DataFrame) -> Draw:
     return draw
 
 
-def _recovery(run: RunResult, level: str) -> str:
-    """The run and its correlation, where that is defined."""
-    pearson = (run.reward or {}).get(level, {}).get("pearson")
-    told = "" if pearson is None else f": r = {pearson:.2f}"
-    return f"{run.method}, seed {run.seed}{told}"
+def _recoveries(groups: Sequence[Group], runs: Sequence[RunResult], level: str) -> list[str]:
+    """Each run's row, its seed, and its correlation where that is defined."""
+    names = {run.folder: group.label for group in groups for run in group.runs}
+    pearsons = [(run.reward or {}).get(level, {}).get("pearson") for run in runs]
+    titles = [
+        f"{names[run.folder]}, seed {run.seed}" + ("" if pearson is None else f": r = {pearson:.2f}")
+        for run, pearson in zip(runs, pearsons, strict=True)
+    ]
+    return wrapped(titles, TITLE_CHARACTERS, TITLE_LINES)
 
 
 def _rewards(run: RunResult) -> pl.DataFrame:
@@ -168,8 +180,8 @@ def _sums(transitions: pl.DataFrame) -> pl.DataFrame:
     return transitions.group_by("source", "episode", maintain_order=True).agg(pl.col("true", "recovered").sum())
 
 
-def _panels(panels: Sequence[tuple[str, Draw]], x: str, y: str, height: float = 2.7) -> bytes:
-    """The first MAX_PANELS panels, two in a row; says how many there are if that is not all."""
+def _panels(panels: Sequence[tuple[str, Draw]], x: str, y: str, height: float = 2.7, legend: bool = False) -> bytes:
+    """The first MAX_PANELS panels, two in a row; says how many there are if that is not all. One `legend` of all."""
     shown = panels[:MAX_PANELS]
     columns = min(2, max(1, len(shown)))
     rows = -(-max(1, len(shown)) // columns)
@@ -182,7 +194,9 @@ def _panels(panels: Sequence[tuple[str, Draw]], x: str, y: str, height: float = 
             axes.set_title(title, fontsize="small")
             axes.set(xlabel=x, ylabel=y)
         if len(panels) > len(shown):
-            figure.supxlabel(f"{len(shown)} of {len(panels)} panels shown", fontsize="small")
+            figure.suptitle(f"{len(shown)} of {len(panels)} panels shown", fontsize="small")
+        if legend:
+            legend_below(figure, list(grid[: len(shown)]))
     return png.getvalue()
 
 

@@ -108,7 +108,8 @@ def as_text(table: pl.DataFrame, width: int = TEXT_WIDTH) -> str:
     """The table in plain aligned lines of at most `width` characters, '-' for null.
 
     What does not fit beside the rest follows in a further part that repeats what names the row; names that
-    fill half a line lose their middle. Optional columns are left out where no run has any of them.
+    fill more than two thirds of a line are shortened, different ones staying different. Optional columns are left out
+    where no run has any of them.
     """
     return aligned(cells(without_empty(table)), width)
 

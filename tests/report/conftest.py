@@ -1,6 +1,7 @@
 """Run folders to report on."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,18 @@ WriteRun = Callable[..., Path]
 
 @pytest.fixture
 def write_run(tmp_path: Path) -> WriteRun:
-    """Call it to write one run folder below the test's own folder; returns the folder."""
+    """Call it to write one run folder below the test's own folder; returns the folder.
 
-    def write(name: str, **facts: Any) -> Path:
+    `supplementary`: the data that the run's configuration names beside the expert's.
+    """
+
+    def write(name: str, supplementary: Sequence[str] | None = None, **facts: Any) -> Path:
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
         write_folder(folder, **facts)
+        if supplementary is not None:
+            config = folder / "config.toml"
+            config.write_text(f"supplementary = {json.dumps(list(supplementary))}\n{config.read_text()}")
         return folder
 
     return write

@@ -69,11 +69,12 @@ def test_curves_change_with_the_metrics_and_nulls_are_no_points(write_run):
 
 
 def test_the_scatter_shows_the_rewards(write_run):
-    run = two_by_two(write_run)[-1]
-    before = reward_plot([run])
+    results = two_by_two(write_run)
+    groups, run = grouped(results), results[-1]
+    before = reward_plot(groups, [run])
     path = run.folder / "rewards.parquet"
     pl.read_parquet(path).with_columns(-pl.col("recovered")).write_parquet(path)
-    assert reward_plot([run]) != before
+    assert reward_plot(groups, [run]) != before
 
 
 def test_a_scatter_holds_at_most_4000_points_the_same_each_time():
