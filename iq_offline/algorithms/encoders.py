@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from iq_offline.config import Activation, HiddenSizes, Precision
+from iq_offline.errors import ConfigError
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     Activation.TANH: nn.Tanh,
@@ -98,11 +99,13 @@ def _planes(pixels: Tensor, shape: tuple[int, ...]) -> Tensor:
 def _convolutions(channels: int, height: int, width: int) -> nn.Sequential:
     layers = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if min(height, width) >= SMALLEST_FOR_STRIDES else [(32, 3, 1)] * 2
     modules: list[nn.Module] = []
+    size = f"{height} x {width}"
     for filters, side, stride in layers:
         modules += [nn.Conv2d(channels, filters, side, stride), nn.ReLU()]
         channels, height, width = filters, (height - side) // stride + 1, (width - side) // stride + 1
     if min(height, width) < 1:
-        raise ValueError(f"pictures of {height} x {width} are too small to convolve")
+        problem = f"pictures of {size} pixels are too small for two convolutions of 3 x 3"
+        raise ConfigError(problem, "store them as numbers (float32), which are read as a vector")
     return nn.Sequential(*modules, nn.Flatten(), nn.Linear(channels * height * width, PICTURE_FEATURES), nn.ReLU())
 
 

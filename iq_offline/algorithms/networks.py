@@ -75,10 +75,9 @@ class ActionScale:
 
     @classmethod
     def of_bounds(cls, low: Sequence[float], high: Sequence[float]) -> "ActionScale":
-        """From the bounds of each action dimension; one without a choice is scaled as if it were 2 wide."""
+        """From the bounds of each action dimension; of one without a choice the half range is zero."""
         low_bound, high_bound = torch.tensor(low), torch.tensor(high)
-        half_range = (high_bound - low_bound) / 2
-        return cls((high_bound + low_bound) / 2, torch.where(half_range > 0, half_range, 1.0))
+        return cls((high_bound + low_bound) / 2, (high_bound - low_bound) / 2)
 
 
 class Policy(nn.Module):
@@ -147,8 +146,9 @@ class ContinuousPolicy(Policy):
         self.register_buffer("action_half_range", scale.half_range.clone())
 
     def scale_actions(self, actions: Tensor) -> Tensor:
-        """Actions in the environment's units (B, A) as scaled ones."""
-        return (actions - self.action_centre) / self.action_half_range
+        """Actions in the environment's units (B, A) as scaled ones; zero where there is no choice."""
+        no_choice = self.action_half_range == 0
+        return (actions - self.action_centre) / (self.action_half_range + no_choice)
 
     def mean(self, observations: Tensor) -> Tensor:
         """What the network says of the action before squashing or clipping, (B, D) -> (B, A)."""

@@ -21,6 +21,7 @@ from iq_offline.data.remotes import http
 from iq_offline.data.remotes.listing import Listing
 from iq_offline.errors import ConfigError, DatasetUnreadable, DownloadFailed, UnknownDataset
 
+HDF5_SUFFIXES = {".hdf5", ".h5"}
 DEFAULT_MINARI_REMOTE = "hf://farama-minari"
 
 
@@ -97,16 +98,21 @@ class _Alone:
 
 
 class _Check:
-    """Says what is wrong with a file, for one that should have a hash; `found` is the hash that it has."""
+    """Says what is wrong with a file, for one that should have a hash; `found` is the hash that it has.
 
-    def __init__(self, expected: str | None) -> None:
-        self._expected = expected
+    Without a hash to hold it to, an `hdf5` file must at least be one, and whole.
+    """
+
+    def __init__(self, expected: str | None, *, hdf5: bool = False) -> None:
+        self._expected, self._hdf5 = expected, hdf5
         self.found = ""
 
     def __call__(self, file: Path) -> str | None:
         self.found = sha256_of_file(file)
         if self._expected is None:
-            return "it is a web page, not data" if _is_page(file) else None
+            if _is_page(file):
+                return "it is a web page, not data"
+            return _fault_of_hdf5(file) if self._hdf5 else None
         return None if self._expected == self.found else f"its SHA-256 is {self.found}, not {self._expected}"
 
 
@@ -116,9 +122,21 @@ def _is_page(file: Path) -> bool:
         return content.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
 
 
+def _fault_of_hdf5(file: Path) -> str | None:
+    """What keeps a file from being opened as HDF5: another content, or an end that is missing."""
+    from iq_offline.data.formats.hdf5 import open_hdf5
+
+    try:
+        with open_hdf5(file):
+            return None
+    except DatasetUnreadable as error:
+        return f"it is no whole HDF5 file: {error.problem}"
+
+
 def _fetch_file(entry: CatalogueEntry, options: FetchOptions) -> None:
     target = entry.stored_path
-    check = _Check(entry.sha256 or (None if options.repin else pin_of(entry).get("sha256")))
+    expected = entry.sha256 or (None if options.repin else pin_of(entry).get("sha256"))
+    check = _Check(expected, hdf5=target.suffix in HDF5_SUFFIXES)
     if target.is_file() and not options.source and not options.repin:
         wrong = check(target)
         if wrong is None:

@@ -1,6 +1,8 @@
 """The one home of Gymnasium: environments by id, for their action spaces and for evaluation."""
 
 import contextlib
+import importlib
+import json
 import logging
 import os
 import sys
@@ -20,6 +22,35 @@ if TYPE_CHECKING:
 
 UNCHECKED = {"disable_env_checker": True}
 """Of `gymnasium.make`: no checks of an environment's own conduct at every step."""
+STEP_LIMIT = "max_episode_steps"
+WRAPPERS = "additional_wrappers"
+"""Environment arguments that are not the constructor's: the clock, and the wrappers that data were recorded through."""
+APPLIED = frozenset(
+    {
+        *("AtariPreprocessing", "ClipAction", "ClipReward", "DelayObservation", "DtypeObservation"),
+        *("FilterObservation", "FlattenObservation", "FrameStackObservation", "GrayscaleObservation"),
+        *("MaxAndSkipObservation", "RescaleAction", "RescaleObservation", "ReshapeObservation", "ResizeObservation"),
+        *("StickyAction", "TimeAwareObservation"),
+    }
+)
+"""Gymnasium's wrappers that JSON describes wholly. Those that normalise keep statistics that it does not tell."""
+WATCHING = frozenset(
+    {
+        *("HumanRendering", "OrderEnforcing", "PassiveEnvChecker", "RecordEpisodeStatistics", "RecordVideo"),
+        "RenderCollection",
+    }
+)
+"""Gymnasium's wrappers that change nothing of the task: left out."""
+PLUG_INS = {
+    "gymnasium_robotics": ("Adroit", "AntMaze", "Fetch", "FrankaKitchen", "HandManipulate", "HandReach", "PointMaze"),
+    "minigrid": ("BabyAI", "MiniGrid"),
+}
+"""Packages that register environments as they are imported, and how the ids of these begin."""
+BROKEN = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError),
+    *(OSError, RuntimeError, TypeError, ValueError),
+)
+"""What an environment's constructor raises for arguments that it does not like."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +62,13 @@ class RawEnvironment:
     close: Callable[[], None]
     observation_size: int
     step_limit: int | None
+    action_space: Any = None
+    """Gymnasium's; None where nobody knows."""
 
 
 def make_raw_environment(env_id: str, env_kwargs: dict[str, Any]) -> RawEnvironment:
     """As `make_environment`, for a caller that resets before it steps, and counts the steps itself."""
-    return raw(make_environment(env_id, UNCHECKED | env_kwargs))
+    return raw(make_environment(env_id, env_kwargs, UNCHECKED))
 
 
 def make_filmed_environment(env_id: str, env_kwargs: dict[str, Any], folder: Path) -> RawEnvironment:
@@ -48,7 +81,7 @@ def make_filmed_environment(env_id: str, env_kwargs: dict[str, Any], folder: Pat
     from gymnasium.wrappers import RecordVideo
 
     _draw_without_a_screen()
-    environment = make_environment(env_id, UNCHECKED | env_kwargs | {"render_mode": "rgb_array"})
+    environment = make_environment(env_id, env_kwargs, UNCHECKED | {"render_mode": "rgb_array"})
     if "rgb_array" not in environment.metadata.get("render_modes", ()):
         raise RunError(f"environment {env_id} draws no pictures (rgb_array)", "leave --video out")
     _check_drawing(environment, env_id)
@@ -74,39 +107,54 @@ def raw(environment: "gymnasium.Env[Any, Any]") -> RawEnvironment:
         environment.close,
         len(flattened(environment.observation_space.sample())),
         min(limits, default=None),
+        environment.action_space,
     )
 
 
-def make_environment(env_id: str, env_kwargs: dict[str, Any]) -> "gymnasium.Env[Any, Any]":
-    """Gymnasium's environment. Raises EnvironmentMissing where it is unknown or needs a package."""
+def make_environment(
+    env_id: str, env_kwargs: dict[str, Any], options: dict[str, Any] | None = None
+) -> "gymnasium.Env[Any, Any]":
+    """Gymnasium's environment, in the wrappers that `env_kwargs` names; `options` are of `gymnasium.make`.
+
+    A `render_mode` in `env_kwargs` is left out: it is no part of the task. Raises EnvironmentMissing where the
+    environment is unknown, needs a package, or does not take the arguments.
+    """
     import gymnasium
     from gymnasium.error import DependencyNotInstalled, Error
 
+    _import_plug_in(env_id)
     _log_mujoco_warnings(gymnasium.registry.get(env_id))
+    wrappers = _wrappers(env_id, env_kwargs)
+    arguments = _constructors(env_kwargs) | {STEP_LIMIT: _told_limit(env_id, env_kwargs)} | (options or {})
     # What an environment's packages print as they are imported (pygame's greeting) is no part of a command's answer.
     with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         # An older environment version is asked for on purpose: the one that made the data.
         warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.filterwarnings("ignore", message=".*(out of date|deprecated|not in the possible render_modes).*")
+        warnings.filterwarnings("ignore", message=".*(out of date|deprecated|render_modes|precision lowered).*")
         try:
-            return gymnasium.make(env_id, **env_kwargs)
+            environment = gymnasium.make(env_id, **arguments)
+            if wrappers and environment.spec:  # an entry point may apply the first of them itself
+                wrappers = wrappers[len(environment.spec.additional_wrappers) :]
+            for make, kwargs in wrappers:
+                environment = make(environment, **kwargs)
+            return environment
         except DependencyNotInstalled as error:
             raise EnvironmentMissing(f"environment {env_id} needs a package: {error}", _install_hint(env_id)) from None
         except ModuleNotFoundError as error:
             raise EnvironmentMissing(
-                f"environment {env_id} needs the module {error.name}", _install_hint(env_id)
+                f"environment {env_id} needs the module {error.name or error}", _install_hint(env_id)
             ) from None
         except Error as error:
             raise EnvironmentMissing(
                 f"Gymnasium {gymnasium.__version__} cannot make environment {env_id}: {error}",
-                "install the package that registers it, or name another with --env-id; "
+                f"install the package that registers it{_plug_in_hint(env_id)}, or name another with --env-id; "
                 f"nearest installed: {nearest(env_id, gymnasium.registry)}",
             ) from None
-        except TypeError as error:
+        except BROKEN as error:
             raise EnvironmentMissing(
-                f"environment {env_id} does not take the arguments {env_kwargs}: {error}",
-                "mend the dataset's env_kwargs, or name another environment with --env-id",
-            ) from None
+                f"environment {env_id} cannot be made with the arguments {env_kwargs}: {type(error).__name__}: {error}",
+                "mend the dataset's env_kwargs, or give others with --env-kwargs",
+            ) from error
 
 
 def declared_action_space(info: DatasetInfo) -> ActionSpace | None:
@@ -120,8 +168,9 @@ def step_limit(env_id: str, env_kwargs: dict[str, Any]) -> int | None:
     """The number of steps after which the environment's clock runs out; None where it has none or is not known here."""
     import gymnasium
 
-    if "max_episode_steps" in env_kwargs:
-        return int(env_kwargs["max_episode_steps"])
+    if (limit := _told_limit(env_id, env_kwargs)) is not None:
+        return limit
+    _import_plug_in(env_id)
     spec = gymnasium.registry.get(env_id)
     return spec.max_episode_steps if spec else None
 
@@ -156,17 +205,128 @@ def action_space_from_gymnasium(space: "gymnasium.Space[Any]", source: str) -> A
     raise NotYet(f"action space {space} is not supported", "use a Discrete space from 0, or a Box of one dimension")
 
 
+def action_kind_of(space: "gymnasium.Space[Any]") -> str:
+    """What an environment takes, in words that the policies' own kinds share."""
+    from gymnasium.spaces import Box, Discrete
+
+    if isinstance(space, Discrete) and space.start == 0:
+        return f"one of {space.n} actions"
+    if isinstance(space, Box) and len(space.shape) == 1:
+        return f"{space.shape[0]} real numbers as action"
+    return f"actions of {space}"
+
+
 def environment_spec_json(env_id: str, env_kwargs: dict[str, Any]) -> str | None:
     """Gymnasium's description of the environment as JSON, or None where it is not registered here."""
     import copy
 
     import gymnasium
+    from gymnasium.envs.registration import WrapperSpec
 
+    _import_plug_in(env_id)
     if env_id not in gymnasium.registry:
         return None
     spec = copy.deepcopy(gymnasium.registry[env_id])
-    spec.kwargs = {**spec.kwargs, **env_kwargs}
+    spec.kwargs = {**spec.kwargs, **_constructors(env_kwargs)}
+    spec.max_episode_steps = _told_limit(env_id, env_kwargs) or spec.max_episode_steps
+    spec.additional_wrappers = tuple(WrapperSpec(*wrapper) for wrapper in _described_wrappers(env_id, env_kwargs))
     return spec.to_json()
+
+
+def environment_of_spec(spec: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The id and the arguments that Gymnasium's description tells, its inverse: a limit only if not the registered one.
+
+    Raises TypeError where it is no such description.
+    """
+    import gymnasium
+
+    env_id, limit = spec.get("id"), spec.get(STEP_LIMIT)
+    if not isinstance(env_id, str | None):
+        raise TypeError(f"an environment's id is a text, not {env_id}")
+    arguments = {}
+    # Of a plug-in nothing is looked up: the answer must not depend on whether it is installed or imported.
+    registered = gymnasium.registry.get(env_id) if env_id and not _plug_in(env_id) else None
+    if limit is not None and (registered is None or registered.max_episode_steps != limit):
+        arguments[STEP_LIMIT] = limit
+    if spec.get(WRAPPERS):
+        arguments[WRAPPERS] = spec[WRAPPERS]
+    return env_id, arguments | (spec.get("kwargs") or {})
+
+
+def _constructors(env_kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in env_kwargs.items() if key not in {STEP_LIMIT, WRAPPERS, "render_mode"}}
+
+
+def _without_wrappers(env_kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in env_kwargs.items() if key != WRAPPERS}
+
+
+def _told_limit(env_id: str, env_kwargs: dict[str, Any]) -> int | None:
+    """The step limit among the arguments, None for none or null. Raises EnvironmentMissing where it is no count."""
+    limit = env_kwargs.get(STEP_LIMIT)
+    if limit is None or (type(limit) is int and limit > 0):
+        return limit
+    raise EnvironmentMissing(
+        f"environment {env_id}: {STEP_LIMIT} is {limit!r}, not a number of steps from 1",
+        "mend the dataset's env_kwargs, or give others with --env-kwargs",
+    )
+
+
+def _described_wrappers(env_id: str, env_kwargs: dict[str, Any]) -> list[tuple[str, str, dict[str, Any] | None]]:
+    """Name, entry point and arguments of each wrapper, the innermost first."""
+    try:
+        return [(str(w["name"]), str(w["entry_point"]), w["kwargs"]) for w in env_kwargs.get(WRAPPERS) or ()]
+    except (KeyError, TypeError):
+        raise EnvironmentMissing(
+            f"environment {env_id}: {WRAPPERS} is not as Gymnasium writes it: {env_kwargs[WRAPPERS]}",
+            "mend the dataset's env_kwargs, or give others with --env-kwargs",
+        ) from None
+
+
+def _wrappers(env_id: str, env_kwargs: dict[str, Any]) -> list[tuple[Callable[..., Any], dict[str, Any]]]:
+    """Makers of the wrappers that the data were recorded through, with their arguments.
+
+    Only Gymnasium's own: a data file never names code that is loaded. Raises EnvironmentMissing for another.
+    """
+    import gymnasium.wrappers
+
+    found = []
+    for name, entry_point, kwargs in _described_wrappers(env_id, env_kwargs):
+        own = entry_point.startswith("gymnasium.wrappers.")
+        if own and name in WATCHING:
+            continue
+        if not own or name not in APPLIED or not isinstance(kwargs, dict):
+            raise EnvironmentMissing(
+                f"the data of {env_id} were recorded through the wrapper {name} ({entry_point}), "
+                "which cannot be applied here: without it, it is another task",
+                f"if that task is meant, leave it out: --env-kwargs '{json.dumps(_without_wrappers(env_kwargs))}'",
+            )
+        found.append((getattr(gymnasium.wrappers, name), kwargs))
+    return found
+
+
+def _plug_in(env_id: str) -> str | None:
+    """The package that registers ids of this kind; None for Gymnasium's own, and where it is not known."""
+    name = env_id.rpartition(":")[2]
+    return next((package for package, prefixes in PLUG_INS.items() if name.startswith(prefixes)), None)
+
+
+def _import_plug_in(env_id: str) -> None:
+    """Gymnasium loads no plug-ins by itself. One that is missing or broken registers nothing."""
+    package = _plug_in(env_id)
+    if package is None:
+        return
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+        warnings.simplefilter("ignore")
+        try:
+            importlib.import_module(package)
+        except BROKEN as error:
+            logging.getLogger(__name__).info("%s cannot be imported: %s", package, error)
+
+
+def _plug_in_hint(env_id: str) -> str:
+    package = _plug_in(env_id)
+    return f" (pip install {package.replace('_', '-')})" if package else ""
 
 
 def _log_mujoco_warnings(spec: "gymnasium.envs.registration.EnvSpec | None") -> None:

@@ -144,6 +144,11 @@ class DatasetInfo:
     state: str | None = None
     """Of its files when they were read, where that is known."""
 
+    def __post_init__(self) -> None:
+        # Of 'module:Env' Gymnasium would import the module, and no data file may ask that.
+        if self.env_id and ":" in self.env_id:
+            object.__setattr__(self, "env_id", self.env_id.rpartition(":")[2])
+
     @cached_property
     def sha256(self) -> str:
         """Of the source file, or of the sorted files of a dataset's folder. Raises DatasetUnreadable if it changed."""

@@ -1,27 +1,52 @@
 """Observations of any space as named arrays: a plain array, or a nested dictionary of them (Dict and Tuple spaces)."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+T = TypeVar("T")
 Observations = Array | dict[str, Any]
 """An array with one entry a step, or a dictionary of such, nested as its space is."""
 Leaves = dict[str, Array]
 """The arrays by path: 'achieved_goal', 'camera/left'; one plain array has the path ''."""
 
 
-def leaves(observations: Observations) -> Leaves:
-    """The arrays of an observation by path, in the order of their names, as Gymnasium orders a Dict space."""
+INDEX = "_index_"
+"""Begins the name of an entry of a tuple: '_index_0', as Minari has it."""
+
+
+def leaves(observations: Observations | tuple[Any, ...]) -> Leaves:
+    """The arrays of an observation by path, in the order of `in_order`; entries of a tuple as '_index_0' and so on."""
+    return in_order(dict(_walk(observations)))
+
+
+def in_order(arrays: dict[str, T]) -> dict[str, T]:
+    """By the names along their paths, as Gymnasium orders Dict spaces; entries of a tuple by their number.
+
+    Tables and simulation both have observations in this order.
+    """
+    return {path: arrays[path] for path in sorted(arrays, key=_place)}
+
+
+@lru_cache(maxsize=4096)
+def _place(path: str) -> list[tuple[str, int]]:
+    names = [(name, name.removeprefix(INDEX)) for name in path.split("/")]
+    return [(INDEX, int(rest)) if rest != name and rest.isdecimal() else (name, -1) for name, rest in names]
+
+
+def _walk(observations: Observations | tuple[Any, ...]) -> Iterator[tuple[str, Array]]:
+    if isinstance(observations, tuple):
+        observations = {f"{INDEX}{number}": inner for number, inner in enumerate(observations)}
     if not isinstance(observations, Mapping):
-        return {"": np.asarray(observations)}
-    found: Leaves = {}
-    for name, inner in sorted(observations.items()):
-        for path, array in leaves(inner).items():
-            found[f"{name}/{path}" if path else name] = array
-    return found
+        yield "", np.asarray(observations)
+        return
+    for name, inner in observations.items():
+        for path, array in _walk(inner):
+            yield f"{name}/{path}" if path else name, array
 
 
 def from_leaves(arrays: Leaves) -> Observations:
@@ -40,15 +65,20 @@ def from_leaves(arrays: Leaves) -> Observations:
 
 def joined(observation: Observations) -> NDArray[np.float32]:
     """One observation, of any space but pictures, as the vector that the training table has for it."""
-    return np.concatenate([np.ravel(array).astype(np.float32) for array in leaves(observation).values()])
+    return np.concatenate([np.ravel(array).astype(np.float32) for array in _numbers(observation)])
 
 
 def flattened(observation: Observations) -> NDArray[np.float32]:
     """One observation as networks take it: what `joined` would give of its other arrays, then its pictures' bytes."""
-    arrays = [np.asarray(array) for array in leaves(observation).values()]
+    arrays = _numbers(observation)
     pictures = [array.dtype == np.uint8 and array.ndim >= 2 for array in arrays]
     order = sorted(range(len(arrays)), key=lambda i: pictures[i])
     return np.concatenate([np.ravel(arrays[i]).astype(np.float32) for i in order])
+
+
+def _numbers(observation: Observations) -> list[Array]:
+    """The arrays of one observation without its texts, which no table has."""
+    return [array for array in leaves(observation).values() if array.dtype.kind not in "US"]
 
 
 def map_leaves(function: Callable[[Array], Array], arrays: Leaves) -> Leaves:

@@ -28,7 +28,7 @@ from iq_offline.data.reading import completed, detect, parse_format, read_episod
 from iq_offline.data.spaces import ActionSpace, action_space_from_json
 from iq_offline.errors import DatasetUnreadable
 
-TABLE_VERSION = 2
+TABLE_VERSION = 3
 """Part of a table's key: a change of layout or of a reader's rules makes new tables."""
 
 Floats = NDArray[np.float32]

@@ -18,8 +18,10 @@ class ScoreReference:
     random: float
     expert: float
 
-    def score(self, episode_return: float) -> float:
-        """0 at the random policy's return, 100 at the expert's."""
+    def score(self, episode_return: float) -> float | None:
+        """0 at the random policy's return, 100 at the expert's; None where these are equal."""
+        if self.expert == self.random:
+            return None
         return 100 * (episode_return - self.random) / (self.expert - self.random)
 
 

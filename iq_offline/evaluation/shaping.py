@@ -46,12 +46,15 @@ class ShapingFree:
 
     gamma: float
     moments: Floats | None = None
+    origin: Floats | None = None
+    """The first rewards (R,), from which all are counted: a great offset would cost the last digits."""
     n: int = 0
 
     def add(self, features: Floats, next_features: Floats, terminations: Floats, rewards: Floats) -> None:
         """Transitions; rewards are columns, true first. Shapes: (N, F), (N, F), (N,), (N, R)."""
         shaping = self.gamma * (1 - terminations)[:, None] * next_features - features
-        rows = np.concatenate([np.ones((len(rewards), 1)), shaping, rewards], axis=1).astype(np.float64)
+        self.origin = rewards[0].astype(np.float64) if self.origin is None else self.origin
+        rows = np.concatenate([np.ones((len(rewards), 1)), shaping, rewards - self.origin], axis=1).astype(np.float64)
         self.moments = rows.T @ rows + (0 if self.moments is None else self.moments)
         self.n += len(rows)
 
@@ -62,9 +65,10 @@ class ShapingFree:
         """
         if self.moments is None:
             raise ValueError("no transitions were added")
-        basis, left = self.moments[:-count, :-count], self.moments[:-count, -count:]
-        ridge = RIDGE * np.trace(basis) / len(basis) * np.eye(len(basis))
-        total = self.moments[-count:, -count:]
+        sums = self.moments[0]
+        centred = (self.moments - np.outer(sums, sums) / self.n)[1:, 1:]
+        basis, left, total = centred[:-count, :-count], centred[:-count, -count:], centred[-count:, -count:]
+        ridge = RIDGE * np.trace(self.moments[:-count, :-count]) / (1 + len(basis)) * np.eye(len(basis))
         residual = total - left.T @ np.linalg.solve(basis + ridge, left)
         kept = np.diag(residual) > 1e-6 * np.diag(total)
         return [

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from iq_offline.algorithms.networks import Policy
-from iq_offline.data.environments import RawEnvironment, make_raw_environment
+from iq_offline.algorithms.networks import ContinuousPolicy, Policy
+from iq_offline.data.environments import RawEnvironment, action_kind_of, make_raw_environment
 from iq_offline.data.observations import flattened
 from iq_offline.errors import RunError
 from iq_offline.evaluation.actor import Floats, aligned, batch_actor
@@ -53,7 +53,7 @@ def simulate(
 
     `at_once` environments step together; 1 is one episode after another, with the same returns. `on_steps` hears
     now and then how many steps are done. Raises EnvironmentMissing, and RunError where the environment's observations
-    do not fit the policy.
+    or actions do not fit the policy.
     """
     with ExitStack() as stack:
         environments = []
@@ -134,9 +134,20 @@ class _Lane:
 
 
 def _check_fit(environment: RawEnvironment, policy: Policy, env_id: str) -> None:
+    remedy = "name the environment of the data, with its arguments: --env-id and --env-kwargs"
     given, size = environment.observation_size, len(policy.observation_mean)
     if given != size:
-        raise RunError(
-            f"{env_id} gives observations of {given} numbers, but the policy was trained on {size}",
-            "name the environment of the data, with its arguments: --env-id and --env-kwargs",
-        )
+        problem = f"{env_id} gives observations of {given} numbers, but the policy was trained on {size}"
+        raise RunError(problem, remedy)
+    if environment.action_space is None:
+        return
+    taken, actions = action_kind_of(environment.action_space), _actions_of(policy)
+    if taken != actions:
+        raise RunError(f"{env_id} takes {taken}, but the policy gives {actions}", remedy)
+
+
+def _actions_of(policy: Policy) -> str:
+    """As `action_kind_of`."""
+    if isinstance(policy, ContinuousPolicy):
+        return f"{len(policy.action_centre)} real numbers as action"
+    return f"one of {policy.network[-1].out_features} actions"

@@ -32,7 +32,9 @@ WITHOUT_RESULT = frozenset(
 """Modules and packages that bring data or tell of them, and change no number."""
 IQ_LEARNERS = frozenset({"iq_offline.algorithms.iq_continuous", "iq_offline.algorithms.iq_discrete"})
 IMPORT = re.compile(r"^[ \t]*from (iq_offline[\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
-PEERS = frozenset({"iq_offline.baselines"})
+ALL_PEERS = frozenset({"iq_offline.baselines"})
+PEERS = frozenset({"iq_offline.baselines.fit"})
+"""The peers' own training. IQ-Learn reaches the rest: its prior may take more demonstrations, as `filtered-bc` does."""
 
 
 def code_of_stage(stage: str) -> str:
@@ -45,7 +47,7 @@ def code_of_training(method: Method, preset: str | None = None) -> str:
     model = algorithm_class(method, discrete=False)
     others = PEERS
     if issubclass(model, BCConfig):
-        others = PEERS | IQ_LEARNERS
+        others = ALL_PEERS | IQ_LEARNERS
     elif not issubclass(model, IQConfig):
         others = IQ_LEARNERS
     code = _hash(["iq_offline.stages.train"], WITHOUT_RESULT | others)

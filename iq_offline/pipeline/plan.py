@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from iq_offline.config import IQConfig, Method, SubsampleFrom, algorithm_class, valid_keys
+from iq_offline.config import IQConfig, Method, SubsampleFrom, algorithm_class, updates_key, valid_keys
 from iq_offline.errors import ConfigError, nearest
 from iq_offline.pipeline.schema import Demos, PerRun, ResultsTable, Settings, Where
 
@@ -130,9 +131,17 @@ def _meets(run: PlannedRun, where: Where) -> bool:
 
 
 def _with_settings(run: PlannedRun, table: ResultsTable, changes: Sequence[PerRun]) -> PlannedRun:
-    """The run with its settings; what is nearer to it counts."""
+    """The run with its settings; what is nearer to it counts, `updates` and the setting that it stands for alike."""
     layers: list[Settings] = [table, table.methods[run.method], table.overrides[run.override], *changes]
-    settings = {key: value for layer in layers for key, value in layer.set.items()}
+    keys = {updates_key(algorithm_class(run.trained_by, discrete=discrete)) for discrete in (True, False)}
+    settings: dict[str, Any] = {}
+    for layer in layers:
+        twice = keys & layer.set.keys() if layer.updates else set()
+        if twice:
+            problem = f"{run.name}: `updates` and `set: {twice.pop()}` stand side by side, and say the same"
+            raise ConfigError(problem, "leave one of them out")
+        dropped = keys if layer.updates else set()
+        settings = {key: value for key, value in settings.items() if key not in dropped} | layer.set
     return replace(
         run,
         preset=next((layer.preset for layer in reversed(layers) if layer.preset), None),

@@ -60,9 +60,10 @@ def evaluate_run(
         on_progress(len(episodes), "")
     if filmed not in (None, episodes[0]):
         warn(f"the filmed episode is not the evaluated one: {filmed}, {episodes[0]}; {env_id} does not repeat itself")
-    own_environment = (env_id, env_kwargs) == (dataset["env_id"], dataset["env_kwargs"])
+    named = env_id.rpartition(":")[2]  # without the module that registers it
+    own_environment = (named, env_kwargs) == (dataset["env_id"], dataset["env_kwargs"])
     result = _result(run, episodes, _reference(dataset) if own_environment else None)
-    result |= {"env_id": env_id, "env_kwargs": env_kwargs, "dataset_return_mean": dataset["return_mean"]}
+    result |= {"env_id": named, "env_kwargs": env_kwargs, "dataset_return_mean": dataset["return_mean"]}
     if request.video:
         result["video"] = str(request.video)
     _write(run.path, episodes, result)

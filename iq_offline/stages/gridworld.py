@@ -15,6 +15,7 @@ from iq_offline.tabular.experiments import (
     paper_experiment,
     windy_experiment,
 )
+from iq_offline.tabular.solve import NotConverged
 
 LEAST_REWARD, LEAST_VALUE, MOST_OCCUPANCY = 0.95, 0.95, 0.02
 """The bars: Pearson of the reward up to shaping and of the value; total variation of the occupancy measures."""
@@ -40,7 +41,8 @@ def run_gridworld(request: GridworldRequest) -> dict[str, Any]:
     """The figures of one experiment; with `plot`, figure 4 is drawn there.
 
     On one thread: the matrices are small, and the last digits are then those of the seed, not of the machine's load.
-    Raises ConfigError for a name that is no picture's, or in a folder that does not exist.
+    Raises ConfigError for a name that is no picture's, or in a folder that does not exist, and where windy
+    demonstrations are too short to determine an optimum.
     """
     with threadpool_limits(limits=1, user_api="blas"):
         return _windy(request) if request.windy else _paper(request)
@@ -48,7 +50,14 @@ def run_gridworld(request: GridworldRequest) -> dict[str, Any]:
 
 def _windy(request: GridworldRequest) -> dict[str, Any]:
     setting = WindySetting() if request.steps is None else WindySetting(steps=request.steps)
-    returns = {name: asdict(found) for name, found in windy_experiment(request.seed, setting).items()}
+    try:
+        found = windy_experiment(request.seed, setting)
+    except NotConverged as error:
+        raise ConfigError(
+            f"demonstrations of {setting.steps} steps, seed {request.seed}, determine no optimum: {error}",
+            f"give more --steps (by default {WindySetting.steps})",
+        ) from None
+    returns = {name: asdict(one) for name, one in found.items()}
     return {"grid": "windy", "seed": request.seed, "setting": asdict(setting), "returns": returns}
 
 

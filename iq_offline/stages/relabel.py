@@ -1,5 +1,6 @@
 """relabel: a dataset with a run's recovered reward in place of the recorded one."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +42,8 @@ def relabel_dataset(
 ) -> dict[str, Any]:
     """Write the dataset with recovered rewards, read back and compared; returns its provenance.
 
-    The provenance names the run, the form and the policy's hash, and how many last steps had no recorded successor:
-    these take the reward of the step before. Raises what `convert` and `reward` raise.
+    The provenance names the run, the form, the hashes of the policy and of the rewards, and how many last steps had no
+    recorded successor: these take the reward of the step before. Raises what `convert` and `reward` raise.
     """
     if request.format not in (Format.MINARI, Format.D4RL):
         raise ConfigError(f"relabel writes no {request.format}", "give --format minari or --format d4rl")
@@ -62,9 +63,10 @@ def relabel_dataset(
         "form": str(form),
         "scale": None if rewarder.scale is None else [rewarder.scale.uniform, rewarder.scale.demonstrated],
         "steps_without_successor": repeated,
+        "rewards_sha256": hashlib.sha256(rewards[table.transition_rows].tobytes()).hexdigest(),
     }
     if rewarder.linear is not None:
-        record["fitted_to"] = [one.info.name for one in fitted_to]
+        record["fitted_to"] = [{"dataset": one.info.name, "sha256": one.info.sha256} for one in fitted_to]
     relabelling = Relabelling(_by_episode(table, rewards), record)
     return convert_dataset(
         request.dataset, request.to, ConvertRequest(output_format=request.format), advance, relabelling

@@ -20,7 +20,7 @@ from iq_offline.training import run_folder
 from iq_offline.training.loop import Progress
 from iq_offline.training.run_folder import RunFolder, tensors_sha256
 
-SURROUNDINGS = ("platform", "git_commit", "device", "threads", "compiled", "together", "config_hash")
+SURROUNDINGS = ("platform", "git_commit", "device", "threads", "compiled", "prior_compiled", "together", "config_hash")
 """Keys of the manifest that explain a difference."""
 
 
@@ -186,11 +186,21 @@ def _request(run: RunFolder, config: TrainConfig, out: Path) -> TrainRequest:
         seed=config.seed,
         overrides=settings_of(config.algorithm),
         device=kind,
-        compile=Compile.ON if run.manifest.get("compiled") else Compile.OFF,
+        compile=_compile(run.manifest, config),
         threads=config.threads,
         out=out,
         tracked=False,
     )
+
+
+def _compile(manifest: Mapping[str, Any], config: TrainConfig) -> Compile:
+    """As was done; where prior and method differ, or the record is silent on the prior, what the run was asked."""
+    done = {manifest.get("compiled", False)}
+    if getattr(config.algorithm, "prior", None) is not None:
+        done.add(manifest.get("prior_compiled"))
+    if True not in done:
+        return Compile.OFF
+    return Compile.ON if done == {True} else config.compile
 
 
 def _tensors(run: RunFolder) -> dict[str, Tensor]:
@@ -225,7 +235,8 @@ def _metric_differences(run: RunFolder, again: RunFolder) -> Iterator[Difference
 
 def _surroundings(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
     for key in SURROUNDINGS:
-        if recorded.get(key) != now.get(key):
+        older = key not in recorded and key == "prior_compiled"
+        if not older and recorded.get(key) != now.get(key):
             yield Difference(key.replace("_", " "), "", str(recorded.get(key)), str(now.get(key)))
     before, after = recorded["packages"], now["packages"]
     for name in sorted({*before, *after}):

@@ -10,9 +10,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.learner import Stream, generator
 from iq_offline.algorithms.linear_reward import LinearReward, fit_linear_reward
-from iq_offline.algorithms.networks import DiscretePolicy, Policy
+from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Policy
 from iq_offline.algorithms.recovery import (
     ContinuousRecovery,
     DiscreteRecovery,
@@ -24,6 +25,7 @@ from iq_offline.algorithms.recovery import (
 from iq_offline.algorithms.reward_model import RewardInputs, RewardModel
 from iq_offline.batch import Batch
 from iq_offline.config import ContinuousIQConfig, DiscreteIQConfig, IQConfig
+from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import every_kth, rows_with_successors
 from iq_offline.data.table import TransitionTable
 from iq_offline.errors import ConfigError, RunError, nearest
@@ -192,16 +194,31 @@ def task_tables(run: RunFolder, datasets: tuple[str, ...]) -> list[TransitionTab
 
 
 def check_task(run: RunFolder, table: TransitionTable) -> None:
-    """Raises ConfigError for a dataset of other observations or actions than the run's."""
-    policy = run.policy()
-    size, discrete = len(policy.observation_mean), isinstance(policy, DiscretePolicy)
-    found = observation_layout(table).size
-    if found != size or (table.action_space.to_json()["type"] == "discrete") != discrete:
+    """Raises ConfigError for a dataset of other observations or actions than the run's; fewer discrete ones will do."""
+    policy, layout, space = run.policy(), observation_layout(table), table.action_space
+    shown = ("discrete", space.count) if isinstance(space, DiscreteActions) else ("continuous", space.width)
+    known = _actions_of(policy)
+    fewer = shown[0] == known[0] == "discrete" and shown[1] < known[1]
+    if layout != policy.layout or not (shown == known or fewer):
         raise ConfigError(
-            f"{table.info.name} has observations of {found} numbers and {table.action_space}; "
-            f"the run was trained on {size} and {'discrete' if discrete else 'continuous'} actions",
-            "name datasets of the run's own task",
+            f"{table.info.name} has {_told(layout, shown)}; the run was trained on {_told(policy.layout, known)}",
+            "name datasets of the run's own task (where a file declares no count of actions, its greatest action does)",
         )
+
+
+def _actions_of(policy: Policy) -> tuple[str, int]:
+    """The kind of a policy's actions, and how many there are, or numbers in one."""
+    if not isinstance(policy, DiscretePolicy):
+        assert isinstance(policy, ContinuousPolicy)
+        return "continuous", len(policy.action_centre)
+    last = policy.network[-1]
+    assert isinstance(last, torch.nn.Linear)
+    return "discrete", last.out_features
+
+
+def _told(layout: ObservationLayout, actions: tuple[str, int]) -> str:
+    pictures = f" with pictures {', '.join(map(str, layout.pictures))}" if layout.pictures else ""
+    return f"observations of {layout.vector} numbers{pictures} and {actions[1]} {actions[0]} actions"
 
 
 def _thinned(table: TransitionTable, rows: Rows, most: int) -> Batch:

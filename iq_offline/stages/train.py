@@ -189,13 +189,13 @@ def _train_into(
     torch.set_num_threads(config.threads)
     started = datetime.now(UTC)
     manifest = _manifest(config, data, str(device), request.group, out.name)
-    snapshots = SnapshotFolder.of(out)
+    snapshots = SnapshotFolder.of(out, _means(config, device, lane))
     with snapshots.held(), stop_asked() as stop, whole_folder(out) as folder:
         if not request.resume:
             snapshots.remove()
         resumed = snapshots.latest(manifest["config_hash"], warn)
         keeper = Keeper(snapshots, manifest["config_hash"], request.snapshot_seconds, stop, resumed)
-        tracker = start_tracking(describe(manifest, out), out, warn) if request.tracked else NullTracker()
+        tracker = start_tracking(describe(manifest, out.resolve()), out, warn) if request.tracked else NullTracker()
         try:
             steps = training_steps(config, data, device, resumed, warn, _heeding(on_progress, keeper), lane)
             collected = _collect(steps, tracker, on_progress, keeper)
@@ -208,6 +208,8 @@ def _train_into(
             raise
         manifest |= {"started": started.isoformat(timespec="seconds"), "seconds": round(keeper.seconds(), 2)}
         manifest |= {"compiled": collected.progress.compiled, "spent": collected.spent()}
+        if collected.progress.prior_compiled is not None:
+            manifest["prior_compiled"] = collected.progress.prior_compiled
         if lane is not None:
             manifest["together"] = lane.together.lanes
         split = data.split.to_json(data.table, data.supplementary)
@@ -219,6 +221,13 @@ def _train_into(
         snapshots.remove()
     tracker.finish(out)
     return RunFolder.open(out)
+
+
+def _means(config: TrainConfig, device: Any, lane: "Lane | None") -> dict[str, str]:
+    """What bears on the bits beside settings and data, by the names of its flags."""
+    together = "off" if lane is None else f"of {lane.together.lanes} seeds"
+    threads = str(config.threads)
+    return {"--device": device.type, "--threads": threads, "--compile": config.compile.value, "--together": together}
 
 
 def _heeding(on_progress: Callable[[Progress], None], keeper: Keeper) -> Callable[[Progress], None]:

@@ -1,6 +1,7 @@
 """Filling a stored run from its folder: whatever is missing or has changed, and nothing twice."""
 
 import json
+import math
 import re
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -22,7 +23,8 @@ from iq_offline.tracking.tracker import RunDescription, TrackedData
 
 RUN_FILES = ("config.toml", "manifest.json", "split.json", "metrics.parquet", "policy.safetensors")
 STAGE_FILES = ("evaluation.json", "returns.parquet", "reward.json", "rewards.parquet")
-RESULT_TAG = "policy_sha256"
+REWARD_FILE, REWARD = "reward.json", "reward/"
+RESULT_TAG, FORM_TAG = "policy_sha256", "reward_form"
 FILES_TAG = "iq_offline.files"
 """Which content of each file the store has: a JSON object of hashes."""
 SHOWN = ("method", "seed", "demos", "subsample", "select", "held_out", "transitions", "device", "threads")
@@ -82,21 +84,41 @@ def stage_metrics(folder: Path) -> dict[str, float | None]:
 def put_metrics(
     store: MlflowStore, run: StoredRun, metrics: Mapping[str, float | None], model: str | None = None
 ) -> bool:
-    """Log the figures that the run does not show yet, or shows otherwise; returns whether there were any."""
+    """Log the figures that the run does not show yet, or shows otherwise; returns whether there were any.
+
+    Figures of an earlier reward report that this one lacks become NaN: they may be of another form.
+    """
     new = [(name, value, 0) for name, value in metrics.items() if value is not None and run.metrics.get(name) != value]
+    gone: list[Point] = []
+    if any(name.startswith(REWARD) for name in metrics):
+        shown = [name for name, value in run.metrics.items() if name.startswith(REWARD) and not math.isnan(value)]
+        gone = [(name, math.nan, 0) for name in shown if metrics.get(name) is None]
     store.log_points(run.run_id, new, model)
-    return bool(new)
+    store.log_points(run.run_id, gone)  # the run's alone: as a model's, MLflow stores NaN as 0
+    return bool(new or gone)
 
 
 def put_files(store: MlflowStore, run: StoredRun, folder: Path, names: Collection[str]) -> bool:
-    """Log the files that are there and that the store does not hold with this content; returns whether any were."""
+    """Log the files that are there and that the store does not hold with this content; returns whether any were.
+
+    A reward report also tags the run with its form.
+    """
     held: dict[str, str] = json.loads(run.tags.get(FILES_TAG, "{}"))
     present = {name: sha256_of_file(folder / name)[:16] for name in names if (folder / name).is_file()}
     new = [name for name, digest in present.items() if held.get(name) != digest]
+    tags = _form(folder) if REWARD_FILE in present else {}
     if new:
         store.log_files(run.run_id, [folder / name for name in new])
-        store.tag(run.run_id, {FILES_TAG: json.dumps(held | present)})
-    return bool(new)
+        tags[FILES_TAG] = json.dumps(held | present)
+    if changed := {key: value for key, value in tags.items() if run.tags.get(key) != value}:
+        store.tag(run.run_id, changed)
+    return bool(changed)
+
+
+def _form(folder: Path) -> dict[str, str]:
+    """What a reward report says that it is of."""
+    form = json.loads((folder / REWARD_FILE).read_text()).get("form")
+    return {} if form is None else {FORM_TAG: form}
 
 
 def _training_points(folder: Path, manifest: Mapping[str, Any], skip_steps: Collection[int]) -> list[Point]:

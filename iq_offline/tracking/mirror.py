@@ -38,12 +38,13 @@ FLUSH_SECONDS = 10.0
 def start_tracking(description: RunDescription, folder: Path, warn: Warn) -> Tracker:
     """A tracker that mirrors a training run into MLflow; the null tracker, after a warning, if that cannot be done.
 
-    What an earlier, unfinished attempt at the same configuration has left there is deleted.
+    What an earlier, unfinished attempt at the same configuration in the same folder has left there is deleted.
     """
     try:
         store = MlflowStore.open()
         parent = store.parent(description.group)
-        store.discard([run for run in store.found(parent, description.config_hash) if not run.finished])
+        known = store.found(parent, description.config_hash)
+        store.discard([run for run in known if not run.finished and _is_of(run, folder)])
         return MlflowTracker(store, store.create(description, parent), parent, folder, warn)
     except TrackingUnavailable as error:
         warn(_later(error, folder))
@@ -85,7 +86,7 @@ class MlflowTracker:
         fill(store, self._run_id, folder, skip_steps=self._steps)
         store.end(self._run_id)
         manifest = json.loads((folder / "manifest.json").read_text())
-        _keep_only(store, self._parent, manifest["config_hash"], self._run_id)
+        _keep_only(store, self._parent, manifest, folder, self._run_id)
         _note(folder, store, self._run_id, self._parent)
 
     def _fail(self, store: MlflowStore) -> None:
@@ -163,7 +164,7 @@ def sync(folder: Path, store: MlflowStore | None = None) -> bool:
     """
     store = store or MlflowStore.open()
     manifest = json.loads((folder / "manifest.json").read_text())
-    description = describe(manifest, folder)
+    description = describe(manifest, folder.resolve())
     parent = store.parent(description.group)
     result = manifest["policy_sha256"]
     known = [
@@ -176,16 +177,17 @@ def sync(folder: Path, store: MlflowStore | None = None) -> bool:
         written = fill(store, run_id, folder, skip_steps=None)
     else:
         run_id, written = _rebuild(store, description, parent, manifest, folder), True
-    discarded = _keep_only(store, parent, description.config_hash, run_id)
+    discarded = _keep_only(store, parent, manifest, folder, run_id)
     _note(folder, store, run_id, parent)
     return written or discarded
 
 
 def stored(folder: Path, store: MlflowStore) -> StoredRun:
-    """The mirror of a run that `sync` has seen to."""
+    """The mirror of a run that `sync` has seen to. Raises RunError where another process has removed it since."""
     note = _read_note(folder)
     run = store.run(note["run_id"]) if note else None
-    assert run is not None
+    if run is None:
+        raise RunError(f"{folder} is not in MLflow's store {store.uri} any more", f"run: iq-offline sync {folder}")
     return run
 
 
@@ -199,11 +201,24 @@ def _rebuild(
     return run_id
 
 
-def _keep_only(store: MlflowStore, parent: str, config_hash: str, run_id: str) -> bool:
-    """Of a configuration's runs under a parent only this one stays; returns whether there were others."""
-    others = [run for run in store.found(parent, config_hash) if run.run_id != run_id]
+def _keep_only(store: MlflowStore, parent: str, manifest: Mapping[str, Any], folder: Path, run_id: str) -> bool:
+    """Of a configuration's runs of this folder or with this result only this one stays; whether there were others.
+
+    Device, threads and compiling are no part of a configuration: another folder's run may have other tensors.
+    """
+    others = [
+        run
+        for run in store.found(parent, manifest["config_hash"])
+        if run.run_id != run_id
+        and (_is_of(run, folder) or (run.finished and run.tags.get(RESULT_TAG) == manifest["policy_sha256"]))
+    ]
     store.discard(others)
     return bool(others)
+
+
+def _is_of(run: StoredRun, folder: Path) -> bool:
+    """Whether the stored run was made from that folder."""
+    return Path(run.tags.get("run_folder", "/")).resolve() == folder.resolve()
 
 
 def _later(error: TrackingUnavailable | RunError, folder: Path) -> str:

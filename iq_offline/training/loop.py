@@ -72,6 +72,9 @@ class Progress:
     resumable: bool = False
     """Whether `train` can go on from a snapshot of it."""
     compiled: bool = False
+    """Whether this phase's updates are."""
+    prior_compiled: bool | None = None
+    """Whether the prior's are; None where there is none."""
     timing: dict[str, float] = field(default_factory=dict)
     """Updates a second, and the seconds of drawing batches, of updates and of the rest since the last Progress."""
 
@@ -82,7 +85,7 @@ class Progress:
         if self.prior is not None:
             tensors |= named("prior", self.prior)
         counts = tuple(adam.count for adam in self.learner.adams)
-        return Snapshot(self.phase, self.updates, counts, tensors, rows, seconds)
+        return Snapshot(self.phase, self.updates, counts, tensors, rows, seconds, self.prior_compiled)
 
 
 def resolve_device(device: Device) -> torch.device:
@@ -247,6 +250,7 @@ def _after_prior(
     before = 0 if prior is None else prior.fewest_updates
     total = before + config.updates
     resumed, cloned = pace.resumed_in(METHOD), None
+    compiled = pace.resumed.prior_compiled if pace.resumed is not None else None
     if prior is not None and resumed is not None:
         cloned = cloned_policy(prior, pace.seed, data)
         cloned.load_state_dict(part(resumed.tensors, "prior"))
@@ -254,15 +258,16 @@ def _after_prior(
         cloner = BCLearner(prior, cloned_policy(prior, pace.seed, data))
         for progress in _fit_clone(cloner, prior, pace, data, PRIOR):
             metrics = {f"prior_{name}": value for name, value in progress.metrics.items()}
-            yield replace(progress, total=total, metrics=metrics, phase=PRIOR)
+            compiled = progress.compiled
+            yield replace(progress, total=total, metrics=metrics, phase=PRIOR, prior_compiled=compiled)
         cloned = cloner.policy
     learner = learner_from(cloned)
     if config.updates == 0:
-        yield Progress(before, total, {}, learner)
+        yield Progress(before, total, {}, learner, prior_compiled=compiled)
     alarm = DivergenceAlarm(config.alarm_q, remedy_of(config), before=before)
     batches = _batches(config, pace.seed, data)
     for later in pace.fit(learner, batches, config.updates, alarm, METHOD):
-        yield replace(later, step=before + later.step, total=total, prior=cloned)
+        yield replace(later, step=before + later.step, total=total, prior=cloned, prior_compiled=compiled)
 
 
 def remedy_of(config: IQConfig) -> str:

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Snapshot:
 
     `phase`: what is being trained, the cloned prior or the method itself; `updates`: those made in it. `tensors`: the
     learner's, its noise generator's state, and the prior's once that is done. `rows`: metrics logged so far.
+    `prior_compiled`: whether the prior's updates are; None without a prior, and in older snapshots.
     """
 
     phase: str
@@ -42,6 +43,7 @@ class Snapshot:
     tensors: dict[str, Tensor]
     rows: list[dict[str, float]]
     seconds: float
+    prior_compiled: bool | None = None
 
 
 def learner_tensors(learner: OwnLearner) -> dict[str, Tensor]:
@@ -71,11 +73,13 @@ class SnapshotFolder:
     """Where the snapshots of the run that will be `out` lie: hidden, beside it."""
 
     path: Path
+    means: Mapping[str, str] = field(default_factory=dict)
+    """What bears on the bits beside settings and data: device, threads, and the like."""
 
     @classmethod
-    def of(cls, out: Path) -> "SnapshotFolder":
+    def of(cls, out: Path, means: Mapping[str, str] | None = None) -> "SnapshotFolder":
         """The folder of that run's snapshots, whether it is there or not."""
-        return cls(out.parent / f".{out.name}.resume")
+        return cls(out.parent / f".{out.name}.resume", means or {})
 
     def files(self) -> list[Path]:
         """Snapshots, the oldest first."""
@@ -112,6 +116,8 @@ class SnapshotFolder:
             "counts": json.dumps(snapshot.counts),
             "rows": json.dumps(snapshot.rows),
             "seconds": str(snapshot.seconds),
+            "prior_compiled": json.dumps(snapshot.prior_compiled),
+            "means": json.dumps(dict(self.means)),
             "sha256": tensors_sha256(tensors),
         }
         with whole_file(self.path / f"{step:012d}{SUFFIX}") as temporary:
@@ -124,21 +130,31 @@ class SnapshotFolder:
     def latest(self, config_hash: str, warn: Callable[[str], None]) -> Snapshot | None:
         """The newest snapshot that is whole, or None.
 
-        Raises ConfigError where it is of other settings or data.
+        Raises ConfigError where it is of other settings or data, or was made by other means.
         """
         for file in reversed(self.files()):
             found = _read(file)
             if found is None:
                 warn(f"{file.name} is damaged: going on from the snapshot before it")
                 continue
-            snapshot, of_hash = found
+            snapshot, of_hash, means = found
             if of_hash != config_hash:
                 raise ConfigError(
                     f"the run that was cut off in {file.parent} had other settings or data",
                     "give the options that it was started with, another --out, or leave --resume out to start anew",
                 )
+            self._check_means(means)
             return snapshot
         return None
+
+    def _check_means(self, recorded: Mapping[str, str]) -> None:
+        for name, before in recorded.items():
+            now = self.means.get(name, before)
+            if now != before:
+                raise ConfigError(
+                    f"the run that was cut off in {self.path} was trained with {name} {before}, not with {name} {now}",
+                    "give the same flags as before, or leave --resume out to start anew",
+                )
 
     def remove(self) -> None:
         """Drop all snapshots."""
@@ -146,7 +162,8 @@ class SnapshotFolder:
             file.unlink()
 
 
-def _read(file: Path) -> tuple[Snapshot, str] | None:
+def _read(file: Path) -> tuple[Snapshot, str, dict[str, str]] | None:
+    """The snapshot, the hash of its settings and data, and by what means it was made; older ones do not tell these."""
     try:
         with safe_open(file, framework="pt") as opened:
             header: Mapping[str, Any] = opened.metadata()
@@ -160,7 +177,9 @@ def _read(file: Path) -> tuple[Snapshot, str] | None:
             tensors=tensors,
             rows=json.loads(header["rows"]),
             seconds=float(header["seconds"]),
+            prior_compiled=json.loads(header.get("prior_compiled", "null")),
         )
+        means = json.loads(header.get("means", "{}"))
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
-    return snapshot, header["config_hash"]
+    return snapshot, header["config_hash"], means

@@ -5,6 +5,7 @@ import torch
 
 from iq_offline.algorithms.encoders import PICTURE_FEATURES, ObservationLayout, channels_first, initialise
 from iq_offline.algorithms.networks import DiscretePolicy, Standardiser
+from iq_offline.errors import ConfigError
 
 
 def test_a_vector_has_no_encoder_of_its_own():
@@ -40,6 +41,7 @@ def test_bytes_are_divided_by_255_and_numbers_standardised():
     torch.testing.assert_close(scaled, torch.ones(1, 65))
 
 
-def test_a_picture_too_small_to_convolve_is_refused():
-    with pytest.raises(ValueError, match="too small"):
-        ObservationLayout(0, ((3, 3, 1),)).encoder()
+def test_a_picture_without_room_for_the_convolutions_is_refused_by_its_size():
+    assert ObservationLayout(0, ((5, 5, 3),)).encoder().features > 0
+    with pytest.raises(ConfigError, match="pictures of 4 x 4 pixels are too small"):
+        ObservationLayout(0, ((4, 4, 3),)).encoder()

@@ -48,4 +48,6 @@ def test_an_action_without_a_choice_is_scaled_to_zero_and_back():
     scale = ActionScale.of_bounds([-2.0, 0.5], [2.0, 0.5])
     policy = ContinuousPolicy(Standardiser(torch.zeros(3), torch.ones(3)), scale, (4,), Activation.TANH)
     assert policy.scale_actions(torch.tensor([[1.0, 0.5]])).tolist() == [[0.5, 0.0]]
-    assert policy.act(torch.randn(5, 3)).isfinite().all()
+    acted = policy.act(torch.randn(5, 3))
+    assert acted[:, 1].eq(0.5).all()
+    assert acted[:, 0].abs().max() <= 2

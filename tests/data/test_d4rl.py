@@ -166,3 +166,13 @@ def test_the_first_layout_of_d3rlpy_is_read(numbered, write_d4rl):
         (False, True),
         (False, True),
     ]
+
+
+@pytest.mark.parametrize("key", ["terminals", "timeouts"])
+@pytest.mark.parametrize("odd", [np.nan, 2])
+def test_flags_other_than_0_and_1_are_refused_with_their_step(numbered, write_d4rl, key: str, odd: float):
+    arrays = numbered([3, 4], terminated=[True, False])
+    arrays[key] = arrays[key].astype(np.float32)
+    arrays[key][4] = odd
+    with pytest.raises(DatasetUnreadable, match=f"{key} holds other values than 0 and 1: {odd}.* at step 4"):
+        read(write_d4rl(arrays))

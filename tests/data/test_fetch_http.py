@@ -51,7 +51,7 @@ def listed(monkeypatch: pytest.MonkeyPatch, server: Server):
     def put(*places: str, **known: object) -> CatalogueEntry:
         urls = tuple(place if "://" in place else f"{server.url}{place}" for place in places)
         values = {"sha256": SHA256, "bytes": len(CONTENT)} | known
-        entry = CatalogueEntry(id="test/x", family="test", kind=Kind.FILE, file="x.hdf5", urls=urls, **values)
+        entry = CatalogueEntry(id="test/x", family="test", kind=Kind.FILE, file="x.bin", urls=urls, **values)
         monkeypatch.setattr(catalogue_module, "catalogue", lambda: {entry.id: entry})
         return entry
 
@@ -65,7 +65,7 @@ def fetched() -> bytes:
 def refused(error: type[Exception] = DownloadFailed) -> str:
     with pytest.raises(error) as caught:
         fetch("test/x")
-    assert not (paths.home() / "datasets" / "test" / "x" / "x.hdf5").exists()
+    assert not (paths.home() / "datasets" / "test" / "x" / "x.bin").exists()
     return str(caught.value)
 
 
@@ -127,7 +127,7 @@ def test_what_was_all_there_when_the_process_died_is_not_sent_again(known, serve
             fetched()
     assert fetched() == CONTENT
     assert [request.sent for request in server.requests] == [len(CONTENT), 0]
-    assert list((paths.home() / "downloads").rglob("*x.hdf5*")) == []
+    assert list((paths.home() / "downloads").rglob("*x.bin*")) == []
 
 
 def test_a_file_that_changed_meanwhile_is_begun_again(server, listed):
@@ -167,7 +167,7 @@ def test_a_partial_file_that_was_damaged_meanwhile_is_begun_again(server, listed
     server.places["/x"] = Place(CONTENT, drops=[1_000_000, 0, 0, 0])
     listed("/x")
     refused()
-    (partial,) = (paths.home() / "downloads").rglob("x.hdf5")
+    (partial,) = (paths.home() / "downloads").rglob("x.bin")
     partial.write_bytes(bytes(partial.stat().st_size))
     assert fetched() == CONTENT
     assert server.requests[-1].sent == len(CONTENT)
@@ -204,7 +204,7 @@ def test_a_time_to_wait_may_be_a_date_or_nonsense_and_is_never_long(server, list
     for after in (soon, far, "soon", "\u00b2"):
         server.places["/x"] = Place(CONTENT, statuses=[503], retry_after=after)
         listed("/x")
-        (paths.home() / "datasets/test/x/x.hdf5").unlink(missing_ok=True)
+        (paths.home() / "datasets/test/x/x.bin").unlink(missing_ok=True)
         assert fetched() == CONTENT
     assert 9 < waits[0] <= 12
     assert waits[1] == http.PATIENCE.longest_wait_seconds
@@ -248,7 +248,7 @@ def test_wrong_bytes_everywhere_leave_nothing_and_name_both_hashes(server, liste
     message = refused()
     assert SHA256 in message
     assert hashlib.sha256(bytes(len(CONTENT))).hexdigest() in message
-    assert list((paths.home() / "downloads").rglob("*x.hdf5*")) == []
+    assert list((paths.home() / "downloads").rglob("*x.bin*")) == []
 
 
 def test_every_host_that_fails_is_listed_with_its_reason(server, listed):
@@ -268,7 +268,7 @@ def test_redirects_are_followed_and_a_circle_is_not(server, listed):
     listed("/loop", "/a")
     assert fetched() == CONTENT
     listed("/loop", sha256="0" * 64)
-    (paths.home() / "datasets/test/x/x.hdf5").unlink()
+    (paths.home() / "datasets/test/x/x.bin").unlink()
     assert "redirects in a circle" in refused()
 
 
@@ -300,7 +300,7 @@ def test_a_full_disk_is_told_before_anything_is_written(server, listed, monkeypa
     usage = type("Usage", (), {"free": 1_000_000})
     monkeypatch.setattr(http.shutil, "disk_usage", lambda _: usage)
     assert "needs 0.00 GB more" in refused()
-    assert list((paths.home() / "downloads").rglob("x.hdf5")) == []
+    assert list((paths.home() / "downloads").rglob("x.bin")) == []
 
 
 def test_what_has_no_end_leaves_nothing_where_the_disk_is_full(server, listed, monkeypatch):
@@ -309,7 +309,7 @@ def test_what_has_no_end_leaves_nothing_where_the_disk_is_full(server, listed, m
     free = iter([10**9] * 20 + [0])
     monkeypatch.setattr(http.shutil, "disk_usage", lambda _: type("Usage", (), {"free": next(free)}))
     assert "0.00 GB are free" in refused()
-    assert list((paths.home() / "downloads").rglob("*x.hdf5*")) == []
+    assert list((paths.home() / "downloads").rglob("*x.bin*")) == []
 
 
 def test_a_local_copy_that_does_not_fit_is_not_begun(listed, tmp_path, monkeypatch):
@@ -318,7 +318,7 @@ def test_a_local_copy_that_does_not_fit_is_not_begun(listed, tmp_path, monkeypat
     monkeypatch.setattr(http.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1_000_000}))
     with pytest.raises(DownloadFailed, match=r"where 0\.00 GB are free"):
         fetch("test/x", FetchOptions(source=str(tmp_path / "copy.hdf5")))
-    assert list(paths.home().rglob("x.hdf5")) == []
+    assert list(paths.home().rglob("x.bin")) == []
 
 
 @pytest.mark.parametrize(
@@ -331,6 +331,19 @@ def test_a_web_page_in_place_of_a_file_is_not_pinned(page, server, listed):
     assert not (paths.home() / "pins.json").exists()
     listed("/x", "/mirror", sha256=None, bytes=None)
     assert fetched() == CONTENT
+
+
+def test_what_is_no_whole_hdf5_file_is_not_pinned_and_the_next_fetch_brings_it(server, tmp_path):
+    with h5py.File(tmp_path / "made.hdf5", "w") as file:
+        file["rewards"] = np.zeros(300)
+    whole = (tmp_path / "made.hdf5").read_bytes()
+    for fault in (b'{"error": "quota exceeded"}', whole[:-400]):
+        server.places["/made.hdf5"] = Place(fault)
+        with pytest.raises(DownloadFailed, match="it is no whole HDF5 file"):
+            fetch(f"{server.url}/made.hdf5")
+        assert not (paths.home() / "pins.json").exists()
+    server.places["/made.hdf5"] = Place(whole, etag='"two"')
+    assert fetch(f"{server.url}/made.hdf5").path.read_bytes() == whole
 
 
 def test_an_unknown_hash_is_pinned_and_said_and_held_to(server, listed):
@@ -398,11 +411,11 @@ def test_what_d4rl_has_downloaded_is_used_if_it_is_right(server, listed, tmp_pat
     server.places["/x"] = Place(CONTENT)
     listed("/x")
     (tmp_path / "d4rl").mkdir()
-    (tmp_path / "d4rl" / "x.hdf5").write_bytes(bytes(len(CONTENT)))
+    (tmp_path / "d4rl" / "x.bin").write_bytes(bytes(len(CONTENT)))
     assert fetched() == CONTENT
     assert len(server.requests) == 1
-    (paths.home() / "datasets/test/x/x.hdf5").unlink()
-    (tmp_path / "d4rl" / "x.hdf5").write_bytes(CONTENT)
+    (paths.home() / "datasets/test/x/x.bin").unlink()
+    (tmp_path / "d4rl" / "x.bin").write_bytes(CONTENT)
     assert fetched() == CONTENT
     assert len(server.requests) == 1
 
@@ -427,8 +440,8 @@ def test_a_url_that_cannot_be_fetched_is_refused(url: str):
 
 
 def test_two_processes_download_once(server, home):
-    server.places["/slow.hdf5"] = Place(CONTENT, bytes_per_second=4_000_000)
-    both = [start_fetch(f"{server.url}/slow.hdf5") for _ in range(2)]
+    server.places["/slow.bin"] = Place(CONTENT, bytes_per_second=1_500_000)
+    both = [start_fetch(f"{server.url}/slow.bin") for _ in range(2)]
     answers = [process.communicate(timeout=20) for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert answers[0][0] == answers[1][0]
@@ -439,15 +452,15 @@ def test_two_processes_download_once(server, home):
 
 
 def test_an_interrupted_fetch_ends_cleanly_and_is_continued(server, home):
-    server.places["/slow.hdf5"] = Place(CONTENT, stall_seconds=60.0)
-    process = start_fetch(f"{server.url}/slow.hdf5")
-    while process.poll() is None and not any(part.stat().st_size for part in (home / "downloads").rglob("slow.hdf5")):
+    server.places["/slow.bin"] = Place(CONTENT, stall_seconds=60.0)
+    process = start_fetch(f"{server.url}/slow.bin")
+    while process.poll() is None and not any(part.stat().st_size for part in (home / "downloads").rglob("slow.bin")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "Traceback" not in complaint
-    assert fetch(f"{server.url}/slow.hdf5").path.read_bytes() == CONTENT
+    assert fetch(f"{server.url}/slow.bin").path.read_bytes() == CONTENT
     assert int(server.requests[-1].headers["range"][6:-1]) > 0
 
 
@@ -489,9 +502,9 @@ def test_two_at_once_download_once(server, listed):
 
 def test_killed_at_any_moment_nothing_passes_for_whole_and_the_next_completes(server, home):
     data = np.random.default_rng(1).bytes(6_000_000)
-    server.places["/slow.hdf5"] = Place(data, bytes_per_second=6_000_000)
+    server.places["/slow.bin"] = Place(data, bytes_per_second=6_000_000)
     code = "import sys; from iq_offline.data.download import fetch; print('begun', flush=True); fetch(sys.argv[1])"
-    command = [sys.executable, "-c", code, f"{server.url}/slow.hdf5"]
+    command = [sys.executable, "-c", code, f"{server.url}/slow.bin"]
     environment = os.environ | {"PYTHONPATH": str(Path(download.__file__).parents[2])}
     for pause in np.random.default_rng(2).uniform(0.0, 0.9, size=5):
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
@@ -500,9 +513,9 @@ def test_killed_at_any_moment_nothing_passes_for_whole_and_the_next_completes(se
         time.sleep(pause)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        for file in (home / "datasets").rglob("slow.hdf5"):
+        for file in (home / "datasets").rglob("slow.bin"):
             assert file.read_bytes() == data
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-    (file,) = (home / "datasets").rglob("slow.hdf5")
+    (file,) = (home / "datasets").rglob("slow.bin")
     assert file.read_bytes() == data
     assert any("range" in request.headers for request in server.requests)

@@ -84,7 +84,7 @@ def test_an_npz_of_other_flat_arrays_is_read_too(tmp_path: Path):
         ({"indices": np.array([3, 3, 8])}, "episode 1 would begin at step 3 and end before 3"),
         ({"indices": np.array([3, 4, 99])}, "episode 3 would begin at step 99 and end before 12"),
         ({"indices": np.array([3.0, 4.0, 8.0])}, "'indices' are not whole numbers"),
-        ({"terminal": np.full(4, 2)}, "'terminal' has 4 entries, not 4 flags"),
+        ({"terminal": np.array([0, 1, 2, 1])}, "terminal holds other values than 0 and 1: 2 at episode 2"),
         ({"about": np.frombuffer(b"[", dtype=np.uint8)}, "in its 'about'"),
     ],
 )

@@ -175,6 +175,16 @@ def test_done_beside_terminal_is_a_truncation_where_they_differ(tmp_path: Path):
     assert [(episode.terminated, episode.truncated) for episode in episodes] == [(False, True), (True, False)]
 
 
+def test_a_start_where_no_terminal_is_before_it_marks_a_truncation(tmp_path: Path):
+    content = flat([steps(number, 3) for number in range(3)])
+    content |= {"terminals": [0, 0, 1, 0, 0, 0, 0, 0, 1], "episode_starts": [1, 0, 0, 1, 0, 0, 1, 0, 0]}
+    del content["dones"]
+    source = dictionaries.read(save(tmp_path / "demo.pkl", content), "demo")
+    kinds = [(episode.terminated, episode.truncated) for episode in source]
+    assert kinds == [(True, False), (False, True), (True, False)]
+    assert source.info.notes == ()
+
+
 @pytest.mark.parametrize(
     ("lengths", "ends", "terminated"),
     [
@@ -268,6 +278,23 @@ def test_dictionaries_of_observations_keep_their_parts(tmp_path: Path):
     found = read(save(tmp_path / "b.pkl", singles))
     assert list(leaves(found[0].observations)) == ["seen"]
     check_aligned(found, LENGTHS)
+
+
+def test_every_array_must_have_the_observation_after_the_last_action_or_none(tmp_path: Path):
+    episodes = [steps(number, 3) for number in range(2)]
+    content = flat(episodes) | {"lengths": [3, 3]}
+    seen = content["observations"]
+    last = np.concatenate([np.append(one["observations"], one["next_observations"][-1:], axis=0) for one in episodes])
+    mixed = content | {"observations": {"a": seen, "b": last}}
+    mixed["next_observations"] = dict.fromkeys("ab", content["next_observations"])
+    (first, second) = read(save(tmp_path / "whole.pkl", mixed))  # next observations tell it of both
+    np.testing.assert_array_equal(leaves(second.observations)["a"], leaves(second.observations)["b"])
+    del mixed["next_observations"], content["next_observations"]
+    with pytest.raises(InvalidEpisode, match=r"observations\['a'\] 6, observations\['b'\] 8\): only some"):
+        read(save(tmp_path / "mixed.pkl", mixed))
+    for arrays, known in ({"a": seen, "b": seen}, False), ({"a": last, "b": last}, True):
+        (first, second) = read(save(tmp_path / "alike.pkl", content | {"observations": arrays}))
+        assert first.successor_known == second.successor_known == known
 
 
 def test_pictures_and_integer_actions_pass_through(tmp_path: Path):

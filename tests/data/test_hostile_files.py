@@ -366,6 +366,7 @@ def d3rlpy_file(path: Path, **changes: Any) -> Path:
         ({"observations_0": 1.0}, "is one number"),
         ({"actions_0": np.zeros((3, 1))}, r"unequal lengths \(actions 3, observations 2, rewards 2\)"),
         ({"terminated_0": [True, False]}, "has 2 entries, not one flag"),
+        ({"terminated_0": np.nan}, "terminated_0 holds other values than 0 and 1: nan at episode 0"),
         ({"iq_offline": 3}, "is not a group"),
         ({"iq_offline/about": np.frombuffer(b"[1", dtype=np.uint8)}, "in its 'about'"),
         ({"iq_offline/about": np.frombuffer(b'{"seeds": ["x"]}', dtype=np.uint8)}, r"seeds\.0"),

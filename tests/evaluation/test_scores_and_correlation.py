@@ -19,6 +19,7 @@ from iq_offline.evaluation.scores import ScoreReference, interquartile_mean, int
 def test_a_score_is_0_at_random_and_100_at_the_expert():
     reference = ScoreReference("dataset", random=20.0, expert=220.0)
     assert [reference.score(x) for x in (20.0, 120.0, 220.0)] == [0.0, 50.0, 100.0]
+    assert ScoreReference("minari", random=5.0, expert=5.0).score(5.0) is None
 
 
 def test_the_interquartile_mean_ignores_a_quarter_at_each_end():

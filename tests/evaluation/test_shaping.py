@@ -54,6 +54,28 @@ def test_a_reward_that_is_shaping_alone_has_no_correlation():
     assert epic_like_distance(None) is None
 
 
+@pytest.mark.parametrize("offset", [0, 1000, 2000, 1e5, -1e5])
+def test_an_offset_of_any_size_changes_nothing(offset: float):
+    rng, here, there, terminations = transitions(3)
+    reward, other = rng.normal(size=(2, 400))
+    columns = np.stack([offset + reward, reward, other, offset + other], axis=1)
+    sums, plain = ShapingFree(GAMMA), ShapingFree(GAMMA)
+    for part in (slice(0, 150), slice(150, 400)):
+        sums.add(here[part], there[part], terminations[part], columns[part])
+    plain.add(here, there, terminations, np.stack([reward, other], axis=1))
+    unlike = plain.correlations(2)[0]
+    assert sums.correlations(4) == pytest.approx([1, unlike, unlike], abs=1e-9)
+
+
+@pytest.mark.parametrize("offset", [0, 1e5])
+def test_constants_and_shaping_far_from_zero_are_nothing(offset: float):
+    rng, here, there, terminations = transitions(4)
+    nothing = offset + shaped(np.zeros(400), rng.normal(size=STATES), here, there, terminations)
+    sums = ShapingFree(GAMMA)
+    sums.add(here, there, terminations, np.stack([rng.normal(size=400), nothing, np.full(400, offset + 0.1)], axis=1))
+    assert sums.correlations(3) == [None, None]
+
+
 def test_opposite_rewards_are_one_apart_and_unrelated_ones_seven_tenths():
     assert epic_like_distance(-1.0) == 1
     assert epic_like_distance(0.0) == pytest.approx(np.sqrt(0.5))

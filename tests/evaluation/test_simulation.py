@@ -263,3 +263,12 @@ def test_what_an_environment_prints_as_it_is_made_stays_out_of_the_answer(capsys
     said = capsys.readouterr()
     assert said.out == ""
     assert "hello from the community" in said.err
+
+
+def test_an_environment_that_takes_other_actions_is_refused():
+    one = ContinuousPolicy(Standardiser(torch.zeros(4), torch.ones(4)), ActionScale.of_bounds([-1], [1]), (), "tanh")
+    with pytest.raises(RunError, match="CartPole-v1 takes one of 2 actions, but the policy gives 1 real numbers"):
+        list(simulate("CartPole-v1", {}, one, 1))
+    of_three = DiscretePolicy(Standardiser(torch.zeros(3), torch.ones(3)), 3, (), "tanh")
+    with pytest.raises(RunError, match="Pendulum-v1 takes 1 real numbers as action, but the policy gives one of 3"):
+        list(simulate("Pendulum-v1", {}, of_three, 1))

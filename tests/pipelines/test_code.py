@@ -51,6 +51,15 @@ def test_a_changed_peer_makes_peers_stale(copy):
     assert stale_after(lambda: append(copy / "baselines" / "labels.py")) == {"otr-iql"}
 
 
+@pytest.mark.parametrize("module", ["filtering", "distances", "residuals", "screening"])
+def test_how_more_demonstrations_are_found_is_part_of_iq_and_not_of_bc(copy, module):
+    assert (
+        {"iq", "otr-iql"}
+        <= stale_after(lambda: append(copy / "baselines" / f"{module}.py"))
+        <= {*("iq", "otr-iql", "reward")}
+    )
+
+
 def test_a_changed_reader_makes_the_data_and_all_that_learns_from_them_stale(copy):
     assert {"convert", "bc", "iq", "otr-iql"} <= stale_after(lambda: append(copy / "data" / "formats" / "d4rl.py"))
 
@@ -85,5 +94,5 @@ def test_a_recipe_makes_its_own_method_stale(tmp_path, monkeypatch):
 
 
 def test_every_module_that_is_left_out_is_there():
-    left_out = code.WITHOUT_RESULT | code.IQ_LEARNERS | code.PEERS
+    left_out = code.WITHOUT_RESULT | code.IQ_LEARNERS | code.PEERS | code.ALL_PEERS
     assert [module for module in left_out if code._file(module) is None] == []

@@ -75,6 +75,24 @@ def test_what_is_nearer_to_a_run_counts():
     assert {run.preset for run in runs.values()} == {"quick"}
 
 
+def test_the_nearer_number_of_updates_counts_however_it_is_said():
+    runs = plan(
+        set={"updates": 500},
+        methods={"iq": {"updates": 2000}, "short": {"method": "iq", "set": {"updates": 100}}, "bc": {}},
+        per_run=[{"where": {"method": "short"}, "set": {"gamma": 0.9}}],
+    ).runs
+    told = {run.method: (run.updates, run.settings) for run in runs.values()}
+    assert told == {
+        "iq": (2000, ()),
+        "short": (None, ("updates=100", "gamma=0.9")),
+        "bc": (None, ("updates=500",)),
+    }
+    (filtered,) = plan(
+        methods={"filtered-bc": {"set": {"cloning.updates": 5}}}, per_run=[{"where": {"seed": 0}, "updates": 7}]
+    ).runs.values()
+    assert (filtered.updates, filtered.settings) == (7, ())
+
+
 def test_a_run_can_be_left_out():
     assert list(plan(seeds="0-1", per_run=[{"where": {"method": "bc", "seed": "1-3"}, "skip": True}]).runs) == [
         *("hop-bc-allx1-seed0", "hop-iq-allx1-seed0", "hop-iq-allx1-seed1")
@@ -127,6 +145,11 @@ MISTAKES = {
         "temperature",
     ),
     "a setting of one method only": ({"set": {"temperature": 1}}, "method bc has no setting", "under `methods`"),
+    "updates twice in one place": (
+        {"updates": 5, "set": {"updates": 6}},
+        "hop-bc-allx1-seed0: `updates` and `set: updates` stand side by side",
+        "leave one of them out",
+    ),
     "no dataset": ({"datasets": {}}, "'datasets' of the table does not fit", "keys"),
     "no demonstrations": ({"demos": 0}, "'demos.0", "keys"),
     "seeds that are none": ({"seeds": "0..4"}, "'seeds.0' of the table does not fit", "keys"),

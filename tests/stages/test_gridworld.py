@@ -83,6 +83,13 @@ def test_the_windy_grid_tells_the_regularisers_apart():
     assert len(printed) == 1 + len(windy)
 
 
+def test_windy_demonstrations_too_short_for_an_optimum_are_refused_with_the_remedy():
+    refused = call("--windy", "--steps", 1)
+    assert isinstance(refused.exception, ConfigError)
+    assert "1 steps, seed 0, determine no optimum: gradient" in refused.exception.problem
+    assert refused.exception.remedy == "give more --steps (by default 100)"
+
+
 def test_the_picture_is_one_and_has_four_panels(tmp_path: Path):
     assert call("--steps", 50, "--plot", tmp_path / "grid.png").exit_code == 0
     pixels = imread(tmp_path / "grid.png")

@@ -6,13 +6,16 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 import pytest
+from tests_support import write_hdf5
 
+from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.recovery import Normalisation
 from iq_offline.errors import ConfigError, RunError
 from iq_offline.stages.distil import DistilRequest, distil_reward
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.relabel import RelabelRequest, relabel_dataset
 from iq_offline.stages.reward import RewardRequest, as_text, recover_reward
+from iq_offline.stages.rewarder import check_task
 from iq_offline.stages.train import TrainRequest, train_run
 from iq_offline.training.run_folder import RunFolder
 
@@ -105,6 +108,7 @@ def test_pictures_have_no_linear_reward_and_the_report_says_what_it_is_of(run, m
     policy = run.policy()
     policy.layout = SimpleNamespace(pictures=("camera",), encoder=policy.layout.encoder)
     monkeypatch.setattr(RunFolder, "policy", lambda _: policy)
+    monkeypatch.setattr("iq_offline.stages.rewarder.check_task", ignore)
     warnings = []
     report = recover_reward(run, RewardRequest((DEMO,)), ignore, warnings.append)
     assert report["form"] == "normalised"
@@ -118,7 +122,8 @@ def test_two_datasets_are_relabelled_with_one_linear_reward_where_it_is_fitted_t
         relabel_dataset(run, RelabelRequest(name, tmp_path / f"{number}.hdf5", "d4rl", "linear", (RANDOM,)))
         for number, name in enumerate((DEMO, RANDOM))
     ]
-    assert [record["relabelled"]["fitted_to"] for record in records] == [reported["datasets"]] * 2
+    fitted_to = [{"dataset": name, "sha256": open_dataset(RANDOM).info.sha256} for name in reported["datasets"]]
+    assert [record["relabelled"]["fitted_to"] for record in records] == [fitted_to] * 2
     _, frame = recovered(run, "linear", RANDOM)
     table = open_dataset(str(tmp_path / "1.hdf5"))
     np.testing.assert_allclose(table.rewards(table.transition_rows), frame["recovered"], atol=1e-6)
@@ -176,6 +181,65 @@ def test_relabelling_again_leaves_what_is_there_and_another_run_is_refused(run, 
     assert to.stat().st_mtime_ns == stamp
     with pytest.raises(ConfigError, match="exists, and is not this conversion"):
         relabel_dataset(run, RelabelRequest(RANDOM, to, "d4rl", "implicit"))
+
+
+def some_rows(path, dataset, rows, actions=None):
+    """A file of those steps, all of one episode; other actions where they are given."""
+    path.parent.mkdir(exist_ok=True)
+    table = open_dataset(dataset)
+    taken = table.transition_rows[rows]
+    arrays = {"observations": table.observations(taken), "rewards": table.rewards(taken)}
+    ends = np.arange(len(taken)) == len(taken) - 1
+    arrays |= {"actions": table.actions(taken) if actions is None else actions, "timeouts": ends, "terminals": 0 * ends}
+    return str(write_hdf5(path, arrays))
+
+
+def test_relabelling_over_the_rewards_of_an_earlier_distillation_is_refused(run, tmp_path):
+    request = RelabelRequest(RANDOM, tmp_path / "out.hdf5", "d4rl", "distilled")
+    distil_reward(run, DistilRequest((DEMO,), updates=20), ignore)
+    first = relabel_dataset(run, request)
+    assert relabel_dataset(run, request) == first
+    distil_reward(run, DistilRequest((DEMO,), updates=40), ignore)
+    with pytest.raises(ConfigError, match="exists, and is not this conversion"):
+        relabel_dataset(run, request)
+
+
+def test_relabelling_over_rewards_fitted_to_other_data_of_the_same_name_is_refused(run, tmp_path):
+    fitted_to = [
+        some_rows(tmp_path / part / "some.hdf5", RANDOM, slice(at, at + 40)) for part, at in (("a", 0), ("b", 40))
+    ]
+    assert {open_dataset(path).info.name for path in fitted_to} == {open_dataset(fitted_to[0]).info.name}
+    first, second = (RelabelRequest(RANDOM, tmp_path / "out.hdf5", "d4rl", "linear", (path,)) for path in fitted_to)
+    relabel_dataset(run, first)
+    with pytest.raises(ConfigError, match="exists, and is not this conversion"):
+        relabel_dataset(run, second)
+
+
+def test_data_of_another_task_are_refused_with_what_they_are_and_what_was_learnt(run, discrete, tmp_path, monkeypatch):
+    wide = some_rows(tmp_path / "wide.hdf5", RANDOM, slice(20), np.zeros((20, 3), np.float32))
+    more = some_rows(tmp_path / "more.hdf5", "demo/cartpole/random-v0", slice(20), np.arange(20) % 3)
+    for asked, dataset, told in (
+        (run, wide, r"wide has observations of 8 numbers and 3 continuous actions; .* 8 numbers and 2 continuous"),
+        (discrete, more, r"more has observations of 4 numbers and 3 discrete actions; .* 4 numbers and 2 discrete"),
+        (discrete, RANDOM, r"8 numbers and 2 continuous actions; .* 4 numbers and 2 discrete actions"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            recover_reward(asked, RewardRequest((dataset,)), ignore, ignore)
+        with pytest.raises(ConfigError, match=told):
+            distil_reward(asked, DistilRequest((dataset,)), ignore)
+        with pytest.raises(ConfigError, match=told):
+            relabel_dataset(asked, RelabelRequest(dataset, tmp_path / "out.hdf5", "d4rl"))
+    policy = run.policy()
+    policy.layout = ObservationLayout(4, ((2, 2),))
+    monkeypatch.setattr(RunFolder, "policy", lambda _: policy)
+    with pytest.raises(ConfigError, match=r"8 numbers and .* trained on .* 4 numbers with pictures \(2, 2\) and 2"):
+        recover_reward(run, RewardRequest((RANDOM,)), ignore, ignore)
+
+
+def test_fewer_discrete_actions_than_a_run_knows_are_no_other_task(discrete, tmp_path):
+    one = some_rows(tmp_path / "one.hdf5", "demo/cartpole/random-v0", slice(20), np.zeros(20, np.int64))
+    assert open_dataset(one).action_space.count == 1
+    check_task(discrete, open_dataset(one))
 
 
 def test_a_last_step_without_a_known_successor_takes_the_reward_before_it_and_is_counted(run, tmp_path):

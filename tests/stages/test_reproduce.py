@@ -57,6 +57,12 @@ def trained(out: Path, dataset: Path, *overrides: str, method: str = "bc", **ask
     return train_run(request, lambda _: None, lambda _: None)
 
 
+def record(run: RunFolder, **changes: object) -> None:
+    """Change the manifest; None takes an entry out."""
+    manifest = {key: value for key, value in (run.manifest | changes).items() if value is not None}
+    (run.path / "manifest.json").write_text(json.dumps(manifest))
+
+
 def call(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["reproduce", *map(str, arguments)])
 
@@ -112,6 +118,39 @@ def test_settings_written_out_give_the_same_configuration_without_recipe_or_defa
             continue
         again = algorithm_config(method, discrete=discrete, presets=recipe(method), overrides=settings_of(config))
         assert again == config
+
+
+@pytest.mark.parametrize(
+    ("asked", "method", "prior", "expected"),
+    [
+        ("auto", False, True, "auto"),
+        ("auto", True, False, "auto"),
+        ("auto", True, None, "auto"),  # of an older version, which did not record the prior
+        ("auto", True, True, "on"),
+        ("auto", False, False, "off"),
+        ("auto", False, None, "off"),
+    ],
+)
+def test_prior_and_method_are_compiled_as_they_were(tmp_path, linear_task, monkeypatch, asked, method, prior, expected):
+    few = ("prior.updates=20", "prior.hidden_sizes=[8]")
+    run = trained(tmp_path / "iq", linear_task, *few, method="iq", compile=asked)
+    assert (run.manifest["compiled"], run.manifest["prior_compiled"]) == (False, False)
+    record(run, compiled=method, prior_compiled=prior)
+    seen: list[str] = []
+
+    def again(request: TrainRequest, *_: object) -> RunFolder:
+        seen.append(request.compile)
+        return run
+
+    monkeypatch.setattr("iq_offline.stages.reproduce.train_run", again)
+    call(run.path)
+    assert seen == [expected]
+
+
+def test_a_run_of_an_older_version_is_not_said_to_differ_in_what_it_did_not_record(tmp_path, linear_task):
+    run = trained(tmp_path / "iq", linear_task, "prior.updates=20", "prior.hidden_sizes=[8]", method="iq")
+    record(run, prior_compiled=None)
+    assert json.loads(call(run.path, "--json").stdout)["differences"] == []
 
 
 def test_a_difference_is_told_by_tensor_and_amount_and_exits_3(run):

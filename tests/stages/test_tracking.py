@@ -17,7 +17,7 @@ from iq_offline.errors import RunError, TrackingUnavailable
 from iq_offline.stages.report import make_report
 from iq_offline.stages.sync import sync_runs
 from iq_offline.stages.train import TrainRequest, train_run
-from iq_offline.tracking.mirror import describe, mirror_stage, start_tracking, sync
+from iq_offline.tracking.mirror import describe, mirror_stage, start_tracking, stored, sync
 from iq_offline.tracking.mlflow_store import MlflowStore
 from iq_offline.training.run_folder import RunFolder
 
@@ -132,6 +132,35 @@ def test_seeds_share_one_parent_and_the_same_run_again_takes_the_place_of_the_fi
     assert len(parents) == 1
     assert len(children()) == 2
     assert mirrored.info.run_id in children()
+
+
+@pytest.mark.usefixtures("store")
+def test_equal_settings_with_other_tensors_stay_beside_each_other(tmp_path, linear_task):
+    here = trained(linear_task, tmp_path / "here")
+    there = RunFolder(Path(shutil.copytree(here.path, tmp_path / "there")))
+    (there.path / "manifest.json").write_text(json.dumps(here.manifest | {"policy_sha256": "of a GPU"}))
+    assert sync(there.path)
+    told = sync_runs([here, there], None, None, lambda: None)
+    assert [run["written"] for run in told["runs"]] == [False, False]
+    assert len({run["run_id"] for run in told["runs"]}) == len(children()) == 2
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_that_another_process_is_writing_stays(tmp_path, linear_task):
+    description = describe(trained(linear_task, tmp_path / "run").manifest, tmp_path / "first")
+    start_tracking(description, tmp_path / "first", pytest.fail)
+    again = trained(linear_task, tmp_path / "second")
+    assert len(children()) == 2
+    assert client_and_run(again.path)[1].data.tags["run_folder"] == str(tmp_path / "second")
+
+
+@pytest.mark.usefixtures("store")
+def test_a_mirror_that_is_gone_is_told_with_the_remedy(tmp_path, linear_task):
+    run = trained(linear_task, tmp_path / "run")
+    opened = MlflowStore.open()
+    opened.discard([opened.run(children()[0])])
+    with pytest.raises(RunError, match=r"not in MLflow's store .* any more[\s\S]*iq-offline sync"):
+        stored(run.path, opened)
 
 
 @pytest.mark.usefixtures("store")

@@ -1,5 +1,6 @@
 """A run that was cut off goes on to the tensors and metrics of an unbroken one, bit for bit."""
 
+import json
 import os
 import signal
 import threading
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from iq_offline.errors import ConfigError, Interrupted
 from iq_offline.stages import train as stage
@@ -100,6 +103,51 @@ def test_other_settings_are_not_gone_on_with_and_nothing_is_thrown_away(tmp_path
         train_run(request(tmp_path / "cut", linear_task), lambda _: None, lambda _: None)
     assert SnapshotFolder.of(tmp_path / "cut").files()
     train_run(request(tmp_path / "cut", linear_task, overwrite=True), lambda _: None, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("other", "flag"),
+    [({"threads": 2}, "--threads 1, not with --threads 2"), ({"compile": "off"}, "--compile auto, not with --compile")],
+)
+def test_other_means_are_not_gone_on_with(other: dict[str, Any], flag: str, tmp_path: Path, linear_task: Path):
+    cut_off(request(tmp_path / "cut", linear_task), 300)
+    with pytest.raises(ConfigError, match=flag) as refused:
+        train_run(request(tmp_path / "cut", linear_task, resume=True, **other), lambda _: None, lambda _: None)
+    assert "the same flags as before, or leave --resume out" in refused.value.remedy
+
+
+def change_headers(out: Path, **changes: str | None) -> None:
+    """Change the headers of all snapshots; None takes an entry out."""
+    for file in SnapshotFolder.of(out).files():
+        with safe_open(file, framework="pt") as opened:
+            header = {key: value for key, value in (opened.metadata() | changes).items() if value is not None}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        save_file(tensors, file, metadata=header)
+
+
+def test_a_snapshot_of_another_device_or_of_seeds_together_is_refused(tmp_path: Path, linear_task: Path):
+    cut_off(request(tmp_path / "cut", linear_task), 300)
+    for means in ({"--device": "cuda"}, {"--together": "of 3 seeds"}):
+        change_headers(tmp_path / "cut", means=json.dumps(means))
+        ((flag, value),) = means.items()
+        with pytest.raises(ConfigError, match=f"was trained with {flag} {value}, not with {flag} (cpu|off)"):
+            train_run(request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
+
+
+def test_a_snapshot_of_an_older_version_is_gone_on_with(tmp_path: Path, linear_task: Path):
+    whole = train_run(request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
+    cut_off(request(tmp_path / "cut", linear_task), 500)
+    change_headers(tmp_path / "cut", means=None, prior_compiled=None)
+    again = train_run(request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
+    assert_the_same(whole, again)
+    assert "prior_compiled" not in again.manifest
+
+
+@pytest.mark.parametrize("at", [200, 300, 500])
+def test_whether_the_prior_was_compiled_is_known_after_it_was_cut_off(at: int, tmp_path: Path, linear_task: Path):
+    cut_off(request(tmp_path / "cut", linear_task), at)
+    again = train_run(request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
+    assert again.manifest["prior_compiled"] is False
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path, linear_task: Path):

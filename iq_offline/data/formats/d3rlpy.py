@@ -21,6 +21,7 @@ from iq_offline.data.formats.about import About, decode, encode
 from iq_offline.data.formats.hdf5 import (
     action_array,
     column,
+    flags,
     member,
     open_array,
     open_hdf5,
@@ -29,7 +30,7 @@ from iq_offline.data.formats.hdf5 import (
     unreadable,
 )
 from iq_offline.data.formats.plain_numbers import is_bomb
-from iq_offline.data.observations import Leaves, leaves
+from iq_offline.data.observations import Leaves, in_order, leaves
 from iq_offline.errors import DatasetUnreadable, InvalidEpisode
 
 Array = NDArray[Any]
@@ -155,7 +156,7 @@ def _named(file: h5py.File, about: About, observations: Leaves, number: int, pat
                 f"remove '{OWN_GROUP}'",
             )
         finals[name] = read_rows(stored, slice(number, number + 1), path)[0]
-    return dict(zip(about.paths, observations.values(), strict=True)), finals
+    return in_order(dict(zip(about.paths, observations.values(), strict=True))), finals
 
 
 def _segment(file: h5py.File, about: About | None, number: int, path: Path) -> Segment:
@@ -165,7 +166,7 @@ def _segment(file: h5py.File, about: About | None, number: int, path: Path) -> S
         observations, finals = _named(file, about, observations, number, path)
     actions = action_array(read_array(file, f"actions_{number}", path), path)
     rewards = column(read_array(file, f"rewards_{number}", path), f"rewards_{number}", path)
-    terminated = _flag(file, f"terminated_{number}", path)
+    terminated = _flag(file, number, path)
     return Segment(
         observations=observations,
         actions=actions,
@@ -181,11 +182,12 @@ def _segment(file: h5py.File, about: About | None, number: int, path: Path) -> S
     )
 
 
-def _flag(file: h5py.File, key: str, path: Path) -> bool:
+def _flag(file: h5py.File, number: int, path: Path) -> bool:
+    key = f"terminated_{number}"
     values = read_array(file, key, path)
     if values.size != 1:
         raise DatasetUnreadable(f"{path}: '{key}' has {values.size} entries, not one flag", "store one flag an episode")
-    return bool(values.reshape(())[()])
+    return bool(flags(values.reshape(1), key, path, number, "episode")[0])
 
 
 def _observations(file: h5py.File, number: int, path: Path) -> Leaves:

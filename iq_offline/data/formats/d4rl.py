@@ -24,13 +24,14 @@ from iq_offline.data.formats.hdf5 import (
     RowReader,
     action_array,
     column,
+    flags,
     members,
     open_array,
     open_hdf5,
     read_array,
     write_json_attribute,
 )
-from iq_offline.data.observations import Leaves, leaves
+from iq_offline.data.observations import Leaves, in_order, leaves
 from iq_offline.errors import DatasetUnreadable, InvalidEpisode
 
 Array = NDArray[Any]
@@ -138,6 +139,10 @@ class _Recording:
         """Those rows of an array with one number a step."""
         return column(self.read(self.columns[key], rows), key, self.path)
 
+    def read_flags(self, key: str, rows: slice) -> NDArray[np.bool_]:
+        """Those rows of a column of flags. Raises DatasetUnreadable for another value than 0 and 1."""
+        return flags(self.read_column(key, rows), self.columns[key].name.strip("/"), self.path, rows.start)
+
     def _check_lengths(self) -> None:
         arrays = _named("observations", self.observations) | self.columns
         arrays |= _named("next_observations", self.next_observations)
@@ -171,7 +176,7 @@ def _arrays_of(file: h5py.File, key: str, path: Path) -> dict[str, h5py.Dataset]
             found |= {f"{name}/{inner}": array for inner, array in _arrays_of(file, f"{key}/{name}", path).items()}
         else:
             found[name] = open_array(file[key], name, path)
-    return found
+    return in_order(found)
 
 
 def _named(key: str, arrays: dict[str, h5py.Dataset]) -> dict[str, h5py.Dataset]:
@@ -207,7 +212,10 @@ def _json(text: str, key: str, default: T, path: Path) -> T:
 
 
 def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    try:
+        return (value if isinstance(value, bytes) else str(value).encode()).decode()
+    except UnicodeError:
+        raise DatasetUnreadable(f"an attribute of the file is not UTF-8 text: {value!r}", "mend it") from None
 
 
 @dataclass
@@ -264,10 +272,10 @@ def _segments_of_rows(
     successors = recording.read_all(recording.next_observations, rows)
     actions = action_array(recording.read(recording.columns["actions"], rows), recording.path)
     rewards = recording.read_column("rewards", rows)
-    terminals = recording.read_column("terminals", rows).astype(bool, copy=False)
+    terminals = recording.read_flags("terminals", rows)
     timeouts = np.zeros(count, dtype=bool)
     if "timeouts" in recording.columns:
-        timeouts = recording.read_column("timeouts", rows).astype(bool, copy=False)
+        timeouts = recording.read_flags("timeouts", rows)
         if recording.one_ends_column:
             timeouts = timeouts & ~terminals
     infos, final_infos = recording.read_all(recording.infos, rows), recording.final_infos

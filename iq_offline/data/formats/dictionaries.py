@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from iq_offline.data.episodes import DatasetInfo, EpisodeSource
 from iq_offline.data.formats import numpy_files, pickles
-from iq_offline.data.formats.hdf5 import action_array, column
+from iq_offline.data.formats.hdf5 import action_array, column, flags
 from iq_offline.data.formats.nested import Unpacker, depth_of, entries_of
 from iq_offline.data.formats.one_flag import Ends
 from iq_offline.data.formats.plain_numbers import brief
@@ -135,13 +135,10 @@ class _Reader:
         fault = arrays.fault(str(self._path), steps + len(lengths))
         if fault is not None:
             raise fault
-        more = _rows(next(iter(arrays.observations.values()))) > steps
         found: list[Recording | InvalidEpisode] = []
         stops = np.cumsum(lengths).tolist()
         for number, (stop, length) in enumerate(zip(stops, lengths.tolist(), strict=True)):
-            rows = slice(stop - length, stop)
-            seen = slice(rows.start + number, rows.stop + number + 1) if more else rows
-            part = arrays.rows(rows, seen)
+            part = arrays.episode(slice(stop - length, stop), number)
             found.append(part.recording(f"{self._path}: episode {number}", one_episode=True))
         return found
 
@@ -192,10 +189,14 @@ class _Arrays:
         self.observations, self.successors = observations, successors
         self.actions, self.columns = actions, columns
 
-    def rows(self, rows: slice, observed: slice) -> "_Arrays":
-        """The same of some rows."""
+    def episode(self, rows: slice, number: int) -> "_Arrays":
+        """Those of one episode; observations may have one more row an episode, each array for itself."""
+        longer = slice(rows.start + number, rows.stop + number + 1)
         return _Arrays(
-            {path: array[observed] for path, array in self.observations.items()},
+            {
+                path: array[longer if _rows(array) > len(self.actions) else rows]
+                for path, array in self.observations.items()
+            },
             {path: array[rows] for path, array in self.successors.items()},
             self.actions[rows],
             {key: array[rows] for key, array in self.columns.items()},
@@ -209,8 +210,8 @@ class _Arrays:
             return fault
         if self.successors:
             observations = {path: array[:steps] for path, array in observations.items()}
-        flags = {key: self._flag(key, where) for key in STEP_COLUMNS[1:] if key in self.columns}
-        terminated, truncated, ended = _ends(flags, steps)
+        marks = {key: flags(self.columns[key], key, where) for key in STEP_COLUMNS[1:] if key in self.columns}
+        terminated, truncated, ended = _ends(marks, steps)
         return Recording(
             observations=observations,
             successors=self.successors,
@@ -221,12 +222,6 @@ class _Arrays:
             ended=ended,
             one_episode=one_episode,
         )
-
-    def _flag(self, key: str, where: str) -> Flags:
-        values = self.columns[key]
-        if not np.isin(values, (0, 1)).all():
-            raise DatasetUnreadable(f"{where}: {key} holds other values than 0 and 1", "store flags")
-        return values.astype(bool)
 
     def fault(self, where: str, also: int) -> InvalidEpisode | None:
         """What is wrong with the lengths and shapes; there may also be `also` observations."""
@@ -241,6 +236,12 @@ class _Arrays:
                 wrong[f"observations{_at(path)}"] = _rows(array)
         if wrong:
             return InvalidEpisode(f"{where} has unequal lengths (actions {steps}, {_listed(wrong)})", "make them equal")
+        seen = {f"observations{_at(path)}": _rows(array) for path, array in self.observations.items()}
+        if not self.successors and len(set(seen.values())) > 1:
+            return InvalidEpisode(
+                f"{where} has unequal lengths ({_listed(seen)}): only some have an observation after the last action",
+                "give all of them one, or none",
+            )
         shapes = [
             {path: array.shape[1:] for path, array in side.items()} for side in (self.observations, self.successors)
         ]
@@ -252,19 +253,21 @@ class _Arrays:
         return None
 
 
-def _ends(flags: dict[str, Flags], steps: int) -> tuple[Flags, Flags, Flags]:
+def _ends(marks: dict[str, Flags], steps: int) -> tuple[Flags, Flags, Flags]:
     """Terminations, truncations, and ends of which the layout does not tell the kind."""
     none = np.zeros(steps, dtype=bool)
-    truncated, dones = flags.get("truncations", none), flags.get("dones", none)
-    if "starts" in flags:
-        dones = dones | np.append(flags["starts"][1:], False)
-    if "terminations" in flags:
-        return flags["terminations"], truncated | (dones & ~flags["terminations"]), none
-    if "terminals" in flags and ("truncations" in flags or "dones" in flags):
-        return flags["terminals"], truncated | (dones & ~flags["terminals"]), none
-    if "truncations" in flags:
+    truncated, dones = marks.get("truncations", none), marks.get("dones", none)
+    if "starts" in marks:
+        dones = dones | np.append(marks["starts"][1:], False)
+    if "terminations" in marks:
+        return marks["terminations"], truncated | (dones & ~marks["terminations"]), none
+    if "terminals" in marks and ("truncations" in marks or "dones" in marks):
+        return marks["terminals"], truncated | (dones & ~marks["terminals"]), none
+    if "terminals" in marks and (dones & ~marks["terminals"]).any():  # an end that only a start marks
+        return marks["terminals"], dones & ~marks["terminals"], none
+    if "truncations" in marks:
         return dones & ~truncated, truncated, none
-    return none, none, dones | flags.get("terminals", none)
+    return none, none, dones | marks.get("terminals", none)
 
 
 def _is_row(entry: object) -> bool:

@@ -29,7 +29,7 @@ from iq_offline.data.episodes import End, Episode, EpisodeSource, Segment
 from iq_offline.data.files import whole_file
 from iq_offline.data.formats import dictionaries
 from iq_offline.data.formats.about import About, decode, encode
-from iq_offline.data.formats.hdf5 import action_array, column
+from iq_offline.data.formats.hdf5 import action_array, column, flags
 from iq_offline.data.formats.numpy_files import Archive
 from iq_offline.data.formats.one_flag import Ends, terminations
 from iq_offline.errors import ConfigError, DatasetUnreadable, InvalidEpisode
@@ -195,9 +195,9 @@ def _lengths(archive: Archive, path: Path) -> list[int]:
 
 def _flags(archive: Archive, key: str, episodes: int, path: Path) -> NDArray[np.bool_]:
     values = column(archive.read(key), key, path)
-    if len(values) != episodes or not np.isin(values, (0, 1)).all():
+    if len(values) != episodes:
         raise DatasetUnreadable(f"{path}: '{key}' has {len(values)} entries, not {episodes} flags", "mend it")
-    return values.astype(bool)
+    return flags(values, key, path, unit="episode")
 
 
 def _segments(

@@ -184,6 +184,25 @@ def column(array: NDArray[Any], key: str, path: Path) -> NDArray[Any]:
     return array
 
 
+def flags(values: NDArray[Any], key: str, source: Path | str, first: int = 0, unit: str = "step") -> NDArray[np.bool_]:
+    """Flags, one a step or episode, the first at `first`. Raises DatasetUnreadable for another value than 0 and 1."""
+    place = odd_flag(values)
+    if place is not None:
+        raise DatasetUnreadable(
+            f"{source}: {key} holds other values than 0 and 1: {values[place]} at {unit} {first + place}",
+            "store flags",
+        )
+    return values.astype(bool, copy=False)
+
+
+def odd_flag(values: NDArray[Any]) -> int | None:
+    """Where the first value lies that is neither 0 nor 1."""
+    if values.dtype.kind == "b":
+        return None
+    odd = np.flatnonzero(~((values == 0) | (values == 1)))
+    return int(odd[0]) if len(odd) else None
+
+
 def matrix(array: NDArray[Any], key: str, path: Path) -> NDArray[Any]:
     """An array of shape (N, D) or (N,) as (N, D). Raises DatasetUnreadable for another shape."""
     if array.ndim == 1:

@@ -7,6 +7,7 @@ its metadata. Written as HDF5, which Minari's own reader is tested to read.
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from iq_offline.data.environments import declared_action_space
+from iq_offline.data.environments import declared_action_space, environment_of_spec
 from iq_offline.data.episodes import DatasetInfo, End, Episode, EpisodeSource, Segment, Stream
 from iq_offline.data.files import whole_folder
 from iq_offline.data.formats import minari_arrow, minari_metadata
@@ -25,6 +26,7 @@ from iq_offline.data.formats.hdf5 import (
     column,
     member,
     members,
+    odd_flag,
     open_hdf5,
     read_small_array,
     small_array,
@@ -33,7 +35,9 @@ from iq_offline.data.formats.hdf5 import (
     write_small_array,
 )
 from iq_offline.data.formats.images import decode_jpeg
-from iq_offline.data.observations import Array, Leaves, leaves
+from iq_offline.data.formats.minari_infos import misfits, read_infos
+from iq_offline.data.formats.minari_metadata import Unusual
+from iq_offline.data.observations import Array, Leaves, in_order, leaves
 from iq_offline.data.spaces import infer_action_space
 from iq_offline.errors import DatasetUnreadable, InvalidEpisode, NotYet
 from iq_offline.paths import minari_home
@@ -63,16 +67,18 @@ def read(path: Path, name: str) -> EpisodeSource:
 def _read(path: Path, name: str) -> EpisodeSource:
     folder = _data_folder(path)
     metadata = minari_metadata.read_metadata(folder / "metadata.json")
-    stream = _stream(folder, metadata, path)
-    env_spec = minari_metadata.json_field(metadata, "env_spec", path) or {}
+    unusual = Unusual(minari_metadata.jpeg_images(metadata, path), minari_metadata.text_observations(metadata, path))
+    unusual, stream = _stream(folder, metadata, unusual, path)
+    env_id, env_kwargs = environment_of_spec(minari_metadata.environment_spec(metadata, path))
     info = DatasetInfo(
         name=name,
         path=str(path),
         format="minari",
-        env_id=env_spec.get("id"),
-        env_kwargs=env_spec.get("kwargs", {}),
+        env_id=env_id,
+        env_kwargs=env_kwargs,
         action_space=minari_metadata.action_space(metadata, path),
-        observation_space=minari_metadata.json_field(metadata, "observation_space", path),
+        observation_space=None if unusual.texts else minari_metadata.json_field(metadata, "observation_space", path),
+        notes=unusual.notes(),
         description=metadata.get("description") or "",
         reference=minari_metadata.reference(metadata),
         origin_sha256=metadata.get("origin_sha256"),
@@ -117,13 +123,13 @@ def mark_namespaces(destination: Path) -> None:
         folder = folder.parent
 
 
-def _stream(folder: Path, metadata: dict[str, Any], path: Path) -> Stream:
-    images = minari_metadata.jpeg_images(metadata, path)
+def _stream(folder: Path, metadata: dict[str, Any], unusual: Unusual, path: Path) -> tuple[Unusual, Stream]:
+    """The stream of segments, and what it leaves out."""
     if metadata.get("data_format", "hdf5") in {"arrow", "parquet"}:
         episodes = minari_arrow.episode_folders(folder, int(metadata.get("total_episodes", 0)), path)
         space = minari_metadata.json_field(metadata, "observation_space", path)
         actions = minari_metadata.json_field(metadata, "action_space", path)
-        return partial(_arrow_segments, episodes, metadata["data_format"], (space, actions), images)
+        return unusual, partial(_arrow_segments, episodes, metadata["data_format"], (space, actions), unusual)
     if metadata.get("data_format", "hdf5") != "hdf5":
         raise NotYet(f"{path} is in Minari's {metadata['data_format']} layout", "use one in hdf5, arrow or parquet")
     main = folder / MAIN_FILE
@@ -132,13 +138,14 @@ def _stream(folder: Path, metadata: dict[str, Any], path: Path) -> Stream:
             f"{path} has metadata.json but no {MAIN_FILE}", "fetch or copy the dataset again, whole"
         )
     with open_hdf5(main) as file:
-        total, found = metadata.get("total_episodes"), sum(1 for name in file if name.startswith("episode_"))
-        if total is not None and total != found:
+        total, found = metadata.get("total_episodes"), [name for name in file if name.startswith("episode_")]
+        if total is not None and total != len(found):
             raise DatasetUnreadable(
-                f"{path}: metadata.json tells of {total} episodes, {MAIN_FILE} has {found}",
+                f"{path}: metadata.json tells of {total} episodes, {MAIN_FILE} has {len(found)}",
                 "fetch or copy the dataset again, whole",
             )
-    return partial(_segments, main, images)
+        unusual = replace(unusual, infos=misfits(file, found, main))
+    return unusual, partial(_segments, main, unusual)
 
 
 def _write_episodes(source: EpisodeSource, path: Path) -> dict[str, Any]:
@@ -207,13 +214,13 @@ def _data_folder(path: Path) -> Path:
     return path / "data" if (path / "data").is_dir() else path
 
 
-def _segments(main: Path, images: frozenset[str], *, infos: bool, reuse: bool) -> Iterator[Segment]:
+def _segments(main: Path, unusual: Unusual, *, infos: bool, reuse: bool) -> Iterator[Segment]:
     with open_hdf5(main) as file:
         unknown = frozenset(json.loads(file.attrs.get("unknown_successors", "[]")))
         names = sorted((name for name in file if name.startswith("episode_")), key=_episode_number)
         for index, name in enumerate(names):
             group = _episode_group(file, name, main)
-            yield _segment(group, index, main, images, known=index not in unknown, infos=infos, seeds=not reuse)
+            yield _segment(group, index, main, unusual, known=index not in unknown, infos=infos, seeds=not reuse)
 
 
 def _episode_number(name: str) -> int:
@@ -232,15 +239,15 @@ def _episode_group(file: h5py.File, name: str, path: Path) -> h5py.Group:
 
 
 def _segment(
-    group: h5py.Group, index: int, path: Path, images: frozenset[str], *, known: bool, infos: bool, seeds: bool
+    group: h5py.Group, index: int, path: Path, unusual: Unusual, *, known: bool, infos: bool, seeds: bool
 ) -> Segment:
-    observations = _tree(group, "observations", path, images)
+    observations = in_order(_tree(group, "observations", path, unusual))
     seed: Any = group.attrs.get("seed") if seeds else None
     return segment_of_arrays(
         observations,
         action_array(read_small_array(group, "actions", path), path),
         {key: column(read_small_array(group, key, path), key, path) for key in COLUMNS},
-        infos=_info_tree(group, path) if infos and "infos" in group else {},
+        infos=read_infos(group["infos"], unusual.infos, path) if infos and "infos" in group else {},
         index=index,
         path=path,
         known=known,
@@ -294,15 +301,20 @@ def _fault(observations: Leaves, actions: Array, columns: dict[str, NDArray[Any]
                 f"{name} has {len(array)} {what} for {steps} actions, not {steps + 1}",
                 "add the observation that followed the last action",
             )
+    for key in ("terminations", "truncations"):
+        odd = odd_flag(columns[key])
+        if odd is not None:
+            what = f"{key} holds other values than 0 and 1: {columns[key][odd]} at step {odd}"
+            return InvalidEpisode(f"{name}: {what}", "store flags")
     if columns["terminations"][:-1].any() or columns["truncations"][:-1].any():
         early = np.flatnonzero((columns["terminations"] != 0) | (columns["truncations"] != 0))[0]
         return InvalidEpisode(f"{name} ends at its step {early}, but has {steps} steps", "split it there")
     return None
 
 
-def _tree(group: h5py.Group, key: str, path: Path, images: frozenset[str], prefix: str = "") -> Leaves:
+def _tree(group: h5py.Group, key: str, path: Path, unusual: Unusual, prefix: str = "") -> Leaves:
     """The array under a key, or those of its groups by path, pictures decoded."""
-    if prefix.rstrip("/") in images:
+    if prefix.rstrip("/") in unusual.images:
         return {"": _pictures(group, key, path)}
     plain = small_array(group, key, path)
     if plain is not None:
@@ -311,8 +323,9 @@ def _tree(group: h5py.Group, key: str, path: Path, images: frozenset[str], prefi
         return {"": read_small_array(group, key, path)}
     found: Leaves = {}
     for name in members(group[key], path):
-        for inner, array in _tree(group[key], name, path, images, f"{prefix}{name}/").items():
-            found[f"{name}/{inner}" if inner else name] = array
+        if f"{prefix}{name}" not in unusual.texts:
+            for inner, array in _tree(group[key], name, path, unusual, f"{prefix}{name}/").items():
+                found[f"{name}/{inner}" if inner else name] = array
     return found
 
 
@@ -325,38 +338,17 @@ def _pictures(group: h5py.Group, key: str, path: Path) -> Array:
         raise unreadable(path, error) from None
 
 
-def _info_tree(group: h5py.Group, path: Path) -> Leaves:
-    """The infos that are numbers, one entry a step; others (texts, single values) are no step's data."""
-    found: Leaves = {}
-    for name, item in members(group["infos"], path).items():
-        if isinstance(item, h5py.Group):
-            found |= {f"{name}/{inner}": array for inner, array in _numbers(item, path).items()}
-        elif item.ndim and item.dtype.kind in "biuf":
-            found[name] = read_small_array(group["infos"], name, path)
-    return found
-
-
-def _numbers(group: h5py.Group, path: Path) -> Leaves:
-    found: Leaves = {}
-    for name, item in members(group, path).items():
-        if isinstance(item, h5py.Group):
-            found |= {f"{name}/{inner}": array for inner, array in _numbers(item, path).items()}
-        elif item.ndim and item.dtype.kind in "biuf":
-            found[name] = read_small_array(group, name, path)
-    return found
-
-
 def _arrow_segments(
     folders: list[Path],
     data_format: str,
     spaces: tuple[dict[str, Any] | None, dict[str, Any] | None],
-    images: frozenset[str],
+    unusual: Unusual,
     *,
     infos: bool,
     reuse: bool,  # noqa: ARG001
 ) -> Iterator[Segment]:
     for index, folder in enumerate(folders):
-        arrays = minari_arrow.read_episode(folder, data_format, spaces[0], spaces[1], images, infos=infos)
+        arrays = minari_arrow.read_episode(folder, data_format, spaces[0], spaces[1], unusual, infos=infos)
         yield segment_of_arrays(
             arrays.observations,
             action_array(arrays.actions, folder),

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from iq_offline.data.formats.images import decode_jpeg
-from iq_offline.data.observations import Array, Leaves
+from iq_offline.data.formats.minari_metadata import Unusual
+from iq_offline.data.observations import Array, Leaves, in_order
 from iq_offline.errors import DatasetUnreadable
 
 Space = dict[str, Any]
@@ -44,7 +45,7 @@ def read_episode(
     data_format: str,
     observation_space: Space | None,
     action_space: Space | None,
-    images: frozenset[str],
+    unusual: Unusual,
     *,
     infos: bool,
 ) -> ArrowEpisode:
@@ -61,11 +62,11 @@ def read_episode(
             "fetch or copy the dataset again, whole",
         )
     seed = metadata.get("seed")
-    actions = _leaves(_joined(table, "actions"), action_space, frozenset(), folder)
+    actions = _leaves(_joined(table, "actions"), action_space, Unusual(frozenset(), frozenset()), folder)
     if list(actions) != [""]:
         raise DatasetUnreadable(f"{folder}: dictionary actions are not supported", "use Discrete or Box actions")
     return ArrowEpisode(
-        observations=_leaves(_joined(table, "observations"), observation_space, images, folder),
+        observations=_leaves(_joined(table, "observations"), observation_space, unusual, folder),
         actions=actions[""][:-1],
         columns={key: _joined(table, key).to_numpy(zero_copy_only=False)[:-1] for key in COLUMNS},
         infos=_infos(_joined(table, "infos")) if infos and "infos" in table.column_names else {},
@@ -105,16 +106,17 @@ def _joined(table: Any, key: str) -> Any:
     return chunks[0] if len(chunks) == 1 else pyarrow.concat_arrays(chunks)
 
 
-def _leaves(values: Any, space: Space, images: frozenset[str], folder: Path, prefix: str = "") -> Leaves:
+def _leaves(values: Any, space: Space, unusual: Unusual, folder: Path, prefix: str = "") -> Leaves:
     inner = space.get("subspaces")
     if inner is None:
-        return {"": _array(values, space, encoded=prefix.rstrip("/") in images, folder=folder)}
+        return {"": _array(values, space, encoded=prefix.rstrip("/") in unusual.images, folder=folder)}
     named = [(f"_index_{n}", str(n), item) for n, item in enumerate(inner)] if isinstance(inner, list) else None
     found: Leaves = {}
     for name, field, item in named or [(name, name, item) for name, item in sorted(inner.items())]:
-        for path, array in _leaves(values.field(field), item, images, folder, f"{prefix}{name}/").items():
-            found[f"{name}/{path}" if path else name] = array
-    return found
+        if f"{prefix}{name}" not in unusual.texts:
+            for path, array in _leaves(values.field(field), item, unusual, folder, f"{prefix}{name}/").items():
+                found[f"{name}/{path}" if path else name] = array
+    return in_order(found)
 
 
 def _array(values: Any, space: Space, *, encoded: bool, folder: Path) -> Array:

@@ -1,6 +1,7 @@
 """Minari's `metadata.json`: spaces, reference scores, and which observations are kept as JPEG."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,44 @@ def action_space(metadata: dict[str, Any], path: Path) -> ActionSpace | None:
     raise NotYet(f"{path}: action space {space} is not supported", "use Discrete from 0, or a Box of one dimension")
 
 
+def environment_spec(metadata: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Gymnasium's description of the environment: of the one to evaluate in, where the dataset has one."""
+    return json_field(metadata, "eval_env_spec", path) or json_field(metadata, "env_spec", path) or {}
+
+
 def reference(metadata: dict[str, Any]) -> tuple[str, float, float] | None:
+    """The returns that score 0 and 100; None where they are absent, or equal and so measure nothing."""
     low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
-    return None if low is None or high is None else ("minari", float(low), float(high))
+    return None if low is None or high is None or low == high else ("minari", float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Unusual:
+    """Paths of a dataset's arrays that are not read as they lie there."""
+
+    images: frozenset[str]
+    """Observations that are stored as JPEG."""
+    texts: frozenset[str]
+    """Observations that are texts, which are left out."""
+    infos: frozenset[str] = frozenset()
+    """Infos that are left out."""
+
+    def notes(self) -> tuple[str, ...]:
+        """What is left out."""
+        texts = ", ".join(f"observations/{path}" for path in sorted(self.texts))
+        infos = ", ".join(f"infos/{path}" for path in sorted(self.infos))
+        told = {"texts": texts, "no step's data": infos}
+        return tuple(f"left out, being {what}: {names}" for what, names in told.items() if names)
+
+
+def text_observations(metadata: dict[str, Any], path: Path) -> frozenset[str]:
+    """Paths of the observations that are texts. Raises DatasetUnreadable where there are no others."""
+    space = json_field(metadata, "observation_space", path)
+    kinds = {} if space is None else {leaf: inner.get("type") for leaf, inner in _leaf_spaces(space).items()}
+    texts = frozenset(leaf for leaf, kind in kinds.items() if kind == "Text")
+    if texts and len(texts) == len(kinds):
+        raise DatasetUnreadable(f"{path}: its observations are texts alone", "use a dataset with numbers or pictures")
+    return texts
 
 
 def jpeg_images(metadata: dict[str, Any], path: Path) -> frozenset[str]:
