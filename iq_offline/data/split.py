@@ -134,14 +134,19 @@ def check_supplementary(expert: TransitionTable, others: tuple[TransitionTable, 
         shapes = [(table.observation_size, table.action_space.width) for table in (expert, other)]
         if kinds[0] != kinds[1] or shapes[0] != shapes[1]:
             raise ConfigError(
-                f"--supplementary {other.info.name}: {shapes[1][0]} observations, {shapes[1][1]} {kinds[1]} actions; "
-                f"{expert.info.name} has {shapes[0][0]} and {shapes[0][1]} {kinds[0]}",
+                f"--supplementary {other.info.name}: {_described(other)}; {expert.info.name} has {_described(expert)}",
                 "name data of the same task",
             )
         _check_contents(expert, other)
     names = [table.info.sha256 for table in (expert, *others)]
     if len(set(names)) < len(names):
         raise ConfigError("the same data are named twice, as expert or supplementary", "name each dataset once")
+
+
+def _described(table: TransitionTable) -> str:
+    space = table.action_space
+    actions = f"one of {space.count}" if isinstance(space, DiscreteActions) else f"{space.width} numbers"
+    return f"{table.observation_size} observations and {actions} as action"
 
 
 def _check_contents(expert: TransitionTable, other: TransitionTable) -> None:
