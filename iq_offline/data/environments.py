@@ -62,8 +62,7 @@ class RawEnvironment:
     close: Callable[[], None]
     observation_size: int
     step_limit: int | None
-    action_space: Any = None
-    """Gymnasium's; None where nobody knows."""
+    action_space: "gymnasium.Space[Any]"
 
 
 def make_raw_environment(env_id: str, env_kwargs: dict[str, Any]) -> RawEnvironment:

@@ -139,8 +139,6 @@ def _check_fit(environment: RawEnvironment, policy: Policy, env_id: str) -> None
     if given != size:
         problem = f"{env_id} gives observations of {given} numbers, but the policy was trained on {size}"
         raise RunError(problem, remedy)
-    if environment.action_space is None:
-        return
     taken, actions = action_kind_of(environment.action_space), _actions_of(policy)
     if taken != actions:
         raise RunError(f"{env_id} takes {taken}, but the policy gives {actions}", remedy)
