@@ -181,6 +181,15 @@ class DiscretePolicy(Policy):
         return self.forward(observations).argmax(dim=-1)
 
 
+def actions_of(policy: Policy) -> tuple[str, int]:
+    """The kind of a policy's actions, continuous or discrete, and how many numbers one has, or how many there are."""
+    if isinstance(policy, ContinuousPolicy):
+        return "continuous", len(policy.action_centre)
+    last = policy.network[-1]
+    assert isinstance(last, nn.Linear)
+    return "discrete", last.out_features
+
+
 class Critic(nn.Module):
     """Q(s, a) over standardised observations and scaled actions, optionally with LayerNorm [LN16]."""
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from iq_offline.algorithms.networks import ContinuousPolicy, Policy
+from iq_offline.algorithms.networks import Policy, actions_of
 from iq_offline.data.environments import RawEnvironment, action_kind_of, make_raw_environment
 from iq_offline.data.observations import flattened
 from iq_offline.errors import RunError
@@ -139,13 +139,11 @@ def _check_fit(environment: RawEnvironment, policy: Policy, env_id: str) -> None
     if given != size:
         problem = f"{env_id} gives observations of {given} numbers, but the policy was trained on {size}"
         raise RunError(problem, remedy)
-    taken, actions = action_kind_of(environment.action_space), _actions_of(policy)
-    if taken != actions:
-        raise RunError(f"{env_id} takes {taken}, but the policy gives {actions}", remedy)
+    taken, given_actions = action_kind_of(environment.action_space), _in_words(*actions_of(policy))
+    if taken != given_actions:
+        raise RunError(f"{env_id} takes {taken}, but the policy gives {given_actions}", remedy)
 
 
-def _actions_of(policy: Policy) -> str:
+def _in_words(kind: str, number: int) -> str:
     """As `action_kind_of`."""
-    if isinstance(policy, ContinuousPolicy):
-        return f"{len(policy.action_centre)} real numbers as action"
-    return f"one of {policy.network[-1].out_features} actions"
+    return f"{number} real numbers as action" if kind == "continuous" else f"one of {number} actions"

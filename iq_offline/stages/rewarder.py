@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.learner import Stream, generator
 from iq_offline.algorithms.linear_reward import LinearReward, fit_linear_reward
-from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Policy
+from iq_offline.algorithms.networks import Policy, actions_of
 from iq_offline.algorithms.recovery import (
     ContinuousRecovery,
     DiscreteRecovery,
@@ -197,23 +197,13 @@ def check_task(run: RunFolder, table: TransitionTable) -> None:
     """Raises ConfigError for a dataset of other observations or actions than the run's; fewer discrete ones will do."""
     policy, layout, space = run.policy(), observation_layout(table), table.action_space
     shown = ("discrete", space.count) if isinstance(space, DiscreteActions) else ("continuous", space.width)
-    known = _actions_of(policy)
+    known = actions_of(policy)
     fewer = shown[0] == known[0] == "discrete" and shown[1] < known[1]
     if layout != policy.layout or not (shown == known or fewer):
         raise ConfigError(
             f"{table.info.name} has {_told(layout, shown)}; the run was trained on {_told(policy.layout, known)}",
             "name datasets of the run's own task (where a file declares no count of actions, its greatest action does)",
         )
-
-
-def _actions_of(policy: Policy) -> tuple[str, int]:
-    """The kind of a policy's actions, and how many there are, or numbers in one."""
-    if not isinstance(policy, DiscretePolicy):
-        assert isinstance(policy, ContinuousPolicy)
-        return "continuous", len(policy.action_centre)
-    last = policy.network[-1]
-    assert isinstance(last, torch.nn.Linear)
-    return "discrete", last.out_features
 
 
 def _told(layout: ObservationLayout, actions: tuple[str, int]) -> str:
