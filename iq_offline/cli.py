@@ -25,6 +25,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "fetch": data.fetch,
     "convert": data.convert,
     "inspect": data.inspect,
+    "methods": training.methods,
     "train": training.train,
     "eval": judging.evaluate,
     "reward": rewards.reward,

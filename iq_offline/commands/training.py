@@ -1,13 +1,44 @@
 """Commands that make runs: one, several seeds, a whole table; and one again."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from iq_offline import console
 from iq_offline.commands.arguments import METHODS_HELP, Json, bring
 from iq_offline.errors import ConfigError
+
+
+def methods(
+    method: Annotated[str | None, typer.Argument(help="One of them, for all its settings.")] = None,
+    actions: Annotated[str, typer.Option("--actions", help="continuous or discrete.")] = "continuous",
+    preset: Annotated[str | None, typer.Option("--preset", help="With these settings, as train has it.")] = None,
+    json: Json = False,
+) -> None:
+    """List the methods; one by its name with every setting that --set takes."""
+    from iq_offline.stages.methods import list_methods, method_settings
+
+    if method is None:
+        if preset is not None:
+            raise ConfigError("--preset is for one method's settings", "name the method, too")
+        rows = list_methods()
+        if json:
+            return console.show_json({"methods": rows})
+        console.show_fields({row["method"]: row["about"] for row in rows})
+        return console.show(f"{len(rows)} methods; iq-offline methods NAME tells every setting of one")
+    told = method_settings(method, actions, preset)
+    if json:
+        return console.show_json(told)
+    console.show(f"{told['method']}, {told['actions']} actions, [{told['table']}] in a preset's file")
+    console.show(told["about"])
+    console.show("* differs from the default; (...) is of a group that is off: setting a key of it turns it on")
+    for setting in told["settings"]:
+        console.show()
+        console.show(_setting_line(setting))
+        for line in setting["says"].splitlines():
+            console.show(f"      {line}".rstrip())
+    return None
 
 
 def train(
@@ -29,7 +60,9 @@ def train(
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="One seed (default 0).")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Several: 0-4 or 0,2,5.")] = None,
     updates: Annotated[int | None, typer.Option("--updates", min=1, help="Gradient updates of the method.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value of the method's settings.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting, key=value; `methods NAME` tells all.")
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads; one makes runs repeatable.")] = 1,
     out: Annotated[Path | None, typer.Option("--out", help="The run folder; with --seeds, the folder of them.")] = None,
@@ -149,6 +182,13 @@ def reproduce(
         console.show_table([] if found.bitwise else found.differences)
     if not found.reproduced:
         raise typer.Exit(3)
+
+
+def _setting_line(setting: dict[str, Any]) -> str:
+    """A setting as `--set` would have it, and what it accepts."""
+    text = setting["key"] if setting["value"] is None else f"{setting['key']}={setting['value']}"
+    text = text if setting["is_on"] else f"({text})"
+    return f"{'*' if setting['chosen'] else ' '} {text}   [{setting['accepts']}]"
 
 
 def _seeds(seed: int | None, seeds: str | None) -> list[tuple[int, bool]]:

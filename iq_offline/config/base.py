@@ -11,7 +11,7 @@ NONE = "none"
 class FrozenModel(BaseModel):
     """A configuration: frozen, and with no keys beyond its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod

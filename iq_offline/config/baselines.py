@@ -23,13 +23,17 @@ class DiscriminatorConfig(FrozenModel):
     """Tells expert observations from supplementary ones; regularised, since there are few of the former."""
 
     updates: int = Field(1500, ge=1)
+    """Gradient updates of the discriminator, before cloning."""
     batch_size: int = Field(256, ge=1)
     """Observations of each source in one update."""
     learning_rate: float = Field(1e-3, gt=0)
+    """Of the discriminator, all through."""
     weight_decay: float = Field(1e-2, ge=0)
+    """Decoupled (AdamW)."""
     noise: float = Field(0.05, ge=0)
     """Standard deviation of the noise on standardised observations."""
     hidden_sizes: HiddenSizes = (256, 256)
+    """Units of each hidden layer of the discriminator."""
     log_weight_bounds: tuple[float, float] = (-6.0, 4.0)
     """Logits, and so logarithms of weights, are clipped to these."""
 
@@ -207,6 +211,11 @@ class Labeller(StrEnum):
     UDS = "uds"
     TRUE = "true"
 
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        """`--set labeller=true`, and the same in TOML without quotes, come as a truth value."""
+        return cls.TRUE if value is True else None
+
 
 class Trainer(StrEnum):
     """Offline reinforcement learning on labelled rewards. IQL: [IQL22]. TD3BC: [TD3BC21]. CQL: [CQL20]."""
@@ -220,14 +229,18 @@ class SEABOConfig(FrozenModel):
     """Reward scale * exp(-decay * d / |A|), d the distance to the nearest demonstrated transition [SEABO24]."""
 
     scale: float = Field(1.0, gt=0)
+    """The reward at a demonstrated transition."""
     decay: float = Field(0.5, gt=0)
+    """How fast the reward falls with distance."""
 
 
 class OTRConfig(FrozenModel):
     """Reward scale * exp(-decay * c), c a step's mean cost in the optimal transport to a demonstration [OTR23]."""
 
     scale: float = Field(5.0, gt=0)
+    """The reward at no cost."""
     decay: float = Field(5.0, gt=0)
+    """How fast the reward falls with cost."""
     regularisation: float = Field(0.01, ge=0.005)
     """Weight of the transport plan's entropy; costs lie between 0 and 2."""
     iterations: int = Field(100, ge=1)
@@ -240,10 +253,13 @@ class IQLConfig(FrozenModel):
     """Implicit Q-learning's own settings."""
 
     learning_rate: float = Field(3e-4, gt=0)
+    """Of actor, critics and value."""
     expectile: float = Field(0.7, gt=0, lt=1)
+    """Of recorded Q that the value is fitted to."""
     inverse_temperature: float = Field(3.0, ge=0)
     """Weights of recorded actions are exp(inverse_temperature * advantage)."""
     largest_weight: float = Field(100.0, gt=0)
+    """Weights of recorded actions are clipped to this."""
     actor_cosine: bool = True
     """Let the actor's learning rate fall to zero along a cosine, as the paper's does; the critics' stays."""
 
@@ -252,6 +268,7 @@ class TD3BCConfig(FrozenModel):
     """TD3+BC's own settings."""
 
     learning_rate: float = Field(3e-4, gt=0)
+    """Of actor and critics."""
     q_scale: float = Field(2.5, ge=0)
     """Weight of Q, divided by its mean size, against squared cloning error."""
 
@@ -260,7 +277,9 @@ class ConservativeQConfig(FrozenModel):
     """Conservative Q-learning's own settings: d3rlpy's, but for a fixed weight where it learns one."""
 
     actor_learning_rate: float = Field(1e-4, gt=0)
+    """Constant over the updates."""
     critic_learning_rate: float = Field(3e-4, gt=0)
+    """Constant over the updates."""
     weight: float = Field(5.0, ge=0)
     """Of the gap between Q of all actions and of the recorded one."""
     actions: int = Field(10, ge=1)
@@ -274,12 +293,15 @@ class RewardLabelledConfig(FrozenModel):
     labeller: Labeller = Labeller.SEABO
     trainer: Trainer = Trainer.TD3BC
     updates: int = Field(10_000, ge=1)
+    """Gradient updates of d3rlpy's trainer."""
     batch_size: int = Field(256, ge=1)
+    """Transitions of an update."""
     expert_share: float = Field(0.2, gt=0, lt=1)
     """Of each batch: the few demonstrations would else hardly be seen among many supplementary transitions."""
     gamma: float = Field(0.99, ge=0, lt=1)
     """Discount per environment step."""
     polyak_rate: float = Field(0.005, gt=0, le=1)
+    """Share of the Q-function that enters its target at each update."""
     hidden_sizes: HiddenSizes = Field((256, 256), min_length=1)
     """Of actor, critics and value, with ReLU units."""
     critic_layer_norm: bool = True

@@ -18,14 +18,16 @@ class BCConfig(FrozenModel):
     updates: int | None = Field(None, ge=1)
     """Gradient updates; the learning rate falls to zero along a cosine over them.
 
-    None: PASSES over the transitions that are cloned, but FEWEST_UPDATES at least, and MOST_UPDATES at most.
+    none: 256 passes over the transitions that are cloned, but 5000 updates at least, and 20000 at most.
     """
     batch_size: int = Field(256, ge=1)
+    """Transitions of an update."""
     learning_rate: float = Field(1e-3, gt=0)
     """At the first update."""
     weight_decay: float = Field(1e-2, ge=0)
     """Decoupled (AdamW)."""
     hidden_sizes: HiddenSizes = (256, 256)
+    """Units of each hidden layer."""
     activation: Activation = Activation.TANH
     precision: Precision = Precision.FLOAT32
 
@@ -62,6 +64,7 @@ class ContinuousBCConfig(BCConfig):
 
     name: Literal["bc-continuous"] = "bc-continuous"
     learning_rate: float = Field(3e-3, gt=0)
+    """At the first update."""
     head: ActionHead = ActionHead.CLIPPED_GAUSSIAN
     loss: CloningLoss = CloningLoss.CENSORED
     learnt_std: bool = False
@@ -81,3 +84,4 @@ class DiscreteBCConfig(BCConfig):
 
     name: Literal["bc-discrete"] = "bc-discrete"
     updates: int | None = Field(5000, ge=1)
+    """Gradient updates; none: as with continuous actions."""

@@ -19,9 +19,11 @@ class CQLConfig(FrozenModel):
     """Conservative Q-learning's gap [CQL20]: Q of all actions, softly greatest, against Q of the recorded one."""
 
     weight: float = Field(1.0, ge=0)
+    """Of the gap in the critics' loss."""
     actions: int = Field(10, ge=1)
     """Uniform actions a state, and as many of the policy (continuous; with discrete actions the gap is exact)."""
     temperature: float = Field(1.0, gt=0)
+    """Of the soft maximum over actions; towards 0 it is the greatest Q."""
     on: Source = Source.MIXTURE
 
 
@@ -29,6 +31,7 @@ class ValueSuppressionConfig(FrozenModel):
     """Lower Q at the policy's actions in supplementary observations, raise it at the expert's ([RECOIL24])."""
 
     weight: float = Field(1.0, ge=0)
+    """Of the difference in the critics' loss."""
 
 
 class GradientPenaltyKind(StrEnum):
@@ -53,6 +56,7 @@ class GradientPenaltyConfig(FrozenModel):
     """Keep the gradient of Q near or below a norm, between the expert's actions and the policy's."""
 
     weight: float = Field(10.0, ge=0)
+    """In the critics' loss; [WGANGP17] has 10."""
     target: float = Field(1.0, ge=0)
     """Norm of the gradient, in standardised observations and scaled actions."""
     kind: GradientPenaltyKind = GradientPenaltyKind.HINGE
@@ -70,6 +74,7 @@ class EnsembleConfig(FrozenModel):
     """Several critics that share targets."""
 
     members: int = Field(1, ge=1)
+    """Critics, each with initial weights of its own."""
     pessimism: Pessimism = Pessimism.MINIMUM
     deviations: float = Field(1.0, ge=0)
     """Standard deviations below the mean (BOUND)."""
@@ -95,17 +100,22 @@ class InSampleValueConfig(FrozenModel):
 
     kind: InSampleKind = InSampleKind.EXPECTILE
     expectile: float = Field(0.7, gt=0, lt=1)
+    """Of recorded Q (EXPECTILE): 1/2 is their mean, towards 1 the greatest."""
     gumbel_temperature: float = Field(1.0, gt=0)
+    """Of the soft maximum over recorded Q (GUMBEL)."""
     largest: float = Field(7.0, gt=0)
     """Largest exponent of the Gumbel loss."""
     learning_rate: float = Field(3e-4, gt=0)
+    """Of the value network, at the first update."""
 
 
 class AdvantageWeightsConfig(FrozenModel):
     """Weights exp(advantage / temperature) of recorded actions, for an actor that asks Q about no others [AWR19]."""
 
     temperature: float = Field(0.1, gt=0)
+    """Advantages are divided by it: the smaller, the fewer actions count."""
     largest: float = Field(100.0, gt=0)
+    """Weights are clipped to this."""
     on: Source = Source.MIXTURE
 
 

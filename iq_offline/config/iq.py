@@ -197,6 +197,7 @@ class DiscreteIQConfig(IQConfig):
     updates: int = Field(2000, ge=1)
     """Gradient updates after the prior's own; the learning rate falls to zero along a cosine over them."""
     learning_rate: float = Field(3e-4, gt=0)
+    """Of Q, V and an actor, at the first update."""
     weight_decay: float = Field(1e-2, ge=0)
     """Decoupled (AdamW)."""
     temperature: float = Field(0.1, gt=0)
@@ -236,7 +237,9 @@ class ContinuousIQConfig(IQConfig):
     updates: int = Field(2000, ge=0)
     """Updates of critic and actor together, after the prior's own; both learning rates fall to zero along a cosine."""
     actor_learning_rate: float = Field(3e-4, gt=0)
+    """At the first update."""
     critic_learning_rate: float = Field(3e-4, gt=0)
+    """At the first update."""
     actor_weight_decay: float = Field(0.0, ge=0)
     """Decoupled (AdamW)."""
     critic_weight_decay: float = Field(0.0, ge=0)
@@ -255,10 +258,12 @@ class ContinuousIQConfig(IQConfig):
     anchor: AnchorConfig | None = None
     ensemble: EnsembleConfig = EnsembleConfig()
     hidden_sizes: HiddenSizes = (256, 256)
+    """Of the critics, of an in-sample value and of an actor that starts from no prior."""
     actor_activation: Activation = Activation.TANH
     """Of an actor that starts from no prior; else the prior's."""
     critic_activation: Activation = Activation.RELU
     critic_layer_norm: bool = True
+    """Before each hidden activation of critics and in-sample value [LN16]."""
     prior: ContinuousBCConfig | None = ContinuousBCConfig()
     """The cloned policy that starts the actor and anchors the soft value."""
 

@@ -166,7 +166,7 @@ def valid_keys(model: type[BaseModel], prefix: str = "") -> dict[str, type[BaseM
     for name, field in model.model_fields.items():
         if name == "name":
             continue
-        inner, optional = _nested(field.annotation)
+        inner, optional = nested(field.annotation)
         if inner is not None:
             keys |= valid_keys(inner, f"{prefix}{name}.")
         if inner is None or optional:
@@ -174,7 +174,7 @@ def valid_keys(model: type[BaseModel], prefix: str = "") -> dict[str, type[BaseM
     return keys
 
 
-def _nested(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+def nested(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
     """The configuration class of a field that holds one, and whether it may be None."""
     options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     classes = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]

@@ -1,5 +1,6 @@
 """Presets: settings by a shipped name or from a TOML file, whole and checked before anything is trained."""
 
+import itertools
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ def recipe(name: str) -> list[Preset]:
     Raises ConfigError for a name that is neither a preset, a method nor a TOML file, and for a file that holds
     anything but tables of settings, each named as a configuration is.
     """
-    folder = paths.shipped("pipelines") / "presets"
+    folder = _folder()
     in_file = name.endswith(".toml")
     file = Path(name) if in_file else folder / f"{name}.toml"
     if not file.is_file():
@@ -38,6 +39,12 @@ def recipe(name: str) -> list[Preset]:
     return [content]
 
 
+def heading(name: str) -> str:
+    """What a shipped preset says of itself: the comment that it begins with."""
+    lines = (_folder() / f"{name}.toml").read_text().splitlines()
+    return " ".join(line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
+
+
 def say_what_does_not_apply(
     preset: str | None, named: Sequence[Preset], configuration: str, warn: Callable[[str], None]
 ) -> None:
@@ -46,6 +53,10 @@ def say_what_does_not_apply(
         if configuration not in content:
             tables = ", ".join(content) or "none"
             warn(f"nothing of preset {preset} applies: it has no table [{configuration}] (its tables: {tables})")
+
+
+def _folder() -> Path:
+    return paths.shipped("pipelines") / "presets"
 
 
 def _check_tables(content: Mapping[str, Any], file: Path) -> None:
