@@ -2,10 +2,11 @@
 """Behavioural cloning beside IQ-Learn from few demonstrations: returns of the last checkpoint, paired by seed.
 
 Usage: few_demonstrations.py DATASET... [--demos 5] [--subsample 1] [--seeds 0-2] [--episodes 20] [--out FOLDER]
-                                        [--jobs 2] [--set key=value for iq]...
+                                        [--jobs 2] [--set key=value for iq]... [--returns]
 
 Each DATASET is an id or a path. Every run is an ordinary run folder under --out, trained and evaluated by the
-command line, one thread a process. Prints one Markdown row a dataset: percent of the dataset's own mean return.
+command line, one thread a process. Prints one Markdown row a dataset: percent of the dataset's own mean return, or the
+returns themselves, for tasks where these are negative.
 """
 
 import argparse
@@ -29,8 +30,8 @@ def command(*arguments: str) -> str:
     return subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
 
 
-def percent(dataset: str, method: str, seed: int, options: argparse.Namespace) -> float:
-    """Train and evaluate one run; its mean return in percent of the dataset's."""
+def score(dataset: str, method: str, seed: int, options: argparse.Namespace) -> float:
+    """Train and evaluate one run; its mean return, in percent of the dataset's unless returns are asked for."""
     name = f"{Path(dataset).stem}-{method}-{options.demos}x{options.subsample}-seed{seed}"
     out = Path(options.out) / name
     if not (out / "manifest.json").is_file():
@@ -38,7 +39,7 @@ def percent(dataset: str, method: str, seed: int, options: argparse.Namespace) -
         extra = [part for pair in options.set for part in ("--set", pair)] if method == "iq" else []
         command("train", "--dataset", dataset, "--method", method, *sizes, "--out", str(out), *extra)
     (run,) = json.loads(command("eval", str(out), "--episodes", str(options.episodes), "--json"))["runs"]
-    return float(100 * run["return_mean"] / run["dataset_return_mean"])
+    return float(run["return_mean"] if options.returns else 100 * run["return_mean"] / run["dataset_return_mean"])
 
 
 def main() -> None:
@@ -52,11 +53,12 @@ def main() -> None:
     parser.add_argument("--out", default="few-demonstrations")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--returns", action="store_true")
     options = parser.parse_args()
 
     cells = [(d, m, s) for d in options.datasets for s in options.seeds for m in METHODS]
     with ThreadPoolExecutor(options.jobs) as pool:
-        found = dict(zip(cells, pool.map(lambda cell: percent(*cell, options), cells), strict=True))
+        found = dict(zip(cells, pool.map(lambda cell: score(*cell, options), cells), strict=True))
 
     print(f"\n| dataset | demonstrations | {' | '.join(f'{m}: seeds' + ' | mean' for m in METHODS)} | iq - bc |")
     print("|---|---|" + "---|" * (2 * len(METHODS) + 1))
