@@ -24,6 +24,7 @@ from iq_offline.algorithms.networks import ContinuousPolicy
 from iq_offline.baselines.d3rlpy_adapter import RewardedBatch, load_d3rlpy, minibatch
 from iq_offline.batch import Batch
 from iq_offline.config import IQConfig
+from iq_offline.data.spaces import ActionSpace
 from iq_offline.data.split import rows_with_successors
 from iq_offline.evaluation.correlation import correlate
 from iq_offline.stages.fetch import open_dataset
@@ -61,7 +62,7 @@ def main() -> None:
     fqe = _Evaluation(judge, options.fqe_data, options.fqe_updates) if options.fqe_data else None
     starts = torch.from_numpy(table.observations(table.episodes["start_row"].to_numpy())).float()
     found = [
-        {"return": evaluation["return_mean"], **_signals(run, batch, critic, fqe, starts)}
+        {"return": evaluation["return_mean"], **_signals(run, batch, table.action_space, critic, fqe, starts)}
         for run, evaluation in zip(runs, evaluations, strict=True)
         if evaluation
     ]
@@ -71,12 +72,17 @@ def main() -> None:
 
 
 def _signals(
-    run: RunFolder, batch: Batch, critic: "_Critic", fqe: "_Evaluation | None", starts: Tensor
+    run: RunFolder,
+    batch: Batch,
+    space: ActionSpace,
+    critic: "_Critic",
+    fqe: "_Evaluation | None",
+    starts: Tensor,
 ) -> dict[str, Any]:
     """Every signal so turned that more is better."""
     policy = run.policy()
     assert isinstance(policy, ContinuousPolicy)
-    found = {f"error, {name}": -value for name, value in signals(policy, batch).items()}
+    found = {f"error, {name}": -value for name, value in signals(policy, batch, space).items()}
     last = pl.read_parquet(run.path / "metrics.parquet", glob=False).row(-1, named=True)
     found["training loss"] = -next(last[name] for name in LOSSES if last.get(name) is not None)
     value = critic(policy.act(batch.observations))

@@ -7,7 +7,14 @@ from iq_offline.algorithms.adam import Adam, Changed, descend
 from iq_offline.algorithms.distributions import censored_residuals
 from iq_offline.algorithms.learner import Metrics, named
 from iq_offline.algorithms.losses import censored_absolute_error, censored_squared_error, cloning_cross_entropy
-from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Policy, with_precision
+from iq_offline.algorithms.networks import (
+    ActionScale,
+    ContinuousPolicy,
+    DiscretePolicy,
+    Policy,
+    scaled_actions,
+    with_precision,
+)
 from iq_offline.algorithms.noise import Noise
 from iq_offline.batch import Batch
 from iq_offline.config import ActionHead, AnchorConfig, BCConfig, CloningLoss, ContinuousBCConfig
@@ -75,6 +82,18 @@ def cloning_errors(policy: Policy, batch: Batch, loss: CloningLoss = CloningLoss
     if loss is CloningLoss.SQUARED:
         return (mean - actions).square().mean(dim=-1)
     residuals = censored_residuals(mean, actions)
+    return (residuals.abs() if loss is CloningLoss.ABSOLUTE else residuals.square()).mean(dim=-1)
+
+
+def comparable_errors(policy: Policy, batch: Batch, bounds: ActionScale | None, loss: CloningLoss) -> Tensor:
+    """`cloning_errors` in the action bounds' units (None: discrete), so that those of several policies compare, (B,).
+
+    Of a policy whose scaled actions fill a narrower box: CENSORED or ABSOLUTE errors of what it executes.
+    """
+    if not isinstance(policy, ContinuousPolicy) or bounds is None or bounds.is_alike(policy.action_scale):
+        return cloning_errors(policy, batch, loss)
+    executed, recorded = (scaled_actions(a, bounds) for a in (policy.act(batch.observations), batch.actions))
+    residuals = censored_residuals(executed, recorded)
     return (residuals.abs() if loss is CloningLoss.ABSOLUTE else residuals.square()).mean(dim=-1)
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "Standardiser",
     "ValueNetwork",
     "initialise",
+    "scaled_actions",
     "with_precision",
 ]
 
@@ -36,6 +37,12 @@ ROWS_AT_ONCE = 8192
 SMALLEST_STD = 1e-3
 """Dimensions that vary less than this are divided by it, not by their own deviation."""
 LARGEST_BYTE = 255.0
+WIDEST_BOX = 20.0
+"""Standard deviations of demonstrated actions that half the range of scaled ones holds, at most."""
+BEYOND_FARTHEST = 1.25
+"""The box of scaled actions ends so many times as far from the mean as the farthest demonstrated action."""
+CONSTANT = 1e-6
+"""Of the bounds' half range: what varies less does not vary."""
 LOG_STD_BOUNDS = (-5.0, 2.0)
 """Between these a learnt log standard deviation lies ([SAC18]'s practice)."""
 DEFAULT_STD = 0.135
@@ -44,21 +51,26 @@ DEFAULT_STD = 0.135
 
 @dataclass(frozen=True)
 class Standardiser:
-    """Mean and standard deviation of the training observations, shape (D,) each."""
+    """Mean and standard deviation of training data's dimensions, shape (D,) each."""
 
     mean: Tensor
     std: Tensor
 
     @classmethod
-    def fit(cls, observations: Tensor, layout: ObservationLayout | None = None) -> "Standardiser":
-        """From training observations, shape (N, D), or the vector part of them; pictures are divided by 255."""
+    def fit(
+        cls, observations: Tensor, layout: ObservationLayout | None = None, *, smallest: float = SMALLEST_STD
+    ) -> "Standardiser":
+        """From training observations, shape (N, D), or the vector part of them; pictures are divided by 255.
+
+        Standard deviations are `smallest` at least.
+        """
         count = max(len(observations), 1)
         mean, squares = torch.zeros(2, observations.shape[1], dtype=torch.float64)
         for part in torch.split(observations, ROWS_AT_ONCE):
             mean += part.double().sum(dim=0) / count
         for part in torch.split(observations, ROWS_AT_ONCE):
             squares += (part.double() - mean).square().sum(dim=0) / count
-        std = squares.sqrt().clamp_min(SMALLEST_STD)
+        std = squares.sqrt().clamp_min(smallest)
         pixels = layout.size - layout.vector if layout else 0
         return cls(
             torch.cat([mean.float(), torch.zeros(pixels)]),
@@ -68,16 +80,53 @@ class Standardiser:
 
 @dataclass(frozen=True)
 class ActionScale:
-    """Centre and half range of the action bounds, shape (A,) each; scaled actions lie between -1 and 1."""
+    """Centre and half range of the action bounds or of a box within, (A,) each; scaled actions lie between -1 and 1."""
 
     centre: Tensor
     half_range: Tensor
+
+    def is_alike(self, other: "ActionScale") -> bool:
+        """Whether both are the same, number by number."""
+        return torch.equal(self.centre, other.centre) and torch.equal(self.half_range, other.half_range)
 
     @classmethod
     def of_bounds(cls, low: Sequence[float], high: Sequence[float]) -> "ActionScale":
         """From the bounds of each action dimension; of one without a choice the half range is zero."""
         low_bound, high_bound = torch.tensor(low), torch.tensor(high)
         return cls((high_bound + low_bound) / 2, (high_bound - low_bound) / 2)
+
+    @classmethod
+    def of_demonstrations(cls, low: Sequence[float], high: Sequence[float], actions: Tensor) -> "ActionScale":
+        """From the bounds, or from a narrower box within them in a dimension of which demonstrations use next to none.
+
+        The box reaches to WIDEST_BOX standard deviations from the mean and past the farthest action, so that what
+        networks learn is not far below one however wide the bounds. A dimension that never varies keeps the bounds.
+        Shape of actions: (N, A).
+        """
+        bounds = cls.of_bounds(low, high)
+        if len(actions) == 0:
+            return bounds
+        spread = Standardiser.fit(actions, smallest=0)
+        farthest = torch.zeros_like(spread.mean)
+        for part in torch.split(actions, ROWS_AT_ONCE):
+            farthest = torch.maximum(farthest, (part - spread.mean).abs().amax(dim=0))
+        reach = torch.maximum(WIDEST_BOX * spread.std, BEYOND_FARTHEST * farthest)
+        narrow = (reach < bounds.half_range) & (farthest > CONSTANT * bounds.half_range)
+        box_low = torch.maximum(bounds.centre - bounds.half_range, spread.mean - reach)
+        box_high = torch.minimum(bounds.centre + bounds.half_range, spread.mean + reach)
+        return cls(
+            torch.where(narrow, (box_high + box_low) / 2, bounds.centre),
+            torch.where(narrow, (box_high - box_low) / 2, bounds.half_range),
+        )
+
+
+def scaled_actions(actions: Tensor, scale: ActionScale) -> Tensor:
+    """Actions in the environment's units (B, A) as scaled ones; zero where there is no choice.
+
+    Those of other data than the demonstrations may lie far outside, and are clipped as observations are.
+    """
+    scaled = (actions - scale.centre) / (scale.half_range + (scale.half_range == 0))
+    return scaled.clamp(-LARGEST_STANDARDISED, LARGEST_STANDARDISED)
 
 
 class Policy(nn.Module):
@@ -145,10 +194,14 @@ class ContinuousPolicy(Policy):
         self.register_buffer("action_centre", scale.centre.clone())
         self.register_buffer("action_half_range", scale.half_range.clone())
 
+    @property
+    def action_scale(self) -> ActionScale:
+        """Of its scaled actions."""
+        return ActionScale(self.action_centre, self.action_half_range)
+
     def scale_actions(self, actions: Tensor) -> Tensor:
-        """Actions in the environment's units (B, A) as scaled ones; zero where there is no choice."""
-        no_choice = self.action_half_range == 0
-        return (actions - self.action_centre) / (self.action_half_range + no_choice)
+        """Actions in the environment's units (B, A) as its network has them."""
+        return scaled_actions(actions, self.action_scale)
 
     def mean(self, observations: Tensor) -> Tensor:
         """What the network says of the action before squashing or clipping, (B, D) -> (B, A)."""

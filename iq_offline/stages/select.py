@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from iq_offline.algorithms.bc import cloning_errors
-from iq_offline.algorithms.networks import ContinuousPolicy, Policy
+from iq_offline.algorithms.bc import comparable_errors
+from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Policy
 from iq_offline.batch import Batch
 from iq_offline.config import CloningLoss
-from iq_offline.data.spaces import DiscreteActions
+from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions
 from iq_offline.data.table import TransitionTable, rows_of_episodes
 from iq_offline.errors import ConfigError, nearest
 from iq_offline.evaluation.correlation import correlate
@@ -61,7 +61,7 @@ def select_run(
         policy = run.policy()
         _check_fits(policy, table, run)
         rows.append({"run": run.manifest["run"], "method": run.manifest["method"], "seed": run.manifest["seed"]})
-        rows[-1] |= signals(policy, batch) | {"return": _return(run), "path": str(run.path)}
+        rows[-1] |= signals(policy, batch, table.action_space) | {"return": _return(run), "path": str(run.path)}
         on_progress(len(rows), "")
     rows.sort(key=lambda row: row[request.signal])
     return {
@@ -83,10 +83,11 @@ def unseen_demonstrations(runs: Sequence[RunFolder], dataset: str | None = None)
 
 
 @torch.no_grad()
-def signals(policy: Policy, batch: Batch) -> dict[str, float]:
-    """Each signal of a policy on those transitions."""
+def signals(policy: Policy, batch: Batch, space: ActionSpace) -> dict[str, float]:
+    """Each signal of a policy on those transitions; `space`: of their actions."""
     loss = CloningLoss.ABSOLUTE if isinstance(policy, ContinuousPolicy) else CloningLoss.LIKELIHOOD
-    errors = cloning_errors(policy, batch, loss).double().numpy()
+    bounds = ActionScale.of_bounds(space.low, space.high) if isinstance(space, ContinuousActions) else None
+    errors = comparable_errors(policy, batch, bounds, loss).double().numpy()
     found = {Signal.MEAN: errors.mean(), Signal.MEDIAN: np.median(errors), Signal.WORST: np.quantile(errors, 0.95)}
     return {str(signal): float(value) for signal, value in found.items()}
 

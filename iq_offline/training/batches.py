@@ -74,6 +74,10 @@ class TransitionSampler:
         """All observations of the split, pictures apart, shape (N, D)."""
         return self._pairs[self._index, : self._vector]
 
+    def actions(self) -> torch.Tensor:
+        """All actions of the split, shape (N, A)."""
+        return self._pairs[self._index, self._vector : self._vector + self._sizes[1]]
+
     def initial_observations(self, generator: torch.Generator) -> torch.Tensor:
         """First observations of the split's episodes, all or INITIAL_OBSERVATIONS of them, shape (B0, D)."""
         assert self._initial is not None

@@ -61,7 +61,7 @@ def continuous_policy(config: ContinuousBCConfig, seed: int, data: Data, std: fl
     extra = {} if std is None else {"std": std}
     policy = ContinuousPolicy(
         data.standardiser(),
-        ActionScale.of_bounds(data.space.low, data.space.high),
+        ActionScale.of_demonstrations(data.space.low, data.space.high, data.expert.proper.actions().cpu()),
         config.hidden_sizes,
         config.activation,
         head=config.head,

@@ -3,9 +3,11 @@ import pytest
 import torch
 
 from iq_offline.algorithms import networks
+from iq_offline.algorithms.bc import comparable_errors
 from iq_offline.algorithms.encoders import ObservationLayout, initialise
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Critic, Standardiser
-from iq_offline.config import Activation
+from iq_offline.batch import Batch
+from iq_offline.config import Activation, CloningLoss
 
 
 @pytest.mark.parametrize("hidden", [(), (5,), (7, 5)])
@@ -51,3 +53,68 @@ def test_an_action_without_a_choice_is_scaled_to_zero_and_back():
     acted = policy.act(torch.randn(5, 3))
     assert acted[:, 1].eq(0.5).all()
     assert acted[:, 0].abs().max() <= 2
+
+
+def spread(*deviations: float) -> torch.Tensor:
+    """Two thousand rows, a dimension for each standard deviation."""
+    drawn = torch.randn(2000, len(deviations), generator=torch.Generator().manual_seed(0))
+    return drawn / drawn.std(dim=0, correction=0) * torch.tensor(deviations)
+
+
+def test_demonstrations_that_use_their_bounds_are_scaled_by_these_to_the_bit():
+    low, high = [-1.0, 0.1, -3.0], [1.0, 0.7, 3.0]
+    bounds, fitted = ActionScale.of_bounds(low, high), ActionScale.of_demonstrations(low, high, spread(0.06, 0.1, 0.2))
+    assert fitted.centre.tolist() == bounds.centre.tolist()
+    assert fitted.half_range.tolist() == bounds.half_range.tolist()
+
+
+def test_demonstrations_that_use_next_to_none_of_their_bounds_are_scaled_by_their_own_size():
+    actions = spread(0.5, 0.001) + torch.tensor([0.0, 0.3])
+    fitted = ActionScale.of_demonstrations([-1.0, -1.0], [1.0, 1.0], actions)
+    torch.testing.assert_close(fitted.centre, torch.tensor([0.0, actions[:, 1].mean()]))
+    torch.testing.assert_close(fitted.half_range, torch.tensor([1.0, 0.020]), rtol=1e-4, atol=0)
+
+
+def test_the_farthest_demonstrated_action_lies_within_the_box():
+    actions = torch.zeros(2000, 1)
+    actions[7] = 0.08
+    fitted = ActionScale.of_demonstrations([-1.0], [1.0], actions)
+    torch.testing.assert_close(fitted.half_range, torch.tensor([1.25 * 0.08]), rtol=1e-3, atol=0)
+
+
+def test_the_box_ends_at_the_bounds():
+    fitted = ActionScale.of_demonstrations([0.0], [40.0], spread(0.01).abs())
+    assert (fitted.centre - fitted.half_range).tolist() == [0.0]
+    assert 0.05 < float(fitted.centre) < 0.2
+
+
+@pytest.mark.parametrize("actions", [torch.full((9, 1), 0.1), torch.zeros(0, 1)])
+def test_a_dimension_that_never_varies_keeps_the_bounds(actions: torch.Tensor):
+    fitted = ActionScale.of_demonstrations([-1.0], [3.0], actions)
+    assert (fitted.centre.tolist(), fitted.half_range.tolist()) == ([1.0], [2.0])
+
+
+def test_actions_far_outside_the_box_are_clipped_as_observations_are():
+    scale = ActionScale(torch.tensor([0.5]), torch.tensor([0.01]))
+    policy = ContinuousPolicy(Standardiser(torch.zeros(3), torch.ones(3)), scale, (4,), Activation.TANH)
+    found = policy.scale_actions(torch.tensor([[0.505], [0.55], [0.7], [-1.0]]))
+    torch.testing.assert_close(found, torch.tensor([[0.5], [5.0], [10.0], [-10.0]]))
+
+
+def policy_of(scale: ActionScale) -> ContinuousPolicy:
+    """One that always says half of the way from the middle to the upper end."""
+    policy = ContinuousPolicy(Standardiser(torch.zeros(3), torch.ones(3)), scale, (), Activation.TANH)
+    for parameter, value in zip(policy.network.parameters(), (0.0, 0.5), strict=True):
+        parameter.data.fill_(value)
+    return policy
+
+
+@pytest.mark.parametrize(("loss", "power"), [(CloningLoss.ABSOLUTE, 1), (CloningLoss.CENSORED, 2)])
+def test_errors_in_units_of_the_bounds_compare_policies_of_different_boxes(loss: CloningLoss, power: int):
+    bounds = ActionScale.of_bounds([-2.0], [2.0])
+    box = ActionScale(torch.tensor([0.5]), torch.tensor([0.02]))
+    recorded = torch.tensor([[0.51], [1.0], [2.0]])
+    batch = Batch(torch.zeros(3, 3), recorded, torch.zeros(3, 3), torch.zeros(3))
+    wide, narrow = (comparable_errors(policy_of(scale), batch, bounds, loss) for scale in (bounds, box))
+    torch.testing.assert_close(wide, torch.tensor([0.245, 0.0, 0.5]) ** power)
+    torch.testing.assert_close(narrow, torch.tensor([0.0, 0.245, 0.745]) ** power)

@@ -79,7 +79,7 @@ def test_signals_by_hand(runs):
     errors[(actions <= -1 + 1e-6) & (means < actions)] = 0
     steps = errors.mean(axis=1)
     expected = {"mean": steps.mean(), "median": np.median(steps), "worst": np.quantile(steps, 0.95)}
-    assert signals(policy, batch) == pytest.approx(expected, rel=1e-5)
+    assert signals(policy, batch, table.action_space) == pytest.approx(expected, rel=1e-5)
 
 
 def test_returns_are_shown_beside_and_choose_nothing(runs):
