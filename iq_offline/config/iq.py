@@ -249,7 +249,7 @@ class ContinuousIQConfig(IQConfig):
     entropy: EntropyReference = EntropyReference.PRIOR
     policy_head: ActionHead = ActionHead.CLIPPED_GAUSSIAN
     policy_std: float | None = Field(0.135, gt=0)
-    """Standard deviation of policy and prior, where the action bounds are -1 and 1; None: learnt, by observation."""
+    """Standard deviation of policy and prior, in scaled actions; None: learnt, by observation."""
     action_gradient_weight: float = Field(0.1, ge=0)
     """Weight of E |dQ/da|^2 (conservative: keeps Q flat around the data)."""
     action_gradient_at: ActionGradientAt = ActionGradientAt.BETWEEN
