@@ -127,6 +127,13 @@ class IQConfig(FrozenModel):
             or self.in_sample_value is not None
         )
 
+    @property
+    def largest_fixed_value(self) -> float:
+        """The largest |value| that fixed rewards make; 0 where none are fixed."""
+        if self.objective is not ObjectiveKind.LEAST_SQUARES:
+            return 0.0
+        return max(map(abs, self.fixed_rewards)) / (1 - self.gamma)
+
     @model_validator(mode="after")
     def _every_setting_is_read(self) -> Self:
         inverse, chi = self.objective is ObjectiveKind.INVERSE, self.divergence is CHI_SQUARED
@@ -177,8 +184,8 @@ class IQConfig(FrozenModel):
 
     @model_validator(mode="after")
     def _fixed_rewards_are_no_alarm(self) -> Self:
-        largest = max(map(abs, self.fixed_rewards)) / (1 - self.gamma)
-        if self.objective is ObjectiveKind.LEAST_SQUARES and self.alarm_q is not None and largest >= self.alarm_q:
+        largest = self.largest_fixed_value
+        if self.alarm_q is not None and largest >= self.alarm_q:
             raise ValueError(
                 f"fixed_rewards at gamma={self.gamma:g} make values of {largest:g}, where alarm_q={self.alarm_q:g} "
                 f"stops the run: set alarm_q={10 * largest:g}, and target_bound={largest:g}"

@@ -93,6 +93,19 @@ def say_what_is_read(
         warn(f"method {config.method} can learn from supplementary data, and none are given (--supplementary)")
 
 
+def say_what_is_cut_off(config: TrainConfig, warn: Callable[[str], None]) -> None:
+    """Warn where the bound on bootstrapped values lies below those that fixed rewards make."""
+    algorithm = config.algorithm
+    if not isinstance(algorithm, IQConfig) or algorithm.target_bound is None:
+        return
+    largest = algorithm.largest_fixed_value
+    if largest > algorithm.target_bound * (1 + 1e-6):
+        warn(
+            f"target_bound={algorithm.target_bound:g} cuts off the values of up to {largest:g} that fixed_rewards make "
+            f"at gamma={algorithm.gamma:g}: --set target_bound={largest:g} would not"
+        )
+
+
 def say_what_is_slow(config: TrainConfig, device: Any, warn: Callable[[str], None]) -> None:
     """Warn where 16-bit products are asked of a processor that has no instructions for them."""
     import torch

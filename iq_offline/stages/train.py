@@ -32,6 +32,7 @@ from iq_offline.stages.learning_data import (
     LearningData,
     needs_successors_of,
     reads_rewards_of,
+    say_what_is_cut_off,
     say_what_is_read,
     say_what_is_slow,
     training_steps,
@@ -102,6 +103,7 @@ def train_run(
         raise ConfigError(f"{config.algorithm.name} has no updates to batch", "leave --together out")
     say_what_does_not_apply(request.preset, named, config.algorithm.name, warn)
     say_what_is_read(config, supplementary, warn)
+    say_what_is_cut_off(config, warn)
     say_what_is_slow(config, device, warn)
     split = choose_expert(
         table,

@@ -3,8 +3,9 @@
 import pytest
 
 from iq_offline import paths
-from iq_offline.config import Method, algorithm_class
+from iq_offline.config import Method, TrainConfig, algorithm_class, algorithm_config
 from iq_offline.errors import ConfigError
+from iq_offline.stages.learning_data import say_what_is_cut_off
 from iq_offline.stages.presets import recipe
 from iq_offline.stages.train import TrainRequest, train_run
 
@@ -68,3 +69,21 @@ def test_shipped_presets_are_whole_and_a_methods_own_recipe_has_settings_for_all
         if file.stem in list(Method):
             kinds = {algorithm_class(Method(file.stem), discrete=discrete) for discrete in (True, False)}
             assert set(content) == {kind.model_fields["name"].default for kind in kinds}, file.stem
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "said"),
+    [
+        ("iq", ("objective=least-squares",), ["target_bound=100 cuts off the values of up to 200"]),
+        ("ls-iq", ("fixed_rewards=[1,-4]",), ["target_bound=200 cuts off the values of up to 400"]),
+        ("ls-iq", ("fixed_rewards=[1,-4]", "target_bound=none"), []),
+        ("iq", ("gamma=0.999",), []),
+        *((method, (), []) for method in Method),
+    ],
+)
+@pytest.mark.parametrize("discrete", [False, True])
+def test_a_bound_below_the_values_that_fixed_rewards_make_is_told(method, overrides, said, discrete):
+    heard: list[str] = []
+    algorithm = algorithm_config(Method(method), discrete=discrete, presets=recipe(method), overrides=overrides)
+    say_what_is_cut_off(TrainConfig(dataset="any", method=Method(method), algorithm=algorithm), heard.append)
+    assert [text.partition(" that fixed_rewards")[0] for text in heard] == said
