@@ -76,25 +76,26 @@ def cloning_errors(policy: Policy, batch: Batch, loss: CloningLoss = CloningLoss
     actions = policy.scale_actions(batch.actions)
     if loss is CloningLoss.LIKELIHOOD:
         return -policy.distribution(batch.observations).log_prob(actions)
-    mean = policy.mean(batch.observations)
-    if policy.head is ActionHead.TANH_GAUSSIAN:
-        mean = mean.tanh()
+    mean = _squashed_mean(policy, batch.observations)
     if loss is CloningLoss.SQUARED:
         return (mean - actions).square().mean(dim=-1)
     residuals = censored_residuals(mean, actions)
     return (residuals.abs() if loss is CloningLoss.ABSOLUTE else residuals.square()).mean(dim=-1)
 
 
-def comparable_errors(policy: Policy, batch: Batch, bounds: ActionScale | None, loss: CloningLoss) -> Tensor:
-    """`cloning_errors` in the action bounds' units (None: discrete), so that those of several policies compare, (B,).
+def errors_in_bounds(policy: ContinuousPolicy, batch: Batch, bounds: ActionScale) -> Tensor:
+    """Absolute errors of the mean action in units of the bounds, censored there, (B,).
 
-    Of a policy whose scaled actions fill a narrower box: CENSORED or ABSOLUTE errors of what it executes.
+    Policies whose own scaled actions fill different boxes compare by these.
     """
-    if not isinstance(policy, ContinuousPolicy) or bounds is None or bounds.is_alike(policy.action_scale):
-        return cloning_errors(policy, batch, loss)
-    executed, recorded = (scaled_actions(a, bounds) for a in (policy.act(batch.observations), batch.actions))
-    residuals = censored_residuals(executed, recorded)
-    return (residuals.abs() if loss is CloningLoss.ABSOLUTE else residuals.square()).mean(dim=-1)
+    mean = _squashed_mean(policy, batch.observations) * policy.action_half_range + policy.action_centre
+    residuals = censored_residuals(scaled_actions(mean, bounds), scaled_actions(batch.actions, bounds))
+    return residuals.abs().mean(dim=-1)
+
+
+def _squashed_mean(policy: ContinuousPolicy, observations: Tensor) -> Tensor:
+    mean = policy.mean(observations)
+    return mean.tanh() if policy.head is ActionHead.TANH_GAUSSIAN else mean
 
 
 def anchor_loss(config: AnchorConfig, policy: ContinuousPolicy, batch: Batch) -> Tensor:

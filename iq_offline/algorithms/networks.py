@@ -85,10 +85,6 @@ class ActionScale:
     centre: Tensor
     half_range: Tensor
 
-    def is_alike(self, other: "ActionScale") -> bool:
-        """Whether both are the same, number by number."""
-        return torch.equal(self.centre, other.centre) and torch.equal(self.half_range, other.half_range)
-
     @classmethod
     def of_bounds(cls, low: Sequence[float], high: Sequence[float]) -> "ActionScale":
         """From the bounds of each action dimension; of one without a choice the half range is zero."""
@@ -112,8 +108,8 @@ class ActionScale:
             farthest = torch.maximum(farthest, (part - spread.mean).abs().amax(dim=0))
         reach = torch.maximum(WIDEST_BOX * spread.std, BEYOND_FARTHEST * farthest)
         narrow = (reach < bounds.half_range) & (farthest > CONSTANT * bounds.half_range)
-        box_low = torch.maximum(bounds.centre - bounds.half_range, spread.mean - reach)
-        box_high = torch.minimum(bounds.centre + bounds.half_range, spread.mean + reach)
+        box_low = torch.maximum(torch.tensor(low), spread.mean - reach)
+        box_high = torch.minimum(torch.tensor(high), spread.mean + reach)
         return cls(
             torch.where(narrow, (box_high + box_low) / 2, bounds.centre),
             torch.where(narrow, (box_high - box_low) / 2, bounds.half_range),

@@ -11,6 +11,7 @@ from iq_offline.config.base import (
     Precision,
     Selection,
     SubsampleFrom,
+    choice,
 )
 from iq_offline.config.baselines import BaselineConfig
 from iq_offline.config.cloning import BCConfig, CloningLoss, ContinuousBCConfig, DiscreteBCConfig
@@ -89,6 +90,7 @@ __all__ = [
     "ValueTerm",
     "algorithm_class",
     "algorithm_config",
+    "choice",
     "updates_key",
     "valid_keys",
 ]

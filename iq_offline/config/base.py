@@ -1,11 +1,21 @@
 """What every configuration is: frozen, with no keys but its own; and the choices that several share."""
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from iq_offline.errors import ConfigError, nearest
+
 NONE = "none"
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+def choice(kind: type[Choice], text: str, option: str) -> Choice:
+    """The choice of that name. Raises ConfigError where there is none, with the nearest."""
+    if text not in list(kind):
+        raise ConfigError(f"unknown {option} '{text}'", f"valid: {nearest(text, kind)}")
+    return kind(text)
 
 
 class FrozenModel(BaseModel):

@@ -4,9 +4,9 @@ from dataclasses import asdict
 from enum import StrEnum
 from typing import Any
 
-from iq_offline.config import Method, algorithm_class, algorithm_config
+from iq_offline.config import Method, algorithm_class, algorithm_config, choice
 from iq_offline.config.settings import describe_settings
-from iq_offline.errors import ConfigError, nearest
+from iq_offline.errors import ConfigError
 from iq_offline.stages.presets import heading, recipe
 
 WITHOUT_RECIPE = {
@@ -34,11 +34,7 @@ def method_settings(name: str, actions: str, preset: str | None) -> dict[str, An
 
     Raises ConfigError for an unknown method, kind of actions or preset, and for actions that a method is not for.
     """
-    if name not in list(Method):
-        raise ConfigError(f"unknown method '{name}'", f"one of: {nearest(name, list(Method))}")
-    if actions not in list(Actions):
-        raise ConfigError(f"unknown kind of actions '{actions}'", f"one of: {', '.join(Actions)}")
-    method, discrete = Method(name), actions == Actions.DISCRETE
+    method, discrete = choice(Method, name, "method"), choice(Actions, actions, "kind of actions") is Actions.DISCRETE
     if discrete and algorithm_class(method, discrete=True) is algorithm_class(method, discrete=False):
         raise ConfigError(f"method {name} is for continuous actions", "leave --actions out, or name another method")
     presets = [*recipe(name), *([] if preset in (None, name) else recipe(str(preset)))]

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from iq_offline.algorithms.bc import comparable_errors
+from iq_offline.algorithms.bc import cloning_errors, errors_in_bounds
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Policy
 from iq_offline.batch import Batch
-from iq_offline.config import CloningLoss
 from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions
 from iq_offline.data.table import TransitionTable, rows_of_episodes
 from iq_offline.errors import ConfigError, nearest
@@ -85,9 +84,11 @@ def unseen_demonstrations(runs: Sequence[RunFolder], dataset: str | None = None)
 @torch.no_grad()
 def signals(policy: Policy, batch: Batch, space: ActionSpace) -> dict[str, float]:
     """Each signal of a policy on those transitions; `space`: of their actions."""
-    loss = CloningLoss.ABSOLUTE if isinstance(policy, ContinuousPolicy) else CloningLoss.LIKELIHOOD
-    bounds = ActionScale.of_bounds(space.low, space.high) if isinstance(space, ContinuousActions) else None
-    errors = comparable_errors(policy, batch, bounds, loss).double().numpy()
+    if isinstance(policy, ContinuousPolicy) and isinstance(space, ContinuousActions):
+        losses = errors_in_bounds(policy, batch, ActionScale.of_bounds(space.low, space.high))
+    else:
+        losses = cloning_errors(policy, batch)
+    errors = losses.double().numpy()
     found = {Signal.MEAN: errors.mean(), Signal.MEDIAN: np.median(errors), Signal.WORST: np.quantile(errors, 0.95)}
     return {str(signal): float(value) for signal, value in found.items()}
 

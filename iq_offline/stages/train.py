@@ -20,13 +20,14 @@ from iq_offline.config import (
     TrainConfig,
     algorithm_class,
     algorithm_config,
+    choice,
     updates_key,
 )
 from iq_offline.data.files import check_folder, make_folder, whole_folder
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import check_supplementary, choose_expert
 from iq_offline.data.table import TransitionTable
-from iq_offline.errors import ConfigError, TrainingDiverged, nearest
+from iq_offline.errors import ConfigError, TrainingDiverged
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.learning_data import (
     LearningData,
@@ -90,7 +91,7 @@ def train_run(
     Raises ConfigError for what does not fit, every error of reading the dataset, TrainingDiverged, and Interrupted
     where a signal asked to stop: what is trained by then is kept for `resume`.
     """
-    method, device_kind = _method(request), _choice(Device, request.device, "device")
+    method, device_kind = _method(request), choice(Device, request.device, "device")
     own, named = recipe(method), [] if request.preset in (None, method) else recipe(str(request.preset))
     if request.out:
         check_folder(request.out)
@@ -307,13 +308,13 @@ def _config(
         seed=request.seed,
         demos=request.demos,
         subsample=request.subsample,
-        subsample_from=_choice(SubsampleFrom, request.subsample_from, "choice of --subsample-from"),
-        select=_choice(Selection, request.select, "selection"),
+        subsample_from=choice(SubsampleFrom, request.subsample_from, "choice of --subsample-from"),
+        select=choice(Selection, request.select, "selection"),
         held_out=request.held_out,
         supplementary=tuple(_resolved(dataset) for dataset in request.supplementary),
         device=device,
         threads=request.threads,
-        compile=_choice(Compile, request.compile, "choice of --compile"),
+        compile=choice(Compile, request.compile, "choice of --compile"),
         algorithm=algorithm_config(method, discrete=discrete, presets=presets, overrides=overrides),
     )
 
@@ -333,14 +334,7 @@ def _method(request: TrainRequest) -> Method:
         raise ConfigError(
             f"--preset {named} is a method of its own, beside --method {request.method}", "give one of the two"
         )
-    method: Method = _choice(Method, request.method, "method")
-    return method
-
-
-def _choice(kind: Any, text: str, option: str) -> Any:
-    if text not in list(kind):
-        raise ConfigError(f"unknown {option} '{text}'", f"valid: {nearest(text, kind)}")
-    return kind(text)
+    return choice(Method, request.method, "method")
 
 
 def _run_name(config: TrainConfig, data: LearningData) -> str:
