@@ -14,6 +14,7 @@ from iq_offline.config import (
     ContinuousIQConfig,
     DiscreteIQConfig,
     IQConfig,
+    Method,
     Precision,
     TrainConfig,
 )
@@ -86,9 +87,8 @@ def say_what_is_read(
     if supplementary and finds and supplementary[0].pictures:
         warn("distances between pictures say little: no supplementary episode is taken for a demonstration")
     elif supplementary and not (learns or finds):
-        warn(
-            f"method {config.method} learns from the expert's episodes alone: the supplementary data are recorded only"
-        )
+        choice = "; --preset accept-episodes clones those that a test accepts" if config.method is Method.IQ else ""
+        warn(f"method {config.method} learns from demonstrations alone and leaves supplementary data unread{choice}")
     if learns and not supplementary:
         warn(f"method {config.method} can learn from supplementary data, and none are given (--supplementary)")
 

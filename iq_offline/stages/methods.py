@@ -11,6 +11,7 @@ from iq_offline.stages.presets import heading, recipe
 
 WITHOUT_RECIPE = {
     Method.BC: "Behavioural cloning of the demonstrations alone: what every method is held against.",
+    Method.IQ: "IQ-Learn that starts from a behavioural clone and keeps its soft value anchored to it.",
     Method.BC_ALL: "Behavioural cloning of expert and supplementary transitions alike.",
     Method.WEIGHTED_BC: "Behavioural cloning, supplementary transitions weighted by how expert-like they are.",
     Method.FILTERED_BC: "Behavioural cloning, with the supplementary episodes that are most like demonstrations.",

@@ -190,6 +190,7 @@ def test_the_shipped_tables_ask_for_the_runs_that_they_always_asked_for():
         "bc-vs-iq": 6,
         "offline-panels": 150,
         "whole-demonstrations": 48,
+        "agent-replay": 9,
         "supplementary-more": 63,
         "supplementary-ant": 12,
         "supplementary-discrete": 45,

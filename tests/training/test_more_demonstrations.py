@@ -1,4 +1,4 @@
-"""The default `iq` takes supplementary episodes for more demonstrations where a test lets it."""
+"""`--preset accept-episodes` clones supplementary episodes that a test accepts; the default `iq` clones none."""
 
 import signal
 from dataclasses import replace
@@ -30,9 +30,12 @@ from iq_offline.training.loop import fit_clone
 from iq_offline.training.run_folder import RunFolder
 
 CPU = torch.device("cpu")
+PRESET = "accept-episodes"
 EXPERT, RANDOM = "demo/swimmer/expert-v0", "demo/swimmer/random-v0"
 CLONING = ContinuousBCConfig(hidden_sizes=(16,), updates=300)
 SMALL = ("prior.updates=300", "prior.hidden_sizes=[16]", "hidden_sizes=[16]", "updates=200", "batch_size=32")
+
+SMALL_BC = ("updates=300", "hidden_sizes=[16]")
 
 
 @pytest.fixture(autouse=True)
@@ -49,8 +52,10 @@ def more_of_the_expert(tmp_path: Path) -> str:
 
 
 def asked(out: Path, *supplementary: str, **more: Any) -> TrainRequest:
-    sizes = {"demos": 3, "subsample": 20} | more
-    return TrainRequest(EXPERT, "iq", overrides=SMALL, supplementary=supplementary, device="cpu", out=out, **sizes)
+    settings = {"method": "iq", "preset": PRESET, "demos": 3, "subsample": 20} | more
+    small = SMALL_BC if settings["method"] == "bc" else SMALL
+    settings["overrides"] = (*small, *settings.get("overrides", ()))
+    return TrainRequest(EXPERT, supplementary=supplementary, device="cpu", out=out, **settings)
 
 
 def trained(out: Path, *supplementary: str, warnings: list[str] | None = None, **more: Any) -> RunFolder:
@@ -71,13 +76,33 @@ def data_of(demos: int, subsample: int, *supplementary: str) -> tuple[PeerData, 
 
 
 @pytest.mark.parametrize("discrete", [True, False])
-def test_the_default_takes_more_demonstrations_and_no_other_recipe_does(discrete: bool):
+def test_only_the_preset_accepts_episodes(discrete: bool):
+    """No recipe clones supplementary episodes by default; the preset turns the test for its kind of actions on."""
     for method in (Method.IQ, Method.IQ_PAPER, Method.LS_IQ, Method.CSIL, Method.RECOIL, Method.IQ_CQL, Method.IQ_AWR):
-        config = algorithm_config(method, discrete=discrete, presets=recipe(method))
-        assert (config.more_demonstrations is not None) is (method is Method.IQ)
-    tested = algorithm_config(Method.IQ, discrete=discrete, presets=recipe(Method.IQ)).more_demonstrations
+        assert algorithm_config(method, discrete=discrete, presets=recipe(method)).more_demonstrations is None
+    tested = algorithm_config(Method.IQ, discrete=discrete, presets=recipe(PRESET)).more_demonstrations
     assert (tested.screen is not None) is discrete
     assert (tested.residual_test is None and tested.loss is None) is discrete
+
+
+def test_default_iq_is_safe_beside_a_foreign_agent(tmp_path: Path):
+    """A foreign agent's episodes change no bit of `iq`, which stays at its `bc`; a run that accepts them leaves it."""
+    foreign = an_episode_file(tmp_path / "foreign.hdf5", lambda actions: noisy(-actions))
+    lenient = ("residual_test.largest_foretold=0.9", "residual_test.largest_foretold_near=0.9")
+    accepted = trained(tmp_path / "accepted", foreign, overrides=tuple(f"more_demonstrations.{one}" for one in lenient))
+    assert accepted.split["supplementary"][0]["taken_episodes"]
+    warnings: list[str] = []
+    beside = trained(tmp_path / "beside", foreign, preset=None, warnings=warnings)
+    alone = trained(tmp_path / "alone", preset=None)
+    assert beside.manifest["checkpoint_sha256"] == alone.manifest["checkpoint_sha256"]
+    assert any("leaves supplementary data unread" in warning for warning in warnings)
+    bc = trained(tmp_path / "bc", foreign, method="bc", preset=None)
+    observations = torch.from_numpy(open_dataset(EXPERT).observations(np.arange(0, 3000, 50)))
+
+    def distance(run: RunFolder) -> float:
+        return float((run.policy().act(observations) - bc.policy().act(observations)).abs().mean())
+
+    assert distance(beside) < 0.05 < distance(accepted)
 
 
 def test_refused_data_leave_what_is_learnt_as_it_is_without_them_to_the_bit(tmp_path: Path):
@@ -117,7 +142,7 @@ def test_accepted_episodes_are_cloned_by_the_prior(tmp_path: Path, more_of_the_e
             "iq",
             demos=3,
             subsample=20,
-            overrides=(*SMALL, "more_demonstrations=none"),
+            overrides=SMALL,
             supplementary=(more_of_the_expert,),
             device="cpu",
             out=tmp_path / "without",
@@ -305,9 +330,9 @@ def test_discrete_actions_have_no_residual_to_test(method: Method, setting: str,
 def test_an_absolute_loss_teaches_no_standard_deviation():
     settings = ("policy_std=none", "prior.learnt_std=true", "prior.loss=likelihood")
     with pytest.raises(ConfigError, match="teaches no standard deviation"):
-        algorithm_config(Method.IQ, discrete=False, presets=recipe(Method.IQ), overrides=settings)
+        algorithm_config(Method.IQ, discrete=False, presets=recipe(PRESET), overrides=settings)
     whole = algorithm_config(
-        Method.IQ, discrete=False, presets=recipe(Method.IQ), overrides=(*settings, "more_demonstrations=none")
+        Method.IQ, discrete=False, presets=recipe(PRESET), overrides=(*settings, "more_demonstrations=none")
     )
     assert whole.more_demonstrations is None
 
