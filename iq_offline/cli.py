@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "reward": rewards.reward,
     "report": judging.report,
     "select": judging.select,
+    "verify": judging.verify,
     "export": serving.export,
     "sync": serving.sync,
     "ui": serving.ui,

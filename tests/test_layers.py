@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "evaluation": {"algorithms", "data", "config", "errors", "batch", "paths"},
     "export": {"algorithms", "config", "errors"},
     "tracking": {"export", "training", "data", "config", "errors", "paths"},
-    "report": {"evaluation", "data", "config", "errors", "paths"},
+    "report": {"training", "evaluation", "data", "config", "errors", "paths"},
     "stages": {
         *{"report", "tracking", "export", "evaluation", "baselines", "training", "algorithms", "data"},
         *{"config", "errors", "batch", "paths", "pipeline", "tabular", "handover"},

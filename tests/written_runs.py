@@ -42,8 +42,14 @@ def write_folder(
         "threads": 1,
         "started": "2025-01-02T03:04:05",
         "seconds": 2.5,
+        "group": "a comparison",
+        "algorithm": {},
+        "platform": "Linux x86_64",
     }
-    _write_json(folder / "manifest.json", manifest | {"config_hash": "0" * 12, "policy_sha256": "1" * 64})
+    _write_json(
+        folder / "manifest.json",
+        manifest | {"config_hash": "0" * 12, "policy_sha256": "1" * 64, "checkpoint_sha256": "2" * 64},
+    )
     (folder / "config.toml").write_text(f'seed = {seed}\nmethod = "{method}"\n[algorithm]\n{algorithm}\n')
     _metrics(method, seed).write_parquet(folder / "metrics.parquet")
     if returns is not None:

@@ -62,7 +62,7 @@ def select(
     bring(*([dataset] if dataset else []))
     found = find_runs([run.resolve() for run in runs])
     with console.progress("select", total=len(found)) as advance:
-        chosen = select_run(found, SelectRequest(dataset, signal), advance)
+        chosen = select_run(found, SelectRequest(dataset, signal), advance, console.warn)
     if json:
         return console.show_json(chosen)
     console.show_table([{name: value for name, value in row.items() if name != "path"} for row in chosen["runs"]])
@@ -71,6 +71,30 @@ def select(
     return console.show(
         f"best by {chosen['signal']} on {chosen['transitions']} transitions: {chosen['runs'][0]['path']}"
     )
+
+
+def verify(runs: Runs, json: Json = False) -> None:
+    """Check every file of run folders: schema, checksums, weights, split and data. Exit 2 where a run is damaged."""
+    from iq_offline.errors import RunError
+    from iq_offline.stages.verify import verify_run
+    from iq_offline.training.run_folder import RunFolder, run_paths
+
+    checked: list[dict[str, Any]] = []
+    for path in run_paths(runs):
+        try:
+            checked.append(verify_run(RunFolder.open(path), console.warn))
+        except RunError as error:
+            problem = {"problem": error.problem, "remedy": error.remedy}
+            checked.append({"run": str(path), "sound": False, "problems": [problem]})
+    if json:
+        console.show_json({"runs": checked})
+    else:
+        for one in checked:
+            console.show(f"{one['run']}: {'sound' if one['sound'] else 'damaged'}")
+            for found in one["problems"]:
+                console.show(f"  {found['problem']}\n    -> {found['remedy']}")
+    if not all(one["sound"] for one in checked):
+        raise typer.Exit(2)
 
 
 def _json_object(text: str | None) -> dict[str, Any] | None:

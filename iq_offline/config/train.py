@@ -106,7 +106,17 @@ class TrainConfig(FrozenModel):
         """The configuration that `to_toml` wrote."""
         import tomllib
 
-        return cls.model_validate(tomllib.loads(text))
+        return cls.from_values(tomllib.loads(text))
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """The configuration of a TOML document's tables. Raises ValueError that names the first key which is wrong."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise ValueError(f"{key}: {first['msg']}") from None
 
     def content_hash(self, *sha256: str) -> str:
         """First 12 hex digits of a SHA-256 over the configuration and the data, whatever their path and the machine.

@@ -3,22 +3,28 @@
 A folder or file that cannot be used is a failure that the report lists; it never costs the others their report.
 """
 
-import json
 import math
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from iq_offline.data.strict_json import first_line, read_toml
 from iq_offline.errors import RunError
-from iq_offline.report.results import TABLES, Failure, RunResult, typed
-
-MANIFEST = "manifest.json"
-NEEDED = ("run", "method", "seed", "demos", "subsample", "dataset")
-"""Keys of a manifest without which a run has no place in a table."""
+from iq_offline.report.results import TABLES, Failure, RunResult
+from iq_offline.training.run_folder import (
+    AGAIN,
+    CONFIG,
+    EVALUATION,
+    MANIFEST,
+    REMEDIES,
+    REWARD,
+    WRITTEN_BY,
+    RunFolder,
+)
 
 
 def load_runs(folders: Sequence[Path]) -> tuple[list[RunResult], list[Failure]]:
@@ -66,38 +72,33 @@ def _load(folder: Path) -> RunResult | Failure:
     cut_off = _cut_off_name(folder)
     if cut_off is not None:
         return Failure(folder, f"training of {cut_off} was cut off, or still goes on", "train the run again")
+    if not (folder / MANIFEST).exists():
+        return Failure(folder, "no manifest.json: training did not end", AGAIN)
     try:
-        manifest = _json(folder / MANIFEST)
+        return _result(RunFolder.open(folder))
     except RunError as error:
-        return Failure(folder, error.problem, error.remedy)
-    if manifest is None:
-        return Failure(folder, "no manifest.json: training did not end", "train the run again")
-    lacking = [key for key in NEEDED if key not in manifest]
-    if lacking or not isinstance(manifest["dataset"], dict) or "name" not in manifest["dataset"]:
-        return Failure(folder, f"manifest.json lacks {', '.join(lacking) or 'dataset.name'}", "train the run again")
-    return _result(folder, manifest)
+        return Failure(folder, _within(folder, error), error.remedy)
 
 
-def _result(folder: Path, manifest: dict[str, Any]) -> RunResult:
-    failures: list[Failure] = []
+def _result(run: RunFolder) -> RunResult:
+    folder, failures = run.path, list[Failure]()
 
-    def attempt(read: Callable[[], Any], remedy: str) -> Any:
+    def attempt(read: Callable[[], Any]) -> Any:
         try:
             return read()
         except RunError as error:
-            failures.append(Failure(folder, error.problem, remedy))
+            failures.append(Failure(folder, _within(folder, error), error.remedy))
             return None
 
-    evaluation = attempt(lambda: _evaluation(folder), f"run: iq-offline eval {typed(folder)}")
-    reward = attempt(lambda: _json(folder / "reward.json"), f"run: iq-offline reward {typed(folder)}")
-    config = attempt(lambda: _toml(folder / "config.toml"), "train the run again") or {}
+    evaluation, reward = (attempt(partial(run.read_optional, name)) for name in (EVALUATION, REWARD))
+    config = attempt(lambda: _config(run)) or {}
     unreadable = []
     for name in TABLES:
         before = len(failures)
-        attempt(lambda: _check_table(folder / name), "run the stage that writes it again")  # noqa: B023
+        attempt(partial(_check_table, run, name))
         if len(failures) > before:
             unreadable.append(name)
-    result = RunResult(folder, str(manifest["dataset"]["name"]), manifest, config, evaluation, reward)
+    result = RunResult(folder, str(run.manifest["dataset"]["name"]), run.manifest, config, evaluation, reward)
     result = replace(result, unreadable=frozenset(unreadable))
     divergence = _divergence(result.metrics())
     if divergence:
@@ -105,27 +106,29 @@ def _result(folder: Path, manifest: dict[str, Any]) -> RunResult:
     return replace(result, failures=tuple(failures))
 
 
-def _evaluation(folder: Path) -> dict[str, Any] | None:
-    """Raises RunError for an evaluation that lacks what a table needs, or whose mean return is no finite number."""
-    evaluation = _json(folder / "evaluation.json")
-    if evaluation is None:
-        return None
-    for key in ("return_mean", "episodes"):
-        if not isinstance(evaluation.get(key), int | float) or not math.isfinite(evaluation[key]):
-            raise RunError(f"evaluation.json: {key} is {evaluation.get(key)}, not a finite number", "")
-    return evaluation
+def _within(folder: Path, error: RunError) -> str:
+    """The problem, its files named as they are named inside the folder."""
+    return error.problem.replace(f"{folder}/", "", 1)
 
 
-def _check_table(path: Path) -> None:
-    if not path.is_file():
-        return
+def _config(run: RunFolder) -> dict[str, Any]:
+    """The settings as they were written: a report also compares runs whose settings this version no longer has."""
+    if not (run.path / CONFIG).exists():
+        return {}
+    run.check_file(CONFIG)
     try:
-        table = pl.read_parquet(path, glob=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise RunError(f"{path.name} cannot be read: {_first_line(error)}", "") from None
-    lacking = [column for column in TABLES[path.name] if column not in table.columns]
+        return read_toml(run.path / CONFIG)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{CONFIG} is damaged: {first_line(error)}", AGAIN) from None
+
+
+def _check_table(run: RunFolder, name: str) -> None:
+    if not (run.path / name).exists():
+        return
+    table = run.table(name)
+    lacking = [column for column in TABLES[name] if column not in table.columns]
     if lacking:
-        raise RunError(f"{path.name} has no column {', '.join(lacking)}", "")
+        raise RunError(f"{name} has no column {', '.join(lacking)}", REMEDIES.get(WRITTEN_BY[name], AGAIN))
 
 
 def _divergence(metrics: pl.DataFrame | None) -> str | None:
@@ -150,28 +153,3 @@ def _told_apart(results: list[RunResult]) -> list[RunResult]:
         else result
         for result in results
     ]
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path.name} cannot be read: {_first_line(error)}", "train the run again") from None
-    if not isinstance(content, dict):
-        raise RunError(f"{path.name} holds no JSON object", "train the run again")
-    return content
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path.name} cannot be read: {_first_line(error)}", "train the run again") from None
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -3,11 +3,9 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from iq_offline.algorithms.learner import Stream, generator
 from iq_offline.algorithms.reward_model import RewardInputs, RewardModel
@@ -127,6 +125,5 @@ def _explained(model: RewardModel, parts: list[_Part], *, held_out: bool) -> dic
 def _write(run: RunFolder, model: RewardModel, report: dict[str, Any]) -> None:
     header = {"inputs": str(model.inputs), "hidden": json.dumps(model.hidden)}
     with whole_file(run.path / run_folder.REWARD_MODEL) as temporary:
-        save_file(run_folder.contiguous(model.state_dict()), temporary, metadata=header)
-    with whole_file(run.path / run_folder.REWARD_MODEL_REPORT) as temporary:
-        Path(temporary).write_text(json.dumps(report, indent=1))
+        temporary.write_bytes(run_folder.tensor_bytes(model.state_dict(), header))
+    run_folder.seal_record(run.path / run_folder.REWARD_MODEL_REPORT, report)

@@ -1,6 +1,5 @@
 """eval: run folders to simulated returns and scores, in the environment that the data themselves name."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -49,6 +48,11 @@ def evaluate_run(
     env_kwargs = request.env_kwargs if request.env_kwargs is not None else dataset["env_kwargs"]
     if not env_id:
         raise RunError(f"{dataset['name']} names no environment to evaluate in", "name one with --env-id")
+    if request.env_id is None and ":" in env_id:
+        raise RunError(
+            f"{run.path / run_folder.MANIFEST} names an environment in a module, {env_id!r}, which would run its code",
+            "if you trust that module, name the environment with --env-id",
+        )
     policy = run.policy()
     filmed = None
     if request.video:
@@ -95,6 +99,8 @@ def _tell_steps(episodes: list[SimulatedEpisode], on_progress: OnProgress, steps
 def _result(run: RunFolder, episodes: list[SimulatedEpisode], reference: ScoreReference | None) -> dict[str, Any]:
     returns = np.array([episode.episode_return for episode in episodes])
     mean = float(returns.mean())
+    if not np.isfinite(returns).all():
+        raise RunError(f"{run.manifest['run']}: the simulated returns are not finite numbers", "train the run again")
     return {
         "run": run.manifest["run"],
         "method": run.manifest["method"],
@@ -122,5 +128,4 @@ def _write(folder: Path, episodes: list[SimulatedEpisode], result: dict[str, Any
     rows = [{"episode": e.episode, "seed": e.seed, "length": e.length, "return": e.episode_return} for e in episodes]
     with whole_file(folder / run_folder.RETURNS) as temporary:
         pl.DataFrame(rows).write_parquet(temporary)
-    with whole_file(folder / run_folder.EVALUATION) as temporary:
-        temporary.write_text(json.dumps(result, indent=1))
+    run_folder.seal_record(folder / run_folder.EVALUATION, result)

@@ -9,7 +9,6 @@ from typing import Any
 
 import polars as pl
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from iq_offline.config import NONE, AlgorithmConfig, Compile, Device, TrainConfig
@@ -106,7 +105,7 @@ def reproduce_run(
 
     Raises RunError for a run whose record this version cannot read, or whose data or device are not here as they were.
     """
-    config = _config(run)
+    config = run.config
     _check_data(run, config)
     with tempfile.TemporaryDirectory(prefix="iq-offline-reproduce-") as temporary:
         request = _request(run, config, Path(temporary) / run.path.name)
@@ -137,17 +136,6 @@ def _settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _settings(value, f"{prefix}{key}.")
         elif key != "name":
             yield f"{prefix}{key}={NONE if value is None else json.dumps(value)}"
-
-
-def _config(run: RunFolder) -> TrainConfig:
-    try:
-        return run.config
-    except (OSError, ValidationError) as error:
-        packages, commit = run.manifest.get("packages", {}), run.manifest.get("git_commit")
-        version = f"iq-offline {packages.get('iq-offline', '?')}, commit {commit or 'unknown'}"
-        raise RunError(
-            f"{run.path / run_folder.CONFIG} does not fit this version: {error}", f"use what trained it: {version}"
-        ) from None
 
 
 def _check_data(run: RunFolder, config: TrainConfig) -> None:
@@ -220,7 +208,7 @@ def _tensor_differences(recorded: Mapping[str, Tensor], now: Mapping[str, Tensor
 
 
 def _metric_differences(run: RunFolder, again: RunFolder) -> Iterator[Difference]:
-    recorded, now = (pl.read_parquet(one.path / run_folder.METRICS, glob=False) for one in (run, again))
+    recorded, now = (one.table(run_folder.METRICS) for one in (run, again))
     if recorded.height != now.height:
         yield Difference("metric", "rows", str(recorded.height), str(now.height))
         return

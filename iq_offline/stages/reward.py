@@ -1,6 +1,5 @@
 """reward: a run's recovered reward against the true reward of recorded data, which training never saw."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -191,8 +190,7 @@ def _certainty(transitions: pl.DataFrame) -> dict[str, Any]:
 def _write(run: RunFolder, report: dict[str, Any], transitions: pl.DataFrame, plot: Path | None) -> None:
     with whole_file(run.path / run_folder.REWARDS) as temporary:
         transitions.write_parquet(temporary)
-    with whole_file(run.path / run_folder.REWARD) as temporary:
-        temporary.write_text(json.dumps(report, indent=1))
+    run_folder.seal_record(run.path / run_folder.REWARD, report)
     for path in (run.path / run_folder.REWARD_PLOT, *([] if plot is None else [plot])):
         picture = reward_plot(transitions, path.suffix.removeprefix("."))
         with whole_file(path) as temporary:

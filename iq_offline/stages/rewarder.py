@@ -1,14 +1,11 @@
 """A finished run's recovered reward as a function of transitions, in the form that was asked for."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 
 from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.learner import Stream, generator
@@ -27,6 +24,7 @@ from iq_offline.batch import Batch
 from iq_offline.config import ContinuousIQConfig, DiscreteIQConfig, IQConfig
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import every_kth, rows_with_successors
+from iq_offline.data.strict_json import first_line, parse_json
 from iq_offline.data.table import TransitionTable
 from iq_offline.errors import ConfigError, RunError, nearest
 from iq_offline.stages.fetch import open_dataset
@@ -157,10 +155,20 @@ def load_reward_model(run: RunFolder) -> RewardModel:
     path = run.path / run_folder.REWARD_MODEL
     if not path.is_file():
         raise RunError(f"{run.manifest['run']} has no explicit reward", f"fit one: iq-offline distil {run.path}")
-    with safe_open(path, framework="pt") as file:
-        header = file.metadata()
-    model = RewardModel(run.policy(), RewardInputs(header["inputs"]), tuple(json.loads(header["hidden"])))
-    model.load_state_dict(load_file(path))
+    run.check_file(run_folder.REWARD_MODEL)
+    try:
+        header, tensors = run_folder.read_header(path), run_folder.read_tensors(path)
+        hidden = tuple(int(size) for size in parse_json(header["hidden"]))
+        if sum(hidden) > sum(tensor.numel() for tensor in tensors.values()):
+            raise ValueError("its header names larger layers than it holds")
+        model = RewardModel(run.policy(), RewardInputs(header["inputs"]), hidden)
+        model.load_state_dict(tensors)
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise RunError(
+            f"{path} is damaged: {first_line(error)}", f"fit it again: iq-offline distil {run.path}"
+        ) from None
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise RunError(f"{path} holds values that are not finite", f"fit it again: iq-offline distil {run.path}")
     model.eval().requires_grad_(False)
     return model
 

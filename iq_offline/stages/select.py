@@ -16,6 +16,7 @@ from iq_offline.data.table import TransitionTable, rows_of_episodes
 from iq_offline.errors import ConfigError, nearest
 from iq_offline.evaluation.correlation import correlate
 from iq_offline.stages.fetch import open_dataset
+from iq_offline.stages.verify import check_split
 from iq_offline.training import run_folder
 from iq_offline.training.batches import evenly_spread
 from iq_offline.training.run_folder import RunFolder
@@ -45,7 +46,10 @@ class SelectRequest:
 
 
 def select_run(
-    runs: Sequence[RunFolder], request: SelectRequest, on_progress: Callable[[int, str], None]
+    runs: Sequence[RunFolder],
+    request: SelectRequest,
+    on_progress: Callable[[int, str], None],
+    warn: Callable[[str], None],
 ) -> dict[str, Any]:
     """The runs, best first, with their signals; returns, where simulated, are shown beside and read by nothing.
 
@@ -55,6 +59,8 @@ def select_run(
     if request.signal not in list(Signal):
         raise ConfigError(f"--signal {request.signal} is unknown", f"valid: {nearest(request.signal, Signal)}")
     table, batch = unseen_demonstrations(runs, request.dataset)
+    for run in runs:
+        check_split(run, warn)
     rows = []
     for run in runs:
         policy = run.policy()

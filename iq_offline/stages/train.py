@@ -277,12 +277,11 @@ def _write(
     collected: _Collected,
 ) -> None:
     import polars as pl
-    from safetensors.torch import save_file
 
     progress = collected.progress
     tensors = progress.learner.tensors()
     run_folder.save_policy(progress.learner.policy, folder / run_folder.POLICY)
-    save_file(run_folder.contiguous(tensors), folder / run_folder.CHECKPOINT)
+    (folder / run_folder.CHECKPOINT).write_bytes(run_folder.tensor_bytes(tensors))
     (folder / run_folder.CONFIG).write_text(config.to_toml())
     (folder / run_folder.SPLIT).write_text(json.dumps(split, indent=1))
     for name, rows in ((run_folder.METRICS, collected.rows), (run_folder.TIMING, collected.timing)):
@@ -292,7 +291,7 @@ def _write(
         "policy_sha256": run_folder.tensors_sha256(progress.learner.policy.state_dict()),
         "checkpoint_sha256": run_folder.tensors_sha256(tensors),
     }
-    (folder / run_folder.MANIFEST).write_text(json.dumps(manifest, indent=1))
+    run_folder.seal_record(folder / run_folder.MANIFEST, manifest)
 
 
 def _config(

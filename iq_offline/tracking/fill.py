@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from iq_offline.data.files import sha256_of_file
 from iq_offline.tracking.metrics import (
     Point,
@@ -20,6 +18,7 @@ from iq_offline.tracking.metrics import (
 )
 from iq_offline.tracking.mlflow_store import MlflowStore, StoredRun, digest_of
 from iq_offline.tracking.tracker import RunDescription, TrackedData
+from iq_offline.training.run_folder import RunFolder
 
 RUN_FILES = ("config.toml", "manifest.json", "split.json", "metrics.parquet", "policy.safetensors")
 STAGE_FILES = ("evaluation.json", "returns.parquet", "reward.json", "rewards.parquet")
@@ -59,7 +58,7 @@ def fill(store: MlflowStore, run_id: str, folder: Path, skip_steps: Collection[i
     """
     run = store.run(run_id)
     assert run is not None
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = RunFolder.open(folder).manifest
     model = run.model or _log_model(store, run_id, folder)
     points = [] if skip_steps is None else _training_points(folder, manifest, skip_steps)
     store.log_points(run_id, points)
@@ -76,8 +75,8 @@ def stage_metrics(folder: Path) -> dict[str, float | None]:
     """The figures of the stages that have run."""
     collected: dict[str, float | None] = {}
     for name, extract in (("evaluation.json", evaluation_metrics), ("reward.json", reward_metrics)):
-        if (folder / name).is_file():
-            collected |= extract(json.loads((folder / name).read_text()))
+        found = RunFolder(folder).read_optional(name)
+        collected |= {} if found is None else extract(found)
     return collected
 
 
@@ -105,6 +104,8 @@ def put_files(store: MlflowStore, run: StoredRun, folder: Path, names: Collectio
     """
     held: dict[str, str] = json.loads(run.tags.get(FILES_TAG, "{}"))
     present = {name: sha256_of_file(folder / name)[:16] for name in names if (folder / name).is_file()}
+    for name in present:
+        RunFolder(folder).check_file(name)
     new = [name for name, digest in present.items() if held.get(name) != digest]
     tags = _form(folder) if REWARD_FILE in present else {}
     if new:
@@ -117,12 +118,12 @@ def put_files(store: MlflowStore, run: StoredRun, folder: Path, names: Collectio
 
 def _form(folder: Path) -> dict[str, str]:
     """What a reward report says that it is of."""
-    form = json.loads((folder / REWARD_FILE).read_text()).get("form")
+    form = (RunFolder(folder).read_optional(REWARD_FILE) or {}).get("form")
     return {} if form is None else {FORM_TAG: form}
 
 
 def _training_points(folder: Path, manifest: Mapping[str, Any], skip_steps: Collection[int]) -> list[Point]:
-    points = recorded_points(pl.read_parquet(folder / "metrics.parquet", glob=False))
+    points = recorded_points(RunFolder(folder).table("metrics.parquet"))
     last = max((step for _, _, step in points), default=0)
     kept = [point for point in points if point[2] not in skip_steps]
     return [*kept, ("train/seconds", float(manifest["seconds"]), last)] if "seconds" in manifest else kept
@@ -142,6 +143,5 @@ def _log_model(store: MlflowStore, run_id: str, folder: Path) -> str:
 
 
 def _supplementary(folder: Path) -> tuple[TrackedData, ...]:
-    split = folder / "split.json"
-    listed = json.loads(split.read_text()).get("supplementary", []) if split.is_file() else []
+    listed = RunFolder(folder).split["supplementary"] if (folder / "split.json").is_file() else []
     return tuple(TrackedData(item["dataset"], item["sha256"], "supplementary") for item in listed)

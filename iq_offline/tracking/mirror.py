@@ -14,6 +14,7 @@ from iq_offline.tracking.fill import RESULT_TAG, describe, fill, put_files, put_
 from iq_offline.tracking.metrics import Point, evaluation_metrics, reward_metrics, training_points
 from iq_offline.tracking.mlflow_store import POINTS_A_BATCH, MlflowStore, StoredRun
 from iq_offline.tracking.tracker import NullTracker, RunDescription, Tracker
+from iq_offline.training.run_folder import RunFolder
 
 __all__ = [
     "Comparison",
@@ -85,7 +86,7 @@ class MlflowTracker:
         self._flush(store)
         fill(store, self._run_id, folder, skip_steps=self._steps)
         store.end(self._run_id)
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = RunFolder.open(folder).manifest
         _keep_only(store, self._parent, manifest, folder, self._run_id)
         _note(folder, store, self._run_id, self._parent)
 
@@ -105,7 +106,11 @@ class MlflowTracker:
 
 def mirror_stage(folder: Path, metrics: Mapping[str, float | None], files: tuple[str, ...], warn: Warn) -> None:
     """Add a later stage's metrics and files to the run's mirror; warns, and does no more, if there is none."""
-    note = _read_note(folder)
+    try:
+        note = _read_note(folder)
+    except RunError as error:
+        warn(f"not mirrored into MLflow: {error.problem}; {error.remedy}")
+        return
     if note is None:
         warn(f"{folder.name} is not in MLflow yet; to mirror it: iq-offline sync {folder}")
         return
@@ -134,7 +139,11 @@ class Comparison:
 
 def mirror_report(folders: Sequence[Path], comparison: Comparison, warn: Warn) -> None:
     """A comparison, on the parent run that its runs share; nothing if they share none."""
-    notes = [note for folder in folders if (note := _read_note(folder)) is not None]
+    try:
+        notes = [note for folder in folders if (note := _read_note(folder)) is not None]
+    except RunError as error:
+        warn(f"not mirrored into MLflow: {error.problem}; {error.remedy}")
+        return
     parents = {note["parent_run_id"] for note in notes}
     if len(parents) != 1:
         return
@@ -163,7 +172,7 @@ def sync(folder: Path, store: MlflowStore | None = None) -> bool:
     Raises TrackingUnavailable, and RunError where the policy cannot be read.
     """
     store = store or MlflowStore.open()
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = RunFolder.open(folder).manifest
     description = describe(manifest, folder.resolve())
     parent = store.parent(description.group)
     result = manifest["policy_sha256"]
@@ -233,5 +242,4 @@ def _note(folder: Path, store: MlflowStore, run_id: str, parent: str) -> None:
 
 
 def _read_note(folder: Path) -> dict[str, str] | None:
-    file = folder / TRACKING_FILE
-    return json.loads(file.read_text()) if file.is_file() else None
+    return RunFolder(folder).read_optional(TRACKING_FILE)

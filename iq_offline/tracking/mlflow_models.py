@@ -10,7 +10,7 @@ import numpy as np
 
 from iq_offline.export.check import compare, random_observations
 from iq_offline.export.formats import run_torchscript, write_torchscript
-from iq_offline.training.run_folder import POLICY, load_policy
+from iq_offline.training.run_folder import RunFolder
 
 LOADER = "iq_offline_policy"
 NEEDED = ("mlflow", "numpy", "torch")
@@ -26,7 +26,7 @@ def write_model(run: Path, destination: Path) -> None:
     Written by MLflow's own `add_to_model` and not by its `save_model`, which spends most of a second on looking
     through all installed packages. Raises RunError where the policy is damaged or its export differs from it.
     """
-    policy = load_policy(run / POLICY)
+    policy = RunFolder.open(run).policy()
     content = write_torchscript(policy, {})
     observations = random_observations(policy, CHECKED_OBSERVATIONS)
     act = run_torchscript(content)

@@ -20,7 +20,9 @@ from iq_offline.algorithms.networks import (
 )
 from iq_offline.algorithms.pieces import absorbing_value
 from iq_offline.config import AbsorbingValue, Activation, ContinuousIQConfig, DiscreteIQConfig, HiddenSizes, IQConfig
-from iq_offline.training.run_folder import RunFolder, part
+from iq_offline.data.strict_json import first_line
+from iq_offline.errors import RunError
+from iq_offline.training.run_folder import AGAIN, CHECKPOINT, CONFIG, RunFolder, part
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -101,7 +103,12 @@ def _discrete_like(
 
 
 def _filled(module: _Module, tensors: Mapping[str, Tensor]) -> _Module:
-    module.load_state_dict(tensors)
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise RunError(
+            f"{CHECKPOINT} does not hold the networks that {CONFIG} describes: {first_line(error)}", AGAIN
+        ) from None
     module.eval()
     module.requires_grad_(False)
     return module

@@ -37,7 +37,7 @@ def runs(tmp_path_factory):
 
 
 def chosen(runs, **request):
-    return select_run(runs, SelectRequest(**request), ignore)
+    return select_run(runs, SelectRequest(**request), ignore, ignore)
 
 
 @pytest.mark.parametrize("signal", list(Signal))
