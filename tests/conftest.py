@@ -5,11 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tests_support import Arrays, numbered_arrays, write_hdf5
+from tests_support import Arrays, linear_arrays, numbered_arrays, write_hdf5
 
 WriteD4RL = Callable[..., Path]
 
@@ -43,18 +42,4 @@ def write_d4rl(tmp_path: Path) -> WriteD4RL:
 @pytest.fixture
 def linear_task(write_d4rl: WriteD4RL) -> Path:
     """Six episodes of 40 steps whose action is a clipped linear function of the observation; Pendulum-like sizes."""
-    rng = np.random.default_rng(0)
-    count, steps = 6, 40
-    observations = rng.normal(size=(count, steps + 1, 3)).astype(np.float32)
-    actions = np.clip(observations[:, :-1] @ np.array([[0.8], [-0.5], [0.3]]), -1, 1).astype(np.float32)
-    ends = np.zeros((count, steps), dtype=bool)
-    ends[:, -1] = True
-    flat = {
-        "observations": observations[:, :-1].reshape(-1, 3),
-        "next_observations": observations[:, 1:].reshape(-1, 3),
-        "actions": actions.reshape(-1, 1),
-        "rewards": observations[:, :-1, 0].reshape(-1),
-        "terminals": np.zeros(count * steps, dtype=bool),
-        "timeouts": ends.reshape(-1),
-    }
-    return write_d4rl(flat, name="linear.hdf5")
+    return write_d4rl(linear_arrays(), name="linear.hdf5")

@@ -41,6 +41,24 @@ def write_hdf5(path: Path, arrays: Arrays, env_id: str = "", env_kwargs: dict[st
     return path
 
 
+def linear_arrays() -> Arrays:
+    """Six episodes of 40 steps whose action is a clipped linear function of the observation; Pendulum-like sizes."""
+    rng = np.random.default_rng(0)
+    count, steps = 6, 40
+    observations = rng.normal(size=(count, steps + 1, 3)).astype(np.float32)
+    actions = np.clip(observations[:, :-1] @ np.array([[0.8], [-0.5], [0.3]]), -1, 1).astype(np.float32)
+    ends = np.zeros((count, steps), dtype=bool)
+    ends[:, -1] = True
+    return {
+        "observations": observations[:, :-1].reshape(-1, 3),
+        "next_observations": observations[:, 1:].reshape(-1, 3),
+        "actions": actions.reshape(-1, 1),
+        "rewards": observations[:, :-1, 0].reshape(-1),
+        "terminals": np.zeros(count * steps, dtype=bool),
+        "timeouts": ends.reshape(-1),
+    }
+
+
 def tasks(folder: Path, linear_task: Path, *, discrete: bool) -> tuple[Path, Path]:
     """The expert's data, one episode ending in a termination, and data of the opposite actions."""
     with h5py.File(linear_task) as file:
