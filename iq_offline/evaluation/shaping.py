@@ -22,12 +22,15 @@ Floats = NDArray[np.floating[Any]]
 
 RANDOM_FEATURES = 128
 """Beside the observation itself."""
-RIDGE = 1e-8
-"""Added to the diagonal of the features' moments, in units of their mean."""
+SMALLEST_EIGENVALUE = 1e-11
+"""Directions of the scaled features with less than this share of the largest eigenvalue count as collinear."""
 
 
 class PotentialFeatures:
-    """Features of potentials: the standardised observation, and random tanh units of it, seeded."""
+    """Features of potentials: a constant, the standardised observation, and random tanh units of it, seeded.
+
+    The constant is a potential like any other: where episodes terminate, shaping by it adds a reward for the last step.
+    """
 
     def __init__(self, size: int, units: int = RANDOM_FEATURES, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
@@ -35,9 +38,10 @@ class PotentialFeatures:
         self._offsets = rng.normal(size=units)
 
     def __call__(self, standardised: Floats) -> Floats:
-        """Shape (N, D) -> (N, D + units)."""
+        """Shape (N, D) -> (N, 1 + D + units)."""
         clipped = np.clip(standardised, -10, 10)
-        return np.concatenate([clipped, np.tanh(clipped @ self._weights + self._offsets)], axis=1)
+        units = np.tanh(clipped @ self._weights + self._offsets)
+        return np.concatenate([np.ones((len(clipped), 1)), clipped, units], axis=1)
 
 
 @dataclass
@@ -68,13 +72,22 @@ class ShapingFree:
         sums = self.moments[0]
         centred = (self.moments - np.outer(sums, sums) / self.n)[1:, 1:]
         basis, left, total = centred[:-count, :-count], centred[:-count, -count:], centred[-count:, -count:]
-        ridge = RIDGE * np.trace(self.moments[:-count, :-count]) / (1 + len(basis)) * np.eye(len(basis))
-        residual = total - left.T @ np.linalg.solve(basis + ridge, left)
+        residual = total - left.T @ _solved(basis, left)
         kept = np.diag(residual) > 1e-6 * np.diag(total)
         return [
             float(residual[0, i] / np.sqrt(residual[0, 0] * residual[i, i])) if kept[0] and kept[i] else None
             for i in range(1, count)
         ]
+
+
+def _solved(moments: Floats, left: Floats) -> Floats:
+    """The least-squares solution of moments @ x = left, without directions that the data do not tell apart."""
+    scale = 1 / np.sqrt(np.maximum(np.diag(moments), np.finfo(float).tiny))
+    scale[np.diag(moments) <= SMALLEST_EIGENVALUE * np.diag(moments).max(initial=0.0)] = 0.0
+    values, vectors = np.linalg.eigh(moments * np.outer(scale, scale))
+    kept = values > SMALLEST_EIGENVALUE * values[-1]
+    found: Floats = (vectors[:, kept] / values[kept]) @ (vectors[:, kept].T @ (scale[:, None] * left))
+    return scale[:, None] * found
 
 
 def epic_like_distance(correlation: float | None) -> float | None:

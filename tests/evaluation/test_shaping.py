@@ -30,6 +30,26 @@ def test_shaping_of_any_size_leaves_the_correlation_at_one_although_the_raw_one_
     assert epic_like_distance(sums.correlations(2)[0]) == pytest.approx(0, abs=1e-3)
 
 
+@pytest.mark.parametrize("potential", ["constant", "linear", "unit", "all"])
+@pytest.mark.parametrize("ends", ["terminations", "none"])
+def test_shipped_features_remove_their_potentials(potential: str, ends: str):
+    """Shaping by a potential in the span of the shipped features leaves a reward equal to itself, whatever ends."""
+    rng = np.random.default_rng(5)
+    here, there = rng.normal(size=(2, 2000, 3))
+    terminations = (rng.random(2000) < (0.05 if ends == "terminations" else 0)).astype(float)
+    features = PotentialFeatures(3)
+    weights = np.zeros(1 + 3 + 128)
+    chosen = {"constant": slice(0, 1), "linear": slice(1, 4), "unit": slice(4, 14), "all": slice(None)}[potential]
+    weights[chosen] = -40
+    true = rng.normal(size=2000)
+    other = shaped(0.3 * true, weights, features(here), features(there), terminations)
+    sums = ShapingFree(GAMMA)
+    sums.add(features(here), features(there), terminations, np.stack([true, other], axis=1))
+    (correlation,) = sums.correlations(2)
+    assert correlation == pytest.approx(1, abs=1e-5)
+    assert epic_like_distance(correlation) < 2e-3
+
+
 def test_batches_add_up_to_the_whole_and_equal_a_least_squares_residual():
     rng, here, there, terminations = transitions(1)
     rewards = rng.normal(size=(400, 3))
@@ -85,5 +105,5 @@ def test_features_repeat_themselves_and_are_bounded_by_the_clip():
     observations = np.random.default_rng(0).normal(size=(5, 3)) * 100
     first, second = PotentialFeatures(3)(observations), PotentialFeatures(3)(observations)
     np.testing.assert_array_equal(first, second)
-    assert first.shape == (5, 3 + 128)
+    assert first.shape == (5, 1 + 3 + 128)
     assert np.abs(first).max() <= 10
