@@ -41,6 +41,19 @@ def write_hdf5(path: Path, arrays: Arrays, env_id: str = "", env_kwargs: dict[st
     return path
 
 
+def reseal(folder: Path, **changes: Any) -> None:
+    """Make a run folder sound again after a change to its files; `changes`: of the manifest, None takes a key out."""
+    from iq_offline.training import run_folder
+
+    manifest = json.loads((folder / run_folder.MANIFEST).read_text())
+    manifest |= {
+        "policy_sha256": run_folder.tensors_sha256(run_folder.read_tensors(folder / run_folder.POLICY)),
+        "checkpoint_sha256": run_folder.tensors_sha256(run_folder.read_tensors(folder / run_folder.CHECKPOINT)),
+    }
+    kept = {key: value for key, value in (manifest | changes).items() if value is not None}
+    run_folder.seal_record(folder / run_folder.MANIFEST, kept)
+
+
 def linear_arrays() -> Arrays:
     """Six episodes of 40 steps whose action is a clipped linear function of the observation; Pendulum-like sizes."""
     rng = np.random.default_rng(0)

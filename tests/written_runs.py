@@ -28,6 +28,7 @@ def write_folder(
 ) -> None:
     """`returns`: one a simulated episode, none for a run without eval; `rewards`: correlations, none without reward."""
     data = {"name": dataset, "sha256": sha256, "format": "d4rl", "env_id": "Hopper-v2", "env_kwargs": {}}
+    data |= {"path": None, "origin_sha256": None, "reference": None}
     data |= {"episodes": 10, "steps": 1000, "return_mean": data_return}
     manifest = {"run": folder.name, "method": method, "seed": seed, "demos": demos, "subsample": subsample}
     manifest |= {

@@ -26,11 +26,11 @@ class DatasetRecord(Record):
 
     name: str
     sha256: Sha256
-    path: str | None = None
-    origin_sha256: Sha256 | None = None
-    env_id: str | None = None
-    env_kwargs: dict[str, Any] = {}
-    reference: Annotated[list[Any], Field(min_length=3, max_length=3)] | None = None
+    path: str | None
+    origin_sha256: Sha256 | None
+    env_id: str | None
+    env_kwargs: dict[str, Any]
+    reference: Annotated[list[Any], Field(min_length=3, max_length=3)] | None
     episodes: Count
     steps: Count
     return_mean: Number | None
@@ -57,15 +57,15 @@ class Manifest(Record):
     dataset: DatasetRecord
     config_hash: str
     policy_sha256: Sha256
-    checkpoint_sha256: Sha256 | None = None
-    packages: dict[str, str] = {}
+    checkpoint_sha256: Sha256
+    packages: dict[str, str]
     git_commit: str | None = None
-    device: str = "cpu"
-    threads: Annotated[int, Field(ge=1)] = 1
-    group: str | None = None
-    algorithm: dict[str, Any] = {}
-    started: str | None = None
-    seconds: Annotated[Number, Field(ge=0)] | None = None
+    device: str
+    threads: Annotated[int, Field(ge=1)]
+    group: str
+    algorithm: dict[str, Any]
+    started: str
+    seconds: Annotated[Number, Field(ge=0)]
     compiled: bool = False
     prior_compiled: bool | None = None
     together: Annotated[int, Field(ge=1)] | None = None
@@ -73,8 +73,7 @@ class Manifest(Record):
 
     @model_validator(mode="after")
     def _started_is_a_time(self) -> Self:
-        if self.started is not None:
-            datetime.fromisoformat(self.started)
+        datetime.fromisoformat(self.started)
         return self
 
 
@@ -84,8 +83,8 @@ class SupplementaryRecord(Record):
     dataset: str
     sha256: Sha256
     origin_sha256: Sha256 | None = None
-    episodes: Count = 0
-    transitions: Count = 0
+    episodes: Count
+    transitions: Count
     taken_episodes: Episodes = []
 
 
@@ -101,8 +100,8 @@ class SplitRecord(Record):
     subsample_from: Literal["first", "random"] = "first"
     transitions: Annotated[int, Field(ge=1)]
     rows_sha256: Sha256 | None = None
-    held_out_episodes: Episodes = []
-    supplementary: list[SupplementaryRecord] = []
+    held_out_episodes: Episodes
+    supplementary: list[SupplementaryRecord]
 
     @model_validator(mode="after")
     def _episodes_are_named_once(self) -> Self:

@@ -61,15 +61,15 @@ def test_half_a_stages_file_counts_as_none_and_is_named_with_its_command(write_r
     ((run,), failures) = load_runs([folder])
     assert (getattr(run, part), failures) == (None, [])
     (failure,) = run.failures
-    assert failure.problem.startswith(f"{name} cannot be read")
-    assert failure.remedy.startswith("run: iq-offline")
+    assert failure.problem.startswith(f"{name} is damaged")
+    assert failure.remedy.startswith("run `iq-offline")
     assert len(not_done([run])) == 1
 
 
 def test_a_return_that_is_not_finite_is_no_evaluation(write_run):
     ((run,), _) = load_runs([write_run("a", returns=[float("nan")])])
     assert run.evaluation is None
-    assert "return_mean is nan" in run.failures[0].problem
+    assert "NaN is no JSON number" in run.failures[0].problem
 
 
 def test_a_table_that_cannot_be_read_or_lacks_a_column_is_left_out(write_run):
@@ -97,7 +97,7 @@ def test_a_configuration_that_cannot_be_read_is_empty_and_said(write_run):
     (folder / "config.toml").write_text("= 1")
     ((run,), _) = load_runs([folder])
     assert run.config == {}
-    assert run.failures[0].problem.startswith("config.toml cannot be read")
+    assert run.failures[0].problem.startswith("config.toml is damaged")
 
 
 @pytest.mark.parametrize(("method", "learns"), [("iq", True), ("csil", True), ("bc", False), ("weighted-bc", False)])

@@ -143,7 +143,7 @@ def test_runs_that_failed_are_listed_with_a_link_and_cost_nothing_else(write_run
     page = files.html.read_text()
     failed = " ".join(table(page, "failed"))
     assert 'href="../runs/bc-0/"' in failed
-    assert "evaluation.json cannot be read" in failed
+    assert "evaluation.json is damaged" in failed
     assert 'href="../runs/bc-1/"' in failed
     assert "no manifest.json" in failed
     assert "2 failures" in page

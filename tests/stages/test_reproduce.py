@@ -9,6 +9,7 @@ import h5py
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests_support import reseal
 from typer.testing import CliRunner, Result
 
 from iq_offline.cli import app
@@ -57,12 +58,6 @@ def trained(out: Path, dataset: Path, *overrides: str, method: str = "bc", **ask
     return train_run(request, lambda _: None, lambda _: None)
 
 
-def record(run: RunFolder, **changes: object) -> None:
-    """Change the manifest; None takes an entry out."""
-    manifest = {key: value for key, value in (run.manifest | changes).items() if value is not None}
-    (run.path / "manifest.json").write_text(json.dumps(manifest))
-
-
 def call(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["reproduce", *map(str, arguments)])
 
@@ -80,6 +75,7 @@ def poke(run: RunFolder, amount: float) -> str:
     name = next(name for name in sorted(tensors) if tensors[name].dtype == torch.float32 and tensors[name].dim() == 2)
     tensors[name][0, 0] += amount
     save_file(tensors, file)
+    reseal(run.path)
     return name
 
 
@@ -135,7 +131,7 @@ def test_prior_and_method_are_compiled_as_they_were(tmp_path, linear_task, monke
     few = ("prior.updates=20", "prior.hidden_sizes=[8]")
     run = trained(tmp_path / "iq", linear_task, *few, method="iq", compile=asked)
     assert (run.manifest["compiled"], run.manifest["prior_compiled"]) == (False, False)
-    record(run, compiled=method, prior_compiled=prior)
+    reseal(run.path, compiled=method, prior_compiled=prior)
     seen: list[str] = []
 
     def again(request: TrainRequest, *_: object) -> RunFolder:
@@ -149,7 +145,7 @@ def test_prior_and_method_are_compiled_as_they_were(tmp_path, linear_task, monke
 
 def test_a_run_of_an_older_version_is_not_said_to_differ_in_what_it_did_not_record(tmp_path, linear_task):
     run = trained(tmp_path / "iq", linear_task, "prior.updates=20", "prior.hidden_sizes=[8]", method="iq")
-    record(run, prior_compiled=None)
+    reseal(run.path, prior_compiled=None)
     assert json.loads(call(run.path, "--json").stdout)["differences"] == []
 
 
@@ -173,10 +169,8 @@ def test_a_difference_within_the_tolerance_counts_as_reproduced(run):
 
 def test_what_surrounds_a_difference_is_told(run):
     poke(run, 0.25)
-    manifest = json.loads((run.path / "manifest.json").read_text())
-    manifest["packages"]["torch"] = "0.0"
-    manifest["platform"] = "Linux abacus"
-    (run.path / "manifest.json").write_text(json.dumps(manifest))
+    packages = json.loads((run.path / "manifest.json").read_text())["packages"]
+    reseal(run.path, packages=packages | {"torch": "0.0"}, platform="Linux abacus")
     rows = {(row["kind"], row["name"]): row for row in json.loads(call(run.path, "--json").stdout)["differences"]}
     assert rows["package", "torch"]["recorded"] == "0.0"
     assert rows["platform", ""]["recorded"] == "Linux abacus"
@@ -221,8 +215,7 @@ def test_supplementary_data_are_looked_at_too(tmp_path, linear_task):
 
 
 def test_a_run_on_a_device_that_is_not_here_is_refused(run, monkeypatch):
-    manifest = json.loads((run.path / "manifest.json").read_text())
-    (run.path / "manifest.json").write_text(json.dumps(manifest | {"device": "cuda:0"}))
+    reseal(run.path, device="cuda:0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "trained on CUDA" in refusal(run.path).problem
 
@@ -230,6 +223,7 @@ def test_a_run_on_a_device_that_is_not_here_is_refused(run, monkeypatch):
 def test_a_configuration_of_another_version_is_refused_with_that_version(run):
     config = run.path / "config.toml"
     config.write_text(config.read_text() + "\nnew_key = 1\n")
+    reseal(run.path)
     error = refusal(run.path)
     assert "does not fit this version" in error.problem
     assert f"iq-offline {run.manifest['packages']['iq-offline']}" in error.remedy

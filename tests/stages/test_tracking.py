@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from tests_support import reseal
 
 from iq_offline.errors import RunError, TrackingUnavailable
 from iq_offline.stages.report import make_report
@@ -19,7 +20,7 @@ from iq_offline.stages.sync import sync_runs
 from iq_offline.stages.train import TrainRequest, train_run
 from iq_offline.tracking.mirror import describe, mirror_stage, start_tracking, stored, sync
 from iq_offline.tracking.mlflow_store import MlflowStore
-from iq_offline.training.run_folder import RunFolder
+from iq_offline.training.run_folder import RunFolder, read_header, tensor_bytes
 
 EVALUATION = {"return_mean": 5.0, "return_std": 1.0, "length_mean": 10.0, "score": None, "reference": None}
 
@@ -52,6 +53,7 @@ def trained(dataset: Path, out: Path, warnings: list[str] | None = None, seed: i
 
 def evaluated(run: RunFolder, return_mean: float = 5.0) -> None:
     told = EVALUATION | {"return_mean": return_mean, "episodes": 2, "env_id": None, "env_kwargs": {}}
+    told |= {key: run.manifest[key] for key in ("run", "method", "seed")} | {"dataset": run.manifest["dataset"]["name"]}
     (run.path / "evaluation.json").write_text(json.dumps(told))
 
 
@@ -138,7 +140,9 @@ def test_seeds_share_one_parent_and_the_same_run_again_takes_the_place_of_the_fi
 def test_equal_settings_with_other_tensors_stay_beside_each_other(tmp_path, linear_task):
     here = trained(linear_task, tmp_path / "here")
     there = RunFolder(Path(shutil.copytree(here.path, tmp_path / "there")))
-    (there.path / "manifest.json").write_text(json.dumps(here.manifest | {"policy_sha256": "of a GPU"}))
+    nudged = {name: tensor + 1 for name, tensor in here.policy().state_dict().items()}
+    (there.path / "policy.safetensors").write_bytes(tensor_bytes(nudged, read_header(here.path / "policy.safetensors")))
+    reseal(there.path)
     assert sync(there.path)
     told = sync_runs([here, there], None, None, lambda: None)
     assert [run["written"] for run in told["runs"]] == [False, False]
@@ -288,7 +292,7 @@ def test_a_report_lies_on_the_parent_with_rows_page_and_pictures(tmp_path, linea
 @pytest.mark.usefixtures("store")
 def test_a_later_stage_adds_to_the_same_run(tmp_path, linear_task):
     run = trained(linear_task, tmp_path / "run")
-    (run.path / "evaluation.json").write_text("{}")
+    evaluated(run)
     mirror_stage(run.path, {"eval/return_mean": 3.0, "eval/score": None}, ("evaluation.json",), pytest.fail)
     _, mirrored, _ = client_and_run(run.path)
     assert mirrored.data.metrics["eval/return_mean"] == 3.0

@@ -19,7 +19,9 @@ def stored(store: MlflowStore, run_id: str) -> StoredRun:
 
 
 def put_report(store: MlflowStore, run: StoredRun, folder: Path, form: str) -> bool:
-    (folder / "reward.json").write_text(json.dumps({"form": form}))
+    levels = ("transition", "episode", "within_source", "null_length", "null_bc")
+    nothing = {"pearson": None, "spearman": None, "n": 0}
+    (folder / "reward.json").write_text(json.dumps({"form": form} | dict.fromkeys(levels, nothing)))
     return put_files(store, run, folder, ("reward.json",))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests_support import reseal
 
 from iq_offline.stages.train import TrainRequest, train_run
 from iq_offline.tracking import mirror
@@ -32,11 +33,10 @@ def trained(dataset: Path, out: Path, on_progress=lambda _: None, warn=pytest.fa
 
 
 def copies(run: RunFolder, count: int) -> list[Path]:
-    """The run's folder as so many runs of different seeds."""
+    """The run's folder as so many runs of different settings."""
     folders = [Path(shutil.copytree(run.path, run.path.with_name(f"seed-{seed}"))) for seed in range(count)]
     for seed, folder in enumerate(folders):
-        manifest = run.manifest | {"run": folder.name, "seed": seed, "config_hash": f"hash {seed}"}
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        reseal(folder, run=folder.name, config_hash=f"hash {seed}")
     return folders
 
 
