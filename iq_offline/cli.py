@@ -1,6 +1,7 @@
 """The command line: its commands in the order of `--help`, and how it ends. They are in `commands`."""
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -46,22 +47,40 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 def main() -> None:
     """Run the command line. A user's error is told in two lines and exits 2; a bug keeps its traceback and exits 1."""
+    console.prepare_streams()
     try:
         app()
     except Interrupted as error:
         print(f"stopped: {error}", file=sys.stderr)
         sys.exit(128 + error.signal)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        console.fail(str(error))
         sys.exit(2)
-    except PermissionError as error:
-        print(f"error: no permission for {error.filename}\n  -> name a place that you may write to", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+    except (OSError, MemoryError, RuntimeError) as error:
+        told = told_by_the_system(error)
+        if told is None:
             raise
-        print(f"error: the disk is full ({error})\n  -> free some space, or name another place", file=sys.stderr)
+        console.fail(told)
         sys.exit(2)
+
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+NO_PERMISSION = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+NO_SUCH_NAME = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
+
+
+def told_by_the_system(error: OSError | MemoryError | RuntimeError) -> str | None:
+    """A refusal of the system in the words of an error, with its remedy; None for a bug."""
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return f"not enough memory ({error})\n  -> ask for less: smaller batches, networks or data"
+    number, name = getattr(error, "errno", None), getattr(error, "filename", None)
+    if number in DISK_FULL:
+        return f"the disk is full ({error})\n  -> free some space, or name another place"
+    if number in NO_PERMISSION:
+        return f"no permission for {name} ({os.strerror(number)})\n  -> name a place that you may use"
+    if number in NO_SUCH_NAME:
+        return f"{name} cannot be used ({os.strerror(number)})\n  -> name another place"
+    return None
 
 
 def _version(asked: bool) -> None:

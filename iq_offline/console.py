@@ -1,15 +1,36 @@
 """What people see: plain lines on standard output, warnings and progress on standard error."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
+
+CONTROL = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160)) if number not in (9, 10)}
+"""Control characters by their escapes: a name in a file must not move the cursor or colour the terminal."""
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped; line breaks and tabs stay."""
+    return text.translate(CONTROL)
+
+
+def prepare_streams() -> None:
+    """Let any text be printed: what an encoding lacks is escaped, and a closed stream swallows what it is told."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def show(text: str = "") -> None:
     """A line of the answer."""
-    print(text)
+    print(printable(text))
 
 
 def show_json(content: Any) -> None:
@@ -19,32 +40,37 @@ def show_json(content: Any) -> None:
 
 def warn(text: str) -> None:
     """A warning, off the answer's stream."""
-    print(f"warning: {text}", file=sys.stderr)
+    print(f"warning: {printable(text)}", file=sys.stderr)
+
+
+def fail(text: str) -> None:
+    """The error that ends a command, off the answer's stream."""
+    print(f"error: {printable(text)}", file=sys.stderr)
 
 
 def note(text: str) -> None:
     """Something that the user should know, off the answer's stream."""
-    print(f"note: {text}", file=sys.stderr)
+    print(f"note: {printable(text)}", file=sys.stderr)
 
 
 def show_details(content: dict[str, Any]) -> None:
     """Names and values, lists and tables below their name; what is empty is left out."""
     for name, value in content.items():
         if isinstance(value, list) and value:
-            print(f"{name}:")
+            show(f"{name}:")
             for item in value:
-                print(f"  - {': '.join(map(str, item.values())) if isinstance(item, dict) else item}")
+                show(f"  - {': '.join(map(str, item.values())) if isinstance(item, dict) else item}")
         elif isinstance(value, dict) and value:
-            print(f"{name}: {', '.join(f'{key} {inner}' for key, inner in value.items() if inner)}")
+            show(f"{name}: {', '.join(f'{key} {inner}' for key, inner in value.items() if inner)}")
         elif value not in (None, "", [], {}):
-            print(f"{name}: {value}")
+            show(f"{name}: {value}")
 
 
 def show_fields(fields: dict[str, Any]) -> None:
     """Names and values in two columns."""
     width = max(len(name) for name in fields)
     for name, value in fields.items():
-        print(f"{name:<{width}}  {'-' if value is None else value}")
+        show(f"{name:<{width}}  {'-' if value is None else value}")
 
 
 def show_table(rows: Sequence[dict[str, Any]]) -> None:
@@ -54,7 +80,7 @@ def show_table(rows: Sequence[dict[str, Any]]) -> None:
     cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     for row in cells:
-        print("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)))
+        show("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)))
 
 
 def show_grids(grids: dict[str, Sequence[Sequence[float]]]) -> None:
@@ -119,11 +145,11 @@ def progress(title: str, total: int) -> Iterator[Advance]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total, note="")
@@ -143,7 +169,12 @@ def bars(title: str, numbers: Sequence[int]) -> Iterator[Callable[[int, int, str
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
     with Progress(*columns, console=Console(stderr=True)) as together:
         tasks = {number: together.add_task(f"{title} seed {number}", total=100, note="") for number in numbers}
         yield lambda number, percent, note: together.update(tasks[number], completed=percent, note=note)
@@ -158,7 +189,11 @@ def counter(title: str, unit: str) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed:,} " + unit), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description} {task.completed:,} " + unit, markup=False),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None)
         yield lambda completed: bar.update(task, completed=completed)
@@ -174,7 +209,7 @@ def transfer(title: str) -> Iterator[Callable[[int, int | None], None]]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (
-        *(TextColumn("{task.description}"), BarColumn(), DownloadColumn()),
+        *(TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn()),
         *(TransferSpeedColumn(), TimeRemainingColumn()),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -1,5 +1,7 @@
 """Commands that make runs: one, several seeds, a whole table; and one again."""
 
+import math
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +10,9 @@ import typer
 from iq_offline import console
 from iq_offline.commands.arguments import METHODS_HELP, Json, bring
 from iq_offline.errors import ConfigError
+
+MOST_SEEDS = 1000
+LARGEST_SEED = 2**32 - 1
 
 
 def methods(
@@ -57,7 +62,7 @@ def train(
         float | None, typer.Option("--held-out", help="Share of the episodes to set aside and watch the loss on.")
     ] = None,
     supplementary: Annotated[list[str] | None, typer.Option("--supplementary", help="Reward-free extra data.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="One seed (default 0).")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, max=LARGEST_SEED, help="One seed (default 0).")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Several: 0-4 or 0,2,5.")] = None,
     updates: Annotated[int | None, typer.Option("--updates", min=1, help="Gradient updates of the method.")] = None,
     overrides: Annotated[
@@ -85,6 +90,8 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a policy from demonstrations and write its run folder."""
+    if not math.isfinite(snapshot_seconds):
+        raise ConfigError(f"--snapshot-seconds {snapshot_seconds} is no time", "give a number of seconds, such as 60")
     if held_out is not None and not 0 < held_out < 1:
         raise ConfigError(f"--held-out {held_out} is no share", "give a number between 0 and 1, such as 0.2")
     from iq_offline.stages.seeds import as_rows, train_seeds, train_together, workers_for
@@ -173,6 +180,8 @@ def reproduce(
     from iq_offline.stages.train import percent
     from iq_offline.training.run_folder import RunFolder
 
+    if not math.isfinite(tolerance):
+        raise ConfigError(f"--tolerance {tolerance} is no number", "give a largest difference, such as 1e-6")
     with console.progress(run.name, total=100) as advance:
         found = reproduce_run(RunFolder.open(run.resolve()), tolerance, lambda p: advance(percent(p), ""), console.warn)
     if json:
@@ -198,10 +207,15 @@ def _seeds(seed: int | None, seeds: str | None) -> list[tuple[int, bool]]:
         raise ConfigError("--seed and --seeds are both given", "give one of them")
     numbers: list[int] = []
     for part in seeds.split(","):
-        first, _, last = part.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
-            raise ConfigError(f"--seeds {seeds} is not a list of seeds", "write it as 0-4 or 0,2,5")
-        numbers += range(int(first), int(last or first) + 1)
+        bounds = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", part)
+        if bounds is None:
+            raise ConfigError(f"--seeds {seeds[:100]} is not a list of seeds", "write it as 0-4 or 0,2,5")
+        first, last = int(bounds[1]), int(bounds[2] or bounds[1])
+        if last - first >= MOST_SEEDS or last > LARGEST_SEED:
+            raise ConfigError(
+                f"--seeds {part} is out of range", f"name at most {MOST_SEEDS:,} seeds, up to {LARGEST_SEED}"
+            )
+        numbers += range(first, last + 1)
     if not numbers or len(set(numbers)) < len(numbers):
         raise ConfigError(f"--seeds {seeds} names no seed, or one twice", "write it as 0-4 or 0,2,5")
     return [(number, True) for number in numbers]

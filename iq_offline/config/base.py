@@ -21,7 +21,9 @@ def choice(kind: type[Choice], text: str, option: str) -> Choice:
 class FrozenModel(BaseModel):
     """A configuration: frozen, and with no keys beyond its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -71,11 +71,11 @@ class TrainConfig(FrozenModel):
 
     dataset: str
     method: Method
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**62)
     """Chooses the demonstrations, the initial weights and the batches."""
     demos: int | None = Field(None, ge=1)
     """Expert episodes to learn from; none given means all."""
-    subsample: int = Field(1, ge=1)
+    subsample: int = Field(1, ge=1, le=10**9)
     """Keep every k-th transition of each chosen episode, each with its true successor."""
     subsample_from: SubsampleFrom = SubsampleFrom.FIRST
     select: Selection = Selection.RANDOM

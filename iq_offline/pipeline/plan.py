@@ -7,6 +7,7 @@ leaves them out. A run's name holds every coordinate, so that a longer table kee
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import Any
 
 from iq_offline.config import IQConfig, Method, SubsampleFrom, algorithm_class, updates_key, valid_keys
 from iq_offline.errors import ConfigError, nearest
-from iq_offline.pipeline.schema import Demos, PerRun, ResultsTable, Settings, Where
+from iq_offline.pipeline.schema import MOST_RUNS, Demos, PerRun, ResultsTable, Settings, Where
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Plan:
     def of(cls, table: ResultsTable) -> "Plan":
         """Raises ConfigError for what fits each by itself, and not together."""
         _check_methods(table)
+        _check_size(table)
         runs: dict[str, PlannedRun] = {}
         met: set[int] = set()
         for planned in _matrix(table):
@@ -150,6 +152,21 @@ def _with_settings(run: PlannedRun, table: ResultsTable, changes: Sequence[PerRu
             f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()
         ),
     )
+
+
+def _check_size(table: ResultsTable) -> None:
+    """Raises ConfigError for more runs than can be planned, before any of them is written out."""
+    shared = len(table.methods) * len(table.overrides) * len(table.seeds)
+    count = 0
+    for entry in table.datasets.values():
+        axes = (
+            entry.demos or table.demos,
+            entry.subsample or table.subsample,
+            entry.supplementary or table.supplementary,
+        )
+        count += shared * math.prod(len(axis) for axis in axes)
+    if count > MOST_RUNS:
+        raise ConfigError(f"table {table.name} asks for {count:,} runs", f"ask for at most {MOST_RUNS:,}")
 
 
 def _check_methods(table: ResultsTable) -> None:

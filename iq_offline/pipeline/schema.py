@@ -11,6 +11,8 @@ from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, Valid
 from iq_offline.config import Device, FrozenModel, Method, SubsampleFrom
 from iq_offline.errors import ConfigError, nearest
 
+MOST_RUNS = 100_000
+"""Of one table: Snakemake keeps all of them in memory."""
 DATA = "{data}"
 """Stands, in a dataset's path, for a folder that is named when the table is run."""
 
@@ -22,8 +24,11 @@ def _several(value: Any) -> Any:
 
 def _seeds(value: Any) -> Any:
     """`0-4` is 0, 1, 2, 3, 4."""
-    if isinstance(value, str) and (bounds := re.fullmatch(r"(\d+)-(\d+)", value)):
-        return tuple(range(int(bounds[1]), int(bounds[2]) + 1))
+    if isinstance(value, str) and (bounds := re.fullmatch(r"(\d{1,18})-(\d{1,18})", value)):
+        first, last = int(bounds[1]), int(bounds[2])
+        if last - first >= MOST_RUNS:
+            raise ValueError(f"{value} are {last - first + 1:,} seeds, a table has at most {MOST_RUNS:,} runs")
+        return tuple(range(first, last + 1))
     return _several(value)
 
 
@@ -50,11 +55,13 @@ def _no_supplementary() -> dict[str, tuple[str, ...]]:
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 OptionLabel = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*)?$")]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 Demos = Literal["all"] | Positive
 ManyDemos = Annotated[tuple[Demos, ...], BeforeValidator(_several), Field(min_length=1)]
 ManySubsamples = Annotated[tuple[Positive, ...], BeforeValidator(_several), Field(min_length=1)]
-ManySeeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_seeds), Field(min_length=1)]
+ManySeeds = Annotated[
+    tuple[Annotated[int, Field(ge=0, lt=2**32, strict=True)], ...], BeforeValidator(_seeds), Field(min_length=1)
+]
 Names = Annotated[tuple[str, ...], BeforeValidator(_several)]
 Supplementary = Annotated[dict[OptionLabel, Names], BeforeValidator(_options), Field(min_length=1)]
 
@@ -177,12 +184,9 @@ class ResultsTable(Settings):
 
 def load_table(file: Path, data: Path | None = None) -> ResultsTable:
     """The table that a YAML file describes, `{data}` being that folder. Raises ConfigError."""
-    import yaml
+    from iq_offline.pipeline.strict_yaml import load_yaml
 
-    try:
-        content = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} is not readable as YAML: {error}", "mend the file, or name another") from None
+    content = load_yaml(file)
     if not isinstance(content, dict):
         raise ConfigError(f"{file} describes no table", "docs/pipelines.md shows one")
     return ResultsTable.parse(content | ({"data": str(data)} if data else {}), file.resolve().parent)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iq_offline import paths
+from iq_offline.config import algorithm_class, algorithm_config, updates_key
 from iq_offline.data.catalogue import catalogue, is_like_a_path
 from iq_offline.data.files import check_folder
 from iq_offline.errors import ConfigError, PackageMissing, nearest
@@ -19,6 +20,7 @@ from iq_offline.handover import PLACE
 from iq_offline.pipeline.plan import Plan
 from iq_offline.pipeline.schema import End, load_table
 from iq_offline.pipeline.working_folder import Hold, held
+from iq_offline.stages.presets import recipe
 
 EXECUTORS = {
     "slurm": "snakemake_executor_plugin_slurm",
@@ -59,10 +61,12 @@ def run_pipeline(request: RunRequest, tell: Callable[[str], None]) -> Finished:
     """
     file = find_table(request.pipeline)
     plan = Plan.of(load_table(file, request.data and request.data.resolve()))
+    _check_trainable(plan)
     table = plan.table
     folder = (request.out or paths.home() / "pipelines" / table.name).expanduser().resolve()
     check_folder(folder)
     _check_sources(plan, file, folder)
+    _check_names(plan)
     command = _command(file, folder, request)
     if request.dry_run:
         return Finished(subprocess.run([*command, "--dry-run"], check=False).returncode, folder, None)
@@ -101,6 +105,36 @@ def _check_sources(plan: Plan, file: Path, folder: Path) -> None:
             f"{len(missing)} of the {len(plan.sources)} datasets of table {plan.table.name} are not there: {shown}",
             f"name the folder that holds them (--data FOLDER), or {mend}" if plan.table.data else mend,
         )
+
+
+def _check_names(plan: Plan) -> None:
+    """Raises ConfigError for files whose names Snakemake would take for patterns or could not write down."""
+    for dataset in plan.sources.values():
+        path = Path(dataset)
+        inside = path.rglob("*") if path.is_absolute() and path.is_dir() else []
+        for name in map(str, (path, *inside)):
+            if set(name) & set("{}\n\r") or not name.isprintable():
+                raise ConfigError(
+                    f"{name!r} has braces or control characters in its name, which Snakemake reads as patterns",
+                    "rename it, or name it by a link without them",
+                )
+
+
+def _check_trainable(plan: Plan) -> None:
+    """Raises ConfigError for settings that the run's method takes neither for discrete nor for continuous actions."""
+    asked = {(run.trained_by, run.preset, run.updates, run.settings): run.name for run in plan.runs.values()}
+    for (method, preset, updates, settings), name in asked.items():
+        presets = [*recipe(method), *([] if preset in (None, method) else recipe(str(preset)))]
+        errors = []
+        for discrete in (False, True):
+            length = f"{updates_key(algorithm_class(method, discrete=discrete))}={updates}"
+            overrides = [*([length] if updates else []), *settings]
+            try:
+                algorithm_config(method, discrete=discrete, presets=presets, overrides=overrides)
+            except ConfigError as error:
+                errors.append(error)
+        if len(errors) == 2:
+            raise ConfigError(f"{name}: {errors[0].problem}", errors[0].remedy)
 
 
 def _command(file: Path, folder: Path, request: RunRequest) -> list[str]:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
     from iq_offline.training.together import Lane
 
 
+MOST_THREADS_A_CORE = 8
+
+
 @dataclass(frozen=True)
 class TrainRequest:
     """What the command line asks of one training run."""
@@ -95,6 +99,7 @@ def train_run(
     own, named = recipe(method), [] if request.preset in (None, method) else recipe(str(request.preset))
     if request.out:
         check_folder(request.out)
+    _check_threads(request.threads)
     device = resolve_device(device_kind)
     table = open_dataset(request.dataset)
     supplementary = tuple(open_dataset(dataset) for dataset in request.supplementary)
@@ -121,6 +126,13 @@ def train_run(
         if request.resume and (out / run_folder.MANIFEST).is_file():
             return _finished(out, config.content_hash(*data.hashes))
         return _train_into(out, config, data, device, request, on_progress, warn, lane)
+
+
+def _check_threads(threads: int) -> None:
+    """Raises ConfigError for so many threads that starting them would take the machine down."""
+    cores = os.cpu_count() or 1
+    if threads > max(MOST_THREADS_A_CORE * cores, MOST_THREADS_A_CORE * 8):
+        raise ConfigError(f"--threads {threads}: this machine has {cores} cores", f"give at most {cores}")
 
 
 def percent(progress: Progress) -> int:
