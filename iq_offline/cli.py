@@ -36,6 +36,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": serving.export,
     "sync": serving.sync,
     "ui": serving.ui,
+    "clean": serving.clean,
     "doctor": serving.doctor,
     "gridworld": rewards.gridworld,
     "distil": rewards.distil,

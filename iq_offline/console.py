@@ -53,6 +53,12 @@ def note(text: str) -> None:
     print(f"note: {printable(text)}", file=sys.stderr)
 
 
+def size(count: int) -> str:
+    """A number of bytes in a unit that fits."""
+    unit = next(name for name, least in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("B", 0)) if count >= least)
+    return f"{count / {'GB': 10**9, 'MB': 10**6, 'kB': 10**3, 'B': 1}[unit]:.4g} {unit}"
+
+
 def show_details(content: dict[str, Any]) -> None:
     """Names and values, lists and tables below their name; what is empty is left out."""
     for name, value in content.items():

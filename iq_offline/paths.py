@@ -1,6 +1,10 @@
 """Where things lie: the data that ship with the package, and the user's store of datasets, tables and runs."""
 
+import atexit
 import os
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import iq_offline
@@ -20,6 +24,20 @@ def home() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("iq-offline")
+
+
+@cache
+def writable_home() -> Path:
+    """The store, or a temporary folder of this process where the store cannot be written: reading needs none.
+
+    Raises nothing: a store that is a file, or lies below one, is told by whoever makes a folder in it.
+    """
+    there = next(folder for folder in (home(), *home().parents) if folder.exists())
+    if not there.is_dir() or os.access(there, os.W_OK):
+        return home()
+    folder = tempfile.mkdtemp(prefix="iq-offline-store-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def minari_home() -> Path:

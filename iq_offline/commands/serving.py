@@ -15,13 +15,14 @@ def export(
     output_format: Annotated[
         str | None, typer.Option("--format", help="onnx, torchscript or torch-export; by the suffix if none.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     json: Json = False,
 ) -> None:
     """Write the policy as one file that runs without this package, checked against the original."""
     from iq_offline.stages.export import export_run
     from iq_offline.training.run_folder import RunFolder
 
-    made = export_run(RunFolder.open(run.resolve()), to.resolve(), output_format, console.warn)
+    made = export_run(RunFolder.open(run.resolve()), to.resolve(), output_format, console.warn, overwrite=overwrite)
     if json:
         return console.show_json(made)
     checked = " and ".join(f"{count} {name}" for name, count in made["checked"].items())
@@ -68,6 +69,24 @@ def ui(
     prepared = prepare_ui(host, port)
     console.show(f"comparison: {prepared.url}")
     raise typer.Exit(serve(prepared, open_browser=browser))
+
+
+def clean(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove caches that nothing uses and temporary files of dead processes; datasets and runs stay."""
+    from iq_offline.stages.clean import clean as clean_store
+
+    rows = clean_store(dry_run=dry_run)
+    total = sum(int(str(row["bytes"])) for row in rows)
+    if json:
+        return console.show_json(
+            {"removed": [] if dry_run else rows, "removable": rows if dry_run else [], "bytes": total}
+        )
+    for row in rows:
+        console.show(f"{console.size(int(str(row['bytes'])))}  {row['kind']}  {row['path']} ({row['why']})")
+    return console.show(f"{'would remove' if dry_run else 'removed'} {len(rows)}, {console.size(total)} in all")
 
 
 def doctor(json: Json = False) -> None:

@@ -4,6 +4,7 @@ import errno
 import glob
 import hashlib
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -14,6 +15,8 @@ from pathlib import Path
 from iq_offline.errors import ConfigError
 
 CHUNK_BYTES = 1 << 20
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^/]{1,40})-(?P<process>\d+)-[^-.]+\.(?:part|old)", re.DOTALL)
+"""Names of temporary files: of the destination, the machine and the process."""
 NO_PLACE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EROFS})
 """How a system says that nothing can be made somewhere, permissions and space apart."""
 
@@ -120,8 +123,19 @@ def whole_folder(destination: Path) -> Iterator[Path]:
 
 
 def _prefix(destination: Path) -> str:
-    """Names the destination, the machine and the process, so that what a dead one left can be told and removed."""
-    return f".{destination.name[:80]}.{socket.gethostname()[:40]}-{os.getpid()}-"
+    """Names the destination, the machine and the process, so that what a dead one left can be told and removed.
+
+    The temporary file of a temporary file is named after the destination of both.
+    """
+    nested = TEMPORARY.fullmatch(destination.name)
+    name = nested["name"] if nested else destination.name[:80]
+    return f".{name}.{socket.gethostname()[:40]}-{os.getpid()}-"
+
+
+def is_leftover(name: str, host: str) -> bool:
+    """Whether a file of that name is the temporary file of a dead process of this machine."""
+    found = TEMPORARY.fullmatch(name)
+    return found is not None and found["host"] == host[:40] and not _alive(int(found["process"]))
 
 
 def _clear_dead(destination: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from iq_offline import paths
-from iq_offline.data.files import data_files, whole_file
+from iq_offline.data.files import data_files, make_folder, whole_file
 
 CHUNK_BYTES = 1 << 18
 """Stays in the processor's cache between reading and hashing."""
@@ -67,13 +67,13 @@ def state_of(path: Path) -> str:
 
 def _hash(path: Path, name: str, digest: Callable[[], Digest]) -> str:
     state, started = state_of(path), time.time()
-    record = paths.home() / "hashes" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]}.json"
+    record = paths.writable_home() / "hashes" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]}.json"
     known = _recall(record, state)
     if name in known.hashes:
         return known.hashes[name]
     value = _digest_of(path, digest)
     if state_of(path) == state and _changed_at(path) < started - SETTLED_SECONDS:
-        record.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(record.parent)
         content = {"path": str(path), "state": state, "hashes": known.hashes | {name: value}}
         with whole_file(record) as temporary:
             temporary.write_text(json.dumps(content))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from iq_offline import paths
 from iq_offline.data.catalogue import Located
 from iq_offline.data.episodes import ContentDigest, DatasetInfo
-from iq_offline.data.files import data_path, whole_folder
+from iq_offline.data.files import data_path, make_folder, whole_folder
 from iq_offline.data.identity import content_key, state_of
 from iq_offline.data.packing import EPISODES, ROWS, pack
 from iq_offline.data.reading import completed, detect, parse_format, read_episodes
@@ -131,14 +131,18 @@ def open_table(located: Located, input_format: str = "auto", digest: ContentDige
     state = state_of(source)
     horizon = located.entry.max_episode_steps if located.entry else None
     chosen = detect(located.path) if input_format == "auto" else parse_format(input_format)
-    folder = paths.home() / "tables" / f"{content_key(source)}-{chosen}-{horizon or 'any'}-v{TABLE_VERSION}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    name = f"{content_key(source)}-{chosen}-{horizon or 'any'}-v{TABLE_VERSION}"
+    if _is_whole(paths.home() / "tables" / name):
+        return load(paths.home() / "tables" / name, located)
+    folder = paths.writable_home() / "tables" / name
+    make_folder(folder.parent)
     with FileLock(folder.with_suffix(".lock")):
         if not _is_whole(folder):
             with whole_folder(folder) as temporary:
                 content = pack(read_episodes(located, chosen), temporary, digest)
                 if state_of(source) != state:
                     raise DatasetUnreadable(f"{source} changed while it was read", "start again when it is at rest")
+                content["source"] = str(source.resolve())
                 content["files"] = {file.name: state_of(file) for file in temporary.iterdir()}
                 (temporary / "table.json").write_text(json.dumps(content, indent=1))
     return load(folder, located)

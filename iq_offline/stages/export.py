@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from iq_offline.data.files import sha256_of_file, whole_file
-from iq_offline.errors import DatasetError
+from iq_offline.errors import ConfigError, DatasetError
 from iq_offline.export.check import Observations, compare, random_observations
 from iq_offline.export.formats import codec, format_of
 from iq_offline.stages.fetch import open_dataset
@@ -18,13 +18,18 @@ from iq_offline.training.run_folder import RunFolder
 RECORDED_OBSERVATIONS = 1024
 
 
-def export_run(run: RunFolder, to: Path, asked: str | None, warn: Callable[[str], None]) -> dict[str, Any]:
+def export_run(
+    run: RunFolder, to: Path, asked: str | None, warn: Callable[[str], None], *, overwrite: bool = False
+) -> dict[str, Any]:
     """Write the run's policy to `to`; the file appears once it gives the original's actions.
 
     The format is the one asked for, else that of the file's suffix. Where the run's data cannot be read any more, a
     warning says so and random observations have to do.
-    Raises ConfigError for an unknown format, PackageMissing, and RunError where the actions differ.
+    Raises ConfigError for an unknown format and for a file that is there, PackageMissing, and RunError where the
+    actions differ.
     """
+    if to.exists() and not overwrite:
+        raise ConfigError(f"{to} exists", "name another file with --to, or give --overwrite to replace it")
     kind = format_of(to, asked)
     form, policy = codec(kind), run.policy()
     checked = {"random": random_observations(policy), "recorded": _recorded(run, warn)}

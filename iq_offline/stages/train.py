@@ -183,6 +183,13 @@ def _reserve(folder: Path, *, resume: bool) -> Path:
 def _check_free(out: Path, *, overwrite: bool) -> None:
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise ConfigError(f"{out} exists", "name another folder with --out, or give --overwrite to train it anew")
+    if out.is_dir() and any(out.iterdir()):
+        foreign = sorted(item.name for item in out.iterdir() if item.name not in run_folder.FILES)
+        if foreign or not (out / run_folder.MANIFEST).is_file():
+            raise ConfigError(
+                f"--overwrite would delete {out}, which is more than a run: {', '.join(foreign[:3]) or 'no manifest'}",
+                "name another folder with --out, or move its files away",
+            )
     if SnapshotFolder.of(out).files() and not overwrite:
         raise ConfigError(
             f"a run into {out} was cut off", "go on with it (--resume), or give --overwrite to train it anew"

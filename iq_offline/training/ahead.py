@@ -7,9 +7,11 @@ on any tensor's values: runs of other seeds and of other data of the same shapes
 
 import hashlib
 import io
+import json
 import os
 import pickle
 import platform
+import stat
 import subprocess
 import sys
 import tempfile
@@ -24,11 +26,12 @@ from torch import Tensor
 
 import iq_offline
 from iq_offline import paths
-from iq_offline.data.files import whole_folder
+from iq_offline.data.files import make_folder, sha256_of_file, whole_folder
+from iq_offline.data.strict_json import read_json
 from iq_offline.errors import CompilerFailed
 from iq_offline.training.traced import Traceable
 
-REQUEST, LIBRARY, HELD = "request", "updates.so", "held.pt"
+REQUEST, LIBRARY, HELD, RECORD = "request", "updates.so", "held.pt", "made.json"
 PROCESSOR = Path("/proc/cpuinfo")
 TRACED = ("algorithms", "config", "training", "batch.py")
 """The code that a trace depends on."""
@@ -41,12 +44,14 @@ def compiled_ahead(plan: Traceable) -> Callable[[list[Tensor]], Sequence[Tensor]
     """
     request, tensors = request_of(plan)
     made = paths.home() / "compiled" / key_of(request)
-    made.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(made.parent)
     with FileLock(made.with_suffix(".lock")):
         kept = _loaded(made)
         if kept is None:
             with whole_folder(made) as temporary:
                 _compile(request, temporary)
+                _record(temporary)
+            made.chmod(0o700)
             kept = _loaded(made)
     if kept is None:
         raise CompilerFailed(f"{made / LIBRARY} cannot be loaded", "train without: --compile off")
@@ -56,11 +61,46 @@ def compiled_ahead(plan: Traceable) -> Callable[[list[Tensor]], Sequence[Tensor]
 
 
 def _loaded(made: Path) -> tuple[Callable[[list[Tensor]], list[Tensor]], list[int | Tensor]] | None:
-    """The library's function, and what was held; None where they cannot be loaded."""
+    """The library's function, and what was held; None where they are not there, not safe or not loadable.
+
+    A library is code that runs with the user's rights: see `_is_safe`.
+    """
+    if not _is_safe(made):
+        return None
     try:
         held = torch.load(made / HELD, weights_only=True)
         return torch._C._aoti.AOTIModelContainerRunnerCpu(str(made / LIBRARY), 1).run, held
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+        return None
+
+
+def _record(folder: Path) -> None:
+    """Note what was made, and by which code."""
+    hashes = {name: sha256_of_file(folder / name) for name in (LIBRARY, HELD)}
+    (folder / RECORD).write_text(json.dumps({"code": code_digest(), "files": hashes}))
+    for file in folder.iterdir():
+        file.chmod(0o600)
+
+
+def _is_safe(made: Path) -> bool:
+    """Whether only this user can have written the library, and it is the one that was recorded."""
+    try:
+        places = (made.parent, made, *(made / name for name in (LIBRARY, HELD, RECORD)))
+        for number, found in enumerate(place.lstat() for place in places):
+            writable = stat.S_IWGRP | stat.S_IWOTH if number else stat.S_IWOTH
+            if found.st_uid != os.getuid() or stat.S_ISLNK(found.st_mode) or found.st_mode & writable:
+                return False
+        recorded = read_json(made / RECORD)["files"]
+        return all(sha256_of_file(made / name) == recorded[name] for name in (LIBRARY, HELD))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def made_by(folder: Path) -> str | None:
+    """The digest of the code that a kept library was made by; None where it does not say."""
+    try:
+        return str(read_json(folder / RECORD)["code"])
+    except (OSError, ValueError, KeyError):
         return None
 
 
@@ -122,7 +162,12 @@ def request_of(plan: Traceable) -> tuple[bytes, list[Tensor]]:
 
 def key_of(request: bytes) -> str:
     """Names what would be compiled: of the request, the traced code, PyTorch, the compiler and the processor."""
-    found = hashlib.sha256(request)
+    return hashlib.sha256(request + code_digest().encode()).hexdigest()[:32]
+
+
+def code_digest() -> str:
+    """SHA-256 of the traced code, PyTorch's version, the compiler's name and the processor's."""
+    found = hashlib.sha256()
     package = Path(iq_offline.__file__).parent
     for part in TRACED:
         sources = (package / part).rglob("*.py") if (package / part).is_dir() else [package / part]
@@ -132,7 +177,7 @@ def key_of(request: bytes) -> str:
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     for text in (torch.__version__, os.environ.get("CXX", ""), platform.machine(), flags):
         found.update(text.encode())
-    return found.hexdigest()[:32]
+    return found.hexdigest()
 
 
 def _compile(request: bytes, folder: Path) -> None:

@@ -70,6 +70,8 @@ STAGE_RECORDS: dict[str, type[BaseModel]] = {
     REWARD_MODEL_REPORT: RewardModelRecord,
     TRACKING: TrackingRecord,
 }
+FILES = frozenset({MANIFEST, REWARD_PLOT, *WRITTEN_BY, *STAGE_RECORDS})
+"""All that this tool writes into a run folder."""
 AGAIN = "train the run again"
 REMEDIES = {
     EVALUATION: "run `iq-offline eval` on it again",
