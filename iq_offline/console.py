@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from iq_offline.credentials import masked
+
 
 def show(text: str = "") -> None:
     """A line of the answer."""
-    print(text)
+    print(masked(text))
 
 
 def show_json(content: Any) -> None:
@@ -19,12 +21,12 @@ def show_json(content: Any) -> None:
 
 def warn(text: str) -> None:
     """A warning, off the answer's stream."""
-    print(f"warning: {text}", file=sys.stderr)
+    print(f"warning: {masked(text)}", file=sys.stderr)
 
 
 def note(text: str) -> None:
     """Something that the user should know, off the answer's stream."""
-    print(f"note: {text}", file=sys.stderr)
+    print(f"note: {masked(text)}", file=sys.stderr)
 
 
 def show_details(content: dict[str, Any]) -> None:
@@ -178,7 +180,7 @@ def transfer(title: str) -> Iterator[Callable[[int, int | None], None]]:
         *(TransferSpeedColumn(), TimeRemainingColumn()),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
+        task = bar.add_task(masked(title), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

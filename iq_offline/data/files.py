@@ -3,6 +3,7 @@
 import errno
 import glob
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from iq_offline.errors import ConfigError
 
@@ -45,6 +47,17 @@ def data_path(path: Path) -> Path:
 def data_files(path: Path) -> list[Path]:
     """The file itself; of a folder, all files in it, sorted."""
     return [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
+
+
+def read_json_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises ValueError for any other content, OSError where it cannot be read."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError("it is no JSON object")
+    return content
 
 
 def check_folder(folder: Path) -> None:
