@@ -54,8 +54,8 @@ def public_url(url: str) -> str:
     if not separator or scheme.partition("+")[0] == "file" or scheme in {"sqlite", "sqlite+pysqlite"}:
         return url
     rest = rest[len(_user(rest)) :]
-    rest, hash_mark, fragment = rest.partition("#")
-    place, question_mark, query = rest.partition("?")
+    rest, _, fragment = rest.partition("#")
+    place, _, query = rest.partition("?")
     kept, kept_fragment = _public_parameters(query), _public_parameters(fragment)
     place = TOKENS.sub(MASK, place)
     return f"{scheme}://{place}" + (f"?{kept}" if kept else "") + (f"#{kept_fragment}" if kept_fragment else "")
@@ -75,7 +75,7 @@ def masked(text: str, *urls: str) -> str:
 
 
 def _user(rest: str) -> str:
-    """The user and password that begin the part after `://`, with their `@`; also where `/?#` in them are not quoted."""
+    """User and password at the start of the part after `://`, with their `@`; also where `/?#` in them stand as is."""
     authority = re.match(r"[^/?#]*", rest)
     assert authority is not None
     if "@" in authority[0]:

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "data": {"config", "credentials", "errors", "batch", "paths"},
     "training": {"algorithms", "data", "config", "errors", "batch", "paths"},
     "tabular": set(),
-    "pipeline": {"config", "errors", "paths"},
+    "pipeline": {"config", "credentials", "errors", "paths"},
     "baselines": {"training", "algorithms", "data", "config", "errors", "batch"},
     "evaluation": {"algorithms", "data", "config", "errors", "batch", "paths"},
     "export": {"algorithms", "config", "errors"},

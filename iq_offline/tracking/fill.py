@@ -108,7 +108,8 @@ def put_files(
 ) -> bool:
     """Log the files that are there and that the store does not hold with this content; returns whether any were.
 
-    `there`: the artifacts that the store can show; without them, what it has noted is believed. A reward report also tags the run with its form.
+    `there`: the artifacts that the store can show; without them, what it has noted is believed.
+    A reward report also tags the run with its form.
     """
     held: dict[str, str] = json.loads(run.tags.get(FILES_TAG, "{}"))
     present = {name: sha256_of_file(folder / name)[:16] for name in names if (folder / name).is_file()}

@@ -33,7 +33,7 @@ REASON_LENGTH = 200
 
 
 def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, else a SQLite file in the user's store. It may hold a password: show `public_url` of it."""
+    """`MLFLOW_TRACKING_URI`, else a SQLite file in the user's store. Show its `public_url` alone."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or ""
     file = sqlite_file(uri) if uri else paths.home() / "mlflow" / "mlflow.db"
     if file is None or (str(file) in uri and "?" not in uri):
@@ -128,9 +128,11 @@ def _unavailable(uri: str, told: str) -> TrackingUnavailable:
 
 
 def connect(uri: str) -> "MlflowClient":
-    """A client of the store."""
+    """A client of the store. MLflow remembers a run's place by the run's id alone: not from one store to its copy."""
     from mlflow import MlflowClient
+    from mlflow.tracking._tracking_service import utils
 
+    utils._artifact_repos_cache.clear()
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
