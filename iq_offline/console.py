@@ -9,6 +9,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+from iq_offline.credentials import masked
+
 CONTROL = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160)) if number not in (9, 10)}
 """Control characters by their escapes: a name in a file must not move the cursor or colour the terminal."""
 
@@ -30,7 +32,7 @@ def prepare_streams() -> None:
 
 def show(text: str = "") -> None:
     """A line of the answer."""
-    print(printable(text))
+    print(printable(masked(text)))
 
 
 def show_json(content: Any) -> None:
@@ -40,17 +42,17 @@ def show_json(content: Any) -> None:
 
 def warn(text: str) -> None:
     """A warning, off the answer's stream."""
-    print(f"warning: {printable(text)}", file=sys.stderr)
+    print(f"warning: {printable(masked(text))}", file=sys.stderr)
 
 
 def fail(text: str) -> None:
     """The error that ends a command, off the answer's stream."""
-    print(f"error: {printable(text)}", file=sys.stderr)
+    print(f"error: {printable(masked(text))}", file=sys.stderr)
 
 
 def note(text: str) -> None:
     """Something that the user should know, off the answer's stream."""
-    print(f"note: {printable(text)}", file=sys.stderr)
+    print(f"note: {printable(masked(text))}", file=sys.stderr)
 
 
 def size(count: int) -> str:
@@ -219,7 +221,7 @@ def transfer(title: str) -> Iterator[Callable[[int, int | None], None]]:
         *(TransferSpeedColumn(), TimeRemainingColumn()),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
+        task = bar.add_task(masked(title), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

@@ -19,17 +19,18 @@ UserError
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from iq_offline.credentials import masked
+
 FEW, SEVERAL = 6, 24
 """So many names are listed whole in any case, and where none is near."""
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: what is wrong, and what to do about it."""
+    """A mistake that the user can mend: what is wrong, and what to do about it. Neither shows credentials."""
 
     def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(problem, remedy)
-        self.problem = problem
-        self.remedy = remedy
+        self.problem, self.remedy = masked(problem), masked(remedy)
+        super().__init__(self.problem, self.remedy)
 
     def __str__(self) -> str:
         return f"{self.problem}\n  -> {self.remedy}"

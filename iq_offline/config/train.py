@@ -22,6 +22,7 @@ from iq_offline.config.baselines import (
 )
 from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
 from iq_offline.config.iq import ContinuousIQConfig, DiscreteIQConfig
+from iq_offline.credentials import public_name
 from iq_offline.errors import ConfigError, nearest
 
 AlgorithmConfig = ContinuousBCConfig | DiscreteBCConfig | ContinuousIQConfig | DiscreteIQConfig | BaselineConfig
@@ -93,7 +94,12 @@ class TrainConfig(FrozenModel):
     def _named(cls, dataset: str) -> str:
         if not dataset.strip():
             raise ValueError("a dataset's id or path is needed")
-        return dataset
+        return public_name(dataset)
+
+    @field_validator("supplementary")
+    @classmethod
+    def _public(cls, datasets: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(public_name, datasets))
 
     def to_toml(self) -> str:
         """The configuration as TOML; a setting that is off is written as `none`."""

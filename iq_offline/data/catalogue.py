@@ -5,7 +5,6 @@ which may override what is shared.
 """
 
 import hashlib
-import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -16,11 +15,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from iq_offline import paths
 from iq_offline.config import FrozenModel
+from iq_offline.credentials import public_url
 from iq_offline.data.identity import state_of
+from iq_offline.data.strict_json import read_json
 from iq_offline.errors import UnknownDataset, nearest
 
 D4RL_NAME = re.compile(r"(halfcheetah|hopper|walker2d|ant|pen|door|hammer|relocate|antmaze|kitchen|maze2d)-[\w-]+-v\d+")
@@ -53,6 +54,20 @@ class Defect(FrozenModel):
 
     what: str
     handling: str
+
+
+class FetchRecord(BaseModel):
+    """What `fetched.json` must hold; more is allowed."""
+
+    model_config = ConfigDict(strict=True)
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+    state: str
+    source: str
+    revision: str | None = None
+    pinned: bool = False
+    files: dict[str, str] = Field(default_factory=dict)
 
 
 class CatalogueEntry(FrozenModel):
@@ -106,16 +121,20 @@ class CatalogueEntry(FrozenModel):
     def record(self) -> dict[str, Any] | None:
         """What the last fetch found out, if the data are still in the state in which it left them."""
         content = self.last_record
-        if not self.on_disk or content.get("state") != state_of(self.stored_path):
+        try:
+            if not content or not self.on_disk or content["state"] != state_of(self.stored_path):
+                return None
+        except OSError:
             return None
-        return content if self.sha256 in (None, content.get("sha256")) else None
+        return content if self.sha256 in (None, content["sha256"]) else None
 
     @property
     def last_record(self) -> dict[str, Any]:
-        """What the last fetch found out, whatever has become of the data since; empty if there was none."""
+        """What the last fetch found out, whatever has become of the data since; empty if that cannot be read."""
         try:
-            content: dict[str, Any] = json.loads(self.record_path.read_text())
-        except (OSError, ValueError):
+            content = read_json(self.record_path)
+            FetchRecord.model_validate(content)
+        except (OSError, ValueError, ValidationError):
             return {}
         return content
 
@@ -200,22 +219,34 @@ def find_entries(pattern: str = "", family: str = "", environment: str = "") -> 
 
 
 def _of_url(url: str) -> CatalogueEntry:
-    """An entry for data at a URL. Raises UnknownDataset for a scheme or a name that cannot be used."""
-    parts = urlsplit(url)
+    """An entry for data at a URL. Raises UnknownDataset for a scheme or a name that cannot be used.
+
+    `urls` has the credentials that the URL gives, all else is the same without them.
+    """
+    public = public_url(url)
+    try:
+        parts = urlsplit(public)
+        _ = parts.port
+    except ValueError as error:
+        raise UnknownDataset(f"{public} is no URL: {error}", "check the part between // and the next /") from None
     if parts.scheme in REMOTE_SCHEMES:
         name = parts.path.strip("/")
         if MINARI_ID.fullmatch(name) and ".." not in name and parts.netloc:
-            return CatalogueEntry(id=name, family="unlisted", kind=Kind.MINARI, urls=(url,), description=url)
-        raise UnknownDataset(f"{url} names no Minari dataset", f"write it as {parts.scheme}://PLACE/namespace/name-v0")
+            return CatalogueEntry(id=name, family="unlisted", kind=Kind.MINARI, urls=(public,), description=public)
+        raise UnknownDataset(
+            f"{public} names no Minari dataset", f"write it as {parts.scheme}://PLACE/namespace/name-v0"
+        )
     file = Path(unquote(parts.path)).name
     if parts.scheme not in {"http", "https"} or not parts.netloc or not re.fullmatch(r"\w[\w.-]*\.\w+", file):
         raise UnknownDataset(
-            f"{url} is no place to fetch a file from",
+            f"{public} is no place to fetch a file from",
             "give an http(s) URL that ends with a file's name, or hf://, gcp://",
         )
     place = re.sub(r"[^\w.-]+", "-", f"{parts.hostname}{parts.path}").strip("-.")
-    place += f"-{hashlib.sha256(url.encode()).hexdigest()[:8]}"  # two URLs never share a place
-    return CatalogueEntry(id=f"url/{place}", family="unlisted", kind=Kind.FILE, file=file, urls=(url,), description=url)
+    place += f"-{hashlib.sha256(public.encode(errors='surrogateescape')).hexdigest()[:8]}"  # one place a URL
+    return CatalogueEntry(
+        id=f"url/{place}", family="unlisted", kind=Kind.FILE, file=file, urls=(url,), description=public
+    )
 
 
 def _holds(text: str, wanted: str) -> bool:

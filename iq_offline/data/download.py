@@ -14,6 +14,7 @@ from urllib.parse import quote
 from filelock import FileLock, Timeout
 
 from iq_offline import paths
+from iq_offline.credentials import public_url
 from iq_offline.data.catalogue import CatalogueEntry, Kind, Located, locate
 from iq_offline.data.fetched import Fetched, pin, pin_of, record
 from iq_offline.data.files import data_files, data_path, sha256_of_file, sha256_of_path, whole_file, whole_folder
@@ -159,7 +160,8 @@ def _bring(entry: CatalogueEntry, check: _Check, partial: Path, options: FetchOp
     if local is None:
         urls = (options.source,) if options.source else entry.urls
         with http.connect() as session:
-            return http.download(session, http.Wanted(entry.id, urls, entry.bytes), partial, check, options.advance)
+            wanted = http.Wanted(entry.id, urls, entry.bytes, tell=options.tell)
+            return public_url(http.download(session, wanted, partial, check, options.advance))
     if not local.is_file():
         raise UnknownDataset(f"{entry.id}: no file at {local}", "name its file with --from PATH")
     http.check_space(partial.parent, local.stat().st_size, entry.id)
@@ -200,7 +202,7 @@ def _fetch_minari(entry: CatalogueEntry, options: FetchOptions) -> None:
     if (entry.record or {}).get("revision") == listing.revision:
         return None
     partial = _partial(entry) / listing.revision
-    _bring_files(entry, listing, partial, options.advance)
+    _bring_files(entry, listing, partial, options)
     if not _is_whole(partial):
         raise DatasetUnreadable(f"{listing.place} is no whole Minari dataset", "check the id, or name another remote")
     sums = {file.path: file.sha256 or sha256_of_file(partial / file.path) for file in listing.files}
@@ -248,7 +250,7 @@ def _is_kept(entry: CatalogueEntry, options: FetchOptions, where: str) -> bool:
     return True
 
 
-def _bring_files(entry: CatalogueEntry, listing: Listing, partial: Path, advance: http.Advance) -> None:
+def _bring_files(entry: CatalogueEntry, listing: Listing, partial: Path, options: FetchOptions) -> None:
     """All files of a listing, each verified."""
     partial.mkdir(parents=True, exist_ok=True)
     here = sum(file.stat().st_size for file in data_files(partial))
@@ -256,10 +258,10 @@ def _bring_files(entry: CatalogueEntry, listing: Listing, partial: Path, advance
     done = 0
     with http.connect() as session:
         for file in listing.files:
-            wanted = http.Wanted(f"{entry.id}: {file.path}", (file.url,), file.bytes, listing.headers)
+            wanted = http.Wanted(f"{entry.id}: {file.path}", (file.url,), file.bytes, listing.headers, options.tell)
             place = partial / file.path
             if not place.is_file() or file.fault(place):
-                http.download(session, wanted, place, file.fault, _offset(advance, done, listing.bytes))
+                http.download(session, wanted, place, file.fault, _offset(options.advance, done, listing.bytes))
             http.forget(place)
             done += file.bytes
 
@@ -273,6 +275,7 @@ def _remote(entry: CatalogueEntry) -> str:
     """Where Minari's own rules look for a dataset, as SCHEME://PLACE/ID. Raises ConfigError."""
     remote = os.environ.get("MINARI_REMOTE") or DEFAULT_MINARI_REMOTE
     address = entry.urls[0] if entry.urls else f"{remote.rstrip('/')}/{entry.id}"
+    address = public_url(address)
     scheme, _, place = address.strip("/").partition("://")
     scheme = "gcp" if scheme == "gs" else scheme
     if scheme not in {"hf", "gcp"}:

@@ -5,6 +5,7 @@ fetched again must be the one that it was.
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from iq_offline import paths
 from iq_offline.data.catalogue import CatalogueEntry
 from iq_offline.data.files import data_files, whole_file
 from iq_offline.data.identity import state_of
+from iq_offline.data.strict_json import read_json
 from iq_offline.errors import ConfigError
 
 
@@ -73,14 +75,27 @@ def pin(entry: CatalogueEntry, fetched: Fetched, size: int) -> str | None:
 
 def _pins() -> dict[str, dict[str, Any]]:
     try:
-        content = json.loads(_path().read_text())
+        content = read_json(_path())
     except FileNotFoundError:
         return {}
-    except ValueError:
-        content = None
-    if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
-        raise ConfigError(f"{_path()} is not a JSON table of pins", "mend it, or remove it to pin anew")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{_path()} is not a JSON table of pins: {error}", "mend it, or remove it to pin anew"
+        ) from None
+    for name, value in content.items():
+        if not _is_pin(value):
+            raise ConfigError(f"{_path()}: {name!r} is no pin", "mend it, or remove it to pin anew")
     return content
+
+
+def _is_pin(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("sha256"), str)
+        and re.fullmatch("[0-9a-f]{64}", value["sha256"]) is not None
+        and isinstance(value.get("source", ""), str)
+        and isinstance(value.get("revision"), str | None)
+    )
 
 
 def _path() -> Path:

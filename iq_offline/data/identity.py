@@ -8,6 +8,7 @@ inode of every file are as they were.
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 
 from iq_offline import paths
 from iq_offline.data.files import data_files, make_folder, whole_file
+from iq_offline.data.strict_json import read_json
 
 CHUNK_BYTES = 1 << 18
 """Stays in the processor's cache between reading and hashing."""
@@ -82,9 +84,11 @@ def _hash(path: Path, name: str, digest: Callable[[], Digest]) -> str:
 
 def _recall(record: Path, state: str) -> _Known:
     try:
-        content = json.loads(record.read_text())
+        content = read_json(record)
         hashes = dict(content["hashes"]) if content["state"] == state else {}
     except (OSError, ValueError, KeyError, TypeError):
+        hashes = {}
+    if not all(isinstance(value, str) and re.fullmatch("[0-9a-f]{32,64}", value) for value in hashes.values()):
         hashes = {}
     return _Known(state, hashes)
 

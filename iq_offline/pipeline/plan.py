@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from iq_offline.config import IQConfig, Method, SubsampleFrom, algorithm_class, updates_key, valid_keys
+from iq_offline.credentials import public_name
 from iq_offline.errors import ConfigError, nearest
 from iq_offline.pipeline.schema import MOST_RUNS, Demos, PerRun, ResultsTable, Settings, Where
 
@@ -204,6 +205,7 @@ def _sources(table: ResultsTable) -> dict[str, str]:
 
 def _source_name(dataset: str) -> str:
     """A file's name for an id or a path; the hash keeps apart two that differ in their signs alone."""
+    dataset = public_name(dataset)
     last = Path(dataset).name if Path(dataset).is_absolute() else dataset
     plain = re.sub(r"[^A-Za-z0-9]+", "-", last).strip("-")
     return f"{plain[-40:].strip('-')}-{hashlib.sha256(dataset.encode()).hexdigest()[:6]}"

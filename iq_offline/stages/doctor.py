@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from iq_offline import paths
+from iq_offline.credentials import public_url
 from iq_offline.tracking.mlflow_access import tracking_uri
 from iq_offline.training.provenance import git_commit, package_versions, platform_description
 
@@ -39,7 +40,7 @@ def examine() -> dict[str, Any]:
         "home": str(paths.home()),
         "home_writable": _writable(),
         "minari_home": str(paths.minari_home()),
-        "tracking_uri": tracking_uri(),
+        "tracking_uri": public_url(tracking_uri()),
         "missing": missing,
     }
 

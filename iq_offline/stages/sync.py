@@ -39,7 +39,7 @@ def sync_runs(
     if files and len(folders) != 1:
         raise RunError(f"{report} would go onto {len(folders)} comparisons", "sync one comparison's runs at a time")
     return {
-        "store": store.uri,
+        "store": store.name,
         "runs": told,
         "comparisons": [_comparison(store, *item, files) for item in folders.items()],
     }
@@ -58,7 +58,8 @@ def _comparison(store: MlflowStore, parent_id: str, folders: Sequence[Path], fil
     if not missing:
         summary = summary_table(load_runs(folders)[0])
         comparison = Comparison(summary_figures(summary), as_markdown(summary), files)
-        written = put_comparison(store, parent, comparison)
+        with store.mirroring():
+            written = put_comparison(store, parent, comparison)
     return {"parent": parent_id, "runs": len(folders), "runs_not_given": missing, "rows_written": written}
 
 

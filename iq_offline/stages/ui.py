@@ -1,6 +1,7 @@
 """ui: MLflow's own interface on this project's store, opened at the comparison."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 from types import FrameType
 from urllib.parse import urlencode
 
+from iq_offline.credentials import public_url
 from iq_offline.errors import ConfigError
+from iq_offline.tracking.mlflow_access import is_served, tracking_uri
 from iq_offline.tracking.mlflow_store import MlflowStore
 
 START_SECONDS = 90
@@ -26,6 +29,9 @@ class UserInterface:
     """The command that serves the interface, and where to look."""
 
     command: tuple[str, ...]
+    """Empty where an MLflow server has its own."""
+    store_uri: str
+    """Handed over in the environment: a command line, which everybody on the machine can read, shows no password."""
     url: str
     address: tuple[str, int]
 
@@ -35,6 +41,10 @@ def prepare_ui(host: str, port: int) -> UserInterface:
 
     Raises TrackingUnavailable, and ConfigError where the port is taken.
     """
+    uri = tracking_uri()
+    if is_served(uri):
+        base = public_url(uri).rstrip("/")
+        return UserInterface((), uri, _comparison(MlflowStore.open(), base), (host, port))
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -46,7 +56,7 @@ def prepare_ui(host: str, port: int) -> UserInterface:
     store = MlflowStore.open()
     command = (sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port))
     url = _comparison(store, f"http://{host}:{port}")
-    return UserInterface((*command, "--backend-store-uri", store.uri), url, (host, port))
+    return UserInterface(command, store.uri, url, (host, port))
 
 
 def serve(interface: UserInterface, *, open_browser: bool) -> int:
@@ -54,7 +64,12 @@ def serve(interface: UserInterface, *, open_browser: bool) -> int:
 
     Ctrl-C and SIGTERM end the server, and its dozen processes with it.
     """
-    with _termination_interrupts(), subprocess.Popen(interface.command) as server:
+    if not interface.command:
+        if open_browser:
+            webbrowser.open(interface.url)
+        return 0
+    environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": interface.store_uri}
+    with _termination_interrupts(), subprocess.Popen(interface.command, env=environment) as server:
         try:
             if open_browser and _answers(interface.address, server):
                 webbrowser.open(interface.url)

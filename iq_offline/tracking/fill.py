@@ -24,6 +24,7 @@ RUN_FILES = ("config.toml", "manifest.json", "split.json", "metrics.parquet", "p
 STAGE_FILES = ("evaluation.json", "returns.parquet", "reward.json", "rewards.parquet")
 REWARD_FILE, REWARD = "reward.json", "reward/"
 RESULT_TAG, FORM_TAG = "policy_sha256", "reward_form"
+FOLDER_TAG = "run_folder"
 FILES_TAG = "iq_offline.files"
 """Which content of each file the store has: a JSON object of hashes."""
 SHOWN = ("method", "seed", "demos", "subsample", "select", "held_out", "transitions", "device", "threads")
@@ -34,7 +35,7 @@ def describe(manifest: Mapping[str, Any], folder: Path) -> RunDescription:
     dataset, commit = manifest["dataset"], manifest.get("git_commit")
     params = {key: manifest[key] for key in SHOWN if key in manifest}
     expert = TrackedData(dataset["name"], dataset["sha256"], "expert", dataset["path"])
-    tags = {"method": manifest["method"], "dataset": dataset["name"], "run_folder": str(folder)}
+    tags = {"method": manifest["method"], "dataset": dataset["name"], FOLDER_TAG: str(folder)}
     return RunDescription(
         name=_shown_name(manifest["run"], manifest["method"]),
         group=manifest["group"],
@@ -62,9 +63,13 @@ def fill(store: MlflowStore, run_id: str, folder: Path, skip_steps: Collection[i
     model = run.model or _log_model(store, run_id, folder)
     points = [] if skip_steps is None else _training_points(folder, manifest, skip_steps)
     store.log_points(run_id, points)
-    written = [bool(points), run.model is None, _fill_data(store, run, folder)]
+    restored = run.model is not None and store.restore_model(model, partial(_write_model, folder))
+    written = [bool(points), run.model is None, restored, _fill_data(store, run, folder)]
     written.append(put_metrics(store, run, stage_metrics(folder), model))
-    written.append(put_files(store, run, folder, RUN_FILES + STAGE_FILES))
+    written.append(put_files(store, run, folder, RUN_FILES + STAGE_FILES, store.files(run_id)))
+    if run.tags.get(FOLDER_TAG) != str(folder.resolve()) and not Path(run.tags.get(FOLDER_TAG, "")).is_dir():
+        store.tag(run_id, {FOLDER_TAG: str(folder.resolve())})
+        written.append(True)
     if run.tags.get(RESULT_TAG) != manifest["policy_sha256"]:
         store.tag(run_id, {RESULT_TAG: manifest["policy_sha256"]})
         written.append(True)
@@ -97,23 +102,27 @@ def put_metrics(
     return bool(new or gone)
 
 
-def put_files(store: MlflowStore, run: StoredRun, folder: Path, names: Collection[str]) -> bool:
+def put_files(
+    store: MlflowStore, run: StoredRun, folder: Path, names: Collection[str], there: Collection[str] | None = None
+) -> bool:
     """Log the files that are there and that the store does not hold with this content; returns whether any were.
 
+    `there`: the artifacts that the store can show; without them, what it has noted is believed.
     A reward report also tags the run with its form.
     """
     held: dict[str, str] = json.loads(run.tags.get(FILES_TAG, "{}"))
     present = {name: sha256_of_file(folder / name)[:16] for name in names if (folder / name).is_file()}
     for name in present:
         RunFolder(folder).check_file(name)
-    new = [name for name, digest in present.items() if held.get(name) != digest]
+    lost = set() if there is None else held.keys() - set(there)
+    new = [name for name, digest in present.items() if held.get(name) != digest or name in lost]
     tags = _form(folder) if REWARD_FILE in present else {}
     if new:
         store.log_files(run.run_id, [folder / name for name in new])
         tags[FILES_TAG] = json.dumps(held | present)
     if changed := {key: value for key, value in tags.items() if run.tags.get(key) != value}:
         store.tag(run.run_id, changed)
-    return bool(changed)
+    return bool(new or changed)
 
 
 def _form(folder: Path) -> dict[str, str]:
@@ -137,9 +146,13 @@ def _fill_data(store: MlflowStore, run: StoredRun, folder: Path) -> bool:
 
 
 def _log_model(store: MlflowStore, run_id: str, folder: Path) -> str:
+    return store.log_model(run_id, partial(_write_model, folder))
+
+
+def _write_model(folder: Path, destination: Path) -> None:
     from iq_offline.tracking.mlflow_models import write_model
 
-    return store.log_model(run_id, partial(write_model, folder))
+    write_model(folder, destination)
 
 
 def _supplementary(folder: Path) -> tuple[TrackedData, ...]:

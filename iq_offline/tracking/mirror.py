@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from iq_offline.data.files import whole_file
+from iq_offline.data.strict_json import read_json
 from iq_offline.errors import RunError, TrackingUnavailable
-from iq_offline.tracking.fill import RESULT_TAG, describe, fill, put_files, put_metrics
+from iq_offline.tracking.fill import FOLDER_TAG, RESULT_TAG, describe, fill, put_files, put_metrics
 from iq_offline.tracking.metrics import Point, evaluation_metrics, reward_metrics, training_points
 from iq_offline.tracking.mlflow_store import POINTS_A_BATCH, MlflowStore, StoredRun
 from iq_offline.tracking.tracker import NullTracker, RunDescription, Tracker
@@ -29,6 +30,7 @@ __all__ = [
 
 Warn = Callable[[str], None]
 TRACKING_FILE = "tracking.json"
+NOTE_KEYS = ("uri", "experiment_id", "run_id", "parent_run_id")
 NOTE_TAG = "mlflow.note.content"
 LONGEST_NOTE = 5000
 """Characters that every MLflow store admits in a tag."""
@@ -83,12 +85,16 @@ class MlflowTracker:
         self._flushed = time.monotonic()
 
     def _finish(self, store: MlflowStore, folder: Path) -> None:
-        self._flush(store)
-        fill(store, self._run_id, folder, skip_steps=self._steps)
-        store.end(self._run_id)
-        manifest = RunFolder.open(folder).manifest
-        _keep_only(store, self._parent, manifest, folder, self._run_id)
-        _note(folder, store, self._run_id, self._parent)
+        with store.mirroring():
+            if store.run(self._run_id) is None:  # a `sync` that saw the folder first has replaced it
+                _sync(folder, store)
+                return
+            self._flush(store)
+            fill(store, self._run_id, folder, skip_steps=self._steps)
+            store.end(self._run_id)
+            manifest = RunFolder.open(folder).manifest
+            _keep_only(store, self._parent, manifest, folder, self._run_id)
+            _note(folder, store, self._run_id, self._parent)
 
     def _fail(self, store: MlflowStore) -> None:
         self._flush(store)
@@ -118,7 +124,7 @@ def mirror_stage(folder: Path, metrics: Mapping[str, float | None], files: tuple
         store = MlflowStore.open()
         run = store.run(note["run_id"])
         if run is None or not run.finished:
-            warn(f"MLflow's store {store.uri} does not hold {folder.name}; to mirror it: iq-offline sync {folder}")
+            warn(f"MLflow's store {store.name} does not hold {folder.name}; to mirror it: iq-offline sync {folder}")
             return
         put_metrics(store, run, metrics, run.model)
         put_files(store, run, folder, files)
@@ -172,6 +178,11 @@ def sync(folder: Path, store: MlflowStore | None = None) -> bool:
     Raises TrackingUnavailable, and RunError where the policy cannot be read.
     """
     store = store or MlflowStore.open()
+    with store.mirroring():
+        return _sync(folder, store)
+
+
+def _sync(folder: Path, store: MlflowStore) -> bool:
     manifest = RunFolder.open(folder).manifest
     description = describe(manifest, folder.resolve())
     parent = store.parent(description.group)
@@ -196,7 +207,7 @@ def stored(folder: Path, store: MlflowStore) -> StoredRun:
     note = _read_note(folder)
     run = store.run(note["run_id"]) if note else None
     if run is None:
-        raise RunError(f"{folder} is not in MLflow's store {store.uri} any more", f"run: iq-offline sync {folder}")
+        raise RunError(f"{folder} is not in MLflow's store {store.name} any more", f"run: iq-offline sync {folder}")
     return run
 
 
@@ -227,7 +238,7 @@ def _keep_only(store: MlflowStore, parent: str, manifest: Mapping[str, Any], fol
 
 def _is_of(run: StoredRun, folder: Path) -> bool:
     """Whether the stored run was made from that folder."""
-    return Path(run.tags.get("run_folder", "/")).resolve() == folder.resolve()
+    return Path(run.tags.get(FOLDER_TAG, "/")).resolve() == folder.resolve()
 
 
 def _later(error: TrackingUnavailable | RunError, folder: Path) -> str:
@@ -235,11 +246,17 @@ def _later(error: TrackingUnavailable | RunError, folder: Path) -> str:
 
 
 def _note(folder: Path, store: MlflowStore, run_id: str, parent: str) -> None:
-    content = {"uri": store.uri, "experiment_id": store.experiment_id, "run_id": run_id, "parent_run_id": parent}
+    content = {"uri": store.name, "experiment_id": store.experiment_id, "run_id": run_id, "parent_run_id": parent}
     if content != _read_note(folder):
         with whole_file(folder / TRACKING_FILE) as temporary:
             temporary.write_text(json.dumps(content, indent=1))
 
 
 def _read_note(folder: Path) -> dict[str, str] | None:
-    return RunFolder(folder).read_optional(TRACKING_FILE)
+    """Where the run's mirror is; None where that is not written down, or cannot be read."""
+    try:
+        note = read_json(folder / TRACKING_FILE)
+    except (OSError, ValueError):
+        return None
+    whole = all(isinstance(note.get(key), str) for key in NOTE_KEYS)
+    return note if whole else None

@@ -6,24 +6,27 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iq_offline import paths
+from iq_offline.credentials import public_url
 from iq_offline.errors import TrackingUnavailable
 from iq_offline.tracking.metrics import Point
 from iq_offline.tracking.mlflow_access import (
+    check_reachable,
     connect,
     disconnect,
     import_mlflow,
+    is_served,
+    mirror_lock,
     mlflow_errors,
-    sqlite_file,
     store_lock,
     tracking_uri,
 )
+from iq_offline.tracking.mlflow_sqlite import beside, follow, sqlite_file
 from iq_offline.tracking.tracker import RunDescription, TrackedData
 
 if TYPE_CHECKING:
@@ -55,11 +58,14 @@ class StoredRun:
 class MlflowStore:
     """A tracking store with one experiment, parents for comparisons, children for runs.
 
+    `uri` is what MLflow opens, and may hold a password; `name` is the same without.
+
     Every method raises TrackingUnavailable where the store cannot be used.
     """
 
     def __init__(self, client: "MlflowClient", experiment_id: str, uri: str) -> None:
         self.uri = uri
+        self.name = public_url(uri)
         self.experiment_id = experiment_id
         self._client = client
 
@@ -67,13 +73,16 @@ class MlflowStore:
     def open(cls) -> "MlflowStore":
         """Open the store, and make its tables and the experiment if they are missing, one process at a time."""
         uri = tracking_uri()
+        check_reachable(uri)
         import_mlflow()
+        file = sqlite_file(uri)
         with mlflow_errors(uri), store_lock(uri):
+            if file is not None:
+                follow(file, EXPERIMENT)
             client = connect(uri)
             experiment = client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
-                local = uri.startswith("sqlite:") and "MLFLOW_TRACKING_URI" not in os.environ
-                artifacts = (paths.home() / "mlflow" / "artifacts").as_uri() if local else None
+                artifacts = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or (beside(file) if file else None)
                 return cls(client, client.create_experiment(EXPERIMENT, artifact_location=artifacts), uri)
             return cls(client, experiment.experiment_id, uri)
 
@@ -164,6 +173,25 @@ class MlflowStore:
             for file in files:
                 self._client.log_artifact(run_id, str(file), folder)
 
+    def files(self, run_id: str) -> frozenset[str]:
+        """Names of the run's artifacts that the store can show."""
+        with mlflow_errors(self.uri):
+            return frozenset(str(item.path) for item in self._client.list_artifacts(run_id))
+
+    def restore_model(self, model_id: str, write: Callable[[Path], None]) -> bool:
+        """Upload a model's files again where the store has none any more; returns whether it had none."""
+        with mlflow_errors(self.uri):
+            if self._client.list_logged_model_artifacts(model_id):
+                return False
+            with tempfile.TemporaryDirectory() as folder:
+                write(Path(folder))
+                self._client.log_model_artifacts(model_id, folder)
+            return True
+
+    def mirroring(self) -> AbstractContextManager[None]:
+        """One process at a time brings runs into this store."""
+        return mirror_lock(self.uri)
+
     def log_model(self, run_id: str, write: Callable[[Path], None]) -> str:
         """A model of the run, whose folder `write` fills. Returns its id."""
         from mlflow.entities import LoggedModelOutput
@@ -192,7 +220,7 @@ class MlflowStore:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             # Without a server MLflow would look for models:/ in its global store, which need not be this one.
-            served = self.uri.startswith("http")
+            served = is_served(self.uri)
             source = f"models:/{run.model}" if served else self._client.get_logged_model(run.model).artifact_location
             for known in self._client.search_model_versions(f"run_id = '{run.run_id}'"):
                 if (known.name, known.source) == (name, source):

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from urllib.parse import quote
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from iq_offline.data.remotes import http
 from iq_offline.data.remotes.listing import Listing, RemoteFile, below
@@ -19,7 +19,7 @@ class _Object(BaseModel):
     """An object of a bucket, by the names that the interface gives its fields."""
 
     name: str
-    size: int
+    size: int = Field(ge=0)
     generation: int
     md5Hash: str | None = None
 

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
+from iq_offline.credentials import masked, public_url
 from iq_offline.data.files import whole_file
+from iq_offline.data.strict_json import read_json
 from iq_offline.errors import DownloadFailed
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class Patience:
     tries: int = 5
     backoff_seconds: float = 0.5
     longest_wait_seconds: float = 30.0
+    silence_seconds: float = 45.0
+    """No other try where nothing has come for so long."""
 
 
 PATIENCE = Patience()
@@ -62,6 +66,8 @@ class Wanted:
     urls: Sequence[str]
     bytes: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    tell: Callable[[str], None] = lambda _: None
+    """Is told of each try that failed, when another follows."""
 
 
 class _NotHere(Exception):
@@ -106,7 +112,7 @@ def download(
             wrong = str(reason)
         if wrong is None:
             return url
-        reasons.append(f"{url}: {wrong}")
+        reasons.append(f"{public_url(url)}: {masked(wrong, url)}")
     listed = "\n  ".join(reasons) or "no place to get it from is known"
     raise DownloadFailed(
         f"{wanted.name} could not be fetched:\n  {listed}",
@@ -120,30 +126,36 @@ def get_json(session: "requests.Session", url: str, query: Mapping[str, str], na
     def ask() -> Any:
         with session.get(url, params=query, timeout=_timeout()) as response:
             _check_status(response)
-            return response.json()
+            try:
+                return response.json()
+            except RecursionError:
+                raise _NotHere("its answer is nested too deeply") from None
 
     try:
         return _insist(ask, lambda: 0)
     except _NotHere as reason:
-        raise DownloadFailed(f"{name} could not be listed: {reason}", "check the id and the network") from None
+        told = masked(str(reason), url)
+        raise DownloadFailed(f"{name} could not be listed: {told}", "check the id and the network") from None
 
 
 def _verified_from(
     session: "requests.Session", url: str, wanted: Wanted, partial: Path, verify: Verify, advance: Advance
 ) -> str | None:
     """The file from one URL; returns what is wrong with it, and then keeps nothing of it."""
-    _insist(lambda: _transfer(session, url, wanted, partial, advance), lambda: _size(partial))
+    tell = lambda said: wanted.tell(f"{public_url(url)}: {masked(said, url)}")  # noqa: E731
+    _insist(lambda: _transfer(session, url, wanted, partial, advance), lambda: _size(partial), tell)
     wrong = verify(partial)
     if wrong:
         discard(partial)
     return wrong
 
 
-def _insist(attempt: Callable[[], T], size: Callable[[], int]) -> T:
+def _insist(attempt: Callable[[], T], size: Callable[[], int], tell: Callable[[str], None] = lambda _: None) -> T:
     """The attempt's result, in as many tries as it takes while some of them bring something."""
     import requests
+    import urllib3
 
-    failures = 0
+    failures, last = 0, time.monotonic()
     while True:
         before = size()
         try:
@@ -152,13 +164,15 @@ def _insist(attempt: Callable[[], T], size: Callable[[], int]) -> T:
             raise _NotHere("it redirects in a circle") from None
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
             broken = _Broken(_plain(error))
-        except requests.RequestException as error:
-            raise _NotHere(_plain(error)) from None
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+            raise _NotHere(_plain(error)) from None  # ValueError: a redirect to what is no URL
         except _Broken as error:
             broken = error
-        failures = 1 if size() > before else failures + 1
-        if failures >= PATIENCE.tries:
+        came = size() > before
+        failures, last = (1, time.monotonic()) if came else (failures + 1, last)
+        if failures >= PATIENCE.tries or time.monotonic() - last >= PATIENCE.silence_seconds:
             raise _NotHere(f"{broken} ({failures} tries)")
+        tell(f"{broken}; trying again")
         backoff = PATIENCE.backoff_seconds * 2 ** (failures - 1) * random.uniform(0.5, 1.5)
         time.sleep(min(backoff if broken.wait is None else broken.wait, PATIENCE.longest_wait_seconds))
 
@@ -238,7 +252,7 @@ def _seconds(after: str) -> float | None:
 
 def _start(response: "requests.Response", asked: int) -> int:
     """Where the answer's bytes begin. Raises _NotHere where they are not the ones that were asked for."""
-    if response.headers.get("Content-Encoding", "identity") != "identity":
+    if response.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}:
         raise _NotHere("it sends the file compressed, which was not asked for")
     if response.status_code == 200:
         return 0
@@ -254,6 +268,8 @@ def _total(response: "requests.Response", start: int) -> int | None:
         whole = _number(response.headers.get("Content-Range", "").rpartition("/")[2])
         if whole is None:
             raise _NotHere("it sends a part, and does not say of how much")
+        if whole < start:
+            raise _NotHere(f"it sends a part from {start:,} on, of {whole:,} bytes")
         return whole
     length = _number(response.headers.get("Content-Length", ""))
     return None if length is None else start + length
@@ -271,8 +287,18 @@ def _limit(total: int | None, wanted: Wanted) -> int | None:
 
 def _check_redirect(response: "requests.Response") -> None:
     """Called before a redirect is followed. Raises _NotHere where it leaves https."""
-    target = urlsplit(urljoin(response.url, response.headers.get("Location", "")))
-    if response.is_redirect and urlsplit(response.url).scheme == "https" and target.scheme != "https":
+    if not response.is_redirect:
+        return
+    try:
+        target = urlsplit(urljoin(response.url, response.headers.get("Location", "")))
+        _ = target.port
+    except ValueError as error:
+        response.close()
+        raise _NotHere(f"it redirects to what is no URL ({error})") from None
+    if target.scheme not in {"http", "https"} or not target.hostname:
+        response.close()
+        raise _NotHere(f"it redirects to {target.scheme or 'nowhere'}, which is not fetched from")
+    if urlsplit(response.url).scheme == "https" and target.scheme != "https":
         response.close()
         raise _NotHere(f"it redirects from https to {target.scheme}")
 
@@ -290,8 +316,8 @@ def check_space(folder: Path, needed: int, name: str) -> None:
 def _resumable(partial: Path, url: str) -> tuple[int, str]:
     """How much is there that the server can be asked to go on from, and what proves that it is the same file."""
     try:
-        known = json.loads(_side(partial).read_text())
-        validator = str(known["validator"]) if known["url"] == url else ""
+        known = read_json(_side(partial))
+        validator = str(known["validator"]) if known["url"] == public_url(url) else ""
     except (OSError, ValueError, KeyError, TypeError):
         validator = ""
     return (_size(partial), validator) if validator else (0, "")
@@ -301,7 +327,7 @@ def _remember(partial: Path, url: str, response: "requests.Response") -> None:
     tag = response.headers.get("ETag", "")
     validator = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
     with whole_file(_side(partial)) as temporary:
-        temporary.write_text(json.dumps({"url": url, "validator": validator}))
+        temporary.write_text(json.dumps({"url": public_url(url), "validator": validator}))
 
 
 def _side(partial: Path) -> Path:

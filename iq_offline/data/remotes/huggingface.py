@@ -38,6 +38,8 @@ def list_dataset(organisation: str, dataset: str, revision: str | None) -> Listi
         ) from None
     except errors as error:
         raise _failed(place, error) from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise _failed(place, ValueError(f"the answer is not the hub's ({type(error).__name__}: {error})")) from None
     if len(commit) != FULL_COMMIT:
         raise DownloadFailed(f"{place}: the hub names no commit for {revision or 'main'}", "name one with --revision")
     files = tuple(

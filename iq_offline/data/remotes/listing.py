@@ -56,6 +56,8 @@ class Listing:
             raise DatasetUnreadable(f"{self.place} has no files", "check the id, or name another remote")
         seen: set[str] = set()
         for file in self.files:
+            if type(file.bytes) is not int or file.bytes < 0:
+                self._refuse(file, f"of {file.bytes!r} bytes")
             if not _stays_inside(file.path):
                 self._refuse(file, "outside the dataset, or no name of a file")
             if file.path in seen:
