@@ -4,6 +4,7 @@ import errno
 import glob
 import hashlib
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -14,6 +15,8 @@ from pathlib import Path
 from iq_offline.errors import ConfigError
 
 CHUNK_BYTES = 1 << 20
+LONGEST_PREFIX = 80
+"""So many bytes of a name go into that of its temporary file; 255 are the most that file systems allow."""
 NO_PLACE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EROFS})
 """How a system says that nothing can be made somewhere, permissions and space apart."""
 
@@ -82,13 +85,11 @@ def whole_file(destination: Path) -> Iterator[Path]:
         raise ConfigError(f"{destination} is a folder", "name a file")
     make_folder(destination.parent)
     _clear_dead(destination)
+    temporary = _temporary_path(destination)
     with _making_in(destination.parent):
-        handle, name = tempfile.mkstemp(dir=destination.parent, prefix=_prefix(destination), suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
+        temporary.touch(exist_ok=False)
     try:
         yield temporary
-        temporary.chmod(0o644)
         temporary.replace(destination)
     finally:
         temporary.unlink(missing_ok=True)
@@ -103,11 +104,11 @@ def whole_folder(destination: Path) -> Iterator[Path]:
     check_folder(destination)
     make_folder(destination.parent)
     _clear_dead(destination)
+    temporary = _temporary_path(destination)
     with _making_in(destination.parent):
-        temporary = Path(tempfile.mkdtemp(dir=destination.parent, prefix=_prefix(destination), suffix=".part"))
+        temporary.mkdir()
     try:
         yield temporary
-        temporary.chmod(0o755)
         if destination.exists():
             discarded = Path(tempfile.mkdtemp(dir=destination.parent, prefix=_prefix(destination), suffix=".old"))
             destination.rename(discarded / destination.name)
@@ -121,7 +122,13 @@ def whole_folder(destination: Path) -> Iterator[Path]:
 
 def _prefix(destination: Path) -> str:
     """Names the destination, the machine and the process, so that what a dead one left can be told and removed."""
-    return f".{destination.name[:80]}.{socket.gethostname()[:40]}-{os.getpid()}-"
+    name = os.fsencode(destination.name)[:LONGEST_PREFIX].decode(errors="ignore")
+    return f".{name}.{socket.gethostname()[:40]}-{os.getpid()}-"
+
+
+def _temporary_path(destination: Path) -> Path:
+    """A new name beside `destination`. What is made there gets the permissions that the umask leaves."""
+    return destination.with_name(f"{_prefix(destination)}{secrets.token_hex(8)}.part")
 
 
 def _clear_dead(destination: Path) -> None:
