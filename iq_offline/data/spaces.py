@@ -28,7 +28,10 @@ class DiscreteActions:
 
 @dataclass(frozen=True)
 class ContinuousActions:
-    """A box of real actions, with bounds low <= high for each of its dimensions, finite but in what a source declares."""
+    """A box of real actions, with bounds low <= high for each of its dimensions.
+
+    They are finite, but for what a source declares.
+    """
 
     low: tuple[float, ...]
     high: tuple[float, ...]

@@ -181,8 +181,9 @@ class _Reader:
 
     def _check_unused(self, name: str, value: object, steps: int) -> None:
         """Say what flags are not read. Raises DatasetUnreadable for those that may mark ends of episodes."""
-        plain = isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.ndim in (1, 2)
-        if plain and value.size == len(value) == steps:
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf" or value.ndim not in (1, 2):
+            return
+        if value.size == len(value) == steps:
             told = check_unused(name, value.reshape(-1), self._path)
             self.flags_left_out |= {told} if told else set()
 

@@ -11,7 +11,7 @@ def refuse_folder(path: Path) -> None:
     if (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
         raise DatasetUnreadable(
             f"{path} is a folder of Hugging Face's datasets, as the library imitation saves trajectories",
-            "store its trajectories as .npz: obs, acts, rews and terminal of all of them, and indices, their first steps",
+            "store its trajectories as .npz: obs, acts, rews and terminal of all, and indices, their first steps",
         )
     if (path / "data").is_dir() and (path / "meta" / "info.json").is_file():
         raise DatasetUnreadable(

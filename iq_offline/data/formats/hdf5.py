@@ -249,8 +249,9 @@ def _check_whole(numbers: NDArray[Any], path: Path) -> None:
 
 def _open(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
     if key not in group and not isinstance(group.get(key, getlink=True), h5py.SoftLink | h5py.ExternalLink):
+        has = ", ".join(map(shown, sorted(group)[:20])) or "nothing"
         raise DatasetUnreadable(
-            f"{path}: the key '{key}' is missing{_inside(group)} (it has: {', '.join(map(shown, sorted(group)[:20])) or 'nothing'})",
+            f"{path}: the key '{key}' is missing{_inside(group)} (it has: {has})",
             f"add '{key}'; if the file has another layout, see `iq-offline convert --help`, --input-format",
         )
     item = member(group, key, path)
