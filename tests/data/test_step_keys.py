@@ -248,3 +248,26 @@ def test_umask_is_honoured(tmp_path: Path, mask: int, file_mode: int, folder_mod
         os.umask(before)
     assert (tmp_path / ("é" * 120)).stat().st_mode & 0o777 == file_mode
     assert (tmp_path / "folder").stat().st_mode & 0o777 == folder_mode
+
+
+def test_names_that_are_not_utf8_are_shown_escaped(tmp_path: Path) -> None:
+    """An unused array of such a name is left out by name; an observation of such a name is refused."""
+    path = write(tmp_path, ".hdf5", terminals=TERMINATED, timeouts=TRUNCATED)
+    with h5py.File(path, "a") as file:
+        h5py.h5g.create(file.id, b"bad\xff")
+    source = read_episodes(Located(name="x", path=path))
+    assert source.info.notes == (r"left out, being no step's data: bad\xff",)
+    with h5py.File(path, "a") as file:
+        del file["observations"]
+        group = file.create_group("observations")
+        h5py.h5d.create(group.id, b"bad\xff", h5py.h5t.NATIVE_FLOAT, h5py.h5s.create_simple((STEPS, 3)))
+    with pytest.raises(DatasetUnreadable, match="no name for an array"):
+        ends(path)
+
+
+def test_length_of_thousands_of_digits_is_refused(tmp_path: Path) -> None:
+    """Python does not print such a number; the message does without."""
+    episode = {"observations": np.zeros((3, 2)), "actions": np.zeros((3, 1)), "lengths": 10**5000}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps([episode]))
+    with pytest.raises(DatasetError, match="beyond 64 bits"):
+        ends(tmp_path / "x.pkl")

@@ -111,7 +111,7 @@ class _Recording:
         self._readers: dict[int, RowReader] = {}
         foreign_layouts.refuse_hdf5(file, path)
         named = _names(file)
-        flag_names = [key for key in file if meaning(key) in FLAG_KEYS]
+        flag_names = [key for key in file if isinstance(key, str) and meaning(key) in FLAG_KEYS]
         plain = set(flag_names) <= {"terminals", "timeouts"}
         keys = {key: named.get(key, key) for key in ("actions", "rewards")}
         keys |= {key: key for key in (*(("terminals",) if plain else ()), *flag_names)}
@@ -129,9 +129,14 @@ class _Recording:
         available = {key or "infos": array for key, array in available.items()}
         self.infos = {key: array for key, array in available.items() if infos and array.shape[:1] == (self.steps,)}
         self.final_infos = _arrays_of(file, "final_infos", path) if infos and "final_infos" in file else {}
-        unused = set(file) - OWN_KEYS - set(named.values()) - set(flag_names)
+        unused = (
+            {name if isinstance(name, str) else shown(name) for name in file}
+            - OWN_KEYS
+            - set(named.values())
+            - set(flag_names)
+        )
         if not reuse:
-            self._check_unused(file, unused)
+            self._check_unused(file, unused & {name for name in file if isinstance(name, str)})
         self.left_out = sorted({*unused, *(f"infos/{key}" for key in available if infos and key not in self.infos)})
 
     @property
@@ -281,7 +286,7 @@ def _json(text: str, key: str, default: T, path: Path) -> T:
     except (ValueError, RecursionError):  # too many digits or levels too
         content = None
     if not isinstance(content, type(default)):
-        raise DatasetUnreadable(f"{path}: {key} is not a JSON {type(default).__name__}: {text[:200]}", "mend it")
+        raise DatasetUnreadable(f"{path}: {key} is not a JSON {type(default).__name__}: {shown(text[:80])}", "mend it")
     return content
 
 

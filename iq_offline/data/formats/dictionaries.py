@@ -105,7 +105,7 @@ class _Reader:
         recording = self._recording(named, place, one_episode=True)
         if isinstance(recording, Recording) and isinstance(length, int | np.integer) and length != len(recording):
             return InvalidEpisode(
-                f"{self._path}: {place} has {len(recording)} actions, its entry in lengths is {length}",
+                f"{self._path}: {place} has {len(recording)} actions, its entry in lengths is {_number(length)}",
                 "give it its own length",
             )
         return recording
@@ -323,6 +323,11 @@ def _entry(value: Any, number: int) -> Any:
     if isinstance(value, Mapping):
         return {name: _entry(inner, number) for name, inner in value.items()}
     return value[number]
+
+
+def _number(value: Any) -> str:
+    """A whole number for a message; Python does not write one of thousands of digits."""
+    return str(value) if abs(value) < 2**63 else "beyond 64 bits"
 
 
 def _at(path: str) -> str:

@@ -32,7 +32,7 @@ def refuse_hdf5(file: Any, path: Path) -> None:
         names = list(file["data"])
     except (OSError, RuntimeError, KeyError, ValueError, TypeError):
         return
-    if any(name.startswith("demo_") for name in names):
+    if any(isinstance(name, str) and name.startswith("demo_") for name in names):
         raise DatasetUnreadable(
             f"{path} is in robomimic's layout: a group data/demo_N for each demonstration",
             "store its demonstrations one after the other as observations, actions, rewards, terminals and timeouts; "
@@ -40,6 +40,6 @@ def refuse_hdf5(file: Any, path: Path) -> None:
         )
     if "actions" in names:
         raise DatasetUnreadable(
-            f"{path}: its arrays lie in the group 'data' ({', '.join(sorted(names)[:20])})",
+            f"{path}: its arrays lie in the group 'data' ({', '.join(map(str, names[:20]))})",
             "copy them to the top of the file",
         )

@@ -157,7 +157,7 @@ def read_array(group: h5py.Group, key: str, path: Path) -> NDArray[Any]:
 def members(group: h5py.Group, path: Path) -> dict[str, h5py.Group | h5py.Dataset]:
     """What a group holds, in the order of the names. Raises DatasetUnreadable for a link that is not plain."""
     for name in group:
-        if len(name.encode("utf-8", "surrogateescape")) > LONGEST_NAME or not name.isprintable():
+        if isinstance(name, bytes) or len(os.fsencode(name)) > LONGEST_NAME or not name.isprintable():
             raise DatasetUnreadable(
                 f"{path}: '{shown(name)[:80]}' is no name for an array (printable UTF-8, at most {LONGEST_NAME} bytes)",
                 "rename it in the file",
@@ -249,7 +249,7 @@ def _check_whole(numbers: NDArray[Any], path: Path) -> None:
 
 def _open(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
     if key not in group and not isinstance(group.get(key, getlink=True), h5py.SoftLink | h5py.ExternalLink):
-        has = ", ".join(map(shown, sorted(group)[:20])) or "nothing"
+        has = ", ".join(map(shown, list(group)[:20])) or "nothing"
         raise DatasetUnreadable(
             f"{path}: the key '{key}' is missing{_inside(group)} (it has: {has})",
             f"add '{key}'; if the file has another layout, see `iq-offline convert --help`, --input-format",
@@ -287,8 +287,9 @@ def _inside(group: h5py.Group) -> str:
     return "" if group.name == "/" else f" in {group.name}"
 
 
-def shown(name: str) -> str:
-    """A name of the file for a message: printable, and not long."""
+def shown(name: str | bytes) -> str:
+    """A name of the file for a message: printable, and not long. HDF5's library gives bytes where it is not UTF-8."""
+    name = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
     text = name if name.isprintable() else name.encode("unicode_escape", "backslashreplace").decode()
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
