@@ -79,20 +79,26 @@ class PictureEncoder(Encoder):
 
 
 def channels_first(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """(channels, height, width) of a picture stored (H, W), (H, W, C) or (C, H, W): the smaller end is the channels."""
-    if len(shape) == 2:
-        return 1, shape[0], shape[1]
-    if len(shape) != 3:
-        raise ValueError(f"a picture has two or three dimensions, not {shape}")
-    if shape[-1] < shape[0]:
-        return shape[2], shape[0], shape[1]
-    return shape[0], shape[1], shape[2]
+    """(channels, height, width) of a picture: (H, W), (H, W, C), (C, H, W), or a stack of frames as (F, H, W, C).
+
+    Height and width are the two neighbouring axes with the largest product, the last of equal ones. All others
+    together are the channels: those of a stack are those of each of its frames.
+    """
+    row = _row_axis(shape)
+    height, width = shape[row], shape[row + 1]
+    return math.prod(shape) // (height * width), height, width
+
+
+def _row_axis(shape: tuple[int, ...]) -> int:
+    """The axis of a picture's rows; the next one is that of its columns."""
+    return max(range(len(shape) - 1), key=lambda axis: (shape[axis] * shape[axis + 1], axis))
 
 
 def _planes(pixels: Tensor, shape: tuple[int, ...]) -> Tensor:
-    pictures = pixels.reshape(-1, *shape)
-    if len(shape) == 3 and shape[-1] < shape[0]:
-        return pictures.permute(0, 3, 1, 2)
+    """Flat pictures (B, D) as (B, channels, height, width)."""
+    row = _row_axis(shape)
+    others = [axis + 1 for axis in range(len(shape)) if axis not in (row, row + 1)]
+    pictures = pixels.reshape(-1, *shape).permute(0, *others, row + 1, row + 2)
     return pictures.reshape(-1, *channels_first(shape))
 
 

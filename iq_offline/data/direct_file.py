@@ -32,11 +32,11 @@ class DirectFile:
     def __init__(self, path: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
         try:
-            self._descriptor = os.open(path, flags | getattr(os, "O_DIRECT", 0), 0o644)
+            self._descriptor = os.open(path, flags | getattr(os, "O_DIRECT", 0), 0o666)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            self._descriptor = os.open(path, flags & ~os.O_EXCL, 0o644)
+            self._descriptor = os.open(path, flags & ~os.O_EXCL, 0o666)
         self._stage = np.frombuffer(mmap.mmap(-1, STAGE_BYTES), dtype=np.uint8)
         self._staged = self._written = self._claimed = 0
 

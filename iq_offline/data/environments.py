@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from iq_offline.data.episodes import DatasetInfo
 from iq_offline.data.observations import flattened
-from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions
+from iq_offline.data.spaces import ActionSpace, DiscreteActions, declared_box
 from iq_offline.errors import EnvironmentMissing, NotYet, PackageMissing, RunError, nearest
 
 if TYPE_CHECKING:
@@ -187,20 +187,16 @@ def environment_action_space(env_id: str, env_kwargs: dict[str, Any]) -> ActionS
 
 
 def action_space_from_gymnasium(space: "gymnasium.Space[Any]", source: str) -> ActionSpace | None:
-    """A Discrete or bounded one-dimensional Box as plain numbers; None for an unbounded Box.
+    """A Discrete or one-dimensional Box as plain numbers; None for a Box without any bound.
 
     Raises NotYet for any other space.
     """
-    import numpy as np
     from gymnasium.spaces import Box, Discrete
 
     if isinstance(space, Discrete) and space.start == 0:
         return DiscreteActions(int(space.n))
     if isinstance(space, Box) and len(space.shape) == 1:
-        largest = np.finfo(np.float32).max / 2  # a wider range is beyond 32-bit floats: no bound that anyone meant
-        if not (np.abs(space.low) < largest).all() or not (np.abs(space.high) < largest).all():
-            return None
-        return ContinuousActions(tuple(map(float, space.low)), tuple(map(float, space.high)), source)
+        return declared_box(space.low, space.high, source)
     raise NotYet(f"action space {space} is not supported", "use a Discrete space from 0, or a Box of one dimension")
 
 

@@ -132,7 +132,9 @@ class DatasetInfo:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     action_space: ActionSpace | None = None
     observation_space: dict[str, Any] | None = None
-    """As Minari describes it in JSON, where the dataset does."""
+    """As Minari describes it in JSON, where the dataset does; without the texts, which are not read."""
+    declared_actions: dict[str, Any] | None = None
+    """The action space, described so; it may have infinite bounds."""
     description: str = ""
     reference: tuple[str, float, float] | None = None
     """Reference scores that the dataset itself carries: name, return at 0, return at 100."""

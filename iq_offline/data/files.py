@@ -5,6 +5,7 @@ import glob
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import socket
 import tempfile
@@ -17,6 +18,8 @@ from iq_offline.errors import ConfigError
 CHUNK_BYTES = 1 << 20
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^/]{1,40})-(?P<process>\d+)-[^-.]+\.(?:part|old)", re.DOTALL)
 """Names of temporary files: of the destination, the machine and the process."""
+LONGEST_PREFIX = 80
+"""So many bytes of a name go into that of its temporary file; 255 are the most that file systems allow."""
 NO_PLACE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EROFS})
 """How a system says that nothing can be made somewhere, permissions and space apart."""
 
@@ -85,13 +88,11 @@ def whole_file(destination: Path) -> Iterator[Path]:
         raise ConfigError(f"{destination} is a folder", "name a file")
     make_folder(destination.parent)
     _clear_dead(destination)
+    temporary = _temporary_path(destination)
     with _making_in(destination.parent):
-        handle, name = tempfile.mkstemp(dir=destination.parent, prefix=_prefix(destination), suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
+        temporary.touch(exist_ok=False)
     try:
         yield temporary
-        temporary.chmod(0o644)
         temporary.replace(destination)
     finally:
         temporary.unlink(missing_ok=True)
@@ -106,11 +107,11 @@ def whole_folder(destination: Path) -> Iterator[Path]:
     check_folder(destination)
     make_folder(destination.parent)
     _clear_dead(destination)
+    temporary = _temporary_path(destination)
     with _making_in(destination.parent):
-        temporary = Path(tempfile.mkdtemp(dir=destination.parent, prefix=_prefix(destination), suffix=".part"))
+        temporary.mkdir()
     try:
         yield temporary
-        temporary.chmod(0o755)
         if destination.exists():
             discarded = Path(tempfile.mkdtemp(dir=destination.parent, prefix=_prefix(destination), suffix=".old"))
             destination.rename(discarded / destination.name)
@@ -128,8 +129,13 @@ def _prefix(destination: Path) -> str:
     The temporary file of a temporary file is named after the destination of both.
     """
     nested = TEMPORARY.fullmatch(destination.name)
-    name = nested["name"] if nested else destination.name[:80]
+    name = nested["name"] if nested else os.fsencode(destination.name)[:LONGEST_PREFIX].decode(errors="ignore")
     return f".{name}.{socket.gethostname()[:40]}-{os.getpid()}-"
+
+
+def _temporary_path(destination: Path) -> Path:
+    """A new name beside `destination`. What is made there gets the permissions that the umask leaves."""
+    return destination.with_name(f"{_prefix(destination)}{secrets.token_hex(8)}.part")
 
 
 def is_leftover(name: str, host: str) -> bool:

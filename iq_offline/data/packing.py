@@ -15,7 +15,7 @@ from iq_offline.data.direct_file import BLOCK_BYTES, DirectFile, aligned
 from iq_offline.data.environments import declared_action_space
 from iq_offline.data.episodes import ContentDigest, DatasetInfo, End, EpisodeSource, Segment
 from iq_offline.data.observations import Array, is_image
-from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions, infer_action_space
+from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions, bounds_note, infer_action_space
 from iq_offline.errors import DatasetUnreadable, InvalidEpisode
 
 ROWS = "rows.f32"
@@ -56,7 +56,7 @@ def pack(source: EpisodeSource, folder: Path, digest: ContentDigest | None = Non
         "description": info.description,
         "reference": info.reference,
         "origin_sha256": info.origin_sha256,
-        "notes": info.notes,
+        "notes": packer.notes,
         "action_space": space.to_json(),
         "layout": packer.columns.layout(),
         "shape": [packer.written, packer.columns.width],
@@ -147,6 +147,7 @@ class _Packer:
         self.columns = columns
         self.episodes = _EpisodeList()
         self.written = 0
+        self.notes = info.notes
         self._info = info
         self._path = folder / ROWS
         self._file = files.enter_context(DirectFile(self._path))
@@ -197,8 +198,12 @@ class _Packer:
         """The space that the source declares, or that its environment has, else one that the actions fit."""
         declared = declared_action_space(self._info)
         self._check_space(declared)
-        if declared is None and not self.columns.discrete and (self._least < -1 or self._greatest > 1):
-            return infer_action_space(self._action_range(), None)
+        partial = isinstance(declared, ContinuousActions) and not declared.bounded
+        if not self.columns.discrete and (partial or (declared is None and (self._least < -1 or self._greatest > 1))):
+            space = infer_action_space(self._action_range(), declared)
+            note = bounds_note(declared, space)
+            self.notes = (*self.notes, note) if note else self.notes
+            return space
         extremes = np.full((2, *self.columns.action_shape), self._greatest)
         extremes[0] = self._least
         return infer_action_space(extremes.astype(np.int64) if self.columns.discrete else extremes, declared)

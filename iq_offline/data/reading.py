@@ -36,6 +36,7 @@ def read_episodes(located: Located, input_format: str = "auto", ends: Ends = End
 
     What the catalogue knows of the environment counts where the data do not say. Raises DatasetUnreadable.
     """
+    check_is_file(located.path)
     chosen = detect(located.path) if input_format == "auto" else parse_format(input_format)
     source = _reader(chosen, located.entry, ends)(located.path, located.name)
     return replace(source, info=completed(source.info, located.entry))
@@ -46,7 +47,7 @@ def _reader(chosen: Format, entry: CatalogueEntry | None, ends: Ends) -> Callabl
         from iq_offline.data.formats import d4rl
 
         horizon = entry.max_episode_steps if entry else None
-        return lambda path, name: d4rl.read(path, name, horizon)
+        return lambda path, name: d4rl.read(path, name, horizon, ends)
     if chosen is Format.DICTIONARIES:
         from iq_offline.data.formats import dictionaries
 
@@ -77,12 +78,14 @@ def completed(info: DatasetInfo, entry: CatalogueEntry | None) -> DatasetInfo:
 
 def detect(path: Path) -> Format:
     """The format of what lies at a path. Raises DatasetUnreadable where it is none."""
-    from iq_offline.data.formats import d4rl, hdf5, minari
+    from iq_offline.data.formats import d4rl, foreign_layouts, hdf5, minari
 
     if path.is_dir():
         if minari.is_minari(path):
             return Format.MINARI
+        foreign_layouts.refuse_folder(path)
         raise DatasetUnreadable(f"{path} is not a Minari dataset: no data/metadata.json", "name a dataset's own folder")
+    check_is_file(path)
     if d4rl.is_d4rl(path):
         with hdf5.open_hdf5(path) as file:
             return Format.D3RLPY if "num_episodes" in file and "columns" in file else Format.D4RL
@@ -91,5 +94,13 @@ def detect(path: Path) -> Format:
     if path.suffix in {".pkl", ".pickle", ".npy"}:
         return Format.DICTIONARIES
     raise DatasetUnreadable(
-        f"{path} is in no format that its name tells", f"name it with --input-format: {', '.join(Format)}"
+        f"{path} is in no format that its name tells (.hdf5, .h5, .npz, .npy, .pkl)",
+        f"if it is in one of {', '.join(Format)}, rename it, or convert it: "
+        f"iq-offline convert {path} --input-format FORMAT --to {path.stem or 'name'}-v0",
     )
+
+
+def check_is_file(path: Path) -> None:
+    """Raises DatasetUnreadable for a pipe, socket or device, which could block for ever or never end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DatasetUnreadable(f"{path} is neither a file nor a folder", "copy its content into a file, and name that")

@@ -24,11 +24,11 @@ from iq_offline.data.episodes import ContentDigest, DatasetInfo
 from iq_offline.data.files import data_path, make_folder, whole_folder
 from iq_offline.data.identity import content_key, state_of
 from iq_offline.data.packing import EPISODES, ROWS, pack
-from iq_offline.data.reading import completed, detect, parse_format, read_episodes
+from iq_offline.data.reading import check_is_file, completed, detect, parse_format, read_episodes
 from iq_offline.data.spaces import ActionSpace, action_space_from_json
 from iq_offline.errors import DatasetUnreadable
 
-TABLE_VERSION = 3
+TABLE_VERSION = 4
 """Part of a table's key: a change of layout or of a reader's rules makes new tables."""
 
 Floats = NDArray[np.float32]
@@ -127,6 +127,7 @@ def open_table(located: Located, input_format: str = "auto", digest: ContentDige
 
     Raises DatasetUnreadable and InvalidEpisode.
     """
+    check_is_file(located.path)
     source = data_path(located.path)
     state = state_of(source)
     horizon = located.entry.max_episode_steps if located.entry else None

@@ -66,7 +66,7 @@ def held(folder: Path, pipeline: str, tell: Callable[[str], None]) -> Iterator[H
     Raises ConfigError where a run is alive in it, or may be.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / HOLDER, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(folder / HOLDER, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         left = _read(descriptor)
         try:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import iq_offline
 from iq_offline.data.catalogue import Located
+from iq_offline.data.declared import is_inside, misfit
 from iq_offline.data.download import fetch
 from iq_offline.data.episodes import ContentDigest, Episode, EpisodeSource, segment_of
 from iq_offline.data.files import check_folder, data_path, whole_file, whole_folder
@@ -21,6 +22,7 @@ from iq_offline.data.formats.one_flag import Ends
 from iq_offline.data.identity import sha256_of
 from iq_offline.data.observations import from_leaves, leaves, map_leaves
 from iq_offline.data.reading import WRITABLE, Format, parse_format, read_episodes
+from iq_offline.data.spaces import ActionSpace
 from iq_offline.data.summary import summarise
 from iq_offline.data.table import TransitionTable, open_table
 from iq_offline.errors import ConfigError, DatasetError, DatasetUnreadable, InvalidEpisode, nearest
@@ -90,12 +92,27 @@ def convert_dataset(
     record = made_from
     with _whole(destination, chosen) as temporary:
         _write(EpisodeSource(origin.info, passing), temporary, destination, chosen)
-        written = summarise(_read_back(Located(name=destination.stem, path=temporary), destination, chosen, passing))
-        record |= passing.record() | {"notes": list(origin.info.notes)}
+        table = _read_back(Located(name=destination.stem, path=temporary), destination, chosen, passing)
+        written = summarise(table)
+        record |= passing.record() | {
+            "notes": [*origin.info.notes, *passing.notes(), *_lost_actions(origin, table, chosen)]
+        }
         record["written"] = {key: value for key, value in written.items() if key not in {"dataset", "path"}}
         _write_record(temporary, destination, chosen, record)
     _show_to_minari(destination, chosen)
     return record
+
+
+def _lost_actions(origin: EpisodeSource, table: TransitionTable, chosen: Format) -> tuple[str, ...]:
+    """A sentence about a declared action space that the written layout has no place for, if it reads as another."""
+    declared, read_back = origin.info.action_space, table.action_space
+    if chosen is Format.MINARI or declared is None or _bounds(declared) == _bounds(read_back):
+        return ()
+    return (f"{chosen} has no place for the declared action space {declared}: it reads back as {read_back}",)
+
+
+def _bounds(space: ActionSpace) -> dict[str, Any]:
+    return {key: value for key, value in space.to_json().items() if key != "source"}
 
 
 def _show_to_minari(destination: Path, chosen: Format) -> None:
@@ -123,6 +140,11 @@ class _Passing:
         self.counts = {"episodes": 0, "steps": 0, "unflagged_tail": 0, "discontinuity": 0, "unknown_successor": 0}
         self.faults: list[str] = []
         self.infos_left_out: set[str] = set()
+        self._declared = {
+            "observations": source.info.observation_space,
+            "actions": source.info.declared_actions,
+        }
+        self._outside = dict.fromkeys(self._declared, 0)
 
     def __iter__(self) -> Iterator[Episode]:
         refused = self._refused if self._request.keep_going else None
@@ -133,9 +155,32 @@ class _Passing:
             self.counts["unflagged_tail"] += episode.unflagged
             self.counts["discontinuity"] += episode.discontinuous
             self.counts["unknown_successor"] += not episode.successor_known
+            self._compare_with_declared(episode)
             self.digest.add(segment_of(episode))
             self._advance(self.counts["steps"])
             yield episode
+
+    def _compare_with_declared(self, episode: Episode) -> None:
+        """Hold the first and the last step against the declared spaces. Raises InvalidEpisode for another structure."""
+        arrays = {"observations": leaves(episode.observations), "actions": {"": episode.actions}}
+        for what, space in self._declared.items():
+            for step in (0, -1) if space else ():
+                values = map_leaves(lambda array: array[step], arrays[what])  # noqa: B023
+                fault = misfit(space or {}, values)
+                if fault is not None:
+                    raise InvalidEpisode(
+                        f"{episode.source}: of episode {episode.index}, {what} {fault}",
+                        "mend the space in the dataset's metadata, or the data",
+                    )
+                self._outside[what] += not is_inside(space or {}, values)
+
+    def notes(self) -> tuple[str, ...]:
+        """What a comparison of each episode's first and last step with the declared spaces found."""
+        return tuple(
+            f"{count} of the first and last {what} of the episodes lie outside the declared space; kept as they are"
+            for what, count in self._outside.items()
+            if count
+        )
 
     def record(self) -> dict[str, Any]:
         """What the provenance says of the reading."""

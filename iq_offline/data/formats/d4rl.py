@@ -3,8 +3,8 @@
 The traps that this reader minds: a timeout is a truncation, never a termination; the last observation of an
 episode lies in `next_observations`; the file's tail may carry neither flag; some files cut episodes without
 saying so, which shows as a next observation that is not the next row's observation; files without `timeouts` let
-the clock run out unmarked, at the task's horizon. d3rlpy's first layout is this one with `episode_terminals`, which
-marks both kinds of end.
+the clock run out unmarked, at the task's horizon. Arrays and flags may have the other names of `step_keys`, as in
+d3rlpy's first layout, whose `episode_terminals` mark both kinds of end.
 """
 
 import json
@@ -20,16 +20,29 @@ from numpy.typing import NDArray
 
 from iq_offline.data.episodes import DatasetInfo, End, Episode, EpisodeSource, Segment
 from iq_offline.data.files import whole_file
+from iq_offline.data.formats import foreign_layouts
 from iq_offline.data.formats.hdf5 import (
     RowReader,
     action_array,
     column,
     flags,
+    member,
     members,
     open_array,
     open_hdf5,
     read_array,
+    shown,
     write_json_attribute,
+)
+from iq_offline.data.formats.one_flag import Ends, terminations
+from iq_offline.data.formats.step_keys import (
+    FLAG_KEYS,
+    KEYS,
+    check_unused,
+    combined,
+    ends_of,
+    meaning,
+    refuse_other_layout,
 )
 from iq_offline.data.observations import Leaves, in_order, leaves
 from iq_offline.errors import DatasetUnreadable, InvalidEpisode
@@ -37,29 +50,28 @@ from iq_offline.errors import DatasetUnreadable, InvalidEpisode
 Array = NDArray[Any]
 T = TypeVar("T", dict[str, Any], list[Any])
 STEP_KEYS = ("actions", "rewards", "terminals")
-KNOWN_KEYS = {
-    *(*STEP_KEYS, "observations", "next_observations", "timeouts", "infos", "final_infos", "seeds"),
-    *("episode_terminals", "discrete_action", "version"),
-}
+OWN_KEYS = {"infos", "final_infos", "seeds", "discrete_action", "version"}
 CONTINUITY_TOLERANCE = 1e-6
 """Largest difference, absolute and relative, between a next observation and the next row's observation."""
 READ_BYTES = 1 << 20
 """About as much as is read at a time: it stays in the processor's cache until it is packed."""
 
 
-def read(path: Path, name: str, horizon: int | None = None) -> EpisodeSource:
+def read(path: Path, name: str, horizon: int | None = None, ends: str = Ends.AUTO) -> EpisodeSource:
     """The episodes of a D4RL HDF5 file. Raises DatasetUnreadable or InvalidEpisode, some while iterating.
 
     `horizon`: the task's step limit, at which episodes are cut where the file has no `timeouts`. Where it is not given
-    and nothing else in the file tells, it is that of the environment which the file names.
+    and nothing else in the file tells, it is that of the environment which the file names. `ends` decides what the
+    ends of a layout with one flag are; see `one_flag`.
     """
     with open_hdf5(path) as file:
-        recording = _Recording(file, path, infos=True)
+        recording = _Recording(file, path, infos=True, ends=Ends(ends))
         info = _info(file, path, name, recording.left_out)
         clock = _clock(recording, info, horizon)
-    if "timeouts" not in recording.columns:
+    info = replace(info, notes=(*info.notes, *recording.notes))
+    if not recording.has_timeouts:
         info = replace(info, notes=(*info.notes, _ends_without_timeouts(recording, clock)))
-    return EpisodeSource(info, stream=partial(_segments, path, clock))
+    return EpisodeSource(info, stream=partial(_segments, path, clock, Ends(ends)))
 
 
 def is_d4rl(path: Path) -> bool:
@@ -91,25 +103,46 @@ def write(source: EpisodeSource, destination: Path) -> None:
 class _Recording:
     """The arrays of an open file, and their rows on demand."""
 
-    def __init__(self, file: h5py.File, path: Path, *, infos: bool, reuse: bool = False) -> None:
+    def __init__(
+        self, file: h5py.File, path: Path, *, infos: bool, reuse: bool = False, ends: Ends = Ends.AUTO
+    ) -> None:
         self.path = path
         self._reuse = reuse
         self._readers: dict[int, RowReader] = {}
-        self.columns = {key: open_array(file, key, path) for key in STEP_KEYS}
-        ends = next((key for key in ("timeouts", "episode_terminals") if key in file), None)
-        if ends:
-            self.columns["timeouts"] = open_array(file, ends, path)
-        self.one_ends_column = ends == "episode_terminals"
-        self.observations = _arrays_of(file, "observations", path)
-        self.next_observations = _arrays_of(file, "next_observations", path) if "next_observations" in file else {}
+        foreign_layouts.refuse_hdf5(file, path)
+        named = _names(file)
+        flag_names = [key for key in file if isinstance(key, str) and meaning(key) in FLAG_KEYS]
+        plain = set(flag_names) <= {"terminals", "timeouts"}
+        keys = {key: named.get(key, key) for key in ("actions", "rewards")}
+        keys |= {key: key for key in (*(("terminals",) if plain else ()), *flag_names)}
+        self.columns = {ours: open_array(file, key, path) for ours, key in keys.items()}
+        self.observations = _arrays_of(file, named.get("observations", "observations"), path)
+        nexts = named.get("next_observations")
+        self.next_observations = _arrays_of(file, nexts, path) if nexts else {}
         self._check_lengths()
+        self.discrete = _discrete_flag(file, path)
+        self._flags: dict[str, NDArray[np.bool_]] = {}
+        self.notes: list[str] = []
+        if not plain:
+            self._decide_ends(flag_names, ends)
         available = _arrays_of(file, "infos", path) if "infos" in file else {}
         available = {key or "infos": array for key, array in available.items()}
         self.infos = {key: array for key, array in available.items() if infos and array.shape[:1] == (self.steps,)}
         self.final_infos = _arrays_of(file, "final_infos", path) if infos and "final_infos" in file else {}
-        self.left_out = sorted(
-            {*(set(file) - KNOWN_KEYS), *(f"infos/{key}" for key in available if infos and key not in self.infos)}
+        unused = (
+            {name if isinstance(name, str) else shown(name) for name in file}
+            - OWN_KEYS
+            - set(named.values())
+            - set(flag_names)
         )
+        if not reuse:
+            self._check_unused(file, unused & {name for name in file if isinstance(name, str)})
+        self.left_out = sorted({*unused, *(f"infos/{key}" for key in available if infos and key not in self.infos)})
+
+    @property
+    def has_timeouts(self) -> bool:
+        """Whether the file marks truncations too."""
+        return "timeouts" in self.columns or "timeouts" in self._flags
 
     @property
     def steps(self) -> int:
@@ -141,7 +174,33 @@ class _Recording:
 
     def read_flags(self, key: str, rows: slice) -> NDArray[np.bool_]:
         """Those rows of a column of flags. Raises DatasetUnreadable for another value than 0 and 1."""
+        if key in self._flags:
+            return self._flags[key][rows]
         return flags(self.read_column(key, rows), self.columns[key].name.strip("/"), self.path, rows.start)
+
+    def _decide_ends(self, names: list[str], ends: Ends) -> None:
+        """Terminations and truncations from flags of any names. Raises InvalidEpisode where they contradict."""
+        marks = combined({name: self.read_flags(name, slice(0, self.steps)) for name in names}, self.path)
+        terminated, truncated, ended = ends_of(marks, self.steps, self.path)
+        if ended.any():
+            stops = np.union1d(np.flatnonzero(terminated | truncated | ended), [self.steps - 1])
+            decided, note = terminations(np.diff(stops, prepend=-1).tolist(), ended[stops].tolist(), ends)
+            self.notes.append(note)
+            terminated = terminated.copy()
+            terminated[stops[decided]] = True
+            truncated = truncated | (ended & ~terminated)
+        self._flags["terminals"] = terminated
+        if set(marks) - {"terminals", "terminations"}:
+            self._flags["timeouts"] = truncated
+
+    def _check_unused(self, file: h5py.File, names: set[str]) -> None:
+        refuse_other_layout(names, self.path)
+        for name in sorted(names):
+            item = member(file, name, self.path)
+            one_a_step = isinstance(item, h5py.Dataset) and item.shape in ((self.steps,), (self.steps, 1))
+            if one_a_step and item.dtype.kind in "biuf":
+                told = check_unused(shown(name), read_array(file, name, self.path).reshape(-1), self.path)
+                self.notes += [told] if told else []
 
     def _check_lengths(self) -> None:
         arrays = _named("observations", self.observations) | self.columns
@@ -152,8 +211,8 @@ class _Recording:
             raise InvalidEpisode(f"{self.path}: unequal lengths ({listed})", "give every array one entry a step")
         if lengths["actions"] == 0:
             raise DatasetUnreadable(f"{self.path} has no steps", "use a file that has data")
-        for key in ("rewards", "terminals", "timeouts"):
-            if key in self.columns and int(np.prod(self.columns[key].shape[1:])) != 1:
+        for key in self.columns.keys() - {"actions"}:
+            if int(np.prod(self.columns[key].shape[1:])) != 1:
                 shape = self.columns[key].shape
                 raise DatasetUnreadable(f"{self.path}: '{key}' has shape {shape}, not (N,)", "store one number a step")
         shapes = [
@@ -179,6 +238,26 @@ def _arrays_of(file: h5py.File, key: str, path: Path) -> dict[str, h5py.Dataset]
     return in_order(found)
 
 
+def _names(file: h5py.File) -> dict[str, str]:
+    """The file's names of the arrays that are no flags."""
+    found: dict[str, str] = {}
+    for ours in ("observations", "next_observations", "actions", "rewards"):
+        name = next((name for name in KEYS[ours] if name in file), None)
+        found |= {ours: name} if name else {}
+    return found
+
+
+def _discrete_flag(file: h5py.File, path: Path) -> bool | None:
+    """Whether d3rlpy's first layout says that its actions are discrete; None where the file does not say."""
+    if "discrete_action" not in file:
+        return None
+    values = read_array(file, "discrete_action", path)
+    if values.size != 1:
+        problem = f"{path}: 'discrete_action' has {values.size} entries, not one flag"
+        raise DatasetUnreadable(problem, "store one flag, or remove it")
+    return bool(flags(values.reshape(1), "discrete_action", path)[0])
+
+
 def _named(key: str, arrays: dict[str, h5py.Dataset]) -> dict[str, h5py.Dataset]:
     return {f"{key}/{path}" if path else key: array for path, array in arrays.items()}
 
@@ -192,7 +271,7 @@ def _info(file: h5py.File, path: Path, name: str, left_out: list[str]) -> Datase
         env_kwargs=_json_attribute(file, "env_kwargs", {}, path),
         description=_text(file.attrs.get("source", "")),
         origin_sha256=_text(file.attrs.get("origin_sha256", "")) or None,
-        notes=(f"left out, being no step's data: {', '.join(left_out)}",) if left_out else (),
+        notes=(f"left out, being no step's data: {', '.join(map(shown, left_out))}",) if left_out else (),
     )
 
 
@@ -204,10 +283,10 @@ def _json_attribute(file: h5py.File, key: str, default: T, path: Path) -> T:
 def _json(text: str, key: str, default: T, path: Path) -> T:
     try:
         content = json.loads(text) if text else default
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # too many digits or levels too
         content = None
     if not isinstance(content, type(default)):
-        raise DatasetUnreadable(f"{path}: {key} is not a JSON {type(default).__name__}: {text[:200]}", "mend it")
+        raise DatasetUnreadable(f"{path}: {key} is not a JSON {type(default).__name__}: {shown(text[:80])}", "mend it")
     return content
 
 
@@ -229,7 +308,7 @@ class _Place:
 
 def _clock(recording: _Recording, info: DatasetInfo, horizon: int | None) -> int | None:
     """Steps after which an unmarked episode must have ended; None where the file itself marks all ends."""
-    if "timeouts" in recording.columns:
+    if recording.has_timeouts:
         return None
     if horizon is None and not recording.next_observations and info.env_id:
         from iq_offline.data.environments import step_limit
@@ -245,9 +324,9 @@ def _ends_without_timeouts(recording: _Recording, clock: int | None) -> str:
     return f"no timeouts: episodes end at {' and '.join(ways)}"
 
 
-def _segments(path: Path, clock: int | None, *, infos: bool, reuse: bool) -> Iterator[Segment]:
+def _segments(path: Path, clock: int | None, ends: Ends, *, infos: bool, reuse: bool) -> Iterator[Segment]:
     with open_hdf5(path) as file:
-        recording = _Recording(file, path, infos=infos, reuse=reuse)
+        recording = _Recording(file, path, infos=infos, reuse=reuse, ends=ends)
         unknown = frozenset(_json_attribute(file, "unknown_successors", [], path))
         seeds = []
         if not reuse and "seeds" in file:
@@ -270,14 +349,12 @@ def _segments_of_rows(
     following = recording.read_all(recording.observations, slice(rows.start, rows.stop + 1))
     observations = {path: array[:count] for path, array in following.items()}
     successors = recording.read_all(recording.next_observations, rows)
-    actions = action_array(recording.read(recording.columns["actions"], rows), recording.path)
+    actions = action_array(recording.read(recording.columns["actions"], rows), recording.path, recording.discrete)
     rewards = recording.read_column("rewards", rows)
     terminals = recording.read_flags("terminals", rows)
     timeouts = np.zeros(count, dtype=bool)
-    if "timeouts" in recording.columns:
+    if recording.has_timeouts:
         timeouts = recording.read_flags("timeouts", rows)
-        if recording.one_ends_column:
-            timeouts = timeouts & ~terminals
     infos, final_infos = recording.read_all(recording.infos, rows), recording.final_infos
     jumps = _discontinuities(following, successors, terminals | timeouts)
     ends = np.union1d(np.flatnonzero(terminals | timeouts), jumps)

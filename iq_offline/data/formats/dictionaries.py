@@ -5,7 +5,7 @@ dictionary of flat arrays, with `lengths` or flags; and rows of [observation, ne
 Keys may be singular or plural, and have the names of KEYS. Nothing of the file runs: see `pickles`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +18,19 @@ from iq_offline.data.formats.hdf5 import action_array, column, flags
 from iq_offline.data.formats.nested import Unpacker, depth_of, entries_of
 from iq_offline.data.formats.one_flag import Ends
 from iq_offline.data.formats.plain_numbers import brief
-from iq_offline.data.formats.recordings import Flags, Recording, episodes_of
+from iq_offline.data.formats.recordings import Recording, episodes_of
+from iq_offline.data.formats.step_keys import (
+    FLAG_KEYS,
+    KEYS,
+    check_unused,
+    combined,
+    ends_of,
+    meaning,
+    refuse_other_layout,
+)
 from iq_offline.data.observations import Leaves
 from iq_offline.errors import DatasetUnreadable, InvalidEpisode
 
-KEYS = {
-    "observations": ("observations", "observation", "obs", "states", "state"),
-    "next_observations": ("next_observations", "next_observation", "next_obs", "next_states", "next_state"),
-    "actions": ("actions", "action", "acts", "act"),
-    "rewards": ("rewards", "reward", "rews", "rew"),
-    "dones": ("dones", "done"),
-    "terminals": ("terminals", "terminal"),
-    "terminations": ("terminations", "termination", "terminated", "terminateds"),
-    "truncations": ("truncations", "truncation", "truncated", "truncateds", "timeouts", "timeout"),
-    "starts": ("episode_starts", "starts"),
-    "lengths": ("lengths",),
-}
-"""What a key means, and the names it goes by; where a file has two of them, the first counts."""
-STEP_COLUMNS = ("rewards", "dones", "terminals", "terminations", "truncations", "starts")
 ROW = ("observations", "next_observations", "actions", "rewards", "dones")
 
 
@@ -57,6 +52,7 @@ def from_content(content: object, path: Path, name: str, ends: Ends, layout: str
     episodes, notes = episodes_of(recordings, str(path), ends)
     if reader.left_out:
         notes += (f"left out, being no step's data: {', '.join(sorted(reader.left_out))}",)
+    notes += tuple(sorted(reader.flags_left_out))
     return EpisodeSource(DatasetInfo(name=name, path=str(path), format=layout, notes=notes), episodes=episodes)
 
 
@@ -67,6 +63,7 @@ class _Reader:
         self._path = path
         self._unpack = Unpacker(str(path), path.stat().st_size)
         self.left_out: set[str] = set()
+        self.flags_left_out: set[str] = set()
 
     def recordings(self, content: object) -> list[Recording | InvalidEpisode]:
         """What the content holds, whatever its layout."""
@@ -86,7 +83,7 @@ class _Reader:
 
     def _of_dictionaries(self, entries: list[Any]) -> list[Recording | InvalidEpisode]:
         named = [self._named(entry, f" in entry {number}") for number, entry in enumerate(entries)]
-        columns = [key for key in STEP_COLUMNS if key in named[0]]
+        columns = _columns(named[0])
         if columns and depth_of(named[0][columns[0]]) == 0:
             return self._of_dictionary(self._unpack.transposed(named, "its list of steps"))
         return [self._of_episode(entry, number) for number, entry in enumerate(named)]
@@ -108,17 +105,17 @@ class _Reader:
         recording = self._recording(named, place, one_episode=True)
         if isinstance(recording, Recording) and isinstance(length, int | np.integer) and length != len(recording):
             return InvalidEpisode(
-                f"{self._path}: {place} has {len(recording)} actions, its entry in lengths is {length}",
+                f"{self._path}: {place} has {len(recording)} actions, its entry in lengths is {_number(length)}",
                 "give it its own length",
             )
         return recording
 
     def _of_flat(self, named: dict[str, Any]) -> list[Recording | InvalidEpisode]:
         lengths = named.pop("lengths", None)
-        if lengths is None and not named.keys() & set(STEP_COLUMNS[1:]):
+        if lengths is None and not _flags(named):
             raise DatasetUnreadable(
                 f"{self._path} does not tell where its episodes end: it has neither lengths nor a flag",
-                f"add lengths, or one of {', '.join(STEP_COLUMNS[1:-1])}",
+                f"add lengths, or one of {', '.join(FLAG_KEYS[:4])}",
             )
         if lengths is None:
             return [self._recording(named, "", one_episode=False)]
@@ -155,19 +152,19 @@ class _Reader:
             actions=action_array(self._unpack.array(named["actions"], f"{prefix}actions"), self._path),
             columns={
                 key: column(self._unpack.array(named[key], f"{prefix}{key}"), f"{prefix}{key}", self._path)
-                for key in STEP_COLUMNS
-                if key in named
+                for key in _columns(named)
             },
         )
 
     def _named(self, content: Mapping[Any, Any], where: str) -> dict[str, Any]:
         """The dictionary with our names for its keys; the rest is noted as left out."""
+        refuse_other_layout([key for key in content if isinstance(key, str)], self._path)
         found: dict[str, Any] = {}
         used: set[object] = set()
         for ours, names in KEYS.items():
             for name in names:
-                if name in content and ours not in found:
-                    found[ours] = content[name]
+                if name in content and (ours not in found or ours in FLAG_KEYS):
+                    found[name if ours in FLAG_KEYS else ours] = content[name]
                     used.add(name)
         for ours in ("observations", "actions"):
             if ours not in found:
@@ -176,8 +173,19 @@ class _Reader:
                     f"{self._path}: the key '{ours}' is missing{where} (it has: {has})",
                     f"name it one of {', '.join(KEYS[ours])}",
                 )
-        self.left_out |= set(map(_shown, [key for key in content if key not in used][:20]))
+        unused = [key for key in content if key not in used][:20]
+        self.left_out |= set(map(_shown, unused))
+        for key in unused:
+            self._check_unused(_shown(key), content[key], _count(found["actions"]))
         return found
+
+    def _check_unused(self, name: str, value: object, steps: int) -> None:
+        """Say what flags are not read. Raises DatasetUnreadable for those that may mark ends of episodes."""
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf" or value.ndim not in (1, 2):
+            return
+        if value.size == len(value) == steps:
+            told = check_unused(name, value.reshape(-1), self._path)
+            self.flags_left_out |= {told} if told else set()
 
 
 class _Arrays:
@@ -210,8 +218,11 @@ class _Arrays:
             return fault
         if self.successors:
             observations = {path: array[:steps] for path, array in observations.items()}
-        marks = {key: flags(self.columns[key], key, where) for key in STEP_COLUMNS[1:] if key in self.columns}
-        terminated, truncated, ended = _ends(marks, steps)
+        try:
+            marks = combined({key: flags(self.columns[key], key, where) for key in _flags(self.columns)}, where)
+            terminated, truncated, ended = ends_of(marks, steps, where)
+        except InvalidEpisode as contradiction:
+            return contradiction
         return Recording(
             observations=observations,
             successors=self.successors,
@@ -253,23 +264,6 @@ class _Arrays:
         return None
 
 
-def _ends(marks: dict[str, Flags], steps: int) -> tuple[Flags, Flags, Flags]:
-    """Terminations, truncations, and ends of which the layout does not tell the kind."""
-    none = np.zeros(steps, dtype=bool)
-    truncated, dones = marks.get("truncations", none), marks.get("dones", none)
-    if "starts" in marks:
-        dones = dones | np.append(marks["starts"][1:], False)
-    if "terminations" in marks:
-        return marks["terminations"], truncated | (dones & ~marks["terminations"]), none
-    if "terminals" in marks and ("truncations" in marks or "dones" in marks):
-        return marks["terminals"], truncated | (dones & ~marks["terminals"]), none
-    if "terminals" in marks and (dones & ~marks["terminals"]).any():  # an end that only a start marks
-        return marks["terminals"], dones & ~marks["terminals"], none
-    if "truncations" in marks:
-        return dones & ~truncated, truncated, none
-    return none, none, dones | marks.get("terminals", none)
-
-
 def _is_row(entry: object) -> bool:
     values = entries_of(entry)
     if values is None or len(values) != len(ROW):
@@ -287,15 +281,25 @@ def _is_nested(named: dict[str, Any]) -> bool:
     A column of single entries may be either; then the depth of the observations decides, which is 2 for steps that
     are vectors, 3 for episodes of them, 4 for steps that are pictures, 5 for episodes of those.
     """
-    for key in STEP_COLUMNS:
-        if key in named:
-            if depth_of(named[key]) < 2:
-                return False
-            entries = named[key] if isinstance(named[key], np.ndarray) else entries_of(named[key]) or ()
-            return not all(map(_is_single, entries)) or depth_of(named["observations"]) in (3, 5)
+    for key in _columns(named)[:1]:
+        if depth_of(named[key]) < 2:
+            return False
+        entries = named[key] if isinstance(named[key], np.ndarray) else entries_of(named[key]) or ()
+        return not all(map(_is_single, entries)) or depth_of(named["observations"]) in (3, 5)
     if "lengths" in named:
         return _count(named["actions"]) == _count(named["lengths"])
     return depth_of(named["observations"]) > 2 and _count(named["observations"]) == _count(named["actions"])
+
+
+def _columns(named: Iterable[str]) -> list[str]:
+    """The keys of arrays with one number a step: rewards, then flags."""
+    return [key for key in named if key == "rewards"] + _flags(named)
+
+
+def _flags(named: Iterable[str]) -> list[str]:
+    """The keys of flags, which keep the file's own names, in the order of FLAG_KEYS."""
+    flag_names = [key for key in named if meaning(key) in FLAG_KEYS]
+    return sorted(flag_names, key=lambda key: FLAG_KEYS.index(meaning(key) or ""))
 
 
 def _count(value: object) -> int:
@@ -319,6 +323,11 @@ def _entry(value: Any, number: int) -> Any:
     if isinstance(value, Mapping):
         return {name: _entry(inner, number) for name, inner in value.items()}
     return value[number]
+
+
+def _number(value: Any) -> str:
+    """A whole number for a message; Python does not write one of thousands of digits."""
+    return str(value) if abs(value) < 2**63 else "beyond 64 bits"
 
 
 def _at(path: str) -> str:

@@ -32,6 +32,7 @@ from iq_offline.data.formats.about import About, decode, encode
 from iq_offline.data.formats.hdf5 import action_array, column, flags
 from iq_offline.data.formats.numpy_files import Archive
 from iq_offline.data.formats.one_flag import Ends, terminations
+from iq_offline.data.formats.step_keys import meaning
 from iq_offline.errors import ConfigError, DatasetUnreadable, InvalidEpisode
 
 Array = NDArray[Any]
@@ -123,9 +124,14 @@ def _rows_of(episode: Episode, destination: Path) -> dict[str, Array]:
 
 
 def _read_other(archive: Archive, path: Path, name: str, ends: Ends) -> EpisodeSource:
-    known = {key for names in dictionaries.KEYS.values() for key in names}
-    content = {key: archive.read_objects(key) if key in known else None for key in archive.names}
+    content = {key: archive.read_objects(key) if _is_wanted(archive, key) else None for key in archive.names}
     return dictionaries.from_content(content, path, name, ends, "npz")
+
+
+def _is_wanted(archive: Archive, key: str) -> bool:
+    """Whether an array has a known name, or may hold flags."""
+    layout = archive.layout(key)
+    return meaning(key) is not None or (layout.dtype.kind in "biuf" and layout.shape[1:] in ((), (1,)))
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ def _plan(archive: Archive, path: Path, ends: Ends) -> tuple[list[_Planned], tup
         if key not in archive:
             raise DatasetUnreadable(
                 f"{path}: the key '{key}' is missing (it has: {', '.join(archive.names)})",
-                f"add '{key}', or name the layout with --input-format",
+                f"add '{key}'; if the file has another layout, see `iq-offline convert --help`, --input-format",
             )
     lengths, notes = _lengths(archive, path), _left_out(archive)
     recorded = _flags(archive, "terminal", len(lengths), path)

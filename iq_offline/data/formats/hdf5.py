@@ -23,6 +23,8 @@ CHUNK_CACHE_BYTES = 1 << 25
 METADATA_CACHE_BYTES = 4 << 20
 """HDF5 lets it grow to 32 MiB by its own count, which is half a gigabyte of memory in a file of many episodes."""
 SMALL_BYTES = 64 << 20
+LONGEST_SHOWN = 300
+LONGEST_NAME = 255
 BOMB_FACTOR = 300
 BOMB_BYTES = 512 << 20
 """More than this many bytes, and this many times those of its file, is no recording but a decompression bomb."""
@@ -154,6 +156,12 @@ def read_array(group: h5py.Group, key: str, path: Path) -> NDArray[Any]:
 
 def members(group: h5py.Group, path: Path) -> dict[str, h5py.Group | h5py.Dataset]:
     """What a group holds, in the order of the names. Raises DatasetUnreadable for a link that is not plain."""
+    for name in group:
+        if isinstance(name, bytes) or len(os.fsencode(name)) > LONGEST_NAME or not name.isprintable():
+            raise DatasetUnreadable(
+                f"{path}: '{shown(name)[:80]}' is no name for an array (printable UTF-8, at most {LONGEST_NAME} bytes)",
+                "rename it in the file",
+            )
     return {name: member(group, name, path) for name in sorted(group)}
 
 
@@ -212,18 +220,39 @@ def matrix(array: NDArray[Any], key: str, path: Path) -> NDArray[Any]:
     return array
 
 
-def action_array(array: NDArray[Any], path: Path) -> NDArray[Any]:
-    """Actions as (N,) integers (discrete) or (N, A) real numbers."""
-    if array.dtype.kind in "iu":
-        return column(array, "actions", path)
-    return matrix(array, "actions", path)
+def action_array(array: NDArray[Any], path: Path, discrete: bool | None = None) -> NDArray[Any]:
+    """Actions as (N,) integers (discrete) or (N, A) real numbers.
+
+    `discrete`: which of the two the dataset itself declares; else the type decides. Raises DatasetUnreadable.
+    """
+    whole = array.dtype.kind in "biu"
+    if discrete is False or (discrete is None and not whole):
+        return matrix(array.astype(np.float64) if whole else array, "actions", path)
+    if array.ndim > 2 or (array.ndim == 2 and array.shape[1] != 1):
+        problem = f"{path}: 'actions' are {'integers' if whole else 'declared discrete'}, {array.shape[1:]} a step"
+        remedy = "store real numbers if they are continuous; MultiDiscrete and MultiBinary actions are not supported"
+        raise DatasetUnreadable(problem, remedy)
+    numbers = column(array, "actions", path)
+    if not whole:
+        _check_whole(numbers, path)
+    return numbers.astype(np.int64) if not whole or numbers.dtype.kind == "b" else numbers
+
+
+def _check_whole(numbers: NDArray[Any], path: Path) -> None:
+    odd = numbers[(numbers != np.floor(numbers)) | ~(np.abs(numbers) < 2**31)]
+    if len(odd):
+        raise DatasetUnreadable(
+            f"{path}: the dataset declares discrete actions, but an action is {odd[0]}",
+            "store integer actions, or mend what the dataset declares (discrete_action)",
+        )
 
 
 def _open(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
     if key not in group and not isinstance(group.get(key, getlink=True), h5py.SoftLink | h5py.ExternalLink):
+        has = ", ".join(map(shown, list(group)[:20])) or "nothing"
         raise DatasetUnreadable(
-            f"{path}: the key '{key}' is missing{_inside(group)} (it has: {', '.join(sorted(group)) or 'nothing'})",
-            f"add '{key}', or name the layout with --input-format",
+            f"{path}: the key '{key}' is missing{_inside(group)} (it has: {has})",
+            f"add '{key}'; if the file has another layout, see `iq-offline convert --help`, --input-format",
         )
     item = member(group, key, path)
     if not isinstance(item, h5py.Dataset):
@@ -258,8 +287,20 @@ def _inside(group: h5py.Group) -> str:
     return "" if group.name == "/" else f" in {group.name}"
 
 
+def shown(name: str | bytes) -> str:
+    """A name of the file for a message: printable, and not long. HDF5's library gives bytes where it is not UTF-8."""
+    name = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
+    text = name if name.isprintable() else name.encode("unicode_escape", "backslashreplace").decode()
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
 def unreadable(path: Path, error: Exception) -> DatasetUnreadable:
     """The error for what HDF5's library says of a file that it cannot read."""
-    reason = str(error).replace("\n", " ")
+    reason = shown(str(error).replace("\n", " "))
+    if "unable to lock" in reason or "already open for write" in reason:
+        return DatasetUnreadable(
+            f"{path}: another process is writing it ({reason})",
+            "close it there, or wait until it is written; if no process has it open, run: h5clear -s FILE",
+        )
     what = "is a truncated HDF5 file" if "truncated" in reason else "is not a readable HDF5 file"
     return DatasetUnreadable(f"{path} {what} ({reason})", "fetch or copy the file again, whole")

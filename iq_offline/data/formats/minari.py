@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from iq_offline.data.declared import Space, with_dtypes, without
 from iq_offline.data.environments import declared_action_space, environment_of_spec
 from iq_offline.data.episodes import DatasetInfo, End, Episode, EpisodeSource, Segment, Stream
 from iq_offline.data.files import whole_folder
@@ -49,8 +50,12 @@ MINARI_VERSION = "0.5.4"
 
 
 def is_minari(path: Path) -> bool:
-    """Whether a folder holds a Minari dataset (`path/data/metadata.json`, or `path` is that `data` folder)."""
-    return (_data_folder(path) / "metadata.json").is_file()
+    """Whether a folder holds a Minari dataset (`path/data/metadata.json`, or `path` is that `data` folder).
+
+    Up to Minari 0.4 there was no metadata.json: all was in the HDF5 file.
+    """
+    folder = _data_folder(path)
+    return (folder / "metadata.json").is_file() or (folder / MAIN_FILE).is_file()
 
 
 def read(path: Path, name: str) -> EpisodeSource:
@@ -66,7 +71,7 @@ def read(path: Path, name: str) -> EpisodeSource:
 
 def _read(path: Path, name: str) -> EpisodeSource:
     folder = _data_folder(path)
-    metadata = minari_metadata.read_metadata(folder / "metadata.json")
+    metadata = _metadata(folder)
     unusual = Unusual(minari_metadata.jpeg_images(metadata, path), minari_metadata.text_observations(metadata, path))
     unusual, stream = _stream(folder, metadata, unusual, path)
     env_id, env_kwargs = environment_of_spec(minari_metadata.environment_spec(metadata, path))
@@ -77,13 +82,26 @@ def _read(path: Path, name: str) -> EpisodeSource:
         env_id=env_id,
         env_kwargs=env_kwargs,
         action_space=minari_metadata.action_space(metadata, path),
-        observation_space=None if unusual.texts else minari_metadata.json_field(metadata, "observation_space", path),
+        observation_space=_without_texts(minari_metadata.json_field(metadata, "observation_space", path), unusual),
+        declared_actions=minari_metadata.json_field(metadata, "action_space", path),
         notes=unusual.notes(),
         description=metadata.get("description") or "",
         reference=minari_metadata.reference(metadata),
         origin_sha256=metadata.get("origin_sha256"),
     )
     return EpisodeSource(info, stream=stream)
+
+
+def _metadata(folder: Path) -> dict[str, Any]:
+    described = folder / "metadata.json"
+    if described.is_file() or not (folder / MAIN_FILE).is_file():
+        return minari_metadata.read_metadata(described)
+    with open_hdf5(folder / MAIN_FILE) as file:
+        return minari_metadata.attributes(file, folder / MAIN_FILE)
+
+
+def _without_texts(space: Space | None, unusual: Unusual) -> Space | None:
+    return without(space, unusual.texts) if space and unusual.texts else space
 
 
 def write(source: EpisodeSource, destination: Path) -> None:
@@ -130,6 +148,7 @@ def _stream(folder: Path, metadata: dict[str, Any], unusual: Unusual, path: Path
         space = minari_metadata.json_field(metadata, "observation_space", path)
         actions = minari_metadata.json_field(metadata, "action_space", path)
         return unusual, partial(_arrow_segments, episodes, metadata["data_format"], (space, actions), unusual)
+    discrete = declares_discrete(minari_metadata.json_field(metadata, "action_space", path))
     if metadata.get("data_format", "hdf5") != "hdf5":
         raise NotYet(f"{path} is in Minari's {metadata['data_format']} layout", "use one in hdf5, arrow or parquet")
     main = folder / MAIN_FILE
@@ -145,7 +164,7 @@ def _stream(folder: Path, metadata: dict[str, Any], unusual: Unusual, path: Path
                 "fetch or copy the dataset again, whole",
             )
         unusual = replace(unusual, infos=misfits(file, found, main))
-    return unusual, partial(_segments, main, unusual)
+    return unusual, partial(_segments, main, unusual, discrete)
 
 
 def _write_episodes(source: EpisodeSource, path: Path) -> dict[str, Any]:
@@ -163,14 +182,20 @@ def _write_episodes(source: EpisodeSource, path: Path) -> dict[str, Any]:
         write_json_attribute(file, "unknown_successors", unknown)
     if last is None:
         raise DatasetUnreadable(f"{source.info.path} has no episodes", "use a dataset that has data")
-    space = infer_action_space(np.concatenate(extremes), declared_action_space(source.info))
+    space = declared_action_space(source.info) or infer_action_space(np.concatenate(extremes), None)
     return {
         "total_episodes": number + 1,
         "total_steps": steps,
         "observation_space": json.dumps(
-            source.info.observation_space or minari_metadata.observation_space(last.observations)
+            with_dtypes(source.info.observation_space, leaves(last.observations))
+            if source.info.observation_space
+            else minari_metadata.observation_space(last.observations)
         ),
-        "action_space": json.dumps(minari_metadata.space_json(space, last.actions)),
+        "action_space": json.dumps(
+            with_dtypes(source.info.declared_actions, {"": last.actions})
+            if source.info.declared_actions
+            else minari_metadata.space_json(space, last.actions)
+        ),
     }
 
 
@@ -210,17 +235,30 @@ def _describe(info: DatasetInfo, name: str) -> dict[str, Any]:
     return described | ({"env_spec": spec} if spec else {})
 
 
+def declares_discrete(space: Space | None) -> bool | None:
+    """Whether the declared actions are discrete; None where that is not known."""
+    return {"Discrete": True, "Box": False}.get(space.get("type", "")) if space else None
+
+
 def _data_folder(path: Path) -> Path:
     return path / "data" if (path / "data").is_dir() else path
 
 
-def _segments(main: Path, unusual: Unusual, *, infos: bool, reuse: bool) -> Iterator[Segment]:
+def _segments(main: Path, unusual: Unusual, discrete: bool | None, *, infos: bool, reuse: bool) -> Iterator[Segment]:
     with open_hdf5(main) as file:
-        unknown = frozenset(json.loads(file.attrs.get("unknown_successors", "[]")))
+        unknown = _unknown_successors(file, main)
         names = sorted((name for name in file if name.startswith("episode_")), key=_episode_number)
         for index, name in enumerate(names):
             group = _episode_group(file, name, main)
-            yield _segment(group, index, main, unusual, known=index not in unknown, infos=infos, seeds=not reuse)
+            known = index not in unknown
+            yield _segment(group, index, main, unusual, discrete, known=known, infos=infos, seeds=not reuse)
+
+
+def _unknown_successors(file: h5py.File, path: Path) -> frozenset[int]:
+    try:
+        return frozenset(json.loads(file.attrs.get("unknown_successors", "[]")))
+    except (OSError, TypeError, ValueError, RecursionError):
+        raise DatasetUnreadable(f"{path}: unknown_successors is not a JSON list", "remove that attribute") from None
 
 
 def _episode_number(name: str) -> int:
@@ -239,13 +277,21 @@ def _episode_group(file: h5py.File, name: str, path: Path) -> h5py.Group:
 
 
 def _segment(
-    group: h5py.Group, index: int, path: Path, unusual: Unusual, *, known: bool, infos: bool, seeds: bool
+    group: h5py.Group,
+    index: int,
+    path: Path,
+    unusual: Unusual,
+    discrete: bool | None,
+    *,
+    known: bool,
+    infos: bool,
+    seeds: bool,
 ) -> Segment:
     observations = in_order(_tree(group, "observations", path, unusual))
     seed: Any = group.attrs.get("seed") if seeds else None
     return segment_of_arrays(
         observations,
-        action_array(read_small_array(group, "actions", path), path),
+        action_array(read_small_array(group, "actions", path), path, discrete),
         {key: column(read_small_array(group, key, path), key, path) for key in COLUMNS},
         infos=read_infos(group["infos"], unusual.infos, path) if infos and "infos" in group else {},
         index=index,
@@ -351,7 +397,7 @@ def _arrow_segments(
         arrays = minari_arrow.read_episode(folder, data_format, spaces[0], spaces[1], unusual, infos=infos)
         yield segment_of_arrays(
             arrays.observations,
-            action_array(arrays.actions, folder),
+            action_array(arrays.actions, folder, declares_discrete(spaces[1])),
             arrays.columns,
             infos=arrays.infos,
             index=index,

@@ -1,14 +1,15 @@
 """Minari's Arrow and Parquet layouts: a folder an episode, its columns padded to the T+1 rows of the observations."""
 
-import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from iq_offline.data.declared import shape_of
 from iq_offline.data.formats.images import decode_jpeg
-from iq_offline.data.formats.minari_metadata import Unusual
+from iq_offline.data.formats.minari_metadata import Unusual, read_metadata
 from iq_offline.data.observations import Array, Leaves, in_order
 from iq_offline.errors import DatasetUnreadable
 
@@ -54,7 +55,7 @@ def read_episode(
     missing = {"observations", "actions", *COLUMNS} - set(table.column_names)
     if missing or observation_space is None or action_space is None:
         raise DatasetUnreadable(f"{folder}: no {', '.join(sorted(missing)) or 'spaces'}", "fetch the dataset again")
-    metadata = json.loads((folder / "metadata.json").read_text())
+    metadata = read_metadata(folder / "metadata.json")
     steps = table.num_rows - 1
     if metadata.get("total_steps", steps) != steps:
         raise DatasetUnreadable(
@@ -62,6 +63,8 @@ def read_episode(
             "fetch or copy the dataset again, whole",
         )
     seed = metadata.get("seed")
+    if seed is not None and type(seed) is not int:
+        raise DatasetUnreadable(f"{folder}: the seed in metadata.json is no whole number", "mend it")
     actions = _leaves(_joined(table, "actions"), action_space, Unusual(frozenset(), frozenset()), folder)
     if list(actions) != [""]:
         raise DatasetUnreadable(f"{folder}: dictionary actions are not supported", "use Discrete or Box actions")
@@ -70,7 +73,7 @@ def read_episode(
         actions=actions[""][:-1],
         columns={key: _joined(table, key).to_numpy(zero_copy_only=False)[:-1] for key in COLUMNS},
         infos=_infos(_joined(table, "infos")) if infos and "infos" in table.column_names else {},
-        seed=None if seed is None else int(seed),
+        seed=seed,
     )
 
 
@@ -78,7 +81,8 @@ def _read_table(folder: Path, data_format: str) -> Any:
     import pyarrow
     import pyarrow.parquet
 
-    parts = sorted(folder.glob(f"part-*.{data_format}"), key=lambda part: int(part.stem.split("-")[1]))
+    found = [part for part in folder.glob(f"part-*.{data_format}") if part.is_file() and part.stem[5:].isdecimal()]
+    parts = sorted(found, key=lambda part: int(part.stem[5:]))
     if not parts:
         raise DatasetUnreadable(f"{folder} has no part-0.{data_format}", "fetch or copy the dataset again, whole")
     try:
@@ -125,7 +129,14 @@ def _array(values: Any, space: Space, *, encoded: bool, folder: Path) -> Array:
     if encoded:
         return decode_jpeg([value.as_py() for value in values])
     if pyarrow.types.is_fixed_size_list(values.type):
-        shape = space.get("shape") or [values.type.list_size]
+        shape = shape_of(space)
+        if shape is None:
+            shape = (values.type.list_size,)
+        if math.prod(shape) != values.type.list_size:
+            raise DatasetUnreadable(
+                f"{folder}: {values.type.list_size} numbers a step in a space of shape {shape}",
+                "fetch or copy the dataset again, whole",
+            )
         return np.asarray(values.flatten().to_numpy(zero_copy_only=False)).reshape(len(values), *shape)
     array = np.asarray(values.to_numpy(zero_copy_only=False))
     if array.dtype.kind not in "biuf":

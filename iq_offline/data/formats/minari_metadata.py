@@ -5,29 +5,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from iq_offline.data.declared import leaf_spaces
+from iq_offline.data.formats.hdf5 import unreadable
 from iq_offline.data.formats.images import is_encoded
-from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions
+from iq_offline.data.spaces import ActionSpace, DiscreteActions, declared_box
 from iq_offline.errors import DatasetUnreadable, NotYet
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise DatasetUnreadable(f"{path} is missing, or no file", "fetch or copy the dataset again, whole")
     try:
         content = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DatasetUnreadable(f"{path} is not JSON ({error})", "fetch or copy the dataset again, whole") from None
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, too many digits or levels
+        raise DatasetUnreadable(
+            f"{path} is not JSON ({str(error)[:200]})", "fetch or copy the dataset again, whole"
+        ) from None
     if not isinstance(content, dict):
         raise DatasetUnreadable(f"{path} is not a JSON object", "fetch or copy the dataset again, whole")
     return content
+
+
+def attributes(file: h5py.File, path: Path) -> dict[str, Any]:
+    """The metadata of Minari up to 0.4, which are attributes of its HDF5 file. Raises DatasetUnreadable."""
+    found: dict[str, Any] = {}
+    try:
+        for key, value in file.attrs.items():
+            found[key] = value.item() if isinstance(value, np.generic) else value
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise unreadable(path, error) from None
+    if not {"total_episodes", "action_space", "observation_space"} <= found.keys():
+        raise DatasetUnreadable(
+            f"{path} is not a Minari dataset: it has no metadata.json, and its HDF5 file no attributes as Minari 0.4's",
+            "fetch or copy the dataset again, whole",
+        )
+    return found
 
 
 def json_field(metadata: dict[str, Any], key: str, path: Path) -> dict[str, Any] | None:
     """A field that holds JSON text, or None where it is absent."""
     try:
         content = json.loads(metadata.get(key) or "null")
-    except (json.JSONDecodeError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         content = ""
     if content is not None and not isinstance(content, dict):
         raise DatasetUnreadable(
@@ -44,8 +67,7 @@ def action_space(metadata: dict[str, Any], path: Path) -> ActionSpace | None:
         return DiscreteActions(int(space["n"]))
     if space["type"] == "Box" and len(space["shape"]) == 1:
         low, high = np.array(space["low"], dtype=float), np.array(space["high"], dtype=float)
-        bounded = bool(np.isfinite(low).all() and np.isfinite(high).all())
-        return ContinuousActions(tuple(low.tolist()), tuple(high.tolist()), "dataset") if bounded else None
+        return declared_box(low, high, "dataset")
     raise NotYet(f"{path}: action space {space} is not supported", "use Discrete from 0, or a Box of one dimension")
 
 
@@ -82,7 +104,7 @@ class Unusual:
 def text_observations(metadata: dict[str, Any], path: Path) -> frozenset[str]:
     """Paths of the observations that are texts. Raises DatasetUnreadable where there are no others."""
     space = json_field(metadata, "observation_space", path)
-    kinds = {} if space is None else {leaf: inner.get("type") for leaf, inner in _leaf_spaces(space).items()}
+    kinds = {} if space is None else {leaf: inner.get("type") for leaf, inner in leaf_spaces(space).items()}
     texts = frozenset(leaf for leaf, kind in kinds.items() if kind == "Text")
     if texts and len(texts) == len(kinds):
         raise DatasetUnreadable(f"{path}: its observations are texts alone", "use a dataset with numbers or pictures")
@@ -94,21 +116,7 @@ def jpeg_images(metadata: dict[str, Any], path: Path) -> frozenset[str]:
     space = json_field(metadata, "observation_space", path)
     if space is None or not metadata.get("jpeg_encoding", False):
         return frozenset()
-    return frozenset(leaf for leaf, inner in _leaf_spaces(space).items() if is_encoded(inner))
-
-
-def _leaf_spaces(space: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The spaces of a Dict or Tuple by path; any other has the path ''."""
-    inner = space.get("subspaces")
-    if isinstance(inner, list):
-        inner = {f"_index_{number}": item for number, item in enumerate(inner)}
-    if inner is None:
-        return {"": space}
-    return {
-        f"{name}/{path}" if path else name: leaf
-        for name, item in inner.items()
-        for path, leaf in _leaf_spaces(item).items()
-    }
+    return frozenset(leaf for leaf, inner in leaf_spaces(space).items() if is_encoded(inner))
 
 
 def observation_space(observations: Any) -> dict[str, Any]:

@@ -118,6 +118,12 @@ class Archive:
         """Of the arrays, in the file's order."""
         return tuple(self._members)
 
+    def layout(self, name: str) -> Layout:
+        """What an array's header tells."""
+        described = f"{self._path}: '{name}'"
+        with _reporting(described), self._zip.open(self._members[name]) as stream:
+            return _layout(stream, self._members[name].file_size, described)
+
     def rows(self, name: str) -> Rows:
         """An array's rows, to be read in order, beside those of others."""
         item, described = self._members[name], f"{self._path}: '{name}'"

@@ -39,5 +39,5 @@ def terminations(lengths: Sequence[int], flagged: Sequence[bool], ends: Ends) ->
     why = f"at the common length {longest}" if len(steps) > 1 else "of the only episode"
     return marked & ~timed_out, (
         f"{clock} ends {why} are taken as truncations, {count - clock} as terminations: the layout has one flag for "
-        "both kinds (--ends says otherwise)"
+        "both kinds (`iq-offline convert` with --ends decides otherwise)"
     )

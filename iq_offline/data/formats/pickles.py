@@ -44,7 +44,7 @@ def loads(data: bytes, name: str) -> object:
     except (IndexError, KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
         raise DatasetUnreadable(
             f"{name} is not a readable pickle ({type(error).__name__} at byte {machine.position}: {str(error)[:100]})",
-            "fetch or copy the file again, whole, or name its layout with --input-format",
+            "fetch or copy the file again, whole, or convert it: `iq-offline convert` with --input-format",
         ) from None
     if machine.position != len(data):
         raise DatasetUnreadable(
