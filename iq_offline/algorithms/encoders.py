@@ -5,7 +5,7 @@ names, then the bytes of its pictures. Only an encoder takes it apart. Vectors n
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -30,15 +30,29 @@ class ObservationLayout:
 
     vector: int
     pictures: tuple[tuple[int, ...], ...] = ()
+    categories: tuple[int, ...] = ()
+    """How many categories each number tells apart, counted from 0; 0 for a real number. Empty: all are real numbers."""
+    offset: tuple[float, ...] = field(default=(), compare=False)
+    """What has been subtracted from each recorded number, in 64 bits, before it was narrowed to 32. Empty: nothing."""
 
     @property
     def size(self) -> int:
         """Numbers and bytes together, D."""
         return self.vector + sum(math.prod(shape) for shape in self.pictures)
 
+    @property
+    def vector_features(self) -> int:
+        """Features of the numbers: one of a real number, one of each category."""
+        return sum(count or 1 for count in self.categories) if self.categories else self.vector
+
+    @property
+    def features(self) -> int:
+        """Of a standardised observation: those of its numbers, and its pictures' bytes."""
+        return self.vector_features + self.size - self.vector
+
     def encoder(self) -> "Encoder":
         """The identity for vectors; else a network whose `features` is the size of what it gives."""
-        return PictureEncoder(self) if self.pictures else Identity(self.vector)
+        return PictureEncoder(self) if self.pictures else Identity(self.vector_features)
 
 
 class Encoder(nn.Module):
@@ -59,6 +73,33 @@ class Identity(Encoder):
         return observations
 
 
+class OneHot(nn.Module):
+    """Standardised observations with their categories one-hot, in place: (B, D) -> (B, features).
+
+    The tables hold a category as its number; only a batch is ever this wide.
+    """
+
+    column: Tensor
+    category: Tensor
+    is_number: Tensor
+
+    def __init__(self, layout: ObservationLayout) -> None:
+        super().__init__()
+        counts = [*layout.categories, *[0] * (layout.size - layout.vector)]
+        width = torch.tensor([count or 1 for count in counts])
+        column = torch.arange(len(counts)).repeat_interleave(width)
+        within = torch.arange(len(column)) - (width.cumsum(0) - width)[column]
+        # neither learnt nor saved: a policy file's header tells the layout
+        self.register_buffer("column", column, persistent=False)
+        self.register_buffer("category", within.float(), persistent=False)
+        self.register_buffer("is_number", torch.tensor(counts)[column] == 0, persistent=False)
+
+    def forward(self, observations: Tensor, standardised: Tensor) -> Tensor:
+        """Shapes: (B, D), (B, D) -> (B, features). A category that is none of those known is zero everywhere."""
+        chosen = (observations.index_select(-1, self.column) == self.category).to(standardised.dtype)
+        return torch.where(self.is_number, standardised.index_select(-1, self.column), chosen)
+
+
 class PictureEncoder(Encoder):
     """The vector as it is, and PICTURE_FEATURES for each picture. Source of the layers: [DQN15]."""
 
@@ -66,11 +107,11 @@ class PictureEncoder(Encoder):
         super().__init__()
         self._layout = layout
         self.convolutions = nn.ModuleList([_convolutions(*channels_first(shape)) for shape in layout.pictures])
-        self.features = layout.vector + PICTURE_FEATURES * len(layout.pictures)
+        self.features = layout.vector_features + PICTURE_FEATURES * len(layout.pictures)
 
     def forward(self, observations: Tensor) -> Tensor:
         """Standardised flat observations (B, D) -> (B, features)."""
-        sizes = [self._layout.vector, *(math.prod(shape) for shape in self._layout.pictures)]
+        sizes = [self._layout.vector_features, *(math.prod(shape) for shape in self._layout.pictures)]
         vector, *flat = observations.split_with_sizes(sizes, dim=-1)
         parts = [vector]
         for network, pixels, shape in zip(self.convolutions, flat, self._layout.pictures, strict=True):

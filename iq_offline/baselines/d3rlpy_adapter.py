@@ -61,12 +61,17 @@ class D3rlpyLearner:
         self._d3rlpy, self._prefix, self._device = load_d3rlpy(), config.trainer.value, device
         scale = ActionScale.of_bounds(data.space.low, data.space.high)
         self._blank = ContinuousPolicy(
-            data.standardiser(), scale, config.hidden_sizes, Activation.RELU, head=ActionHead.TANH_GAUSSIAN
+            data.standardiser(),
+            scale,
+            config.hidden_sizes,
+            Activation.RELU,
+            head=ActionHead.TANH_GAUSSIAN,
+            layout=data.expert.layout,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence([seed, Stream.POLICY]).generate_state(1)[0]))
             self._algorithm = _algorithm(self._d3rlpy, config)
-            self._algorithm.create_impl((len(self._blank.observation_mean),), len(scale.centre))
+            self._algorithm.create_impl((self._blank.layout.features,), len(scale.centre))
             self._random = torch.get_rng_state()
         self._latest: dict[str, float] = {}
 
@@ -154,6 +159,7 @@ def as_policy(network: PlainNetwork, like: ContinuousPolicy) -> ContinuousPolicy
         network.hidden_sizes,
         Activation.RELU,
         head=ActionHead.TANH_GAUSSIAN,
+        layout=like.layout,
     )
     linear = [layer for layer in policy.network if isinstance(layer, nn.Linear)]
     with torch.no_grad():

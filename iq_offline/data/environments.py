@@ -163,6 +163,38 @@ def declared_action_space(info: DatasetInfo) -> ActionSpace | None:
     return environment_action_space(info.env_id, info.env_kwargs)
 
 
+def declared_observation_space(info: DatasetInfo, *, look: bool) -> dict[str, Any] | None:
+    """The observation space that a dataset declares, as Minari describes it; with `look`, else its environment's.
+
+    None where neither is known.
+    """
+    if info.observation_space or not info.env_id or not look:
+        return info.observation_space
+    try:
+        environment = make_environment(info.env_id, info.env_kwargs)
+    except EnvironmentMissing:
+        return None
+    try:
+        return described_space(environment.observation_space)
+    finally:
+        environment.close()  # type: ignore[no-untyped-call]
+
+
+def described_space(space: "gymnasium.Space[Any]") -> dict[str, Any]:
+    """A space as Minari describes it in JSON, without what only boxes and texts have."""
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Dict):
+        return {"type": "Dict", "subspaces": {name: described_space(inner) for name, inner in space.spaces.items()}}
+    if isinstance(space, spaces.Tuple):
+        return {"type": "Tuple", "subspaces": [described_space(inner) for inner in space.spaces]}
+    if isinstance(space, spaces.Discrete):
+        return {"type": "Discrete", "start": int(space.start), "n": int(space.n)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {"type": "MultiDiscrete", "start": space.start.tolist(), "nvec": space.nvec.tolist()}
+    return {"type": type(space).__name__}
+
+
 def step_limit(env_id: str, env_kwargs: dict[str, Any]) -> int | None:
     """The number of steps after which the environment's clock runs out; None where it has none or is not known here."""
     import gymnasium

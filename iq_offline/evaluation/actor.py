@@ -23,7 +23,7 @@ Layer = Callable[[Floats], Floats]
 
 def batch_actor(policy: Policy, rows: int) -> Act:
     """`policy.act` for batches of exactly that many rows; the policy's tensors are copied where numpy does the work."""
-    if policy.layout.pictures or {type(layer) for layer in policy.network} - {nn.Linear, nn.ReLU, nn.Tanh}:
+    if policy.layout.pictures or policy.layout.categories or {type(layer) for layer in policy.network} - {nn.Linear, nn.ReLU, nn.Tanh}:
         return _torch_actor(policy)
     return _numpy_actor(policy, rows)
 

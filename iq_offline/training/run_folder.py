@@ -116,6 +116,10 @@ def save_policy(policy: Policy, path: Path) -> None:
         "vector": str(policy.layout.vector),
         "pictures": json.dumps(policy.layout.pictures),
     }
+    if policy.layout.categories:
+        header["categories"] = json.dumps(policy.layout.categories)
+    if policy.layout.offset:
+        header["offset"] = json.dumps(policy.layout.offset)
     if isinstance(policy, ContinuousPolicy):
         header |= {"head": policy.head, "learnt_std": json.dumps(policy.learnt_std), "std": json.dumps(policy.std)}
     save_file(contiguous(policy.state_dict()), path, metadata=header)
@@ -130,7 +134,8 @@ def load_policy(path: Path) -> Policy:
     activation = Activation(header["activation"])
     standardiser = Standardiser(tensors["observation_mean"], tensors["observation_std"])
     pictures = tuple(tuple(shape) for shape in json.loads(header["pictures"]))
-    layout = ObservationLayout(int(header["vector"]), pictures)
+    categories, offset = (tuple(json.loads(header.get(name, "[]"))) for name in ("categories", "offset"))
+    layout = ObservationLayout(int(header["vector"]), pictures, categories, offset)
     policy: Policy
     if header["kind"] == "continuous":
         policy = ContinuousPolicy(
