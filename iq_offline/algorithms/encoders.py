@@ -46,27 +46,37 @@ class ObservationLayout:
         return sum(count or 1 for count in self.categories) if self.categories else self.vector
 
     @property
+    def category_features(self) -> list[int]:
+        """Places of the categories among the features."""
+        if not self.categories:
+            return []
+        is_category = [count > 0 for count in self.categories for _ in range(count or 1)]
+        return [place for place, one in enumerate(is_category) if one]
+
+    @property
     def features(self) -> int:
         """Of a standardised observation: those of its numbers, and its pictures' bytes."""
         return self.vector_features + self.size - self.vector
 
     def encoder(self) -> "Encoder":
         """The identity for vectors; else a network whose `features` is the size of what it gives."""
-        return PictureEncoder(self) if self.pictures else Identity(self.vector_features)
+        return PictureEncoder(self) if self.pictures else Identity(self)
 
 
 class Encoder(nn.Module):
     """From standardised flat observations (B, D) to features (B, features)."""
 
     features: int
+    categories: list[int]
+    """Places of the features that are one-hot categories."""
 
 
 class Identity(Encoder):
     """Vectors as they are."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, layout: ObservationLayout) -> None:
         super().__init__()
-        self.features = features
+        self.features, self.categories = layout.vector_features, layout.category_features
 
     def forward(self, observations: Tensor) -> Tensor:
         """The same."""
@@ -107,6 +117,7 @@ class PictureEncoder(Encoder):
         super().__init__()
         self._layout = layout
         self.convolutions = nn.ModuleList([_convolutions(*channels_first(shape)) for shape in layout.pictures])
+        self.categories = layout.category_features
         self.features = layout.vector_features + PICTURE_FEATURES * len(layout.pictures)
 
     def forward(self, observations: Tensor) -> Tensor:
@@ -191,7 +202,10 @@ def mlp(inputs: int, outputs: int, hidden: HiddenSizes, activation: Activation, 
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw all weights and biases anew from `generator`: uniform within 1 / sqrt(inputs)."""
+    """Draw all weights and biases anew from `generator`: uniform within 1 / sqrt(inputs); zero weights of categories.
+
+    So a category that training never shows is no noise: it counts as the mean of those that it shows.
+    """
     with torch.no_grad():
         for layer in module.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d):
@@ -199,3 +213,6 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
                 assert layer.bias is not None
                 layer.weight.uniform_(-bound, bound, generator=generator)
                 layer.bias.uniform_(-bound, bound, generator=generator)
+        for part in module.modules():
+            if isinstance(encoder := getattr(part, "encoder", None), Encoder):
+                part.network[0].weight[:, encoder.categories] = 0

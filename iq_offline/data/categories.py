@@ -34,7 +34,8 @@ class Categories:
         """The values, (n, D), that are none of the categories."""
         numbers = values.astype(np.float64) - np.array(self.starts)
         inside = (numbers >= 0) & (numbers < np.array(self.counts)) & (numbers == np.floor(numbers))
-        return values[~inside]
+        found: Array = values[~inside]
+        return found
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iq_offline.data.categories import DeclaredSpace
 from iq_offline.data.episodes import DatasetInfo
-from iq_offline.data.observations import flattened
+from iq_offline.data.observations import flattened, is_picture, leaves
 from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions
 from iq_offline.errors import EnvironmentMissing, NotYet, PackageMissing, RunError, nearest
 
@@ -41,6 +42,8 @@ WATCHING = frozenset(
     }
 )
 """Gymnasium's wrappers that change nothing of the task: left out."""
+WATCHERS = frozenset({"DataCollector", "Monitor", "RecordConstructorArgs", "ResultsWriter", "VecMonitor"}) | WATCHING
+"""Names of wrappers, of any package, that only watch: left out with a note. Their code is never loaded."""
 PLUG_INS = {
     "gymnasium_robotics": ("Adroit", "AntMaze", "Fetch", "FrankaKitchen", "HandManipulate", "HandReach", "PointMaze"),
     "minigrid": ("BabyAI", "MiniGrid"),
@@ -63,6 +66,8 @@ class RawEnvironment:
     observation_size: int
     step_limit: int | None
     action_space: "gymnasium.Space[Any]"
+    categories: tuple[int, ...] = ()
+    """How many categories each number of an observation tells apart, 0 for a real number; empty if all are real."""
 
 
 def make_raw_environment(env_id: str, env_kwargs: dict[str, Any]) -> RawEnvironment:
@@ -107,7 +112,21 @@ def raw(environment: "gymnasium.Env[Any, Any]") -> RawEnvironment:
         len(flattened(environment.observation_space.sample())),
         min(limits, default=None),
         environment.action_space,
+        categories_of(environment.observation_space),
     )
+
+
+def categories_of(space: "gymnasium.Space[Any]") -> tuple[int, ...]:
+    """As `RawEnvironment.categories`, of an observation space."""
+    described = described_space(space)
+    known, sample = DeclaredSpace.of(described, "the environment").categories(), leaves(space.sample())
+    vectors = {path: array for path, array in sample.items() if array.dtype.kind not in "US" and not is_picture(array)}
+    counts = tuple(
+        count
+        for path, array in vectors.items()
+        for count in (known[path].counts if path in known else (0,) * array.size)
+    )
+    return counts if any(counts) else ()
 
 
 def make_environment(
@@ -324,7 +343,7 @@ def _wrappers(env_id: str, env_kwargs: dict[str, Any]) -> list[tuple[Callable[..
     found = []
     for name, entry_point, kwargs in _described_wrappers(env_id, env_kwargs):
         own = entry_point.startswith("gymnasium.wrappers.")
-        if own and name in WATCHING:
+        if name in (WATCHING if own else WATCHERS):
             continue
         if not own or name not in APPLIED or not isinstance(kwargs, dict):
             raise EnvironmentMissing(
@@ -334,6 +353,16 @@ def _wrappers(env_id: str, env_kwargs: dict[str, Any]) -> list[tuple[Callable[..
             )
         found.append((getattr(gymnasium.wrappers, name), kwargs))
     return found
+
+
+def foreign_watchers(env_id: str, env_kwargs: dict[str, Any]) -> list[str]:
+    """Wrappers of other packages that are left out because, by their names, they only watch."""
+    described = _described_wrappers(env_id, env_kwargs)
+    return [
+        f"{name} ({entry_point})"
+        for name, entry_point, _ in described
+        if name in WATCHERS and not entry_point.startswith("gymnasium.wrappers.")
+    ]
 
 
 def _plug_in(env_id: str) -> str | None:

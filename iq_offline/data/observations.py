@@ -68,13 +68,13 @@ def joined(observation: Observations) -> NDArray[np.float32]:
     return np.concatenate([np.ravel(array).astype(np.float32) for array in _numbers(observation)])
 
 
-def flattened(observation: Observations, offset: Sequence[float] = ()) -> NDArray[np.float32]:
+def flattened(observation: Observations, offset: Sequence[float] | NDArray[np.float64] = ()) -> NDArray[np.float32]:
     """One observation as networks take it: what `joined` would give of its other arrays, then its pictures' bytes.
 
     `offset`: what is taken off each number before it is narrowed to 32 bits; nothing if empty.
     """
     arrays = _numbers(observation)
-    pictures = [array.dtype == np.uint8 and array.ndim >= 2 for array in arrays]
+    pictures = [is_picture(array) for array in arrays]
     order = sorted(range(len(arrays)), key=lambda i: pictures[i])
     flat = [np.ravel(arrays[i]) for i in order]
     if len(offset) == 0:
@@ -100,6 +100,11 @@ def _numbers(observation: Observations) -> list[Array]:
 def map_leaves(function: Callable[[Array], Array], arrays: Leaves) -> Leaves:
     """The function on each array."""
     return {path: function(array) for path, array in arrays.items()}
+
+
+def is_picture(array: Array) -> bool:
+    """Whether one observation's array is a picture: bytes with at least two dimensions."""
+    return array.dtype == np.uint8 and array.ndim >= 2
 
 
 def is_image(array: Array) -> bool:

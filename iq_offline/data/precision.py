@@ -183,8 +183,8 @@ def _lost(source: EpisodeSource, columns: list[Column], offsets: dict[str, Float
                 for kind, path, number in columns:
                     array = segment.observations[path] if kind == "observations" else getattr(segment, kind)
                     values = _flat(array)[:, number].copy()
-                    offset = offsets[path][number] if kind == "observations" and path in offsets else 0.0
-                    narrowed = less(values, offset) if offset else values.astype(np.float32)
+                    known = kind == "observations" and path in offsets
+                    narrowed = less(values, offsets[path][number]) if known else values.astype(np.float32)
                     parts[kind, path, number].append((values, narrowed))
     found = []
     for (kind, path, number), pieces in parts.items():

@@ -4,8 +4,8 @@ A row is [observation | action | reward | termination]. An episode of T steps ta
 holding only its final observation, so that the successor of row i is always row i+1 and no observation is
 stored twice. The arrays of a dictionary observation lie one after the other; pictures lie beside the rows, as
 bytes, with the same row numbers. A category is its number, counted from zero. Numbers that 32 bits are too few for
-are less an offset, which the layout tells. Written once for each source, keyed by the hash of its content; roles and splits
-are index sets.
+are less an offset, which the layout tells. Written once for each source, keyed by the hash of its content; roles and
+splits are index sets.
 """
 
 import json
@@ -105,6 +105,11 @@ class TransitionTable:
     def observation_size(self) -> int:
         """Numbers in one observation, pictures apart."""
         return int(self.rows.shape[1]) - self.action_space.width - 2
+
+    @property
+    def picture_bytes(self) -> int:
+        """Of all pictures together."""
+        return sum(held.size for held in self.pictures.values())
 
     @cached_property
     def transition_rows(self) -> Rows:
