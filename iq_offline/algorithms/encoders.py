@@ -46,37 +46,27 @@ class ObservationLayout:
         return sum(count or 1 for count in self.categories) if self.categories else self.vector
 
     @property
-    def category_features(self) -> list[int]:
-        """Places of the categories among the features."""
-        if not self.categories:
-            return []
-        is_category = [count > 0 for count in self.categories for _ in range(count or 1)]
-        return [place for place, one in enumerate(is_category) if one]
-
-    @property
     def features(self) -> int:
         """Of a standardised observation: those of its numbers, and its pictures' bytes."""
         return self.vector_features + self.size - self.vector
 
     def encoder(self) -> "Encoder":
         """The identity for vectors; else a network whose `features` is the size of what it gives."""
-        return PictureEncoder(self) if self.pictures else Identity(self)
+        return PictureEncoder(self) if self.pictures else Identity(self.vector_features)
 
 
 class Encoder(nn.Module):
     """From standardised flat observations (B, D) to features (B, features)."""
 
     features: int
-    categories: list[int]
-    """Places of the features that are one-hot categories."""
 
 
 class Identity(Encoder):
     """Vectors as they are."""
 
-    def __init__(self, layout: ObservationLayout) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
-        self.features, self.categories = layout.vector_features, layout.category_features
+        self.features = features
 
     def forward(self, observations: Tensor) -> Tensor:
         """The same."""
@@ -86,28 +76,54 @@ class Identity(Encoder):
 class OneHot(nn.Module):
     """Standardised observations with their categories one-hot, in place: (B, D) -> (B, features).
 
-    The tables hold a category as its number; only a batch is ever this wide.
+    The tables hold a category as its number; only a batch is ever this wide. A category that the training data never
+    show is taken for the nearest number that they do: no weight has learnt anything of its own.
     """
 
     column: Tensor
-    category: Tensor
+    low: Tensor
+    high: Tensor
     is_number: Tensor
 
-    def __init__(self, layout: ObservationLayout) -> None:
+    def __init__(self, layout: ObservationLayout, shown: Tensor | None = None) -> None:
+        """`shown`: least and greatest number that counts as each feature's category, (2, features), of `shown_by`."""
         super().__init__()
         counts = [*layout.categories, *[0] * (layout.size - layout.vector)]
         width = torch.tensor([count or 1 for count in counts])
         column = torch.arange(len(counts)).repeat_interleave(width)
-        within = torch.arange(len(column)) - (width.cumsum(0) - width)[column]
+        within = (torch.arange(len(column)) - (width.cumsum(0) - width)[column]).float()
         # neither learnt nor saved: a policy file's header tells the layout
         self.register_buffer("column", column, persistent=False)
-        self.register_buffer("category", within.float(), persistent=False)
         self.register_buffer("is_number", torch.tensor(counts)[column] == 0, persistent=False)
+        low, high = (within, within) if shown is None else shown
+        self.register_buffer("low", low.clone())
+        self.register_buffer("high", high.clone())
 
     def forward(self, observations: Tensor, standardised: Tensor) -> Tensor:
-        """Shapes: (B, D), (B, D) -> (B, features). A category that is none of those known is zero everywhere."""
-        chosen = (observations.index_select(-1, self.column) == self.category).to(standardised.dtype)
+        """Shapes: (B, D), (B, D) -> (B, features)."""
+        number = observations.index_select(-1, self.column)
+        chosen = ((number >= self.low) & (number <= self.high)).to(standardised.dtype)
         return torch.where(self.is_number, standardised.index_select(-1, self.column), chosen)
+
+
+def shown_by(observations: Tensor, layout: ObservationLayout) -> Tensor:
+    """What `OneHot` takes for each feature's category, (2, features): the numbers nearest to it; the lower of two.
+
+    Shape of the training observations: (N, vector).
+    """
+    parts = []
+    for column, count in enumerate(layout.categories):
+        low, high = torch.full((2, count or 1), -1.0)
+        low.fill_(count)  # of a category that is never shown there is no number: low > high
+        if count and len(observations):
+            shown = torch.unique(observations[:, column])
+            between = ((shown[1:] + shown[:-1]) / 2).floor()
+            places = shown.long()
+            low[places] = torch.cat([torch.zeros(1), between + 1])
+            high[places] = torch.cat([between, torch.tensor([count - 1.0])])
+        parts.append(torch.stack([low, high]))
+    pixels = layout.size - layout.vector
+    return torch.cat([*parts, torch.zeros(2, pixels)], dim=1)
 
 
 class PictureEncoder(Encoder):
@@ -117,7 +133,6 @@ class PictureEncoder(Encoder):
         super().__init__()
         self._layout = layout
         self.convolutions = nn.ModuleList([_convolutions(*channels_first(shape)) for shape in layout.pictures])
-        self.categories = layout.category_features
         self.features = layout.vector_features + PICTURE_FEATURES * len(layout.pictures)
 
     def forward(self, observations: Tensor) -> Tensor:
@@ -202,10 +217,7 @@ def mlp(inputs: int, outputs: int, hidden: HiddenSizes, activation: Activation, 
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw all weights and biases anew from `generator`: uniform within 1 / sqrt(inputs); zero weights of categories.
-
-    So a category that training never shows is no noise: it counts as the mean of those that it shows.
-    """
+    """Draw all weights and biases anew from `generator`: uniform within 1 / sqrt(inputs)."""
     with torch.no_grad():
         for layer in module.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d):
@@ -213,6 +225,3 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
                 assert layer.bias is not None
                 layer.weight.uniform_(-bound, bound, generator=generator)
                 layer.bias.uniform_(-bound, bound, generator=generator)
-        for part in module.modules():
-            if isinstance(encoder := getattr(part, "encoder", None), Encoder):
-                part.network[0].weight[:, encoder.categories] = 0

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from iq_offline.algorithms.bc import action_error
 from iq_offline.algorithms.learner import Metrics, Stream, named
-from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Standardiser
+from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy
 from iq_offline.batch import Batch
 from iq_offline.config import ActionHead, Activation
 from iq_offline.config.baselines import RewardLabelledConfig, Trainer
@@ -154,7 +154,7 @@ def export(algorithm: Any) -> PlainNetwork:
 def as_policy(network: PlainNetwork, like: ContinuousPolicy) -> ContinuousPolicy:
     """A policy of those weights, scaled as `like` is."""
     policy = ContinuousPolicy(
-        Standardiser(like.observation_mean, like.observation_std),
+        like.standardiser,
         ActionScale(like.action_centre, like.action_half_range),
         network.hidden_sizes,
         Activation.RELU,
