@@ -28,7 +28,10 @@ PLACES, START = 12, 5
 
 
 class Scrambled(gymnasium.Env[Any, Any]):
-    """Places numbered from START; the right action of a place is drawn once, so that no smooth function of it will do."""
+    """Places numbered from START; the right action of a place is drawn once, so no smooth function will do.
+
+    A step is worth 1 if its action was right.
+    """
 
     observation_space = Tuple((Discrete(PLACES, start=START), Dict({"flag": Discrete(2)})))
     action_space = Discrete(3)
@@ -40,20 +43,13 @@ class Scrambled(gymnasium.Env[Any, Any]):
         return self._next(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        reward = float(action == self.right[self.place])
         self._steps += 1
-        return self._next(), 0.0, False, False, {}
+        return self._next(), reward, False, False, {}
 
     def _next(self) -> Any:
         self.place = int(self.np_random.integers(PLACES))
         return self.place + START, {"flag": np.int64(self._steps % 2)}
-
-
-class Rewarded(Scrambled):
-    """A step is worth 1 if its action was right."""
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        reward = float(action == self.right[self.place])
-        return (*super().step(action)[:1], reward, False, False, {})
 
 
 @pytest.fixture(autouse=True)
@@ -61,8 +57,8 @@ def registered(monkeypatch: pytest.MonkeyPatch):
     from iq_offline.stages import train
 
     monkeypatch.setattr(train, "start_tracking", lambda *_: NullTracker())
-    gymnasium.register("Scrambled-v0", entry_point=lambda **_: Rewarded(), max_episode_steps=24)
-    gymnasium.register("Endless-v0", entry_point=lambda **_: Rewarded())
+    gymnasium.register("Scrambled-v0", entry_point=lambda **_: Scrambled(), max_episode_steps=24)
+    gymnasium.register("Endless-v0", entry_point=lambda **_: Scrambled())
     yield
     for name in ("Scrambled-v0", "Endless-v0"):
         gymnasium.registry.pop(name)
@@ -89,7 +85,7 @@ def write_minari(folder: Path, episodes: list[dict[str, Any]], space: dict[str, 
 
 def scrambled(folder: Path, env_id: str = "Scrambled-v0", steps: int = 24) -> Path:
     """The right actions at random places."""
-    environment, episodes = Rewarded(), []
+    environment, episodes = Scrambled(), []
     for seed in range(12):
         observation, _ = environment.reset(seed=seed)
         places, flags, actions = [observation[0]], [observation[1]["flag"]], []
@@ -100,13 +96,18 @@ def scrambled(folder: Path, env_id: str = "Scrambled-v0", steps: int = 24) -> Pa
             flags.append(observation[1]["flag"])
         observations = {"_index_0": np.array(places), "_index_1/flag": np.array(flags)}
         episodes.append({"observations": observations, "actions": np.array(actions), "rewards": np.ones(steps)})
-    return write_minari(folder, episodes, described_space(Rewarded.observation_space), env_id)
+    return write_minari(folder, episodes, described_space(Scrambled.observation_space), env_id)
 
 
 def trained(
-    dataset: Path, out: Path, method: str = "bc", updates: int = 300, warnings: list[str] | None = None
+    dataset: Path,
+    out: Path,
+    method: str = "bc",
+    updates: int = 300,
+    warnings: list[str] | None = None,
+    overrides: tuple[str, ...] = (),
 ) -> RunFolder:
-    request = TrainRequest(str(dataset), method, updates=updates, device="cpu", out=out)
+    request = TrainRequest(str(dataset), method, updates=updates, device="cpu", out=out, overrides=overrides)
     return train_run(request, lambda _: None, (warnings if warnings is not None else []).append)
 
 
@@ -131,13 +132,13 @@ def test_exported_policy_takes_raw_categories(tmp_path: Path, suffix: str):
     export_run(run, to, None, lambda _: None)
     act = codec(format_of(to, None)).run(to.read_bytes())
     raw = np.stack([np.arange(PLACES) + START, np.zeros(PLACES)], axis=1).astype(np.float64)
-    np.testing.assert_array_equal(act(raw), Rewarded.right)
+    np.testing.assert_array_equal(act(raw), Scrambled.right)
 
 
 def test_reward_recovery_reads_categories(tmp_path: Path):
     """iq learns from categories, and its reward is recovered from the same table."""
-    run = trained(scrambled(tmp_path / "places-v0"), tmp_path / "run", "iq", 60)
-    report = recover_reward(run, RewardRequest(), lambda *_: None)
+    run = trained(scrambled(tmp_path / "places-v0"), tmp_path / "run", "iq", 20, overrides=("prior.updates=20",))
+    report = recover_reward(run, RewardRequest(), lambda _: None, lambda _: None)
     assert report["transition"]["n"] == 12 * 24
 
 
@@ -152,7 +153,7 @@ def test_other_categories_are_refused(tmp_path: Path):
         gymnasium.registry.pop("Smaller-v0")
 
 
-class Smaller(Rewarded):
+class Smaller(Scrambled):
     """Seven places."""
 
     observation_space = Tuple((Discrete(7), Dict({"flag": Discrete(2)})))
@@ -196,12 +197,6 @@ def numbers(write_d4rl: Any, observations: np.ndarray, name: str, **more: Any) -
         "timeouts": np.arange(count) % 100 == 99,
     }
     return write_d4rl(arrays | more, name=name)
-
-
-def loss_of(run: RunFolder) -> float:
-    import polars as pl
-
-    return float(pl.read_parquet(run.path / "metrics.parquet")["loss"][-1])
 
 
 def test_absolute_values_train_as_centred_ones(tmp_path: Path, write_d4rl: Any):
@@ -277,7 +272,7 @@ def test_foreign_watchers_are_left_out(tmp_path: Path):
 
 
 def test_duplicate_pictures_are_compared_whole(tmp_path: Path):
-    """Steps with equal actions and rewards but other pictures are no duplicates; a picture's shape and range are told."""
+    """Steps with equal actions and rewards but other pictures are no duplicates; shape and range are told."""
     pictures = np.random.default_rng(0).integers(1, 200, (11, 8, 8, 3)).astype(np.uint8)
     pictures[6] = pictures[5]
     episode = {"observations": {"": pictures}, "actions": np.zeros(10, int), "rewards": np.zeros(10)}
