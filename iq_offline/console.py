@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -28,6 +29,10 @@ def prepare_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+FIRST_LINE_SECONDS = 15.0
+"""Without a terminal, progress is first told after so long."""
 
 
 def show(text: str = "") -> None:
@@ -145,9 +150,9 @@ Advance = Callable[[int, str], None]
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Advance]:
-    """A bar on a terminal; elsewhere nothing, so that logs stay short. Call it with (completed, note)."""
+    """A bar on a terminal; elsewhere a line now and then, so that logs stay short. Call it with (completed, note)."""
     if not sys.stderr.isatty():
-        yield _no_bar
+        yield _ProgressLines(title, total)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -225,8 +230,18 @@ def transfer(title: str) -> Iterator[Callable[[int, int | None], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _no_bar(completed: int, note: str) -> None:
-    """Without a terminal there is no bar to move."""
+class _ProgressLines:
+    """Progress without a terminal: a line after FIRST_LINE_SECONDS, and each time twice as many have passed."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self._title, self._total, self._started = title, total, time.monotonic()
+        self._next = FIRST_LINE_SECONDS
+
+    def __call__(self, completed: int, note_: str) -> None:
+        passed = time.monotonic() - self._started
+        if passed >= self._next:
+            self._next = 2 * passed
+            note(f"{self._title}: {completed} of {self._total} after {passed:.0f} s{', ' if note_ else ''}{note_}")
 
 
 def _no_bars(number: int, percent: int, note: str) -> None:

@@ -5,7 +5,7 @@ names, then the bytes of its pictures. Only an encoder takes it apart. Vectors n
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -30,15 +30,29 @@ class ObservationLayout:
 
     vector: int
     pictures: tuple[tuple[int, ...], ...] = ()
+    categories: tuple[int, ...] = ()
+    """How many categories each number tells apart, counted from 0; 0 for a real number. Empty: all are real numbers."""
+    offset: tuple[float, ...] = field(default=(), compare=False)
+    """What has been subtracted from each recorded number, in 64 bits, before it was narrowed to 32. Empty: nothing."""
 
     @property
     def size(self) -> int:
         """Numbers and bytes together, D."""
         return self.vector + sum(math.prod(shape) for shape in self.pictures)
 
+    @property
+    def vector_features(self) -> int:
+        """Features of the numbers: one of a real number, one of each category."""
+        return sum(count or 1 for count in self.categories) if self.categories else self.vector
+
+    @property
+    def features(self) -> int:
+        """Of a standardised observation: those of its numbers, and its pictures' bytes."""
+        return self.vector_features + self.size - self.vector
+
     def encoder(self) -> "Encoder":
         """The identity for vectors; else a network whose `features` is the size of what it gives."""
-        return PictureEncoder(self) if self.pictures else Identity(self.vector)
+        return PictureEncoder(self) if self.pictures else Identity(self.vector_features)
 
 
 class Encoder(nn.Module):
@@ -59,6 +73,59 @@ class Identity(Encoder):
         return observations
 
 
+class OneHot(nn.Module):
+    """Standardised observations with their categories one-hot, in place: (B, D) -> (B, features).
+
+    The tables hold a category as its number; only a batch is ever this wide. A category that the training data never
+    show is taken for the nearest number that they do: no weight has learnt anything of its own.
+    """
+
+    column: Tensor
+    low: Tensor
+    high: Tensor
+    is_number: Tensor
+
+    def __init__(self, layout: ObservationLayout, shown: Tensor | None = None) -> None:
+        """`shown`: least and greatest number that counts as each feature's category, (2, features), of `shown_by`."""
+        super().__init__()
+        counts = [*layout.categories, *[0] * (layout.size - layout.vector)]
+        width = torch.tensor([count or 1 for count in counts])
+        column = torch.arange(len(counts)).repeat_interleave(width)
+        within = (torch.arange(len(column)) - (width.cumsum(0) - width)[column]).float()
+        # neither learnt nor saved: a policy file's header tells the layout
+        self.register_buffer("column", column, persistent=False)
+        self.register_buffer("is_number", torch.tensor(counts)[column] == 0, persistent=False)
+        low, high = (within, within) if shown is None else shown
+        self.register_buffer("low", low.clone())
+        self.register_buffer("high", high.clone())
+
+    def forward(self, observations: Tensor, standardised: Tensor) -> Tensor:
+        """Shapes: (B, D), (B, D) -> (B, features)."""
+        number = observations.index_select(-1, self.column)
+        chosen = ((number >= self.low) & (number <= self.high)).to(standardised.dtype)
+        return torch.where(self.is_number, standardised.index_select(-1, self.column), chosen)
+
+
+def shown_by(observations: Tensor, layout: ObservationLayout) -> Tensor:
+    """What `OneHot` takes for each feature's category, (2, features): the numbers nearest to it; the lower of two.
+
+    Shape of the training observations: (N, vector).
+    """
+    parts = []
+    for column, count in enumerate(layout.categories):
+        low, high = torch.full((2, count or 1), -1.0)
+        low.fill_(count)  # of a category that is never shown there is no number: low > high
+        if count and len(observations):
+            shown = torch.unique(observations[:, column])
+            between = ((shown[1:] + shown[:-1]) / 2).floor()
+            places = shown.long()
+            low[places] = torch.cat([torch.zeros(1), between + 1])
+            high[places] = torch.cat([between, torch.tensor([count - 1.0])])
+        parts.append(torch.stack([low, high]))
+    pixels = layout.size - layout.vector
+    return torch.cat([*parts, torch.zeros(2, pixels)], dim=1)
+
+
 class PictureEncoder(Encoder):
     """The vector as it is, and PICTURE_FEATURES for each picture. Source of the layers: [DQN15]."""
 
@@ -66,11 +133,11 @@ class PictureEncoder(Encoder):
         super().__init__()
         self._layout = layout
         self.convolutions = nn.ModuleList([_convolutions(*channels_first(shape)) for shape in layout.pictures])
-        self.features = layout.vector + PICTURE_FEATURES * len(layout.pictures)
+        self.features = layout.vector_features + PICTURE_FEATURES * len(layout.pictures)
 
     def forward(self, observations: Tensor) -> Tensor:
         """Standardised flat observations (B, D) -> (B, features)."""
-        sizes = [self._layout.vector, *(math.prod(shape) for shape in self._layout.pictures)]
+        sizes = [self._layout.vector_features, *(math.prod(shape) for shape in self._layout.pictures)]
         vector, *flat = observations.split_with_sizes(sizes, dim=-1)
         parts = [vector]
         for network, pixels, shape in zip(self.convolutions, flat, self._layout.pictures, strict=True):

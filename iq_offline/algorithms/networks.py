@@ -12,7 +12,7 @@ from iq_offline.algorithms.distributions import (
     Deterministic,
     TanhGaussian,
 )
-from iq_offline.algorithms.encoders import ObservationLayout, initialise, mlp, with_precision
+from iq_offline.algorithms.encoders import ObservationLayout, OneHot, initialise, mlp, shown_by, with_precision
 from iq_offline.config import ActionHead, Activation, HiddenSizes
 
 __all__ = [
@@ -55,6 +55,8 @@ class Standardiser:
 
     mean: Tensor
     std: Tensor
+    shown: Tensor | None = None
+    """Which categories the training data show, as `OneHot` takes them; None where this is not known, or none are."""
 
     @classmethod
     def fit(
@@ -75,6 +77,7 @@ class Standardiser:
         return cls(
             torch.cat([mean.float(), torch.zeros(pixels)]),
             torch.cat([std.float(), torch.full((pixels,), LARGEST_BYTE)]),
+            shown_by(observations, layout) if layout and layout.categories else None,
         )
 
 
@@ -145,13 +148,24 @@ class Policy(nn.Module):
         self.register_buffer("observation_mean", standardiser.mean.clone())
         self.register_buffer("observation_std", standardiser.std.clone())
         self.layout = layout or ObservationLayout(len(standardiser.mean))
+        self.one_hot = OneHot(self.layout, standardiser.shown) if self.layout.categories else None
         self.encoder = self.layout.encoder()
         self.network = mlp(self.encoder.features, outputs, hidden, activation, norm=norm)
 
+    @property
+    def standardiser(self) -> Standardiser:
+        """Its scaling of observations."""
+        shown = None if self.one_hot is None else torch.stack([self.one_hot.low, self.one_hot.high])
+        return Standardiser(self.observation_mean, self.observation_std, shown)
+
     def standardise(self, observations: Tensor) -> Tensor:
-        """Raw observations (B, D) as the network sees them."""
+        """Raw observations (B, D) as the network sees them, (B, features): categories are one-hot.
+
+        They are as a table has them: less `layout.offset`.
+        """
         scaled = (observations - self.observation_mean) / self.observation_std
-        return scaled.clamp(-LARGEST_STANDARDISED, LARGEST_STANDARDISED)
+        scaled = scaled.clamp(-LARGEST_STANDARDISED, LARGEST_STANDARDISED)
+        return scaled if self.one_hot is None else self.one_hot(observations, scaled)
 
     def forward(self, observations: Tensor) -> Tensor:
         """The network's outputs: action means (and log standard deviations), logits or Q-values."""

@@ -36,7 +36,7 @@ class RewardModel(nn.Module):
         super().__init__()
         self.inputs, self.hidden = inputs, hidden
         self._policy = [policy]  # scaling only: its weights are not this module's
-        size, actions = len(policy.observation_mean), self._action_size(policy)
+        size, actions = policy.layout.features, self._action_size(policy)
         width = size + (0 if inputs is RewardInputs.S else actions) + (size if inputs is RewardInputs.SAS else 0)
         self.network = mlp(width, 1, hidden, Activation.SILU)
         self.register_buffer("mean", torch.zeros(()))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from iq_offline.algorithms.bc import action_error
 from iq_offline.algorithms.learner import Metrics, Stream, named
-from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Standardiser
+from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy
 from iq_offline.batch import Batch
 from iq_offline.config import ActionHead, Activation
 from iq_offline.config.baselines import RewardLabelledConfig, Trainer
@@ -61,12 +61,17 @@ class D3rlpyLearner:
         self._d3rlpy, self._prefix, self._device = load_d3rlpy(), config.trainer.value, device
         scale = ActionScale.of_bounds(data.space.low, data.space.high)
         self._blank = ContinuousPolicy(
-            data.standardiser(), scale, config.hidden_sizes, Activation.RELU, head=ActionHead.TANH_GAUSSIAN
+            data.standardiser(),
+            scale,
+            config.hidden_sizes,
+            Activation.RELU,
+            head=ActionHead.TANH_GAUSSIAN,
+            layout=data.expert.layout,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence([seed, Stream.POLICY]).generate_state(1)[0]))
             self._algorithm = _algorithm(self._d3rlpy, config)
-            self._algorithm.create_impl((len(self._blank.observation_mean),), len(scale.centre))
+            self._algorithm.create_impl((self._blank.layout.features,), len(scale.centre))
             self._random = torch.get_rng_state()
         self._latest: dict[str, float] = {}
 
@@ -149,11 +154,12 @@ def export(algorithm: Any) -> PlainNetwork:
 def as_policy(network: PlainNetwork, like: ContinuousPolicy) -> ContinuousPolicy:
     """A policy of those weights, scaled as `like` is."""
     policy = ContinuousPolicy(
-        Standardiser(like.observation_mean, like.observation_std),
+        like.standardiser,
         ActionScale(like.action_centre, like.action_half_range),
         network.hidden_sizes,
         Activation.RELU,
         head=ActionHead.TANH_GAUSSIAN,
+        layout=like.layout,
     )
     linear = [layer for layer in policy.network if isinstance(layer, nn.Linear)]
     with torch.no_grad():

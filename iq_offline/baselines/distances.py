@@ -8,11 +8,15 @@ from numpy.typing import NDArray
 
 from iq_offline.baselines.sources import Recorded
 from iq_offline.data.spaces import ActionSpace, DiscreteActions
+from iq_offline.errors import ConfigError
 
 SMALLEST_STD = 1e-3
 """Columns that vary less than this are divided by it."""
 WRONG_ACTION = np.sqrt(2.0)
 """Distance between two discrete actions, one-hot."""
+
+MOST_ONE_HOT = 1 << 27
+"""Numbers of one-hot categories that are held at once: 1 GiB."""
 
 Floats = NDArray[np.float64]
 
@@ -21,7 +25,8 @@ Floats = NDArray[np.float64]
 class Scaling:
     """Mean and standard deviation of the columns of expert and supplementary transitions together.
 
-    Shapes: observation (D,), action (A,). Discrete actions are one-hot and stay as they are.
+    Shapes: observation (D,), action (A,). Discrete actions and categories of observations are one-hot and stay as they
+    are. Raises ConfigError where these would not fit into memory.
     """
 
     observation_mean: Floats
@@ -29,20 +34,29 @@ class Scaling:
     action_mean: Floats
     action_std: Floats
     space: ActionSpace
+    categories: tuple[int, ...] = ()
 
     @classmethod
     def fit(cls, parts: Sequence[Recorded], space: ActionSpace) -> "Scaling":
         """From all transitions of those parts."""
         observations = np.concatenate([part.observations for part in parts])
+        categories = parts[0].categories
+        _check_memory(len(observations), sum(categories))
         mean, std = _moments(observations)
         if isinstance(space, DiscreteActions):
-            return cls(mean, std, np.zeros(space.count), np.ones(space.count), space)
-        return cls(mean, std, *_moments(np.concatenate([part.actions for part in parts])), space)
+            return cls(mean, std, np.zeros(space.count), np.ones(space.count), space, categories)
+        return cls(mean, std, *_moments(np.concatenate([part.actions for part in parts])), space, categories)
 
     def observations(self, raw: NDArray[np.float32]) -> Floats:
-        """Standardised observations, (N, D)."""
+        """Standardised observations, (N, D); wider where some numbers are categories."""
         scaled: Floats = (raw - self.observation_mean) / self.observation_std
-        return scaled
+        if not self.categories:
+            return scaled
+        columns = [
+            raw[:, place, None] == np.arange(count) if count else scaled[:, place, None]
+            for place, count in enumerate(self.categories)
+        ]
+        return np.concatenate(columns, axis=1, dtype=np.float64)
 
     def actions(self, raw: NDArray[np.float32]) -> Floats:
         """Standardised or one-hot actions, (N, A)."""
@@ -94,6 +108,14 @@ def likeness(distances: Floats, bandwidth: float) -> Floats:
     """exp(-d^2 / (2 h^2)): 1 on a demonstration, falling to 0. Shapes: (N,) -> (N,)."""
     scaled: Floats = np.exp(-0.5 * np.square(distances / bandwidth))
     return scaled
+
+
+def _check_memory(transitions: int, categories: int) -> None:
+    if transitions * categories > MOST_ONE_HOT:
+        raise ConfigError(
+            f"distances between {transitions:,} transitions with {categories:,} categories do not fit into memory",
+            "name less supplementary data, or use a method without distances (bc, iq-cql, ls-iq)",
+        )
 
 
 def _moments(values: NDArray[np.float32]) -> tuple[Floats, Floats]:

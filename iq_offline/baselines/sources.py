@@ -43,6 +43,8 @@ class Recorded:
     actions: NDArray[np.float32]
     next_observations: NDArray[np.float32]
     episodes: NDArray[np.int64]
+    categories: tuple[int, ...] = ()
+    """How many categories each number of an observation tells apart, 0 for a real number; empty if all are real."""
 
     def __len__(self) -> int:
         return len(self.episodes)
@@ -65,6 +67,7 @@ def recorded(parts: Parts) -> Recorded:
         actions=np.concatenate([table.actions(rows) for table, rows in parts]),
         next_observations=np.concatenate([table.observations(rows + 1) for table, rows in parts]),
         episodes=np.concatenate(episodes),
+        categories=parts[0][0].categories,
     )
 
 

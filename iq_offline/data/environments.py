@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iq_offline.data.categories import DeclaredSpace
 from iq_offline.data.episodes import DatasetInfo
-from iq_offline.data.observations import flattened
+from iq_offline.data.observations import flattened, is_picture, leaves
 from iq_offline.data.spaces import ActionSpace, DiscreteActions, declared_box
 from iq_offline.errors import EnvironmentMissing, NotYet, PackageMissing, RunError, nearest
 
@@ -41,6 +42,8 @@ WATCHING = frozenset(
     }
 )
 """Gymnasium's wrappers that change nothing of the task: left out."""
+WATCHERS = frozenset({"DataCollector", "Monitor", "RecordConstructorArgs", "ResultsWriter", "VecMonitor"}) | WATCHING
+"""Names of wrappers, of any package, that only watch: left out with a note. Their code is never loaded."""
 PLUG_INS = {
     "gymnasium_robotics": ("Adroit", "AntMaze", "Fetch", "FrankaKitchen", "HandManipulate", "HandReach", "PointMaze"),
     "minigrid": ("BabyAI", "MiniGrid"),
@@ -63,6 +66,8 @@ class RawEnvironment:
     observation_size: int
     step_limit: int | None
     action_space: "gymnasium.Space[Any]"
+    categories: tuple[int, ...] = ()
+    """How many categories each number of an observation tells apart, 0 for a real number; empty if all are real."""
 
 
 def make_raw_environment(env_id: str, env_kwargs: dict[str, Any]) -> RawEnvironment:
@@ -107,7 +112,21 @@ def raw(environment: "gymnasium.Env[Any, Any]") -> RawEnvironment:
         len(flattened(environment.observation_space.sample())),
         min(limits, default=None),
         environment.action_space,
+        categories_of(environment.observation_space),
     )
+
+
+def categories_of(space: "gymnasium.Space[Any]") -> tuple[int, ...]:
+    """As `RawEnvironment.categories`, of an observation space."""
+    described = described_space(space)
+    known, sample = DeclaredSpace.of(described, "the environment").categories(), leaves(space.sample())
+    vectors = {path: array for path, array in sample.items() if array.dtype.kind not in "US" and not is_picture(array)}
+    counts = tuple(
+        count
+        for path, array in vectors.items()
+        for count in (known[path].counts if path in known else (0,) * array.size)
+    )
+    return counts if any(counts) else ()
 
 
 def make_environment(
@@ -161,6 +180,38 @@ def declared_action_space(info: DatasetInfo) -> ActionSpace | None:
     if info.action_space or not info.env_id:
         return info.action_space
     return environment_action_space(info.env_id, info.env_kwargs)
+
+
+def declared_observation_space(info: DatasetInfo, *, look: bool) -> dict[str, Any] | None:
+    """The observation space that a dataset declares, as Minari describes it; with `look`, else its environment's.
+
+    None where neither is known.
+    """
+    if info.observation_space or not info.env_id or not look:
+        return info.observation_space
+    try:
+        environment = make_environment(info.env_id, info.env_kwargs)
+    except EnvironmentMissing:
+        return None
+    try:
+        return described_space(environment.observation_space)
+    finally:
+        environment.close()  # type: ignore[no-untyped-call]
+
+
+def described_space(space: "gymnasium.Space[Any]") -> dict[str, Any]:
+    """A space as Minari describes it in JSON, without what only boxes and texts have."""
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Dict):
+        return {"type": "Dict", "subspaces": {name: described_space(inner) for name, inner in space.spaces.items()}}
+    if isinstance(space, spaces.Tuple):
+        return {"type": "Tuple", "subspaces": [described_space(inner) for inner in space.spaces]}
+    if isinstance(space, spaces.Discrete):
+        return {"type": "Discrete", "start": int(space.start), "n": int(space.n)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {"type": "MultiDiscrete", "start": space.start.tolist(), "nvec": space.nvec.tolist()}
+    return {"type": type(space).__name__}
 
 
 def step_limit(env_id: str, env_kwargs: dict[str, Any]) -> int | None:
@@ -288,7 +339,7 @@ def _wrappers(env_id: str, env_kwargs: dict[str, Any]) -> list[tuple[Callable[..
     found = []
     for name, entry_point, kwargs in _described_wrappers(env_id, env_kwargs):
         own = entry_point.startswith("gymnasium.wrappers.")
-        if own and name in WATCHING:
+        if name in (WATCHING if own else WATCHERS):
             continue
         if not own or name not in APPLIED or not isinstance(kwargs, dict):
             raise EnvironmentMissing(
@@ -298,6 +349,16 @@ def _wrappers(env_id: str, env_kwargs: dict[str, Any]) -> list[tuple[Callable[..
             )
         found.append((getattr(gymnasium.wrappers, name), kwargs))
     return found
+
+
+def foreign_watchers(env_id: str, env_kwargs: dict[str, Any]) -> list[str]:
+    """Wrappers of other packages that are left out because, by their names, they only watch."""
+    described = _described_wrappers(env_id, env_kwargs)
+    return [
+        f"{name} ({entry_point})"
+        for name, entry_point, _ in described
+        if name in WATCHERS and not entry_point.startswith("gymnasium.wrappers.")
+    ]
 
 
 def _plug_in(env_id: str) -> str | None:

@@ -1,6 +1,6 @@
 """Observations of any space as named arrays: a plain array, or a nested dictionary of them (Dict and Tuple spaces)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -68,12 +68,28 @@ def joined(observation: Observations) -> NDArray[np.float32]:
     return np.concatenate([np.ravel(array).astype(np.float32) for array in _numbers(observation)])
 
 
-def flattened(observation: Observations) -> NDArray[np.float32]:
-    """One observation as networks take it: what `joined` would give of its other arrays, then its pictures' bytes."""
+def flattened(observation: Observations, offset: Sequence[float] | NDArray[np.float64] = ()) -> NDArray[np.float32]:
+    """One observation as networks take it: what `joined` would give of its other arrays, then its pictures' bytes.
+
+    `offset`: what is taken off each number before it is narrowed to 32 bits; nothing if empty.
+    """
     arrays = _numbers(observation)
-    pictures = [array.dtype == np.uint8 and array.ndim >= 2 for array in arrays]
+    pictures = [is_picture(array) for array in arrays]
     order = sorted(range(len(arrays)), key=lambda i: pictures[i])
-    return np.concatenate([np.ravel(arrays[i]).astype(np.float32) for i in order])
+    flat = [np.ravel(arrays[i]) for i in order]
+    if len(offset) == 0:
+        return np.concatenate([array.astype(np.float32) for array in flat])
+    padded = np.zeros(max(len(offset), sum(map(len, flat))))
+    padded[: len(offset)] = offset
+    cuts = np.cumsum([len(array) for array in flat])[:-1]
+    return np.concatenate([less(*pair) for pair in zip(flat, np.split(padded, cuts), strict=True)])
+
+
+def less(values: Array, offset: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Values less their column's offset, computed in 64 bits, then narrowed to 32. Shapes: (..., D), (D,)."""
+    if values.dtype.kind in "iu" and values.dtype.itemsize == 8:
+        return np.asarray(values - offset.astype(values.dtype)).astype(np.float32)
+    return np.asarray(values.astype(np.float64) - offset).astype(np.float32)
 
 
 def _numbers(observation: Observations) -> list[Array]:
@@ -84,6 +100,11 @@ def _numbers(observation: Observations) -> list[Array]:
 def map_leaves(function: Callable[[Array], Array], arrays: Leaves) -> Leaves:
     """The function on each array."""
     return {path: function(array) for path, array in arrays.items()}
+
+
+def is_picture(array: Array) -> bool:
+    """Whether one observation's array is a picture: bytes with at least two dimensions."""
+    return array.dtype == np.uint8 and array.ndim >= 2
 
 
 def is_image(array: Array) -> bool:

@@ -11,10 +11,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from iq_offline.data.categories import Categories, DeclaredSpace, UndeclaredIntegers, name_of, undeclared_note
 from iq_offline.data.direct_file import BLOCK_BYTES, DirectFile, aligned
-from iq_offline.data.environments import declared_action_space
+from iq_offline.data.environments import declared_action_space, declared_observation_space
 from iq_offline.data.episodes import ContentDigest, DatasetInfo, End, EpisodeSource, Segment
-from iq_offline.data.observations import Array, is_image
+from iq_offline.data.observations import Array, is_image, less
+from iq_offline.data.precision import LARGE, Precision
 from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions, bounds_note, infer_action_space
 from iq_offline.errors import DatasetUnreadable, InvalidEpisode
 
@@ -36,17 +38,13 @@ def pack(source: EpisodeSource, folder: Path, digest: ContentDigest | None = Non
     Raises DatasetUnreadable and InvalidEpisode.
     """
     info = source.info
-    with ExitStack() as files, np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
-        packer: _Packer | None = None
-        for segment in source.segments(infos=digest is not None):
-            if digest:
-                digest.add(segment)
-            if packer is None:
-                packer = _Packer(_Columns.of(segment), info, folder, files)
-            packer.add(segment)
-        if packer is None:
-            raise DatasetUnreadable(f"{info.path} has no episodes", "use a dataset that has data")
-        packer.flush()
+    packer = _packed(source, folder, digest, {})
+    offsets = packer.precision.offsets()
+    if offsets:  # only now is it known that 32 bits are too few: the source is read again
+        for file in [ROWS, *packer.columns.pictures.values()]:
+            (folder / file).unlink()
+        watched, packer = packer.precision, _packed(source, folder, None, offsets)
+        packer.precision = watched
     space = packer.action_space()
     pl.DataFrame(packer.episodes.columns()).write_ipc(folder / EPISODES)
     return {
@@ -56,11 +54,30 @@ def pack(source: EpisodeSource, folder: Path, digest: ContentDigest | None = Non
         "description": info.description,
         "reference": info.reference,
         "origin_sha256": info.origin_sha256,
-        "notes": packer.notes,
+        "notes": [*info.notes, *packer.notes()],
+        "precision": packer.precision.report(source, packer.columns.offsets),
         "action_space": space.to_json(),
         "layout": packer.columns.layout(),
         "shape": [packer.written, packer.columns.width],
     }
+
+
+def _packed(
+    source: EpisodeSource, folder: Path, digest: ContentDigest | None, offsets: dict[str, NDArray[np.float64]]
+) -> "_Packer":
+    """Rows and pictures written, less the offsets of arrays that have some."""
+    with ExitStack() as files, np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+        packer: _Packer | None = None
+        for segment in source.segments(infos=digest is not None):
+            if digest:
+                digest.add(segment)
+            if packer is None:
+                packer = _Packer(_Columns.of(segment, source.info, offsets), source.info, folder, files)
+            packer.add(segment)
+        if packer is None:
+            raise DatasetUnreadable(f"{source.info.path} has no episodes", "use a dataset that has data")
+        packer.flush()
+    return packer
 
 
 @dataclass(frozen=True)
@@ -73,17 +90,37 @@ class _Columns:
     dtypes: dict[str, str]
     action_shape: tuple[int, ...]
     discrete: bool
+    categories: dict[str, Categories]
+    """Of the arrays that are categories: these are stored counted from zero."""
+    offsets: dict[str, NDArray[np.float64]]
+    """What is subtracted, in 64 bits, from the arrays that have such."""
+    declared: DeclaredSpace
 
     @classmethod
-    def of(cls, segment: Segment) -> "_Columns":
-        """The columns for a source whose first segment this is."""
+    def of(cls, segment: Segment, info: DatasetInfo, offsets: dict[str, NDArray[np.float64]]) -> "_Columns":
+        """The columns for a source whose first segment this is. Raises InvalidEpisode where it is not as declared."""
         vectors, next_column = {}, 0
         for path, array in segment.observations.items():
             if not is_image(array):
                 size = int(np.prod(array.shape[1:]))
                 vectors[path] = (next_column, next_column + size)
                 next_column += size
+        integers = any(segment.observations[path].dtype.kind in "iu" for path in vectors)
+        declared = DeclaredSpace.of(declared_observation_space(info, look=integers), info.path)
+        categories = {path: found for path, found in declared.categories().items() if path in vectors}
+        for path, found in categories.items():
+            start, stop = vectors[path]
+            if stop - start != len(found.counts):
+                raise InvalidEpisode(
+                    f"{info.path}: {name_of(path)} holds {stop - start} numbers a step, but the declared space "
+                    f"has {len(found.counts)}",
+                    "correct the observations or the observation space that the dataset declares",
+                )
+        starts = {path: np.array(found.starts, np.float64) for path, found in categories.items() if any(found.starts)}
         return cls(
+            categories=categories,
+            offsets=starts | offsets,
+            declared=declared,
             vectors=vectors,
             shapes={path: array.shape[1:] for path, array in segment.observations.items()},
             dtypes={path: str(array.dtype) for path, array in segment.observations.items()},
@@ -98,6 +135,21 @@ class _Columns:
     @cached_property
     def width(self) -> int:
         return self.observation_size + int(np.prod(self.action_shape)) + 2
+
+    @property
+    def numbers(self) -> dict[str, tuple[int, int]]:
+        """Where the arrays lie that are neither pictures nor categories."""
+        return {path: place for path, place in self.vectors.items() if path not in self.categories}
+
+    @property
+    def undeclared(self) -> dict[int, float]:
+        """The columns of arrays that no declared space describes, and what is subtracted from each."""
+        return {
+            column: float(self.offsets[path][column - start]) if path in self.offsets else 0.0
+            for path, (start, stop) in self.vectors.items()
+            if path not in self.declared.arrays
+            for column in range(start, stop)
+        }
 
     @property
     def pictures(self) -> dict[str, str]:
@@ -115,6 +167,8 @@ class _Columns:
                 "start": self.vectors[path][0] if path in self.vectors else None,
                 "stop": self.vectors[path][1] if path in self.vectors else None,
                 "file": files.get(path),
+                "categories": self.categories[path].counts if path in self.categories else (),
+                "offset": self.offsets[path].tolist() if path in self.offsets else (),
             }
             for path, shape in self.shapes.items()
         ]
@@ -145,9 +199,10 @@ class _Packer:
 
     def __init__(self, columns: _Columns, info: DatasetInfo, folder: Path, files: ExitStack) -> None:
         self.columns = columns
+        self.precision = Precision(columns.numbers, columns.observation_size, columns.width)
         self.episodes = _EpisodeList()
         self.written = 0
-        self.notes = info.notes
+        self._bounds_note: list[str] = []
         self._info = info
         self._path = folder / ROWS
         self._file = files.enter_context(DirectFile(self._path))
@@ -159,6 +214,7 @@ class _Packer:
         self._used = 0
         self._steps, self._return = 0, 0.0
         self._least, self._greatest = np.inf, -np.inf
+        self._integers = UndeclaredIntegers(columns.undeclared)
 
     def add(self, segment: Segment) -> None:
         """Append a segment's steps, and the final observation where it ends an episode."""
@@ -166,6 +222,8 @@ class _Packer:
             raise segment.end.fault
         steps = len(segment.actions)
         self._check_shapes(segment)
+        self._check_categories(segment.observations)
+        self.precision.include(segment)
         if self._steps == 0:
             self.episodes.start_rows.append(self.written + self._used)
         done = 0
@@ -182,14 +240,19 @@ class _Packer:
         self._return += float(segment.rewards.sum(dtype=np.float64))
         if segment.end is not None:
             assert steps, "an episode ends with a step"
+            self._check_categories({path: array[None] for path, array in segment.end.observations.items()})
             self._end(segment.end)
 
     def flush(self) -> None:
         """Check and write what the buffer holds."""
         rows = self._buffer[: self._used]
         flat = rows.reshape(-1)
-        if not np.isfinite(np.dot(flat, flat)):
+        squares = np.dot(flat, flat)
+        if not np.isfinite(squares):
             self._check_finite(rows)
+        if not squares < LARGE**2:
+            self.precision.note_large(rows)
+        self._integers.include(rows)
         self._file.append(rows)
         self.written += self._used
         self._used = 0
@@ -202,7 +265,7 @@ class _Packer:
         if not self.columns.discrete and (partial or (declared is None and (self._least < -1 or self._greatest > 1))):
             space = infer_action_space(self._action_range(), declared)
             note = bounds_note(declared, space)
-            self.notes = (*self.notes, note) if note else self.notes
+            self._bounds_note = [note] if note else []
             return space
         extremes = np.full((2, *self.columns.action_shape), self._greatest)
         extremes[0] = self._least
@@ -212,7 +275,7 @@ class _Packer:
         count, size = steps.stop - steps.start, self.columns.observation_size
         rows = self._buffer[self._used : self._used + count]
         for path, (start, stop) in self.columns.vectors.items():
-            rows[:, start:stop] = _flat(segment.observations[path][steps])
+            rows[:, start:stop] = self._narrowed(path, _flat(segment.observations[path][steps]))
         rows[:, size:-2] = _flat(segment.actions[steps])
         rows[:, -2] = segment.rewards[steps]
         rows[:, -1] = 0
@@ -224,7 +287,7 @@ class _Packer:
         final = self._buffer[self._used]
         final[:] = 0
         for path, (start, stop) in self.columns.vectors.items():
-            final[start:stop] = end.observations[path].reshape(-1)
+            final[start:stop] = self._narrowed(path, end.observations[path].reshape(-1))
         for path, file in self._pictures.items():
             file.append(end.observations[path])
         self.episodes.steps.append(self._steps)
@@ -232,6 +295,28 @@ class _Packer:
         self.episodes.flags.append(tuple(bool(getattr(end, name)) for name in FLAGS))
         self._steps, self._return = 0, 0.0
         self._used += 1
+
+    def notes(self) -> list[str]:
+        """What is to be known of how the observations were read."""
+        found = self._integers.ranges(self._path, (self.written, self.columns.width))
+        if found and declared_observation_space(self._info, look=True) is None:
+            low, high = min(low for low, _ in found), max(high for _, high in found)
+            return [*self._bounds_note, *self.columns.declared.notes(), undeclared_note(len(found), low, high)]
+        return [*self._bounds_note, *self.columns.declared.notes()]
+
+    def _narrowed(self, path: str, values: Array) -> Array:
+        offset = self.columns.offsets.get(path)
+        return values if offset is None else less(values, offset)
+
+    def _check_categories(self, observations: dict[str, Array]) -> None:
+        for path, categories in self.columns.categories.items():
+            outside = categories.outside(_flat(observations[path]))
+            if outside.size:
+                known = [f"{low} to {low + n - 1}" for low, n in zip(categories.starts, categories.counts, strict=True)]
+                raise self._broken(
+                    f"has the value {outside.flat[0]} in {name_of(path)}, which the declared space does not have "
+                    f"({', '.join(known[:4])})"
+                )
 
     def _room(self) -> int:
         """Free rows of the buffer, at least one. Rows leave only now, so that the last step can still be marked."""

@@ -162,11 +162,21 @@ def _check_contents(expert: TransitionTable, other: TransitionTable) -> None:
             f"--supplementary {other.info.name}: pictures {pictures[1]}; {expert.info.name} has {pictures[0]}",
             "name data of the same task",
         )
+    if expert.categories != other.categories:
+        raise ConfigError(
+            f"--supplementary {other.info.name}: {_categories(other)} categories in an observation; "
+            f"{expert.info.name} has {_categories(expert)}",
+            "name data of the same task whose observation space is declared alike (docs/data.md)",
+        )
     if len(rows_with_successors(other)) == 0:
         raise ConfigError(
             f"--supplementary {other.info.name} leaves no transitions to learn from",
             "name data with longer episodes, or with their last observations",
         )
+
+
+def _categories(table: TransitionTable) -> str:
+    return ", ".join(str(count) for count in table.categories if count) or "no"
 
 
 def _all_of(table: TransitionTable, chosen: NDArray[np.integer[Any]], *, need_successors: bool) -> Rows:

@@ -12,6 +12,11 @@ from iq_offline.data.table import TransitionTable
 CHUNK_ROWS = 1 << 16
 COMPARED_STEPS = 10_000_000
 """Duplicates are counted up to so many steps: their hashes are held in memory together."""
+COMPARED_BYTES = 1 << 33
+"""Duplicates among pictures are counted up to so many bytes of them."""
+PICTURES_AT_ONCE = 1024
+MOST_NAMED = 4
+"""Columns that one defect names."""
 AT_BOUND = 1e-6
 """Within this share of its range from a bound, an action counts as saturated."""
 
@@ -19,7 +24,7 @@ AT_BOUND = 1e-6
 def summarise(table: TransitionTable) -> dict[str, Any]:
     """The object that `inspect --json` prints. Returns are undiscounted sums of the recorded rewards."""
     episodes, columns = table.episodes, _Columns(table)
-    observations, actions = columns.observations, columns.actions
+    actions = columns.actions
     return {
         "dataset": table.info.name,
         "path": table.info.path,
@@ -28,9 +33,12 @@ def summarise(table: TransitionTable) -> dict[str, Any]:
         "steps": table.steps,
         "terminations": int(episodes["terminated"].sum()),
         "truncations": int(episodes["truncated"].sum()),
-        "observation_shape": [table.observation_size],
+        "observation_shape": _observation_shape(table),
         "observation_layout": {leaf.path or "observations": [leaf.dtype, *leaf.shape] for leaf in table.layout},
-        "observation_range": observations.range(),
+        "observation_categories": {
+            leaf.path or "observations": list(leaf.categories) for leaf in table.layout if leaf.categories
+        },
+        "observation_range": columns.observation_range(),
         "action_space": table.action_space.to_json(),
         "action_range": actions.range(),
         "actions": columns.per_action(),
@@ -92,20 +100,23 @@ class _Range:
 class _Columns:
     """One pass over the rows."""
 
-    def __init__(self, table: TransitionTable) -> None:
+    def __init__(self, table: TransitionTable, *, duplicates: bool = True) -> None:
         size, width = table.observation_size, table.action_space.width
         self._table = table
         self.observations, self.actions, self.rewards = _Range(size), _Range(width), _Range(1)
+        self._pixels: list[tuple[int, int]] = []
         self._saturated = np.zeros((2, width), dtype=np.int64)
         self.out_of_bounds = 0
         is_step, hashes = _is_step(table), []
+        compared = duplicates and table.steps <= COMPARED_STEPS and table.picture_bytes <= COMPARED_BYTES
         for rows, values in table.chunks(CHUNK_ROWS):
             of_steps = values[is_step[rows]]
             self.observations.include(values[:, :size])
             self.actions.include(of_steps[:, size:-2])
             self.rewards.include(of_steps[:, -2:-1])
-            if table.steps <= COMPARED_STEPS:
-                hashes.append(_hashes(of_steps))
+            if compared:
+                pictures = self._hashes_of_pictures(rows)
+                hashes.append(_hashes(of_steps, *(found[is_step[rows]] for found in pictures)))
             if _has_bounds(table):
                 self._count_bounds(of_steps)
         self.duplicates: int | None = None
@@ -135,8 +146,32 @@ class _Columns:
 
     @property
     def constant_observations(self) -> int:
-        """Observation columns that never change."""
-        return int((self.observations.low == self.observations.high).sum())
+        """Observation columns that never change, in the source's own bits."""
+        constant = self.observations.low == self.observations.high
+        constant[list(self._table.precision.get("unseen", ()))] = False
+        return int(constant.sum())
+
+    def observation_range(self) -> list[float] | None:
+        """Over all numbers of an observation as they were recorded, and its pictures' bytes where these were read."""
+        offset = np.array(self._table.offset or (0.0,) * self._table.observation_size)
+        low, high = (bound + offset for bound in (self.observations.low, self.observations.high))
+        ends = [*zip(low.tolist(), high.tolist(), strict=True), *self._pixels]
+        if self._table.pictures and not self._pixels:
+            ends.append((0, 255))
+        return [float(min(low for low, _ in ends)), float(max(high for _, high in ends))] if ends else None
+
+    def _hashes_of_pictures(self, rows: slice) -> list[NDArray[np.uint64]]:
+        """A 64-bit hash of each row's picture, of each array of them."""
+        found = []
+        for held in self._table.pictures.values():
+            hashes = np.empty(rows.stop - rows.start, np.uint64)
+            for first in range(rows.start, rows.stop, PICTURES_AT_ONCE):
+                part = np.asarray(held[first : min(first + PICTURES_AT_ONCE, rows.stop)])
+                self._pixels.append((int(part.min()), int(part.max())))
+                series = pl.Series([picture.tobytes() for picture in part], dtype=pl.Binary)
+                hashes[first - rows.start :][: len(part)] = series.hash(seed=0).to_numpy()
+            found.append(hashes)
+        return found
 
     def _count_bounds(self, of_steps: NDArray[np.float32]) -> None:
         low, high = _at_bound(self._table, of_steps)
@@ -176,9 +211,19 @@ def _at_bound(table: TransitionTable, rows: NDArray[np.float32]) -> tuple[NDArra
     return np.asarray(actions <= low + margin), np.asarray(actions >= high - margin)
 
 
-def _hashes(rows: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """A 64-bit hash of each row."""
-    return pl.DataFrame(np.ascontiguousarray(rows)).hash_rows(seed=0).to_numpy()
+def _hashes(rows: NDArray[np.float32], *pictures: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A 64-bit hash of each row, and of its pictures' hashes."""
+    frame = pl.DataFrame(np.ascontiguousarray(rows))
+    beside = [pl.Series(f"picture_{number}", hashes) for number, hashes in enumerate(pictures)]
+    return frame.with_columns(beside).hash_rows(seed=0).to_numpy()
+
+
+def _observation_shape(table: TransitionTable) -> list[int]:
+    """Of a single picture its own; else how many numbers an observation has, pictures' bytes included."""
+    if len(table.layout) == 1 and table.pictures:
+        return list(table.layout[0].shape)
+    pixels = sum(int(np.prod(leaf.shape)) for leaf in table.layout if leaf.file)
+    return [table.observation_size + pixels]
 
 
 def _statistics(values: NDArray[Any]) -> dict[str, float]:
@@ -190,16 +235,34 @@ def _statistics(values: NDArray[Any]) -> dict[str, float]:
     }
 
 
+def recorded_defects(table: TransitionTable) -> list[dict[str, Any]]:
+    """The defects of a summary, but for duplicates, which take the longest to find."""
+    return _defects(table, _Columns(table, duplicates=False))
+
+
 def _defects(table: TransitionTable, columns: _Columns) -> list[dict[str, Any]]:
     """What is wrong with the recording, how often, and what is done about it. Empty if nothing is."""
     episodes = table.episodes
     unknown = int((~episodes["successor_known"]).sum())
+    lost = table.precision.get("lost", [])
+    merged = ", ".join(f"{one['name']} {one['distinct']} to {one['kept']}" for one in lost[:MOST_NAMED])
+    merged += ", ..." if len(lost) > MOST_NAMED else ""
     found = [
         ("unflagged_tail", int(episodes["unflagged"].sum()), "episodes with no end marked; kept, as truncated"),
         ("discontinuity", int(episodes["discontinuous"].sum()), "unmarked cuts in the data; split there, as truncated"),
         ("unknown_successor", unknown, "episodes whose last observation was not recorded; it repeats the one before"),
         ("action_out_of_bounds", columns.out_of_bounds, "steps with an action outside the bounds; kept as they are"),
         ("constant_observation", columns.constant_observations, "observation dimensions that never change; kept"),
+        (
+            "lost_values",
+            sum(one["distinct"] - one["kept"] for one in lost),
+            f"distinct values lost in 32 bits ({merged}); kept, rounded: store differences from a start",
+        ),
+        (
+            "lost_changes",
+            len(table.precision.get("unseen", ())),
+            "observation dimensions whose changes are too small for 32 bits; constant to training: scale them up",
+        ),
         ("duplicate_episode", columns.duplicate_episodes or 0, "episodes that repeat another step by step; kept"),
     ]
     return [{"kind": kind, "count": count, "handling": handling} for kind, count, handling in found if count]

@@ -3,15 +3,17 @@
 A row is [observation | action | reward | termination]. An episode of T steps takes T+1 rows, the last one
 holding only its final observation, so that the successor of row i is always row i+1 and no observation is
 stored twice. The arrays of a dictionary observation lie one after the other; pictures lie beside the rows, as
-bytes, with the same row numbers. Written once for each source, keyed by the hash of its content; roles and splits
-are index sets.
+bytes, with the same row numbers. A category is its number, counted from zero. Numbers that 32 bits are too few for
+are less an offset, which the layout tells. Written once for each source, keyed by the hash of its content; roles and
+splits are index sets.
 """
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -28,7 +30,7 @@ from iq_offline.data.reading import check_is_file, completed, detect, parse_form
 from iq_offline.data.spaces import ActionSpace, action_space_from_json
 from iq_offline.errors import DatasetUnreadable
 
-TABLE_VERSION = 4
+TABLE_VERSION = 5
 """Part of a table's key: a change of layout or of a reader's rules makes new tables."""
 
 Floats = NDArray[np.float32]
@@ -45,6 +47,10 @@ class Leaf:
     start: int | None
     stop: int | None
     file: str | None
+    categories: tuple[int, ...] = ()
+    """How many categories each of its numbers tells apart, counted from 0; empty where they are real numbers."""
+    offset: tuple[float, ...] = ()
+    """What was subtracted from each of its numbers, in 64 bits, before they were narrowed; empty for nothing."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +67,49 @@ class TransitionTable:
     episodes: pl.DataFrame
     """One row an episode: episode, start_row, steps, terminated, truncated, unflagged, discontinuous,
     successor_known, return."""
+    precision: dict[str, Any] = field(default_factory=dict)
+    """What 32 bits lose of wider numbers: `lost`, distinct values by column; `unseen`, columns whose changes are."""
+
+    @cached_property
+    def categories(self) -> tuple[int, ...]:
+        """How many categories each number of an observation tells apart, 0 for a real number; empty if all are real."""
+        counts = [leaf.categories or (0,) * _width(leaf) for leaf in self.layout if leaf.file is None]
+        flat = tuple(count for part in counts for count in part)
+        return flat if any(flat) else ()
+
+    @cached_property
+    def offset(self) -> tuple[float, ...]:
+        """What was subtracted from each number of an observation, in 64 bits; empty for nothing."""
+        offsets = [leaf.offset or (0.0,) * _width(leaf) for leaf in self.layout if leaf.file is None]
+        flat = tuple(offset for part in offsets for offset in part)
+        return flat if any(flat) else ()
+
+    def less(self, offset: tuple[float, ...]) -> "TransitionTable":
+        """The same table with that offset in place of its own, so that its rows compare with another table's.
+
+        Where the two differ, the rows are copied into memory.
+        """
+        if offset == self.offset:
+            return self
+        size = self.observation_size
+        own, other = (np.array(one or (0.0,) * size, np.float64) for one in (self.offset, offset))
+        rows = np.array(self.rows)
+        rows[:, :size] = rows[:, :size].astype(np.float64) + (own - other)
+        layout = tuple(
+            leaf if leaf.start is None else replace(leaf, offset=tuple(offset[leaf.start : leaf.stop]))
+            for leaf in self.layout
+        )
+        return replace(self, rows=rows, layout=layout)
 
     @property
     def observation_size(self) -> int:
         """Numbers in one observation, pictures apart."""
         return int(self.rows.shape[1]) - self.action_space.width - 2
+
+    @property
+    def picture_bytes(self) -> int:
+        """Of all pictures together."""
+        return sum(held.size for held in self.pictures.values())
 
     @cached_property
     def transition_rows(self) -> Rows:
@@ -167,7 +211,10 @@ def load(folder: Path, located: Located) -> TransitionTable:
         notes=tuple(content["notes"]),
         state=state_of(data_path(located.path)),
     )
-    layout = tuple(Leaf(**(leaf | {"shape": tuple(leaf["shape"])})) for leaf in content["layout"])
+    layout = tuple(
+        Leaf(**leaf | {name: tuple(leaf[name]) for name in ("shape", "categories", "offset")})
+        for leaf in content["layout"]
+    )
     with (folder / EPISODES).open("rb") as file:  # Polars would take a path's brackets for a pattern
         episodes = pl.read_ipc(file)
     return TransitionTable(
@@ -182,7 +229,14 @@ def load(folder: Path, located: Located) -> TransitionTable:
             if leaf.file
         },
         episodes=episodes,
+        precision=content["precision"],
     )
+
+
+def _width(leaf: Leaf) -> int:
+    assert leaf.start is not None
+    assert leaf.stop is not None
+    return leaf.stop - leaf.start
 
 
 def _is_whole(folder: Path) -> bool:

@@ -1,7 +1,7 @@
 """The policy as evaluation calls it: a batch that always has the same rows in, their deterministic actions out.
 
 Small matrices leave numpy with less overhead than torch has. A plain network goes through numpy, in buffers that stay
-where they are; one with pictures, layer norms or another activation is called as it is.
+where they are; one with pictures, categories, layer norms or another activation is called as it is.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,8 @@ Layer = Callable[[Floats], Floats]
 
 def batch_actor(policy: Policy, rows: int) -> Act:
     """`policy.act` for batches of exactly that many rows; the policy's tensors are copied where numpy does the work."""
-    if policy.layout.pictures or {type(layer) for layer in policy.network} - {nn.Linear, nn.ReLU, nn.Tanh}:
+    unusual = {type(layer) for layer in policy.network} - {nn.Linear, nn.ReLU, nn.Tanh}
+    if policy.layout.pictures or policy.layout.categories or unusual:
         return _torch_actor(policy)
     return _numpy_actor(policy, rows)
 

@@ -9,13 +9,18 @@ from iq_offline.algorithms.networks import Policy
 from iq_offline.data.environments import make_filmed_environment
 from iq_offline.data.files import whole_file
 from iq_offline.errors import ConfigError, RunError
-from iq_offline.evaluation.simulation import SimulatedEpisode, lock_step
+from iq_offline.evaluation.simulation import UNKNOWN_BOUND, EpisodeBound, SimulatedEpisode, lock_step
 
 SUFFIX = ".mp4"
 
 
 def film(
-    env_id: str, env_kwargs: dict[str, Any], policy: Policy, destination: Path, on_steps: Callable[[int], None]
+    env_id: str,
+    env_kwargs: dict[str, Any],
+    policy: Policy,
+    destination: Path,
+    on_steps: Callable[[int], None],
+    bound: EpisodeBound = UNKNOWN_BOUND,
 ) -> SimulatedEpisode:
     """Write the first episode of `simulate` as a video: the same seed and actions, hence the same episode.
 
@@ -27,7 +32,7 @@ def film(
         folder = Path(temporary) / "video"
         environment = make_filmed_environment(env_id, env_kwargs, folder)
         try:
-            (episode,) = lock_step([environment], policy, 1, at_once=1, on_steps=on_steps)
+            (episode,) = lock_step([environment], policy, 1, at_once=1, on_steps=on_steps, bound=bound)
         finally:
             _close(environment.close)
         with whole_file(destination) as whole:

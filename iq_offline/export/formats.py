@@ -1,6 +1,7 @@
 """The formats of an exported policy: each writes a policy as bytes, and runs those bytes again.
 
-An exported policy takes raw observations (B, D), 32-bit floats, B free, and gives the deterministic actions: (B, A) in
+An exported policy takes raw observations (B, D), 32-bit floats, B free (64-bit ones where the data have an offset),
+and gives the deterministic actions: (B, A) in
 the environment's units, or (B,) 64-bit integers. The scaling of observations and actions and all clipping are inside.
 """
 
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from iq_offline.algorithms.networks import Policy
 from iq_offline.errors import ConfigError, PackageMissing, nearest
 
-Act = Callable[[NDArray[np.float32]], NDArray[Any]]
+Act = Callable[[NDArray[Any]], NDArray[Any]]
 Facts = Mapping[str, Any]
 FACTS = "iq_offline.json"
 """Where in a TorchScript or torch.export file the facts lie; ONNX has them among its metadata."""
@@ -77,7 +78,7 @@ def write_torchscript(policy: Policy, facts: Facts) -> bytes:
     """The policy as TorchScript, which PyTorch alone runs, from Python or C++."""
     buffer = io.BytesIO()
     with _without_library_warnings():
-        traced = torch.jit.trace(_Acting(policy), _example(policy), check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(Acting(policy), _example(policy), check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.save(traced, buffer, _extra_files={FACTS: json.dumps(facts).encode()})
     return buffer.getvalue()
 
@@ -89,20 +90,45 @@ def run_torchscript(content: bytes) -> Act:
     return _runs(module)
 
 
-class _Acting(nn.Module):
-    """A policy whose `forward` is the action."""
+class Acting(nn.Module):
+    """A policy whose `forward` is the action.
+
+    Where the data have an offset, observations come in 64 bits, and it is subtracted before they are narrowed.
+    """
+
+    offset: Tensor
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
         self.policy = policy
+        self.dtype = torch.float32
+        if policy.layout.offset:
+            pictures = [0.0] * (policy.layout.size - policy.layout.vector)
+            self.register_buffer("offset", torch.tensor([*policy.layout.offset, *pictures], dtype=torch.float64))
+            self.dtype = torch.float64
+
+    def narrowed(self, observation: Tensor) -> Tensor:
+        """Raw observations (B, D) as the policy takes them."""
+        return (observation - self.offset).float() if self.dtype is torch.float64 else observation
 
     def forward(self, observation: Tensor) -> Tensor:
         """Raw observations (B, D) to actions."""
-        return self.policy.act(observation)
+        return self.policy.act(self.narrowed(observation))
+
+
+def raw_observations(policy: Policy, narrowed: NDArray[np.float32]) -> NDArray[Any]:
+    """The reverse of `Acting.narrowed`: (B, D) as an exported policy takes them."""
+    offset = policy.layout.offset
+    if not offset:
+        return narrowed
+    raw = narrowed.astype(np.float64)
+    raw[:, : len(offset)] += np.array(offset)
+    return raw
 
 
 def _example(policy: Policy) -> tuple[Tensor]:
-    return (policy.observation_mean.cpu().repeat(EXAMPLE_ROWS, 1),)
+    example = raw_observations(policy, policy.observation_mean.cpu().repeat(EXAMPLE_ROWS, 1).numpy())
+    return (torch.from_numpy(example),)
 
 
 def _dynamic() -> tuple[dict[int, Any]]:
@@ -110,7 +136,7 @@ def _dynamic() -> tuple[dict[int, Any]]:
 
 
 def _runs(module: Callable[[Tensor], Tensor]) -> Act:
-    def act(observations: NDArray[np.float32]) -> NDArray[Any]:
+    def act(observations: NDArray[Any]) -> NDArray[Any]:
         with torch.no_grad():
             actions: NDArray[Any] = module(torch.from_numpy(observations)).numpy()
         return actions
@@ -121,7 +147,7 @@ def _runs(module: Callable[[Tensor], Tensor]) -> Act:
 def _write_torch_export(policy: Policy, facts: Facts) -> bytes:
     buffer = io.BytesIO()
     with _without_library_warnings(), torch.no_grad():
-        program = torch.export.export(_Acting(policy), _example(policy), dynamic_shapes=_dynamic())
+        program = torch.export.export(Acting(policy), _example(policy), dynamic_shapes=_dynamic())
         torch.export.save(program, buffer, extra_files={FACTS: json.dumps(facts)})
     return buffer.getvalue()
 
@@ -134,7 +160,7 @@ def _run_torch_export(content: bytes) -> Act:
 def _write_onnx(policy: Policy, facts: Facts) -> bytes:
     with _without_library_warnings(), torch.no_grad():
         program = torch.onnx.export(
-            _Acting(policy),
+            Acting(policy),
             _example(policy),
             dynamo=True,
             dynamic_shapes=_dynamic(),
@@ -157,7 +183,7 @@ def _run_onnx(content: bytes) -> Act:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
-    def act(observations: NDArray[np.float32]) -> NDArray[Any]:
+    def act(observations: NDArray[Any]) -> NDArray[Any]:
         actions: NDArray[Any] = session.run([OUTPUT], {INPUT: observations})[0]
         return actions
 

@@ -1,5 +1,6 @@
 """eval: run folders to simulated returns and scores, in the environment that the data themselves name."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,15 +11,18 @@ import numpy as np
 import polars as pl
 
 from iq_offline.data.catalogue import catalogue
+from iq_offline.data.environments import STEP_LIMIT, foreign_watchers
 from iq_offline.data.files import whole_file
 from iq_offline.errors import RunError
 from iq_offline.evaluation.scores import ScoreReference, interquartile_mean, interval95
-from iq_offline.evaluation.simulation import SimulatedEpisode, simulate
+from iq_offline.evaluation.simulation import EpisodeBound, SimulatedEpisode, simulate
 from iq_offline.evaluation.video import film
 from iq_offline.tracking.mirror import evaluation_metrics, mirror_stage
 from iq_offline.training import run_folder
 from iq_offline.training.run_folder import RunFolder
 
+FEWEST_STEPS, TIMES_LONGEST = 1_000, 10
+"""An episode without a time limit counts as endless after so many steps, and so many times the data's longest."""
 OnProgress = Callable[[int, str], None]
 """Hears the number of finished episodes, and a note."""
 
@@ -53,13 +57,16 @@ def evaluate_run(
             f"{run.path / run_folder.MANIFEST} names an environment in a module, {env_id!r}, which would run its code",
             "if you trust that module, name the environment with --env-id",
         )
-    policy = run.policy()
+    for watcher in foreign_watchers(env_id, env_kwargs):
+        warn(f"the data were recorded through {watcher}, which by its name only watches: evaluated without it")
+    policy, bound = run.policy(), _episode_bound(dataset, env_kwargs)
     filmed = None
     if request.video:
-        filmed = film(env_id, env_kwargs, policy, request.video, lambda n: on_progress(0, f"filming, {n:,} steps"))
+        told = partial(_tell_filming, on_progress)
+        filmed = film(env_id, env_kwargs, policy, request.video, told, bound)
     episodes: list[SimulatedEpisode] = []
     steps = partial(_tell_steps, episodes, on_progress)
-    for episode in simulate(env_id, env_kwargs, policy, request.episodes, on_steps=steps):
+    for episode in simulate(env_id, env_kwargs, policy, request.episodes, on_steps=steps, bound=bound):
         episodes.append(episode)
         on_progress(len(episodes), "")
     if filmed not in (None, episodes[0]):
@@ -90,6 +97,20 @@ def aggregate(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "score_iqm": interquartile_mean(scores) if scores else None,
         "score_ci95": list(interval) if interval else None,
     }
+
+
+def _episode_bound(dataset: dict[str, Any], env_kwargs: dict[str, Any]) -> EpisodeBound:
+    """From the lengths of the data's own episodes."""
+    longest = dataset.get("longest_episode") or -(-dataset["steps"] // dataset["episodes"])
+    limited = json.dumps(env_kwargs | {STEP_LIMIT: longest})
+    return EpisodeBound(
+        max(FEWEST_STEPS, TIMES_LONGEST * longest),
+        f"give it the length of the data's longest episode as limit: --env-kwargs '{limited}'",
+    )
+
+
+def _tell_filming(on_progress: OnProgress, steps: int) -> None:
+    on_progress(0, f"filming, {steps:,} steps")
 
 
 def _tell_steps(episodes: list[SimulatedEpisode], on_progress: OnProgress, steps: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from iq_offline.data.files import sha256_of_file, whole_file
 from iq_offline.errors import ConfigError, DatasetError
 from iq_offline.export.check import Observations, compare, random_observations
-from iq_offline.export.formats import codec, format_of
+from iq_offline.export.formats import codec, format_of, raw_observations
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.run_folder import RunFolder
@@ -58,17 +58,22 @@ def _facts(run: RunFolder) -> dict[str, Any]:
         "policy_sha256": run.manifest["policy_sha256"],
         "observation_numbers": policy.layout.vector,
         "observation_pictures": policy.layout.pictures,
+        "observation_categories": policy.layout.categories,
+        "observation_dtype": "float64" if policy.layout.offset else "float32",
     }
 
 
 def _recorded(run: RunFolder, warn: Callable[[str], None]) -> Observations:
     """Observations of the run's own data, evenly spread; none where they are gone or are another task's."""
-    size = len(run.policy().observation_mean)
+    policy = run.policy()
+    size = len(policy.observation_mean)
     try:
         table = open_dataset(run.config.dataset)
     except DatasetError as error:
         warn(f"{error.problem}; checked on random observations alone")
         return np.zeros((0, size), dtype=np.float32)
+    if table.offset != policy.layout.offset and table.observation_size == policy.layout.vector:
+        table = table.less(policy.layout.offset)
     starts, steps = table.episodes["start_row"].to_numpy(), table.episodes["steps"].to_numpy()
     rows = np.concatenate([np.arange(start, start + count) for start, count in zip(starts, steps, strict=True)])
     spread = rows[np.linspace(0, len(rows) - 1, min(len(rows), RECORDED_OBSERVATIONS)).astype(int)]
@@ -77,4 +82,4 @@ def _recorded(run: RunFolder, warn: Callable[[str], None]) -> Observations:
     if observations.shape[1] != size:
         warn(f"{run.config.dataset} is another task's data by now; checked on random observations alone")
         return np.zeros((0, size), dtype=np.float32)
-    return observations
+    return raw_observations(policy, observations)

@@ -19,6 +19,7 @@ from iq_offline.config import (
     TrainConfig,
 )
 from iq_offline.data.split import Split, rows_with_successors
+from iq_offline.data.summary import recorded_defects
 from iq_offline.data.table import TransitionTable
 from iq_offline.training.batches import Demonstrations, SupplementarySampler, TransitionSampler, evenly_spread
 from iq_offline.training.loop import Progress, train, watched, with_metrics
@@ -91,6 +92,14 @@ def say_what_is_read(
         warn(f"method {config.method} learns from demonstrations alone and leaves supplementary data unread{choice}")
     if learns and not supplementary:
         warn(f"method {config.method} can learn from supplementary data, and none are given (--supplementary)")
+
+
+def say_what_is_odd(table: TransitionTable, warn: Callable[[str], None]) -> None:
+    """Warn of a dataset's notes and defects, in a line each."""
+    for note in table.info.notes:
+        warn(f"{table.info.name}: {note}")
+    for defect in recorded_defects(table):
+        warn(f"{table.info.name}: {defect['count']} {defect['handling']}")
 
 
 def say_what_is_cut_off(config: TrainConfig, warn: Callable[[str], None]) -> None:

@@ -15,8 +15,7 @@ from iq_offline.data.split import rows_with_successors
 from iq_offline.data.table import TransitionTable
 from iq_offline.errors import ConfigError
 from iq_offline.stages.convert import ConvertRequest, Relabelling, convert_dataset
-from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.rewarder import Form, Rewarder, check_task, form_of, task_tables
+from iq_offline.stages.rewarder import Form, Rewarder, form_of, task_table, task_tables
 from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.run_folder import RunFolder
 
@@ -49,8 +48,7 @@ def relabel_dataset(
         raise ConfigError(f"relabel writes no {request.format}", "give --format minari or --format d4rl")
     form = form_of(request.form)
     torch.set_num_threads(run.config.threads)
-    table = open_dataset(request.dataset)
-    check_task(run, table)
+    table = task_table(run, request.dataset)
     if request.fitted_to and form is not Form.LINEAR:
         raise ConfigError(f"--form {form} is fitted to nothing here", "leave --fitted-to out, or give --form linear")
     fitted_to = task_tables(run, request.fitted_to) if request.fitted_to else [table]

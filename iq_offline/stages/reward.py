@@ -152,7 +152,7 @@ class _Shaping:
     def of(cls, run: RunFolder) -> "_Shaping":
         policy, algorithm = run.policy(), run.config.algorithm
         assert isinstance(algorithm, IQConfig)
-        size = len(policy.observation_mean)
+        size = policy.layout.features
         features = PotentialFeatures(size) if size <= LARGEST_OBSERVATION else None
         return cls(policy, features, ShapingFree(algorithm.gamma))
 

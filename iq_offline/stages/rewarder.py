@@ -179,6 +179,7 @@ def demonstrated_rows(run: RunFolder) -> tuple[TransitionTable, Rows]:
     if table.info.sha256 != run.manifest["dataset"]["sha256"]:
         raise RunError(f"{run.config.dataset} has changed since the run was trained", "fetch the original data again")
     config, chosen = run.config, np.asarray(run.split["expert_episodes"])
+    table = table.less(run.policy().layout.offset)
     return table, every_kth(table, chosen, config.subsample, config.subsample_from, config.seed)
 
 
@@ -193,20 +194,29 @@ def demonstrations(run: RunFolder, most: int = DEMONSTRATED_TRANSITIONS) -> Batc
 def task_tables(run: RunFolder, datasets: tuple[str, ...]) -> list[TransitionTable]:
     """Those datasets, the run's own if none: of the run's task, each once. Raises ConfigError otherwise."""
     own = [run.config.dataset, *run.config.supplementary]
-    tables = [open_dataset(dataset) for dataset in datasets or own]
-    for table in tables:
-        check_task(run, table)
+    tables = [task_table(run, dataset) for dataset in datasets or own]
     if len({table.info.name for table in tables}) < len(tables):
         raise ConfigError("a dataset is named twice", "name each dataset once")
     return tables
 
 
+def task_table(run: RunFolder, dataset: str) -> TransitionTable:
+    """A dataset as the run's policy takes its observations.
+
+    Raises ConfigError for one of other observations or actions than the run's; fewer discrete ones will do.
+    """
+    table = open_dataset(dataset)
+    check_task(run, table)
+    return table.less(run.policy().layout.offset)
+
+
 def check_task(run: RunFolder, table: TransitionTable) -> None:
-    """Raises ConfigError for a dataset of other observations or actions than the run's; fewer discrete ones will do."""
     policy, layout, space = run.policy(), observation_layout(table), table.action_space
     shown = ("discrete", space.count) if isinstance(space, DiscreteActions) else ("continuous", space.width)
     known = actions_of(policy)
     fewer = shown[0] == known[0] == "discrete" and shown[1] < known[1]
+    if not policy.layout.categories:  # a run of version 0.1 took every number as it is
+        layout = replace(layout, categories=())
     if layout != policy.layout or not (shown == known or fewer):
         raise ConfigError(
             f"{table.info.name} has {_told(layout, shown)}; the run was trained on {_told(policy.layout, known)}",
@@ -216,6 +226,8 @@ def check_task(run: RunFolder, table: TransitionTable) -> None:
 
 def _told(layout: ObservationLayout, actions: tuple[str, int]) -> str:
     pictures = f" with pictures {', '.join(map(str, layout.pictures))}" if layout.pictures else ""
+    categories = ", ".join(str(count) for count in layout.categories if count)
+    pictures += f" with {categories} categories" if categories else ""
     return f"observations of {layout.vector} numbers{pictures} and {actions[1]} {actions[0]} actions"
 
 

@@ -1,7 +1,7 @@
 """select: which of several runs, without a simulator? The one that best foretells demonstrations that none has seen."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -66,7 +66,10 @@ def select_run(
         policy = run.policy()
         _check_fits(policy, table, run)
         rows.append({"run": run.manifest["run"], "method": run.manifest["method"], "seed": run.manifest["seed"]})
-        rows[-1] |= signals(policy, batch, table.action_space) | {"return": _return(run), "path": str(run.path)}
+        rows[-1] |= signals(policy, _less(table, policy.layout.offset, batch), table.action_space) | {
+            "return": _return(run),
+            "path": str(run.path),
+        }
         on_progress(len(rows), "")
     rows.sort(key=lambda row: row[request.signal])
     return {
@@ -85,6 +88,22 @@ def unseen_demonstrations(runs: Sequence[RunFolder], dataset: str | None = None)
     """
     table = open_dataset(dataset or _common_dataset(runs))
     return table, _unseen(table, runs)
+
+
+def _less(table: TransitionTable, offset: tuple[float, ...], batch: Batch) -> Batch:
+    """A batch of the table's transitions as a policy takes them that has learnt with another offset."""
+    if offset == table.offset:
+        return batch
+    zeros = (0.0,) * table.observation_size
+    shift = torch.zeros(batch.observations.shape[1], dtype=torch.float64)
+    shift[: table.observation_size] = torch.tensor(table.offset or zeros, dtype=torch.float64) - torch.tensor(
+        offset or zeros, dtype=torch.float64
+    )
+    return replace(
+        batch,
+        observations=(batch.observations.double() + shift).float(),
+        next_observations=(batch.next_observations.double() + shift).float(),
+    )
 
 
 @torch.no_grad()
@@ -140,7 +159,8 @@ def _check_fits(policy: Policy, table: TransitionTable, run: RunFolder) -> None:
     discrete = isinstance(table.action_space, DiscreteActions)
     actions = len(policy.action_centre) if isinstance(policy, ContinuousPolicy) else 0
     same_actions = discrete if actions == 0 else not discrete and actions == table.action_space.width
-    if len(policy.observation_mean) != table.observation_size or not same_actions:
+    same_categories = policy.layout.categories in ((), table.categories)
+    if policy.layout.vector != table.observation_size or not (same_actions and same_categories):
         raise ConfigError(
             f"{run.manifest['run']} has learnt another task's observations or actions than {table.info.name} has",
             "name demonstrations of the runs' task with --dataset",

@@ -35,6 +35,7 @@ from iq_offline.stages.learning_data import (
     needs_successors_of,
     reads_rewards_of,
     say_what_is_cut_off,
+    say_what_is_odd,
     say_what_is_read,
     say_what_is_slow,
     training_steps,
@@ -104,6 +105,7 @@ def train_run(
     table = open_dataset(request.dataset)
     supplementary = tuple(open_dataset(dataset) for dataset in request.supplementary)
     check_supplementary(table, supplementary)
+    supplementary = tuple(other.less(table.offset) for other in supplementary)
     config = _config(request, method, device_kind, table, [*own, *named])
     if lane is not None and isinstance(config.algorithm, BaselineConfig):
         raise ConfigError(f"{config.algorithm.name} has no updates to batch", "leave --together out")
@@ -111,6 +113,8 @@ def train_run(
     say_what_is_read(config, supplementary, warn)
     say_what_is_cut_off(config, warn)
     say_what_is_slow(config, device, warn)
+    for read in (table, *supplementary):
+        say_what_is_odd(read, warn)
     split = choose_expert(
         table,
         demos=config.demos,
@@ -385,6 +389,7 @@ def _manifest(config: TrainConfig, data: LearningData, device: str, group: str |
             "reference": info.reference,
             "episodes": len(episodes),
             "steps": table.steps,
+            "longest_episode": int(episodes["steps"].to_numpy().max()),
             "return_mean": float(episodes["return"].to_numpy().mean()),
         },
         "algorithm": config.algorithm.model_dump(mode="json"),

@@ -12,10 +12,13 @@ class Policy:
 
     def __init__(self, module: Any) -> None:
         self._module = module
+        buffers = dict(module.named_buffers())
+        # data whose numbers 32 bits are too few for have an offset, which the module subtracts in 64
+        self._dtype = np.float64 if "offset" in buffers else np.float32
 
     def predict(self, model_input: Any, params: Any = None) -> Any:  # noqa: ARG002
         """MLflow's entry: numbers, then the bytes of pictures, one observation a row."""
-        observations = torch.from_numpy(np.ascontiguousarray(model_input, dtype=np.float32))
+        observations = torch.from_numpy(np.ascontiguousarray(model_input, dtype=self._dtype))
         with torch.no_grad():
             return self._module(observations).numpy()
 

@@ -228,7 +228,8 @@ def beside(
 
 def observation_layout(table: TransitionTable) -> ObservationLayout:
     """What the table's flat observations are made of."""
-    return ObservationLayout(table.observation_size, tuple(leaf.shape for leaf in table.layout if leaf.file))
+    pictures = tuple(leaf.shape for leaf in table.layout if leaf.file)
+    return ObservationLayout(table.observation_size, pictures, table.categories, table.offset)
 
 
 def _pixels(pictures: list[NDArray[np.uint8]], rows: Rows, device: torch.device) -> torch.Tensor:

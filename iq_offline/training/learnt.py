@@ -15,7 +15,6 @@ from iq_offline.algorithms.networks import (
     CriticEnsemble,
     DiscretePolicy,
     Policy,
-    Standardiser,
     ValueNetwork,
 )
 from iq_offline.algorithms.pieces import absorbing_value
@@ -98,8 +97,7 @@ def _discrete_like(
 ) -> DiscretePolicy:
     last = policy.network[-1]
     assert isinstance(last, nn.Linear)
-    standardiser = Standardiser(policy.observation_mean, policy.observation_std)
-    return DiscretePolicy(standardiser, last.out_features, hidden, activation, norm=norm, layout=policy.layout)
+    return DiscretePolicy(policy.standardiser, last.out_features, hidden, activation, norm=norm, layout=policy.layout)
 
 
 def _filled(module: _Module, tensors: Mapping[str, Tensor]) -> _Module:

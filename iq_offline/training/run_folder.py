@@ -256,6 +256,10 @@ def save_policy(policy: Policy, path: Path) -> None:
         "vector": str(policy.layout.vector),
         "pictures": json.dumps(policy.layout.pictures),
     }
+    if policy.layout.categories:
+        header["categories"] = json.dumps(policy.layout.categories)
+    if policy.layout.offset:
+        header["offset"] = json.dumps(policy.layout.offset)
     if isinstance(policy, ContinuousPolicy):
         header |= {"head": policy.head, "learnt_std": json.dumps(policy.learnt_std), "std": json.dumps(policy.std)}
     path.write_bytes(tensor_bytes(policy.state_dict(), header))
@@ -275,7 +279,7 @@ def load_policy(path: Path) -> Policy:
 
 def _built(header: PolicyHeader, tensors: Mapping[str, Tensor]) -> Policy:
     standardiser = Standardiser(tensors["observation_mean"], tensors["observation_std"])
-    layout = ObservationLayout(header.vector, header.pictures)
+    layout = ObservationLayout(header.vector, header.pictures, header.categories, header.offset)
     if header.kind == "discrete":
         return DiscretePolicy(
             standardiser, header.outputs, header.hidden_sizes, header.activation, norm=header.layer_norm, layout=layout
@@ -305,7 +309,8 @@ def _policy_header(path: Path, tensors: Mapping[str, Tensor]) -> PolicyHeader:
     largest = max((tensor.numel() for tensor in tensors.values()), default=0)
     sizes = (*found.hidden_sizes, found.outputs)
     widest = max(map(math.prod, pairwise(sizes)), default=0)
-    if max(*sizes, found.vector, widest, *(math.prod(shape) for shape in found.pictures), 0) > max(largest, 1 << 16):
+    inputs = (found.vector, sum(found.categories), *map(math.prod, found.pictures))
+    if max(*sizes, widest, *inputs) > max(largest, 1 << 16):
         raise RunError(f"{path} is damaged: its header names larger layers than it holds", AGAIN)
     return found
 

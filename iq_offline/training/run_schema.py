@@ -34,6 +34,7 @@ class DatasetRecord(Record):
     episodes: Count
     steps: Count
     return_mean: Number | None
+    longest_episode: Count | None = None
 
     @model_validator(mode="after")
     def _reference_fits(self) -> Self:
@@ -181,6 +182,8 @@ class PolicyHeader(BaseModel):
     layer_norm: bool = False
     vector: Annotated[int, Field(ge=0, le=10_000_000)]
     pictures: Annotated[tuple[Annotated[tuple[Size, ...], Field(max_length=4)], ...], Field(max_length=64)]
+    categories: tuple[Annotated[int, Field(ge=0, le=10_000_000)], ...] = ()
+    offset: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = ()
     head: ActionHead = ActionHead.CLIPPED_GAUSSIAN
     learnt_std: bool = False
     std: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
