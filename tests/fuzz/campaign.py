@@ -54,13 +54,13 @@ class Tally:
         return "\n".join(lines)
 
 
-def make_template(folder: Path, seconds: float = 300) -> None:
+def make_template(folder: Path, *, quick: bool = False, seconds: float = 300) -> None:
     """The sound inputs, made in a fork, so that this process starts no threads. Raises RuntimeError."""
 
     def work() -> int:
         os.environ["IQ_OFFLINE_HOME"] = str(folder / "home")
         os.environ["MINARI_DATASETS_PATH"] = str(folder / "minari-store")
-        sound.make(folder)
+        sound.make(folder, quick=quick)
         return 0
 
     folder.mkdir(parents=True)
@@ -88,7 +88,7 @@ class Campaign:
     def check_sound(self, inputs: Sequence[Input], cores: int) -> None:
         """Every command takes its sound input, and what it prints is remembered. Raises RuntimeError."""
         first = {(chosen.door, chosen.command): chosen for chosen in reversed(inputs)}
-        faults = []
+        faults: list[str] = []
 
         def take(chosen: Input, running: Fork) -> None:
             status = running.status
@@ -115,9 +115,7 @@ class Campaign:
         self._each(inputs, cores, take, damaged=True)
         return tally
 
-    def _each(
-        self, inputs: Sequence[Input], cores: int, take: Callable[[Input, Fork], None], *, damaged: bool
-    ) -> None:
+    def _each(self, inputs: Sequence[Input], cores: int, take: Callable[[Input, Fork], None], *, damaged: bool) -> None:
         waiting, running = list(reversed(inputs)), list[tuple[Input, Fork]]()
         while waiting or running:
             while waiting and len(running) < cores:
@@ -149,8 +147,8 @@ class Campaign:
         said = (control / "damage").read_text() if (control / "damage").exists() else ""
         assert running.status is not None
         if running.status == HARNESS_FAILED:
-            raise RuntimeError(f"the damage of {chosen} failed: {stderr[-2000:]}")
-        kind = doors.judge(running.status, running.hung, stdout, stderr)
+            return Finding(chosen, said, "the fuzzer failed", stderr.strip().splitlines()[-1])
+        kind = doors.judge(chosen.words[0], running.status, running.hung, stdout, stderr)
         if kind is None and running.status == 0:
             sound_result = self.results.get((chosen.door, chosen.command), "")
 

@@ -10,7 +10,6 @@ from random import Random
 from typing import Any
 
 import numpy as np
-
 from fuzz import mutations
 
 Damage = Callable[[Path, Random], str]
@@ -170,7 +169,7 @@ def columns(path: Path, random: Random) -> str:
     import polars as pl
 
     as_parquet = path.suffix == ".parquet"
-    table = pl.read_parquet(path) if as_parquet else pl.read_ipc(path, memory_map=False)
+    table = pl.read_parquet(path) if as_parquet else pl.read_ipc(path.read_bytes())
     name = random.choice(table.columns)
     column = pl.col(name)
     number = table[name].dtype.is_numeric()

@@ -234,5 +234,3 @@ HTTP: tuple[str, ...] = (
     *("bad range", "control characters in a header", "not UTF-8 header", "retry-after garbage", "empty", "flipped"),
 )
 """What an HTTP answer may do wrong (see `answers.answer`)."""
-
-

@@ -73,8 +73,8 @@ def _episodes(arrays: Arrays) -> list[Arrays]:
     return [{key: parts[key][number] for key in names} for number in range(len(ends))]
 
 
-def make(folder: Path) -> None:
-    """Write every sound input below `folder`, with the command line itself where it is what writes them."""
+def make(folder: Path, *, quick: bool = False) -> None:
+    """Write every sound input below `folder`, by the commands that write them; `quick`: without recovered rewards."""
     os.chdir(folder)
     arrays = cartpole()
     write_hdf5(folder / DATASET, arrays, env_id="CartPole-v1", env_kwargs=ENVIRONMENT)
@@ -84,6 +84,7 @@ def make(folder: Path) -> None:
     (folder / "small.toml").write_text(PRESET)
     (folder / "table.yaml").write_text(TABLE.format(data=folder / DATASET))
     data = str(folder / DATASET)
+    recovered = () if quick else (("reward", "run"), ("distil", "run", "--form", "canonical", "--updates", "2"))
     for arguments in (
         ("convert", data, "--to", "minari/pole-v0"),
         ("convert", data, "--to", "d3rlpy.h5", "--format", "d3rlpy"),
@@ -91,8 +92,7 @@ def make(folder: Path) -> None:
         ("train", "--dataset", data, "--method", "iq", *SMALL, "--out", "run"),
         ("train", "--dataset", data, "--method", "bc", "--held-out", "0.3", *SMALL[:-1], "3", "--out", "cloned"),
         ("eval", "run", "cloned", "--episodes", "1"),
-        ("reward", "run"),
-        ("distil", "run", "--form", "canonical", "--updates", "2"),
+        *recovered,
         ("fetch", "demo/cartpole/expert-v0"),
     ):
         if status := run_command(arguments):
