@@ -20,7 +20,7 @@ from fuzz.processes import run_command
 from fuzz.sound import CUT, DATASET, SMALL
 
 Words = tuple[str, ...]
-TRAIN: Words = ("train", "--method", "bc", *SMALL)
+TRAIN: Words = ("train", "--method", "bc", *SMALL, "--updates", "2")
 MLFLOW = "home/mlflow/mlflow.db"
 
 
