@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= $(CURDIR)/.demo
 CORES ?= 2
+SEED ?= 0
+INPUTS ?= 2000
+ONLY ?=
 STAMP := $(VENV)/.installed
 
 # One thread a process: seeds run side by side, and results do not depend on the number of cores.
 export OMP_NUM_THREADS = 1
 export MLFLOW_DISABLE_TELEMETRY = true
 
-.PHONY: install demo reproduce test check clean
+.PHONY: install demo reproduce test fuzz check clean
 .DEFAULT_GOAL := install
 
 $(STAMP): pyproject.toml constraints.txt
@@ -31,6 +34,10 @@ reproduce: $(STAMP)
 # A process a core; a file's tests stay together, since its fixtures are shared.
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
+
+# Damaged inputs at every door: SEED chooses which, INPUTS how many, ONLY repeats one that a finding names.
+fuzz: $(STAMP)
+	PYTHONPATH="$(CURDIR)/tests" $(BIN)/python -m fuzz --seed $(SEED) --inputs $(INPUTS) --cores $(CORES) --only "$(ONLY)"
 
 check: $(STAMP)
 	$(BIN)/ruff check .
