@@ -24,12 +24,18 @@ RANDOM_FEATURES = 128
 """Beside the observation itself."""
 SMALLEST_EIGENVALUE = 1e-11
 """Directions of the scaled features with less than this share of the largest eigenvalue count as collinear."""
+SMALLEST_VARIATION = 1e-11
+"""A column whose variance is no more than this share of its mean square is constant to rounding."""
+SMALLEST_SHARE = 1e-10
+"""A reward of which shaping leaves no more than this share of its variance is shaping alone; rounding leaves 1e-15."""
 
 
 class PotentialFeatures:
     """Features of potentials: a constant, the standardised observation, and random tanh units of it, seeded.
 
     The constant is a potential like any other: where episodes terminate, shaping by it adds a reward for the last step.
+    The observation is clipped. What clipping cuts off is a feature of its own, so that potentials that are linear in an
+    observation far from the demonstrations are among them, too.
     """
 
     def __init__(self, size: int, units: int = RANDOM_FEATURES, seed: int = 0) -> None:
@@ -37,11 +43,10 @@ class PotentialFeatures:
         self._weights = rng.normal(size=(size, units)) / np.sqrt(size)
         self._offsets = rng.normal(size=units)
 
-    def __call__(self, standardised: Floats) -> Floats:
-        """Shape (N, D) -> (N, 1 + D + units)."""
-        clipped = np.clip(standardised, -10, 10)
+    def __call__(self, clipped: Floats, cut_off: Floats) -> Floats:
+        """The standardised observation within its clip, (N, D), and beyond, (N, E) -> (N, 1 + D + units + E)."""
         units = np.tanh(clipped @ self._weights + self._offsets)
-        return np.concatenate([np.ones((len(clipped), 1)), clipped, units], axis=1)
+        return np.concatenate([np.ones((len(clipped), 1)), clipped, units, cut_off], axis=1)
 
 
 @dataclass
@@ -72,18 +77,23 @@ class ShapingFree:
         sums = self.moments[0]
         centred = (self.moments - np.outer(sums, sums) / self.n)[1:, 1:]
         basis, left, total = centred[:-count, :-count], centred[:-count, -count:], centred[-count:, -count:]
-        residual = total - left.T @ _solved(basis, left)
-        kept = np.diag(residual) > 1e-6 * np.diag(total)
+        varies = np.diag(centred) > SMALLEST_VARIATION * np.diag(self.moments)[1:]
+        residual = total - left.T @ _solved(basis, left, varies[:-count])
+        kept = (np.diag(residual) > SMALLEST_SHARE * np.diag(total)) & varies[-count:]
         return [
-            float(residual[0, i] / np.sqrt(residual[0, 0] * residual[i, i])) if kept[0] and kept[i] else None
+            float(np.clip(residual[0, i] / np.sqrt(residual[0, 0] * residual[i, i]), -1, 1))
+            if kept[0] and kept[i]
+            else None
             for i in range(1, count)
         ]
 
 
-def _solved(moments: Floats, left: Floats) -> Floats:
-    """The least-squares solution of moments @ x = left, without directions that the data do not tell apart."""
-    scale = 1 / np.sqrt(np.maximum(np.diag(moments), np.finfo(float).tiny))
-    scale[np.diag(moments) <= SMALLEST_EIGENVALUE * np.diag(moments).max(initial=0.0)] = 0.0
+def _solved(moments: Floats, left: Floats, varies: NDArray[np.bool_]) -> Floats:
+    """The least-squares solution of moments @ x = left, without directions that the data do not tell apart.
+
+    Zero where a column of the moments does not vary. Shapes: (F, F), (F, R), (F,) -> (F, R).
+    """
+    scale = np.where(varies, 1 / np.sqrt(np.where(varies, np.diag(moments), 1.0)), 0.0)
     values, vectors = np.linalg.eigh(moments * np.outer(scale, scale))
     kept = values > SMALLEST_EIGENVALUE * values[-1]
     found: Floats = (vectors[:, kept] / values[kept]) @ (vectors[:, kept].T @ (scale[:, None] * left))

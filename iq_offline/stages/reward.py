@@ -10,7 +10,7 @@ import polars as pl
 import torch
 
 from iq_offline.algorithms.linear_reward import fit_linear_reward
-from iq_offline.algorithms.networks import ContinuousPolicy, Policy
+from iq_offline.algorithms.networks import LARGEST_STANDARDISED, ContinuousPolicy, Policy
 from iq_offline.batch import Batch
 from iq_offline.config import ContinuousBCConfig, DiscreteBCConfig, IQConfig
 from iq_offline.data.files import whole_file
@@ -18,7 +18,7 @@ from iq_offline.data.spaces import ContinuousActions
 from iq_offline.data.split import rows_with_successors
 from iq_offline.data.table import TransitionTable
 from iq_offline.evaluation.correlation import cloning_null, reward_report
-from iq_offline.evaluation.shaping import PotentialFeatures, ShapingFree, epic_like_distance
+from iq_offline.evaluation.shaping import Floats, PotentialFeatures, ShapingFree, epic_like_distance
 from iq_offline.report.dataset_plot import check_picture
 from iq_offline.report.reward_plots import reward_plot
 from iq_offline.stages.rewarder import Form, Rewarder, demonstrated_rows, form_of, task_tables
@@ -160,13 +160,16 @@ class _Shaping:
         """True reward, recovered one and null of a batch, each (B,)."""
         if self.features is None:
             return
-        with torch.no_grad():
-            here, there = (
-                self.features(self.policy.standardise(raw).double().numpy())
-                for raw in (batch.observations, batch.next_observations)
-            )
+        here, there = (self._potentials(raw) for raw in (batch.observations, batch.next_observations))
         rewards = torch.stack([column.double() for column in columns], dim=1).numpy()
         self.sums.add(here, there, batch.terminations.numpy(), rewards)
+
+    @torch.no_grad()
+    def _potentials(self, raw: torch.Tensor) -> Floats:
+        assert self.features is not None
+        whole = (raw - self.policy.observation_mean) / self.policy.observation_std
+        cut_off = whole - whole.clamp(-LARGEST_STANDARDISED, LARGEST_STANDARDISED)
+        return self.features(self.policy.standardise(raw).double().numpy(), cut_off.double().numpy())
 
     def report(self) -> dict[str, Any] | None:
         """Correlation with the true reward when shaping does not count, and the distance that it means."""

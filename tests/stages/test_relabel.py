@@ -10,6 +10,7 @@ from tests_support import write_hdf5
 
 from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.recovery import Normalisation
+from iq_offline.data.split import rows_with_successors
 from iq_offline.errors import ConfigError, RunError
 from iq_offline.stages.distil import DistilRequest, distil_reward
 from iq_offline.stages.fetch import open_dataset
@@ -83,6 +84,30 @@ def test_a_discrete_value_is_closed_form_and_one_q_function_has_no_uncertainty(d
     assert frame["uncertainty"].max() == 0
     assert report["value_error"] == 0
     assert report["shaping_free"]["pearson"] is None or -1 <= report["shaping_free"]["pearson"] <= 1
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_shaping_is_taken_out_where_episodes_terminate(discrete, tmp_path, scale):
+    """Where the true reward is the recovered one under shaping, its raw correlation is low and the shaping-free one 1.
+
+    The potential is a constant and a line; at a scale of 30 the observations are beyond what the policy is shown.
+    """
+    rng, ends = np.random.default_rng(0), np.arange(400) % 20 == 19
+    here, there = (scale * rng.normal(size=(2, 400, 4))).astype(np.float32)
+    arrays = {"observations": here, "next_observations": there, "actions": rng.integers(2, size=400)}
+    arrays |= {"terminals": ends & (np.arange(400) < 200), "timeouts": ends & (np.arange(400) >= 200)}
+    plain = write_hdf5(tmp_path / "plain.hdf5", arrays | {"rewards": np.zeros(400, dtype=np.float32)})
+    reward = recovered(discrete, "implicit", str(plain))[1]["recovered"].to_numpy()
+    table = open_dataset(str(plain))
+    rows = rows_with_successors(table)
+    before, after = (40 * reward.std() * (3 + table.observations(part).sum(axis=1)) for part in (rows, rows + 1))
+    rewards = np.zeros(400)
+    rewards[rows - table.episode_numbers(rows)] = reward + 0.99 * (1 - table.terminations(rows)) * after - before
+    shaped = write_hdf5(tmp_path / "shaped.hdf5", arrays | {"rewards": rewards})
+    report, _ = recovered(discrete, "implicit", str(shaped))
+    assert report["transition"]["pearson"] < 0.5
+    assert report["shaping_free"]["pearson"] == pytest.approx(1, abs=1e-5)
+    assert report["shaping_free"]["epic_like_distance"] < 0.002
 
 
 def test_the_linear_form_is_linear_in_the_observation_and_explains_the_normalised_one(run):

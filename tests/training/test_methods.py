@@ -250,14 +250,6 @@ def test_what_stands_behind_terminations_at_recovery_is_learnt_or_zero(tmp_path:
     assert absorbing_value_of(lowest) is None
 
 
-def test_the_reward_of_supplementary_data_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def refuse(*_: Any) -> None:
-        raise AssertionError("training read a reward")
-
-    monkeypatch.setattr("iq_offline.data.table.TransitionTable.rewards", refuse)
-    trained(tmp_path, continuous_task, "sprinql", settings(5, prior=False))
-
-
 def test_a_recipe_can_be_named_as_a_preset_and_two_names_are_refused(tmp_path: Path):
     expert = continuous_task(tmp_path, "expert", noise=0.0, seed=0)
     request = TrainRequest(str(expert), preset="ls-iq", overrides=settings(5, prior=False), out=tmp_path / "named")
