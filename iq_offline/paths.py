@@ -26,15 +26,18 @@ def home() -> Path:
     return user_data_path("iq-offline")
 
 
-@cache
 def writable_home() -> Path:
     """The store, or a temporary folder of this process where the store cannot be written: reading needs none.
 
-    Raises nothing: a store that is a file, or lies below one, is told by whoever makes a folder in it.
+    A store that is a file, or lies below one, is told by whoever makes a folder in it.
     """
     there = next(folder for folder in (home(), *home().parents) if folder.exists())
-    if not there.is_dir() or os.access(there, os.W_OK):
-        return home()
+    return home() if not there.is_dir() or os.access(there, os.W_OK) else _substitute(home())
+
+
+@cache
+def _substitute(_: Path) -> Path:
+    """A temporary folder in place of that store, removed when the process ends."""
     folder = tempfile.mkdtemp(prefix="iq-offline-store-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)

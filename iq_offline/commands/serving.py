@@ -81,9 +81,7 @@ def clean(
     rows = clean_store(dry_run=dry_run)
     total = sum(int(str(row["bytes"])) for row in rows)
     if json:
-        return console.show_json(
-            {"removed": [] if dry_run else rows, "removable": rows if dry_run else [], "bytes": total}
-        )
+        return console.show_json({"dry_run": dry_run, "items": rows, "bytes": total})
     for row in rows:
         console.show(f"{console.size(int(str(row['bytes'])))}  {row['kind']}  {row['path']} ({row['why']})")
     return console.show(f"{'would remove' if dry_run else 'removed'} {len(rows)}, {console.size(total)} in all")

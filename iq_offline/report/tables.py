@@ -100,8 +100,29 @@ def as_markdown(table: pl.DataFrame) -> str:
     """The table in Markdown, numbers to the right, '-' for null."""
     shown = cells(table)
     rule = ["---:" if numeric else "---" for numeric in shown.numeric]
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in [shown.headers, rule, *shown.rows]]
+    escaped = [[_markdown_cell(cell) for cell in row] for row in [shown.headers, rule, *shown.rows]]
     return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
+
+
+def as_csv(table: pl.DataFrame) -> str:
+    """The table as CSV. A text that a spreadsheet would run as a formula is quoted with an apostrophe."""
+    texts = [
+        pl.when(pl.col(name).str.contains(r"^[=+\-@\t\r]"))
+        .then(pl.lit("'") + pl.col(name))
+        .otherwise(pl.col(name))
+        .alias(name)
+        for name, kind in table.schema.items()
+        if kind == pl.String
+    ]
+    return table.with_columns(texts).write_csv()
+
+
+def _markdown_cell(text: str) -> str:
+    """A name as it is: neither markup nor HTML of its own, on one line."""
+    plain = " ".join(text.split())
+    for sign in ("|", "`", "]("):
+        plain = plain.replace(sign, f"\\{sign}")
+    return plain.replace("<", "&lt;").replace(">", "&gt;")
 
 
 def as_text(table: pl.DataFrame, width: int = TEXT_WIDTH) -> str:

@@ -13,7 +13,7 @@ from iq_offline.report.loading import load_runs
 from iq_offline.report.page import Content, render_page
 from iq_offline.report.pictures import pictures
 from iq_offline.report.results import Failure
-from iq_offline.report.tables import as_markdown, runs_table, summary_table
+from iq_offline.report.tables import as_csv, as_markdown, runs_table, summary_table
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def write_report(folders: Sequence[Path], out: Path) -> ReportFiles:
     for path, picture in zip(plots, shown, strict=True):
         _write(path, picture.png)
     for name, table in (("aggregate", aggregate), ("summary", summary), ("runs", runs)):
-        _write(out / f"{name}.csv", table.write_csv().encode())
+        _write(out / f"{name}.csv", as_csv(table).encode())
     for name, table in (("aggregate", aggregate), ("summary", summary)):
         _write(out / f"{name}.md", f"{as_markdown(table)}\n".encode())
     _write(out / "report.html", page.encode())

@@ -1,13 +1,13 @@
 """Presets: settings by a shipped name or from a TOML file, whole and checked before anything is trained."""
 
 import itertools
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from iq_offline import paths
 from iq_offline.config import Method, algorithm_class
+from iq_offline.data.strict_json import read_toml
 from iq_offline.errors import ConfigError, nearest
 
 Preset = dict[str, dict[str, Any]]
@@ -32,8 +32,8 @@ def recipe(name: str) -> list[Preset]:
             f"unknown preset '{name}'", f"one of: {nearest(name, [p.stem for p in folder.glob('*.toml')])}"
         )
     try:
-        content = tomllib.loads(file.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = read_toml(file)
+    except ValueError as error:
         raise ConfigError(f"preset {file} is not TOML: {error}", "mend the file") from None
     _check_tables(content, file)
     return [content]

@@ -180,6 +180,6 @@ def _read(file: Path) -> tuple[Snapshot, str, dict[str, str]] | None:
             prior_compiled=json.loads(header.get("prior_compiled", "null")),
         )
         means = json.loads(header.get("means", "{}"))
-    except (OSError, SafetensorError, KeyError, ValueError):
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError):
         return None
     return snapshot, header["config_hash"], means

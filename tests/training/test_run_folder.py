@@ -1,0 +1,246 @@
+"""Run folders are checked when they are read: whatever was damaged is named, and nothing damaged is used."""
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+from safetensors.torch import load_file, save_file
+from tests_support import linear_arrays, reseal, write_hdf5
+from typer.testing import CliRunner
+
+from iq_offline.cli import app
+from iq_offline.errors import RunError, UserError
+from iq_offline.stages.eval import EvalRequest, evaluate_run
+from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.verify import verify_run
+from iq_offline.training import run_folder
+from iq_offline.training.run_folder import RunFolder
+
+SMALL = ("prior.updates=30", "prior.hidden_sizes=[8]", "hidden_sizes=[8]", "batch_size=16")
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run of `iq` and the data that it learnt from."""
+    folder = tmp_path_factory.mktemp("sound")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IQ_OFFLINE_HOME", str(folder / "home"))
+        return trained(folder, "run").path
+
+
+def trained(folder: Path, name: str, **changes: Any) -> RunFolder:
+    data = folder / "linear.hdf5"
+    if not data.exists():
+        write_hdf5(data, linear_arrays())
+    request = {"demos": 3, "updates": 20, "overrides": SMALL} | changes
+    asked = TrainRequest(str(data), "iq", device="cpu", out=folder / name, tracked=False, **request)
+    return train_run(asked, lambda _: None, lambda _: None)
+
+
+@pytest.fixture
+def run(sound: Path, tmp_path: Path) -> Path:
+    """A copy of the run that a test may damage."""
+    return Path(shutil.copytree(sound, tmp_path / "run"))
+
+
+def as_before_checksums(folder: Path) -> None:
+    """Make the run one of version 0.1: its manifest lists no files and has no checksum."""
+    content = json.loads((folder / "manifest.json").read_text())
+    del content["files"], content["content_sha256"]
+    (folder / "manifest.json").write_text(json.dumps(content))
+
+
+def call(command: str, *arguments: object) -> Result:
+    return CliRunner().invoke(app, [command, *map(str, arguments)])
+
+
+def negated(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: -tensor for name, tensor in tensors.items()}
+
+
+def zeroed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+
+
+def with_nan(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    name = next(name for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.ndim == 2)
+    return tensors | {name: torch.full_like(tensors[name], torch.nan)}
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("change", [negated, zeroed, with_nan])
+@pytest.mark.parametrize("name", ["policy.safetensors", "checkpoint.safetensors"])
+def test_changed_weights_are_refused(run: Path, name: str, change: Callable[..., Any], old: bool):
+    """Whatever was done to the weights, a command that reads them names the file, in old runs too."""
+    if old:
+        as_before_checksums(run)
+    header = run_folder.read_header(run / name)
+    save_file(change(load_file(run / name)), run / name, metadata=header or None)
+    commands = {"policy.safetensors": ("export", "--to", run.parent / "p.pt"), "checkpoint.safetensors": ("reward",)}
+    command, *options = commands[name]
+    error = call(command, run, *options).exception
+    assert isinstance(error, RunError)
+    assert f"{name} is damaged" in error.problem
+    assert call("verify", run).exit_code == 2
+
+
+def test_weights_that_are_not_finite_are_refused(run: Path):
+    """NaN weights are no policy, even where every checksum agrees with them."""
+    file = run / "policy.safetensors"
+    header = run_folder.read_header(file)
+    file.write_bytes(run_folder.tensor_bytes(with_nan(load_file(file)), header))
+    reseal(run)
+    with pytest.raises(RunError, match="not finite numbers"):
+        RunFolder.open(run).policy()
+
+
+def test_a_changed_policy_header_is_refused(run: Path):
+    file = run / "policy.safetensors"
+    header = run_folder.read_header(file) | {"std": "0.9"}
+    file.write_bytes(run_folder.tensor_bytes(load_file(file), header))
+    with pytest.raises(RunError, match=r"policy\.safetensors is damaged"):
+        RunFolder.open(run).policy()
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"expert_episodes": [0, 1, 2]},
+        {"expert_episodes": [0, 0, 1]},
+        {"expert_episodes": [0]},
+        {"expert_episodes": [0, 1, 99]},
+        {"expert_episodes": [-1, 0, 1]},
+        {"expert_episodes": "all"},
+        {"dataset_sha256": "0" * 64},
+        {"transitions": 7},
+        {"rows_sha256": "0" * 64},
+        {"held_out_episodes": [5]},
+        {"supplementary": [{"dataset": "x", "sha256": "0" * 64, "episodes": 1, "transitions": 1}]},
+    ],
+)
+def test_select_refuses_a_changed_split(run: Path, change: dict[str, Any], old: bool):
+    """`select` would judge a run on what it has learnt from: a split is held against seed and dataset."""
+    split = json.loads((run / "split.json").read_text())
+    if change.get("expert_episodes") == split["expert_episodes"]:
+        change = {"expert_episodes": [3, 4, 5]}
+    (run / "split.json").write_text(json.dumps(split | change))
+    if old:
+        as_before_checksums(run)
+    error = call("select", run).exception
+    assert isinstance(error, UserError)
+    assert "split.json is damaged" in error.problem
+
+
+def test_equal_trainings_give_equal_files(tmp_path: Path):
+    """Two trainings of one seed write the same policy and checkpoint, byte for byte."""
+    first, second = (trained(tmp_path, name).path for name in ("a", "b"))
+    for name in ("policy.safetensors", "checkpoint.safetensors"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_verify_tells_sound_from_damaged(run: Path, sound: Path):
+    told = json.loads(call("verify", sound, "--json").stdout)
+    assert (told["runs"][0]["sound"], told["runs"][0]["problems"]) == (True, [])
+    (run / "metrics.parquet").write_bytes(b"PAR1" * 10)
+    (run / "config.toml").write_text("seed = 1\n")
+    result = call("verify", run, sound, "--json")
+    damaged, whole = json.loads(result.stdout)["runs"]
+    assert result.exit_code == 2
+    assert (damaged["sound"], whole["sound"]) == (False, True)
+    named = " ".join(found["problem"] for found in damaged["problems"])
+    assert "metrics.parquet" in named
+    assert "config.toml" in named
+
+
+def mutated(content: bytes, dice: random.Random) -> bytes:
+    """One of: a flipped bit, a cut end, a zeroed or repeated block, nothing at all, other text."""
+    place = dice.randrange(max(1, len(content)))
+    block = content[place : place + dice.randrange(1, 64)]
+    kinds: list[Callable[[], bytes]] = [
+        lambda: content[:place] + bytes([content[place] ^ (1 << dice.randrange(8))]) + content[place + 1 :],
+        lambda: content[:place],
+        lambda: content[:place] + bytes(len(block)) + content[place + len(block) :],
+        lambda: content[:place] + block + content[place:],
+        lambda: b"",
+        lambda: b"[" * 20_000,
+        lambda: b'{"run": NaN, "seed": ' + b"9" * 5000 + b"}",
+        lambda: b"\xff\xfe" + content,
+    ]
+    return dice.choice(kinds)()
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_no_damaged_byte_goes_unnoticed(run: Path, old: bool):
+    """200 seeded damages to every kind of file: each is told by `verify`, and none raises anything but RunError.
+
+    A run of version 0.1 has no checksums of its tables: there damage may pass, but never ends in a traceback.
+    """
+    if old:
+        as_before_checksums(run)
+    dice = random.Random(old)
+    files = sorted(file for file in run.iterdir() if file.is_file())
+    for _ in range(200):
+        file = dice.choice(files)
+        content = file.read_bytes()
+        damaged = mutated(content, dice)
+        file.write_bytes(damaged)
+        try:
+            found = not verify_run(RunFolder.open(run), lambda _: None)["sound"]
+        except RunError:
+            found = True
+        assert found or damaged == content or old, f"{file.name}: {damaged[:80]!r}"
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "config.toml", "split.json", "policy.safetensors"])
+@pytest.mark.parametrize("kind", ["missing", "folder", "loop"])
+def test_what_is_no_file_is_named(run: Path, name: str, kind: str):
+    """A file that is missing, a folder or a link to itself is an error with its name, never a traceback."""
+    (run / name).unlink()
+    if kind == "folder":
+        (run / name).mkdir()
+    elif kind == "loop":
+        (run / name).symlink_to(run / name)
+    result = call("verify", run)
+    assert result.exit_code == 2
+    assert name in result.output
+
+
+def test_a_module_in_a_manifest_is_not_imported(run: Path):
+    """A run folder cannot make `eval` run code: an environment's module is imported only when the user names it."""
+    dataset = json.loads((run / "manifest.json").read_text())["dataset"]
+    reseal(run, dataset=dataset | {"env_id": "antigravity:Env-v0"})
+    with pytest.raises(RunError, match="names an environment in a module"):
+        evaluate_run(RunFolder.open(run), EvalRequest(1), lambda *_: None, pytest.fail)
+
+
+def test_overwrite_replaces_nothing_but_runs(tmp_path: Path):
+    """`--overwrite` trains a run anew; a folder that holds anything else is refused and stays."""
+    thesis = tmp_path / "folder" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    with pytest.raises(UserError, match="which is more than a run"):
+        trained(tmp_path, "folder", overwrite=True)
+    assert thesis.read_text() == "years of work"
+    run = trained(tmp_path, "run").path
+    (run / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"notes\.txt"):
+        trained(tmp_path, "run", overwrite=True)
+    (run / "notes.txt").unlink()
+    again = trained(tmp_path, "run", overwrite=True, seed=1)
+    assert again.manifest["seed"] == 1
+
+
+def test_export_replaces_nothing_unasked(run: Path, tmp_path: Path):
+    file = tmp_path / "policy.pt"
+    file.write_text("mine")
+    assert "exists" in str(call("export", run, "--to", file).exception)
+    assert file.read_text() == "mine"
+    assert call("export", run, "--to", file, "--overwrite").exit_code == 0
