@@ -87,17 +87,13 @@ def _result(run: RunFolder) -> RunResult:
         try:
             return read()
         except RunError as error:
-            failures.append(Failure(folder, _within(folder, error), error.remedy))
+            failure = Failure(folder, _within(folder, error), error.remedy)
+            failures.extend([failure] if failure not in failures else [])
             return None
 
     evaluation, reward = (attempt(partial(run.read_optional, name)) for name in (EVALUATION, REWARD))
     config = attempt(lambda: _config(run)) or {}
-    unreadable = []
-    for name in TABLES:
-        before = len(failures)
-        attempt(partial(_check_table, run, name))
-        if len(failures) > before:
-            unreadable.append(name)
+    unreadable = [name for name in TABLES if attempt(partial(_check_table, run, name)) is None]
     result = RunResult(folder, str(run.manifest["dataset"]["name"]), run.manifest, config, evaluation, reward)
     result = replace(result, unreadable=frozenset(unreadable))
     divergence = _divergence(result.metrics())
@@ -122,13 +118,15 @@ def _config(run: RunFolder) -> dict[str, Any]:
         raise RunError(f"{CONFIG} is damaged: {first_line(error)}", AGAIN) from None
 
 
-def _check_table(run: RunFolder, name: str) -> None:
+def _check_table(run: RunFolder, name: str) -> bool:
+    """True where the table is sound or not there. Raises RunError otherwise."""
     if not (run.path / name).exists():
-        return
+        return True
     table = run.table(name)
     lacking = [column for column in TABLES[name] if column not in table.columns]
     if lacking:
         raise RunError(f"{name} has no column {', '.join(lacking)}", REMEDIES.get(WRITTEN_BY[name], AGAIN))
+    return True
 
 
 def _divergence(metrics: pl.DataFrame | None) -> str | None:
