@@ -28,7 +28,15 @@ def prepare_streams() -> None:
         if stream is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            _let_escape(name, stream)
+
+
+def _let_escape(name: str, stream: TextIOWrapper) -> None:
+    try:
+        stream.reconfigure(errors="backslashreplace")
+    except OSError:  # a stream that was a file when it was opened, and is a pipe since
+        again = Path(f"/dev/fd/{stream.fileno()}").open("w", encoding=stream.encoding, errors="backslashreplace")
+        setattr(sys, name, again)
 
 
 FIRST_LINE_SECONDS = 15.0

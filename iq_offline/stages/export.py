@@ -28,7 +28,7 @@ def export_run(
     Raises ConfigError for an unknown format and for a file that is there, PackageMissing, and RunError where the
     actions differ.
     """
-    if to.exists() and not overwrite:
+    if to.exists() and not (overwrite or to.is_dir()):
         raise ConfigError(f"{to} exists", "name another file with --to, or give --overwrite to replace it")
     kind = format_of(to, asked)
     form, policy = codec(kind), run.policy()

@@ -163,7 +163,7 @@ def test_a_run_records_its_split(linear_task: Path, tmp_path: Path, write_d4rl, 
     assert len(run.split["expert_episodes"]) == 3
     assert len(run.split["held_out_episodes"]) == 1
     assert run.split["supplementary"][0]["transitions"] == 30
-    assert "recorded only" in warnings[0]
+    assert "leaves supplementary data unread" in warnings[0]
     import polars as pl
 
     losses = pl.read_parquet(run.path / "metrics.parquet")["held_out_cloning_loss"]

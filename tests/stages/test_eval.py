@@ -29,10 +29,10 @@ def runs(tmp_path) -> Path:
 def filmed_as(episode: SimulatedEpisode | None = None):
     """A camera that writes the steps told to it, and shows `episode` or the first one."""
 
-    def film(env_id, env_kwargs, policy, destination, on_steps):
+    def film(env_id, env_kwargs, policy, destination, on_steps, bound):
         on_steps(1234)
         destination.write_bytes(b"film")
-        return episode or next(simulate(env_id, env_kwargs, policy, 1))
+        return episode or next(simulate(env_id, env_kwargs, policy, 1, bound=bound))
 
     return film
 

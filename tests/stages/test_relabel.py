@@ -131,7 +131,9 @@ def test_the_linear_form_is_linear_in_the_observation_and_explains_the_normalise
 
 def test_pictures_have_no_linear_reward_and_the_report_says_what_it_is_of(run, monkeypatch):
     policy = run.policy()
-    policy.layout = SimpleNamespace(pictures=("camera",), encoder=policy.layout.encoder)
+    policy.layout = SimpleNamespace(
+        pictures=("camera",), offset=(), encoder=policy.layout.encoder, features=policy.layout.features
+    )
     monkeypatch.setattr(RunFolder, "policy", lambda _: policy)
     monkeypatch.setattr("iq_offline.stages.rewarder.check_task", ignore)
     warnings = []

@@ -84,7 +84,9 @@ def test_signals_by_hand(runs):
 
 def test_returns_are_shown_beside_and_choose_nothing(runs):
     for run, value in zip(runs, (3.0, 1.0, 2.0), strict=True):  # the worst clone has the greatest return
-        (run.path / "evaluation.json").write_text(json.dumps({"return_mean": value}))
+        told = {key: run.manifest[key] for key in ("run", "method", "seed")} | {"dataset": "linear", "episodes": 1}
+        told |= {"return_mean": value, "return_std": 0.0, "length_mean": 1.0}
+        (run.path / "evaluation.json").write_text(json.dumps(told))
     try:
         found = chosen(runs)
     finally:
