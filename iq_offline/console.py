@@ -35,7 +35,7 @@ def _let_escape(name: str, stream: TextIOWrapper) -> None:
     try:
         stream.reconfigure(errors="backslashreplace")
     except OSError:  # a stream that was a file when it was opened, and is a pipe since
-        again = Path(f"/dev/fd/{stream.fileno()}").open("w", encoding=stream.encoding, errors="backslashreplace")
+        again = Path(f"/dev/fd/{stream.fileno()}").open("w", encoding=stream.encoding, errors="backslashreplace")  # noqa: SIM115
         setattr(sys, name, again)
 
 
