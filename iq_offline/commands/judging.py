@@ -93,8 +93,8 @@ def verify(runs: Runs, json: Json = False) -> None:
             console.show(f"{one['run']}: {'sound' if one['sound'] else 'damaged'}")
             for found in one["problems"]:
                 console.show(f"  {found['problem']}\n    -> {found['remedy']}")
-    if not all(one["sound"] for one in checked):
-        raise typer.Exit(2)
+    if damaged := sum(not one["sound"] for one in checked):
+        raise RunError(f"{damaged} of {len(checked)} runs are damaged", "do what each problem above asks for")
 
 
 def _json_object(text: str | None) -> dict[str, Any] | None:

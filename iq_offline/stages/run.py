@@ -13,6 +13,7 @@ from pathlib import Path
 
 from iq_offline import paths
 from iq_offline.config import algorithm_class, algorithm_config, updates_key
+from iq_offline.credentials import public_url
 from iq_offline.data.catalogue import catalogue, is_like_a_path
 from iq_offline.data.files import check_folder
 from iq_offline.errors import ConfigError, PackageMissing, nearest
@@ -110,6 +111,11 @@ def _check_sources(plan: Plan, file: Path, folder: Path) -> None:
 def _check_names(plan: Plan) -> None:
     """Raises ConfigError for files whose names Snakemake would take for patterns or could not write down."""
     for dataset in plan.sources.values():
+        if public_url(dataset) != dataset:
+            raise ConfigError(
+                f"{public_url(dataset)} is given with a password or token, which a pipeline would write into its logs",
+                f"fetch it first (iq-offline fetch URL), then name it without: {public_url(dataset)}",
+            )
         path = Path(dataset)
         inside = path.rglob("*") if path.is_absolute() and path.is_dir() else []
         for name in map(str, (path, *inside)):

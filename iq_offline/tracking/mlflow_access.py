@@ -69,6 +69,7 @@ def import_mlflow() -> None:
     mlflow.store.db.utils.MAX_RETRY_COUNT = CONNECTION_TRIES
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its tracebacks: the error itself is told
 
 
 def check_reachable(uri: str) -> None:

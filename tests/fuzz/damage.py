@@ -82,7 +82,7 @@ def hdf5(path: Path, random: Random) -> str:
             return _attribute(file, random)
         kind, values = array(file[name][()], random)
         del file[name]
-        file[name] = values
+        file[name] = values.astype(str).astype("S") if values.dtype.kind in "OU" else values
         return f"{name}: {kind}"
 
 

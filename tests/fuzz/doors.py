@@ -304,6 +304,10 @@ def _judge_result(stdout: str, stderr: str) -> str | None:
     return None
 
 
+BY_SPLIT = ("select", "reward", "relabel", "distil", "reproduce")
+"""Commands whose result depends on the split."""
+
+
 def judge_damage(
     chosen: Input, template: Path, folder: Path, said: str, result_differs: Callable[[], bool]
 ) -> str | None:
@@ -315,7 +319,7 @@ def judge_damage(
         reads = name == file and chosen.words[0] in commands and _reads(chosen.words[0], name)
         if reads and tensors_differ(template, folder, f"{run_name}/{name}"):
             return "exit 0 with damaged tensors"
-    if file in door.same and result_differs():
+    if file in door.same and chosen.words[0] in BY_SPLIT and result_differs():
         return "exit 0 with another result"
     return None
 

@@ -107,3 +107,11 @@ def test_patterns_in_file_names_are_refused(tmp_path: Path, linear_task: Path, n
     (folder / "t.yaml").write_text("name: t\nmethods: {bc: {}}\ndatasets: {a: c.hdf5}\n")
     with pytest.raises(ConfigError, match="braces or control characters"):
         run_pipeline(RunRequest(str(folder / "t.yaml"), dry_run=True, out=tmp_path / "out"), pytest.fail)
+
+
+def test_credentials_in_a_table_are_refused(file: Path, tmp_path: Path):
+    """Snakemake would write a password into its logs and job scripts; the message does not repeat it."""
+    file.write_text("name: t\nmethods: {bc: {}}\ndatasets: {a: 'https://user:hush-hush@host.example/a.hdf5'}\n")
+    with pytest.raises(ConfigError, match="password or token") as caught:
+        run_pipeline(RunRequest(str(file), dry_run=True, out=tmp_path / "out"), pytest.fail)
+    assert "hush" not in str(caught.value)

@@ -87,7 +87,7 @@ def test_changed_weights_are_refused(run: Path, name: str, change: Callable[...,
     error = call(command, run, *options).exception
     assert isinstance(error, RunError)
     assert f"{name} is damaged" in error.problem
-    assert call("verify", run).exit_code == 2
+    assert isinstance(call("verify", run).exception, RunError)
 
 
 def test_weights_that_are_not_finite_are_refused(run: Path):
@@ -152,7 +152,7 @@ def test_verify_tells_sound_from_damaged(run: Path, sound: Path):
     (run / "config.toml").write_text("seed = 1\n")
     result = call("verify", run, sound, "--json")
     damaged, whole = json.loads(result.stdout)["runs"]
-    assert result.exit_code == 2
+    assert "1 of 2 runs are damaged" in str(result.exception)
     assert (damaged["sound"], whole["sound"]) == (False, True)
     named = " ".join(found["problem"] for found in damaged["problems"])
     assert "metrics.parquet" in named
@@ -209,7 +209,7 @@ def test_what_is_no_file_is_named(run: Path, name: str, kind: str):
     elif kind == "loop":
         (run / name).symlink_to(run / name)
     result = call("verify", run)
-    assert result.exit_code == 2
+    assert isinstance(result.exception, RunError)
     assert name in result.output
 
 

@@ -7,6 +7,7 @@ the file cannot hold and chunks that unpack into far more than they take are ref
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,9 @@ BOMB_FACTOR = 300
 BOMB_BYTES = 512 << 20
 """More than this many bytes, and this many times those of its file, is no recording but a decompression bomb."""
 
+DAMAGED = re.compile(r"(Unable to|Can't) synchronously (?!write|create|extend)")
+"""How HDF5's library says that it cannot read what a file holds."""
+
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
@@ -41,7 +45,12 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         config = file.id.get_mdc_config()
         config.max_size = METADATA_CACHE_BYTES
         file.id.set_mdc_config(config)
-        yield file
+        try:
+            yield file
+        except (OSError, RuntimeError) as error:
+            if not DAMAGED.match(str(error)):
+                raise
+            raise unreadable(path, error) from None
 
 
 def open_array(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:

@@ -71,10 +71,18 @@ def read_episode(
     return ArrowEpisode(
         observations=_leaves(_joined(table, "observations"), observation_space, unusual, folder),
         actions=actions[""][:-1],
-        columns={key: _joined(table, key).to_numpy(zero_copy_only=False)[:-1] for key in COLUMNS},
+        columns={key: _numbers(table, key, folder)[:-1] for key in COLUMNS},
         infos=_infos(_joined(table, "infos")) if infos and "infos" in table.column_names else {},
         seed=seed,
     )
+
+
+def _numbers(table: Any, key: str, folder: Path) -> Array:
+    """One number or truth value a step."""
+    values: Array = _joined(table, key).to_numpy(zero_copy_only=False)
+    if values.dtype.kind not in "biuf":
+        raise DatasetUnreadable(f"{folder}: {key} are no numbers ({values.dtype})", "store one number a step")
+    return values
 
 
 def _read_table(folder: Path, data_format: str) -> Any:
