@@ -83,8 +83,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _refused(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+def _refused(_: str) -> float:
+    raise ValueError("holds a number that JSON does not have")
 
 
 def _finite(text: str) -> float:

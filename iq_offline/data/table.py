@@ -28,6 +28,7 @@ from iq_offline.data.identity import content_key, state_of
 from iq_offline.data.packing import EPISODES, ROWS, pack
 from iq_offline.data.reading import check_is_file, completed, detect, parse_format, read_episodes
 from iq_offline.data.spaces import ActionSpace, action_space_from_json
+from iq_offline.data.strict_json import SEAL, check_seal, read_json, sealed
 from iq_offline.errors import DatasetUnreadable
 
 TABLE_VERSION = 5
@@ -189,7 +190,7 @@ def open_table(located: Located, input_format: str = "auto", digest: ContentDige
                     raise DatasetUnreadable(f"{source} changed while it was read", "start again when it is at rest")
                 content["source"] = str(source.resolve())
                 content["files"] = {file.name: state_of(file) for file in temporary.iterdir()}
-                (temporary / "table.json").write_text(json.dumps(content, indent=1))
+                (temporary / "table.json").write_text(json.dumps(sealed(content), indent=1))
     return load(folder, located)
 
 
@@ -242,9 +243,12 @@ def _width(leaf: Leaf) -> int:
 def _is_whole(folder: Path) -> bool:
     """Whether a folder holds a table in the very state in which it was written."""
     try:
-        content = json.loads((folder / "table.json").read_text())
-        return bool(content["files"]) and all(
-            state_of(folder / name) == state for name, state in content["files"].items()
+        content = read_json(folder / "table.json")
+        check_seal(content)
+        return (
+            SEAL in content
+            and bool(content["files"])
+            and all(state_of(folder / name) == state for name, state in content["files"].items())
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

@@ -5,6 +5,7 @@ A damaged one is passed over for the one before it.
 """
 
 import json
+import operator
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -173,13 +174,13 @@ def _read(file: Path) -> tuple[Snapshot, str, dict[str, str]] | None:
         snapshot = Snapshot(
             phase=header["phase"],
             updates=int(header["updates"]),
-            counts=tuple(json.loads(header["counts"])),
+            counts=tuple(map(operator.index, json.loads(header["counts"]))),
             tensors=tensors,
-            rows=json.loads(header["rows"]),
+            rows=[dict(row) for row in json.loads(header["rows"])],
             seconds=float(header["seconds"]),
             prior_compiled=json.loads(header.get("prior_compiled", "null")),
         )
-        means = json.loads(header.get("means", "{}"))
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError):
+        means = dict(json.loads(header.get("means", "{}")).items())
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return None
     return snapshot, header["config_hash"], means

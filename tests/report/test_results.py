@@ -69,7 +69,7 @@ def test_half_a_stages_file_counts_as_none_and_is_named_with_its_command(write_r
 def test_a_return_that_is_not_finite_is_no_evaluation(write_run):
     ((run,), _) = load_runs([write_run("a", returns=[float("nan")])])
     assert run.evaluation is None
-    assert "NaN is no JSON number" in run.failures[0].problem
+    assert "a number that JSON does not have" in run.failures[0].problem
 
 
 def test_a_table_that_cannot_be_read_or_lacks_a_column_is_left_out(write_run):

@@ -47,8 +47,8 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         file.id.set_mdc_config(config)
         try:
             yield file
-        except (OSError, RuntimeError) as error:
-            if not DAMAGED.match(str(error)):
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            if not DAMAGED.match(str(error).strip("'\"")):
                 raise
             raise unreadable(path, error) from None
 
