@@ -29,6 +29,8 @@ class FrozenModel(BaseModel):
     @classmethod
     def _read_none(cls, values: Any) -> Any:
         """TOML has no null: `none` stands for a setting that is off."""
+        if not isinstance(values, dict):
+            return values
         return {key: None if value == NONE else value for key, value in values.items()}
 
 

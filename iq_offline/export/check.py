@@ -41,7 +41,8 @@ def random_observations(policy: Policy, count: int = RANDOM_OBSERVATIONS, seed: 
     for column, categories in enumerate(policy.layout.categories):
         if categories:
             drawn[:, column] = random.integers(0, categories, size=count)
-    return raw_observations(policy, drawn.astype(np.float32))
+    largest = np.finfo(np.float32).max
+    return raw_observations(policy, np.clip(drawn, -largest, largest).astype(np.float32))
 
 
 def compare(policy: Policy, act: Act, observations: Observations) -> Agreement:

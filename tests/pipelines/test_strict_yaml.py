@@ -64,6 +64,8 @@ def test_words_of_yaml_1_1_are_texts(file: Path):
         ("seeds: 0-999999999\n", "1,000,000,000 seeds"),
         ("seeds: 0-99\ndemos: [1,2,3,4,5,6,7,8,9]\nsubsample: [1,2,3,4,5,6,7,8,9,10]\nepisodes: 1.5\n", "episodes"),
         ("seeds: true\n", "seeds"),
+        ("overrides: {a: text}\n", "overrides"),
+        ("per_run: [{where: text}]\n", "per_run"),
         ("demos: 2.0\n", "demos"),
         ("episodes: '5'\n", "episodes"),
     ],
