@@ -175,6 +175,12 @@ def _write_episodes(source: EpisodeSource, path: Path) -> dict[str, Any]:
             _write_episode(file, number, episode)
             steps += len(episode)
             last = episode
+            if extremes and extremes[0].shape[1:] != episode.actions.shape[1:]:
+                raise InvalidEpisode(
+                    f"episode {number} has actions of shape {episode.actions.shape[1:]}, the one before of shape "
+                    f"{extremes[0].shape[1:]}",
+                    "store one kind of actions in all episodes",
+                )
             actions = np.concatenate([*extremes, episode.actions])
             extremes = [actions.min(axis=0)[None], actions.max(axis=0)[None]]
             if not episode.successor_known:
