@@ -10,13 +10,6 @@ import polars as pl
 
 from iq_offline.config import IQConfig, Method, algorithm_class
 
-TABLES = {
-    "metrics.parquet": ("step",),
-    "returns.parquet": ("return",),
-    "rewards.parquet": ("source", "episode", "true", "recovered"),
-}
-"""The tables of a run folder, and the columns that each must have."""
-
 
 @dataclass(frozen=True)
 class Failure:

@@ -28,7 +28,7 @@ from iq_offline.data.files import check_folder, make_folder, whole_folder
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import check_supplementary, choose_expert
 from iq_offline.data.table import TransitionTable
-from iq_offline.errors import ConfigError, TrainingDiverged
+from iq_offline.errors import ConfigError, RunError, TrainingDiverged
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.learning_data import (
     LearningData,
@@ -148,6 +148,10 @@ def _finished(out: Path, config_hash: str) -> RunFolder:
     run = RunFolder.open(out)
     if run.manifest["config_hash"] != config_hash:
         raise ConfigError(f"{out} is a finished run of other settings or data", "name another folder with --out")
+    try:
+        run.check_trained()
+    except RunError as error:
+        raise RunError(error.problem, "give --overwrite in place of --resume to train it anew") from None
     return run
 
 
@@ -157,6 +161,8 @@ def _run_place(request: TrainRequest, name: str) -> Iterator[Path]:
     if request.out:
         if not request.resume:
             _check_free(request.out, overwrite=request.overwrite)
+        elif not (request.out / run_folder.MANIFEST).is_file():
+            _check_replaceable(request.out)
         yield request.out
         return
     reserved = _reserve(paths.home() / "runs" / name, resume=request.resume)
@@ -187,16 +193,23 @@ def _reserve(folder: Path, *, resume: bool) -> Path:
 def _check_free(out: Path, *, overwrite: bool) -> None:
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise ConfigError(f"{out} exists", "name another folder with --out, or give --overwrite to train it anew")
-    if out.is_dir() and any(out.iterdir()):
-        foreign = sorted(item.name for item in out.iterdir() if item.name not in run_folder.FILES)
-        if foreign or not (out / run_folder.MANIFEST).is_file():
-            raise ConfigError(
-                f"--overwrite would delete {out}, which is more than a run: {', '.join(foreign[:3]) or 'no manifest'}",
-                "name another folder with --out, or move its files away",
-            )
+    _check_replaceable(out)
     if SnapshotFolder.of(out).files() and not overwrite:
         raise ConfigError(
             f"a run into {out} was cut off", "go on with it (--resume), or give --overwrite to train it anew"
+        )
+
+
+def _check_replaceable(out: Path) -> None:
+    """Raises ConfigError where anything but a run lies in the folder: a new run deletes what is there."""
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    foreign = run_folder.foreign_to_run(out)
+    if foreign is None or foreign:
+        what = f"more than a run: {', '.join(foreign[:3])}" if foreign else "no run"
+        raise ConfigError(
+            f"training into {out} would delete what is there, which is {what}",
+            "name another folder with --out, or move its files away",
         )
 
 
@@ -225,6 +238,7 @@ def _train_into(
         try:
             steps = training_steps(config, data, device, resumed, warn, _heeding(on_progress, keeper), lane)
             collected = _collect(steps, tracker, on_progress, keeper)
+            _check_replaceable(out)
         except TrainingDiverged:
             snapshots.remove()
             tracker.fail()

@@ -1,5 +1,6 @@
 """verify: everything in a run folder against its schema, its recorded hashes and the data that it names."""
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -71,7 +72,7 @@ def _errors(run: RunFolder, warn: Callable[[str], None]) -> Iterator[UserError]:
         run_folder.REWARD: _check_reward,
         run_folder.REWARD_MODEL_REPORT: load_reward_model,
     }
-    checks += [check for name, check in stages.items() if (run.path / name).exists()]
+    checks += [check for name, check in stages.items() if os.path.lexists(run.path / name)]
     seen = set()
     for check in checks:
         try:
@@ -86,7 +87,7 @@ def _check_evaluation(run: RunFolder) -> None:
     """Raises RunError where the summary is not that of the episodes."""
     summary, episodes = run.read_optional(run_folder.EVALUATION), run.table(run_folder.RETURNS)
     assert summary is not None
-    returns = episodes["return"].to_numpy() if "return" in episodes.columns else np.zeros(0)
+    returns = episodes["return"].to_numpy()
     if len(returns) != summary["episodes"] or not np.isclose(returns.mean(), summary["return_mean"]):
         raise RunError(
             f"{run.path / run_folder.EVALUATION} is damaged: it does not summarise {run_folder.RETURNS}",

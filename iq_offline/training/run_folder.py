@@ -3,12 +3,14 @@
 import hashlib
 import json
 import math
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import polars as pl
@@ -28,7 +30,7 @@ from iq_offline.algorithms.networks import (
     Standardiser,
 )
 from iq_offline.config import Activation, TrainConfig
-from iq_offline.data.files import whole_file
+from iq_offline.data.files import is_leftover, whole_file
 from iq_offline.data.strict_json import check_seal, first_line, parse_json, read_bytes, read_json, read_toml, sealed
 from iq_offline.errors import RunError
 from iq_offline.training.run_schema import (
@@ -41,6 +43,7 @@ from iq_offline.training.run_schema import (
     TrackingRecord,
     fitted,
 )
+from iq_offline.training.run_tables import read_table
 
 MANIFEST = "manifest.json"
 POLICY = "policy.safetensors"
@@ -72,6 +75,8 @@ STAGE_RECORDS: dict[str, type[BaseModel]] = {
 }
 FILES = frozenset({MANIFEST, REWARD_PLOT, *WRITTEN_BY, *STAGE_RECORDS})
 """All that this tool writes into a run folder."""
+FEWEST_FILES = 4
+"""A folder with fewer of the seven files that training writes is no run, not even a damaged one."""
 AGAIN = "train the run again"
 REMEDIES = {
     EVALUATION: "run `iq-offline eval` on it again",
@@ -160,14 +165,21 @@ class RunFolder:
         self._check_tensors(CHECKPOINT, tensors, "checkpoint_sha256")
         return tensors
 
+    def check_trained(self) -> None:
+        """Raises RunError where a file that training has written is damaged."""
+        _ = self.config, self.split, self.policy(), self.checkpoint(), self.table(METRICS), self.table(TIMING)
+
     def table(self, name: str) -> pl.DataFrame:
         """One of its tables: metrics, timing, returns, rewards. Raises RunError where it is damaged or missing."""
         self.check_file(name)
-        return read_parquet(self.path / name)
+        try:
+            return read_table(self.path / name)
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / name} cannot be read: {first_line(error)}", self._remedy(name)) from None
 
     def read_optional(self, name: str) -> dict[str, Any] | None:
         """A JSON file of a later stage, or None where that stage has not run."""
-        return self._record(name, STAGE_RECORDS[name]) if (self.path / name).exists() else None
+        return self._record(name, STAGE_RECORDS[name]) if os.path.lexists(self.path / name) else None
 
     def check_file(self, name: str) -> None:
         """Raises RunError where the file's bytes are not those that its record lists. Unlisted files pass."""
@@ -216,7 +228,24 @@ class RunFolder:
         return content
 
     def _damaged(self, name: str, problem: str) -> RunError:
-        return RunError(f"{self.path / name} is damaged: {problem}", REMEDIES.get(WRITTEN_BY.get(name, name), AGAIN))
+        return RunError(f"{self.path / name} is damaged: {problem}", self._remedy(name))
+
+    def _remedy(self, name: str) -> str:
+        return REMEDIES.get(WRITTEN_BY.get(name, name), AGAIN)
+
+
+def foreign_to_run(path: Path) -> list[str] | None:
+    """What a folder holds beside the files of a run; None for a folder that is no run, not even a damaged one."""
+    items = {item.name: item for item in path.iterdir()}
+    trained = {MANIFEST, *(name for name, record in WRITTEN_BY.items() if record == MANIFEST)}
+    if len(items.keys() & trained) < FEWEST_FILES:
+        return None
+    known = {
+        name
+        for name, item in items.items()
+        if (name in FILES and (item.is_symlink() or not item.is_dir())) or is_leftover(name, gethostname())
+    }
+    return sorted(items.keys() - known)
 
 
 def find_runs(paths: list[Path]) -> list[RunFolder]:
@@ -270,11 +299,31 @@ def load_policy(path: Path) -> Policy:
     tensors = read_tensors(path)
     header = _policy_header(path, tensors)
     try:
+        _check_scaling(header, tensors)
         policy = _built(header, tensors)
         policy.load_state_dict(tensors)
+        for name, tensor in policy.state_dict().items():
+            if tensors[name].dtype != tensor.dtype:
+                raise ValueError(f"{name} is {tensors[name].dtype}, not {tensor.dtype}")
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise RunError(f"{path} is damaged: its tensors do not fit its header ({first_line(error)})", AGAIN) from None
     return policy.eval().requires_grad_(False)
+
+
+def _check_scaling(header: PolicyHeader, tensors: Mapping[str, Tensor]) -> None:
+    """Raises ValueError where the scaling does not fit the header's observations and actions: it sizes no layer."""
+    size = header.vector + sum(map(math.prod, header.pictures))
+    expected = {"observation_mean": size, "observation_std": size}
+    if header.kind == "continuous":
+        actions = header.outputs // 2 if header.learnt_std else header.outputs
+        expected |= {"action_centre": actions, "action_half_range": actions}
+    for name, count in expected.items():
+        if tensors[name].shape != (count,) or tensors[name].dtype != torch.float32:
+            raise ValueError(f"{name} is not {count} 32-bit numbers")
+    if not (tensors["observation_std"] > 0).all():
+        raise ValueError("observation_std is not positive")
+    if header.kind == "continuous" and (tensors["action_half_range"] < 0).any():
+        raise ValueError("action_half_range is negative")
 
 
 def _built(header: PolicyHeader, tensors: Mapping[str, Tensor]) -> Policy:
@@ -372,18 +421,3 @@ def tensor_bytes(tensors: Mapping[str, Tensor], header: Mapping[str, str] | None
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text + written[8 + length :]
-
-
-def read_parquet(path: Path) -> pl.DataFrame:
-    """A table. Raises RunError where it is damaged or missing."""
-    try:
-        if not path.is_file():
-            raise ValueError("is not a regular file")
-        return pl.read_parquet(path, glob=False)
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        problem = first_line(error)
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # what Polars raises for some damaged files
-            raise
-        problem = first_line(error)
-    raise RunError(f"{path} cannot be read: {problem}", REMEDIES.get(WRITTEN_BY.get(path.name, ""), AGAIN))

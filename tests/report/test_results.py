@@ -80,7 +80,7 @@ def test_a_table_that_cannot_be_read_or_lacks_a_column_is_left_out(write_run):
     assert (run.returns(), run.rewards(), len(run.metrics())) == (None, None, 10)
     first, second = (failure.problem for failure in run.failures)
     assert first.startswith("returns.parquet cannot be read")
-    assert second == "rewards.parquet has no column episode, true, recovered"
+    assert second == "rewards.parquet cannot be read: has no column episode, true, recovered"
 
 
 def test_a_run_whose_last_metric_is_not_finite_is_called_diverged_and_keeps_its_row(write_run):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from click.testing import Result
@@ -199,6 +200,36 @@ def test_no_damaged_byte_goes_unnoticed(run: Path, old: bool):
         file.write_bytes(content)
 
 
+READING = (
+    ("export", "--to", "policy.pt", "--overwrite"),
+    ("select",),
+    ("reward", "--form", "canonical"),
+    ("relabel", "--form", "canonical", "--dataset", "linear.hdf5", "--to", "relabelled.hdf5", "--format", "d4rl"),
+    ("report", "--out", "report"),
+    ("verify",),
+)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_commands_refuse_damage_without_a_traceback(run: Path, sound: Path, old: bool, monkeypatch: pytest.MonkeyPatch):
+    """18 seeded damages, each read by one command: it ends well or with an error that has a remedy, nothing else."""
+    monkeypatch.chdir(run.parent)
+    shutil.copy(sound.parent / "linear.hdf5", "linear.hdf5")
+    if old:
+        as_before_checksums(run)
+    shutil.copytree(run, "whole")
+    dice = random.Random(10 + old)
+    for number in range(18):
+        file = dice.choice(sorted(run.iterdir()))
+        file.write_bytes(mutated(file.read_bytes(), dice))
+        command, *options = READING[number % len(READING)]
+        result = call(command, run, *options)
+        Path("relabelled.hdf5").unlink(missing_ok=True)
+        assert result.exit_code == 0 or isinstance(result.exception, UserError), (command, file.name, result.exception)
+        shutil.rmtree(run)
+        shutil.copytree("whole", run)
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "config.toml", "split.json", "policy.safetensors"])
 @pytest.mark.parametrize("kind", ["missing", "folder", "loop"])
 def test_what_is_no_file_is_named(run: Path, name: str, kind: str):
@@ -226,7 +257,7 @@ def test_overwrite_replaces_nothing_but_runs(tmp_path: Path):
     thesis = tmp_path / "folder" / "thesis.txt"
     thesis.parent.mkdir()
     thesis.write_text("years of work")
-    with pytest.raises(UserError, match="which is more than a run"):
+    with pytest.raises(UserError, match="which is no run"):
         trained(tmp_path, "folder", overwrite=True)
     assert thesis.read_text() == "years of work"
     run = trained(tmp_path, "run").path
@@ -236,6 +267,113 @@ def test_overwrite_replaces_nothing_but_runs(tmp_path: Path):
     (run / "notes.txt").unlink()
     again = trained(tmp_path, "run", overwrite=True, seed=1)
     assert again.manifest["seed"] == 1
+
+
+def test_resume_deletes_nothing_but_runs(tmp_path: Path):
+    """`--resume` into a folder that holds anything but a run is refused as `--overwrite` is, and the folder stays."""
+    thesis = tmp_path / "folder" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    with pytest.raises(UserError, match="which is no run"):
+        trained(tmp_path, "folder", resume=True)
+    assert thesis.read_text() == "years of work"
+
+
+def test_manifests_of_other_tools_are_kept(tmp_path: Path):
+    """A `manifest.json` and a `config.toml` alone do not make a folder a run that may be replaced."""
+    folder = tmp_path / "extension"
+    folder.mkdir()
+    for name in ("manifest.json", "config.toml"):
+        (folder / name).write_text("{}")
+    with pytest.raises(UserError, match="which is no run"):
+        trained(tmp_path, "extension", overwrite=True)
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_files_added_during_training_are_kept(tmp_path: Path):
+    """What somebody puts into the old run's folder while its successor trains is not deleted with the old run."""
+    run = trained(tmp_path, "run").path
+    asked = TrainRequest(
+        str(tmp_path / "linear.hdf5"),
+        "iq",
+        demos=3,
+        updates=20,
+        overrides=SMALL,
+        device="cpu",
+        out=run,
+        tracked=False,
+        overwrite=True,
+    )
+    with pytest.raises(UserError, match=r"notes\.txt"):
+        train_run(asked, lambda _: (run / "notes.txt").write_text("mine") and None, lambda _: None)
+    assert (run / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["policy.safetensors", "checkpoint.safetensors", "config.toml", "split.json"])
+def test_resume_checks_the_finished_run(run: Path, sound: Path, name: str):
+    """`--resume` does not call a damaged run finished; its remedy, `--overwrite`, trains the same tensors again."""
+    shutil.copy(sound.parent / "linear.hdf5", run.parent)
+    before = (run / "policy.safetensors").read_bytes()
+    damaged = (run / name).read_bytes()
+    (run / name).write_bytes(damaged[:-1] + bytes([damaged[-1] ^ 1]))
+    with pytest.raises(RunError, match=name) as error:
+        trained(run.parent, "run", resume=True)
+    assert "--overwrite" in error.value.remedy
+    assert (trained(run.parent, "run", overwrite=True).path / "policy.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("observation_mean", torch.tensor(0.5)),
+        ("observation_std", torch.ones(7)),
+        ("observation_std", torch.zeros(3)),
+        ("observation_std", torch.ones(3, dtype=torch.float64)),
+        ("action_half_range", torch.tensor([-1.0])),
+        ("action_centre", torch.zeros(2)),
+        ("network.0.bias", torch.zeros(8, dtype=torch.float16)),
+    ],
+)
+def test_scaling_that_fits_no_header_is_refused(run: Path, name: str, values: torch.Tensor):
+    """Scaling of another shape, type or sign than the header's is refused where every checksum agrees with it."""
+    file = run / "policy.safetensors"
+    header = run_folder.read_header(file)
+    file.write_bytes(run_folder.tensor_bytes(load_file(file) | {name: values}, header))
+    reseal(run)
+    with pytest.raises(RunError, match=r"policy\.safetensors is damaged"):
+        RunFolder.open(run).policy()
+
+
+@pytest.mark.parametrize(
+    ("column", "values"), [("loss", pl.lit("x")), ("step", pl.lit(None)), ("step", pl.lit(float("inf")))]
+)
+def test_tables_of_other_types_are_refused(run: Path, column: str, values: pl.Expr):
+    """A column of texts, of nothing or of infinities where every checksum agrees; the report leaves that table out."""
+    file = run / "metrics.parquet"
+    pl.read_parquet(file).with_columns(values.alias(column)).write_parquet(file)
+    reseal(run)
+    with pytest.raises(RunError, match=f"metrics.parquet cannot be read: column {column}"):
+        RunFolder.open(run).table("metrics.parquet")
+    result = call("report", run, "--out", run.parent / "report")
+    assert result.exit_code == 0
+    assert f"column {column}" in result.output
+
+
+def test_a_dangling_stage_file_is_damaged(run: Path):
+    """A link to nothing in place of `evaluation.json` is damage, not a run that was never evaluated."""
+    (run / "evaluation.json").symlink_to("nowhere")
+    for command in ("select", "verify"):
+        result = call(command, run)
+        assert isinstance(result.exception, RunError)
+        assert "evaluation.json is damaged" in result.output + result.exception.problem
+
+
+def test_a_configuration_that_is_no_table_is_refused(run: Path):
+    config = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(config.partition("[algorithm]")[0] + "algorithm = []\n")
+    reseal(run)
+    with pytest.raises(RunError, match=r"config\.toml does not fit"):
+        _ = RunFolder.open(run).config
 
 
 def test_export_replaces_nothing_unasked(run: Path, tmp_path: Path):
