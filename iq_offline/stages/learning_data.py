@@ -18,7 +18,7 @@ from iq_offline.config import (
     Precision,
     TrainConfig,
 )
-from iq_offline.data.split import Split, rows_with_successors
+from iq_offline.data.split import Split, choose_expert, rows_with_successors
 from iq_offline.data.summary import recorded_defects
 from iq_offline.data.table import TransitionTable
 from iq_offline.training.batches import Demonstrations, SupplementarySampler, TransitionSampler, evenly_spread
@@ -63,6 +63,20 @@ def needs_successors_of(config: TrainConfig) -> bool:
 
         return needs_successors(config.algorithm)
     return not isinstance(config.algorithm, BCConfig)
+
+
+def split_of(config: TrainConfig, table: TransitionTable) -> Split:
+    """The episodes and transitions that a run's settings choose. Raises ConfigError as `choose_expert` does."""
+    return choose_expert(
+        table,
+        demos=config.demos,
+        subsample=config.subsample,
+        subsample_from=config.subsample_from,
+        seed=config.seed,
+        need_successors=needs_successors_of(config),
+        select=config.select,
+        held_out=config.held_out,
+    )
 
 
 def reads_rewards_of(config: TrainConfig) -> bool:

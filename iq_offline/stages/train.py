@@ -26,18 +26,18 @@ from iq_offline.config import (
 )
 from iq_offline.data.files import check_folder, make_folder, whole_folder
 from iq_offline.data.spaces import DiscreteActions
-from iq_offline.data.split import check_supplementary, choose_expert
+from iq_offline.data.split import check_supplementary
 from iq_offline.data.table import TransitionTable
 from iq_offline.errors import ConfigError, RunError, TrainingDiverged
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.learning_data import (
     LearningData,
-    needs_successors_of,
     reads_rewards_of,
     say_what_is_cut_off,
     say_what_is_odd,
     say_what_is_read,
     say_what_is_slow,
+    split_of,
     training_steps,
 )
 from iq_offline.stages.presets import Preset, recipe, say_what_does_not_apply
@@ -115,16 +115,7 @@ def train_run(
     say_what_is_slow(config, device, warn)
     for read in (table, *supplementary):
         say_what_is_odd(read, warn)
-    split = choose_expert(
-        table,
-        demos=config.demos,
-        subsample=config.subsample,
-        subsample_from=config.subsample_from,
-        seed=config.seed,
-        need_successors=needs_successors_of(config),
-        select=config.select,
-        held_out=config.held_out,
-    )
+    split = split_of(config, table)
     data = LearningData(table, split, supplementary)
     with _run_place(request, _run_name(config, data)) as out:
         if request.resume and (out / run_folder.MANIFEST).is_file():
@@ -135,7 +126,7 @@ def train_run(
 def _check_threads(threads: int) -> None:
     """Raises ConfigError for so many threads that starting them would take the machine down."""
     cores = os.cpu_count() or 1
-    if threads > max(MOST_THREADS_A_CORE * cores, MOST_THREADS_A_CORE * 8):
+    if threads > MOST_THREADS_A_CORE * max(cores, 8):
         raise ConfigError(f"--threads {threads}: this machine has {cores} cores", f"give at most {cores}")
 
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from iq_offline.data.split import choose_expert
 from iq_offline.errors import DatasetError, RunError, UserError
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.learning_data import needs_successors_of
+from iq_offline.stages.learning_data import split_of
 from iq_offline.stages.rewarder import load_reward_model
 from iq_offline.training import run_folder
 from iq_offline.training.run_folder import RunFolder
@@ -37,16 +36,7 @@ def check_split(run: RunFolder, warn: Callable[[str], None]) -> None:
     if table.info.sha256 != run.manifest["dataset"]["sha256"]:
         warn(f"{run.manifest['run']}: {config.dataset} has changed since; the split is not compared with it")
         return
-    chosen = choose_expert(
-        table,
-        demos=config.demos,
-        subsample=config.subsample,
-        subsample_from=config.subsample_from,
-        seed=config.seed,
-        need_successors=needs_successors_of(config),
-        select=config.select,
-        held_out=config.held_out,
-    )
+    chosen = split_of(config, table)
     expected = chosen.to_json(table)
     for key in ("expert_episodes", "held_out_episodes", "transitions", "rows_sha256", "subsample", "subsample_from"):
         if key in split and split[key] != expected[key]:
