@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tests_support import Arrays, linear_arrays, numbered_arrays, write_hdf5
 
 WriteD4RL = Callable[..., Path]
+for name, examples in {"few": 8, "all": 40}.items():
+    fixtures = [HealthCheck.function_scoped_fixture]
+    settings.register_profile(name, max_examples=examples, deadline=None, suppress_health_check=fixtures)
+settings.load_profile("few")
 
 
 @pytest.fixture(autouse=True)

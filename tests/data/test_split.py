@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iq_offline.config import Selection, SubsampleFrom
@@ -53,7 +53,6 @@ def test_at_least_one_episode_is_held_out_and_never_all(table):
         chosen(table, demos=1, held_out=0.5)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 50), demos=st.integers(1, 10), subsample=st.integers(1, 6))
 def test_rows_are_every_kth_of_each_chosen_episode(seed: int, demos: int, subsample: int, table: TransitionTable):
     split = chosen(table, demos=demos, subsample=subsample, seed=seed)
@@ -63,7 +62,6 @@ def test_rows_are_every_kth_of_each_chosen_episode(seed: int, demos: int, subsam
     np.testing.assert_array_equal(successors, 1)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 50), subsample=st.integers(1, 6))
 def test_a_random_start_is_one_of_the_first_k_steps_and_every_kth_follows(
     seed: int, subsample: int, table: TransitionTable

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
@@ -12,7 +12,6 @@ from iq_offline.evaluation.statistics import mean, performance_profile, probabil
 
 NUMBERS = st.floats(-1e3, 1e3).map(lambda number: round(number, 2))
 STRATA = st.lists(st.lists(NUMBERS, min_size=2, max_size=5), min_size=1, max_size=3)
-FEW = settings(max_examples=25, deadline=None)
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +99,6 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     assert 0.84 <= held <= 0.98
 
 
-@FEW
 @given(STRATA)
 def test_figures_lie_within_the_runs_and_their_intervals_and_are_the_same_each_time(strata):
     values = [value for stratum in strata for value in stratum]
@@ -110,14 +108,12 @@ def test_figures_lie_within_the_runs_and_their_intervals_and_are_the_same_each_t
         assert min(values) - 1e-6 <= estimate.value <= max(values) + 1e-6
 
 
-@FEW
 @given(STRATA, st.floats(-100, 100).map(round))
 def test_a_shift_of_every_run_shifts_the_interquartile_mean_and_its_interval(strata, shift):
     before, after = stratified_iqm(strata), stratified_iqm([[value + shift for value in one] for one in strata])
     assert [after.value - before.value, after.low - before.low, after.high - before.high] == pytest.approx([shift] * 3)
 
 
-@FEW
 @given(STRATA, st.data())
 def test_the_two_directions_of_improvement_add_up_to_one_and_equal_samples_give_a_half(ours, data):
     theirs = [data.draw(st.lists(NUMBERS, min_size=2, max_size=5)) for _ in ours]
@@ -127,7 +123,6 @@ def test_the_two_directions_of_improvement_add_up_to_one_and_equal_samples_give_
     assert probability_of_improvement(ours, ours).value == pytest.approx(0.5)
 
 
-@FEW
 @given(STRATA)
 def test_a_profile_falls_from_one_to_nothing_within_its_band(strata):
     values = [value for stratum in strata for value in stratum]
