@@ -1,5 +1,6 @@
 """Every test has a store of its own, and small episodes to work on."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,33 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first SQLite store of MLflow that this process makes is kept, with its tables and no run."""
+    return tmp_path_factory.mktemp("store") / "mlflow.db"
+
+
+@pytest.fixture(autouse=True)
+def stores_are_copied(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later SQLite stores start as copies of the first: MLflow takes more than a second to make its tables."""
+    from iq_offline.tracking import mlflow_store
+    from iq_offline.tracking.mlflow_sqlite import sqlite_file
+
+    def connect(uri: str) -> Any:
+        file = sqlite_file(uri)
+        is_new = file is not None and (not file.exists() or file.stat().st_size == 0)
+        if is_new and empty_store.exists():
+            shutil.copy(empty_store, file)
+        client = make_client(uri)
+        if is_new and not empty_store.exists():
+            client.search_experiments()
+            shutil.copy(file, empty_store)
+        return client
+
+    make_client = mlflow_store.connect
+    monkeypatch.setattr(mlflow_store, "connect", connect)
 
 
 @pytest.fixture
