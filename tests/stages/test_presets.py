@@ -58,7 +58,8 @@ def test_a_refusal_names_the_tables_that_there_are(tmp_path):
 def test_a_preset_of_which_nothing_applies_is_told(method, preset, said, linear_task, tmp_path):
     heard: list[str] = []
     small = ("hidden_sizes=[8]",)
-    request = TrainRequest(str(linear_task), method, preset, updates=1, overrides=small, out=tmp_path / "run")
+    out = tmp_path / "run"
+    request = TrainRequest(str(linear_task), method, preset, updates=1, overrides=small, out=out, tracked=False)
     train_run(request, discard, heard.append)
     assert [text[: len(start)] for text, start in zip(heard, said, strict=True)] == said
 
