@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tests_support import Arrays, linear_arrays, numbered_arrays, write_hdf5
+from tests_support import Arrays, linear_arrays, numbered_arrays, without_drawing, write_hdf5
 
 WriteD4RL = Callable[..., Path]
 for name, examples in {"few": 8, "all": 40}.items():
@@ -54,6 +54,13 @@ def stores_are_copied(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     make_client = mlflow_store.connect
     monkeypatch.setattr(mlflow_store, "connect", connect)
+
+
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    """`without_drawing` for a whole test."""
+    with without_drawing():
+        yield
 
 
 @pytest.fixture

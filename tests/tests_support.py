@@ -1,11 +1,14 @@
 """Small recorded episodes whose numbers tell where they belong."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import pytest
 
 Arrays = dict[str, np.ndarray]
 
@@ -83,3 +86,13 @@ def tasks(folder: Path, linear_task: Path, *, discrete: bool) -> tuple[Path, Pat
         chosen = (actions[:, 0] > 0).astype("int64") if discrete else actions
         files.append(write_hdf5(folder / f"{name}.hdf5", arrays | {"actions": chosen}))
     return files[0], files[1]
+
+
+@contextmanager
+def without_drawing() -> Iterator[None]:
+    """Lay figures out, but do not draw them: for tests of `reward` and `report` that look at no picture."""
+    from matplotlib.figure import Figure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda _, file, **__: file.write(b"undrawn"))
+        yield

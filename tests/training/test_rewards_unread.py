@@ -19,6 +19,7 @@ from iq_offline.stages.train import TrainRequest, train_run
 from iq_offline.tracking.tracker import NullTracker
 from iq_offline.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 Rewards = Callable[[int], np.ndarray]
 ORACLES = tuple(method for method in Method if method.startswith("oracle-"))
 LABELLED = tuple(method for method in Method if method.startswith(("seabo-", "otr-", "uds-")))
