@@ -90,7 +90,8 @@ def test_the_line_runs_on_a_discrete_task(cartpole, tmp_path, method, prior):
 
 
 def test_the_line_runs_on_a_continuous_task_and_recovers_a_reward(hopper, tmp_path):
-    trained = answer(*TRAIN, "--dataset", hopper, "--seeds", "0,1", "--together", *SMALL, *SMALL_PRIOR, "--out", tmp_path / "runs")
+    seeds = ("--seeds", "0,1", "--together")
+    trained = answer(*TRAIN, "--dataset", hopper, *seeds, *SMALL, *SMALL_PRIOR, "--out", tmp_path / "runs")
     assert [run["seed"] for run in trained["runs"]] == [0, 1]
     assert len(answer("eval", tmp_path / "runs", "--episodes", 2)["runs"]) == 2
     run = tmp_path / "runs" / "seed-0"

@@ -69,8 +69,10 @@ def assert_near(first: RunFolder, second: RunFolder) -> None:
 
 
 @pytest.mark.usefixtures("traced_only")
-@pytest.mark.parametrize("discrete", [False, True], ids=["continuous", "discrete"])
-@pytest.mark.parametrize("method", RECIPES)
+@pytest.mark.parametrize(
+    "discrete", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["continuous", "discrete"]
+)
+@pytest.mark.parametrize("method", ["iq", *(pytest.param(recipe, marks=pytest.mark.slow) for recipe in RECIPES[1:])])
 def test_the_trace_of_every_recipe_makes_the_same_updates(
     method: str, discrete: bool, tmp_path: Path, linear_task: Path
 ):
