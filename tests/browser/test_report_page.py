@@ -9,6 +9,7 @@ from written_runs import write_folder
 
 from iq_offline.report.write import write_report
 
+pytestmark = pytest.mark.slow
 PHONE = 360
 
 

@@ -500,6 +500,7 @@ def test_two_at_once_download_once(server, listed):
     assert told == ["another process is fetching test/x: waiting for it"]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_nothing_passes_for_whole_and_the_next_completes(server, home):
     data = np.random.default_rng(1).bytes(6_000_000)
     server.places["/slow.bin"] = Place(data, bytes_per_second=6_000_000)

@@ -238,6 +238,7 @@ def test_a_fetch_that_was_killed_before_its_record_is_verified_by_its_pin(hub: S
     assert locate(ID).record["revision"] == FIRST
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_nothing_passes_for_whole_and_the_next_completes(hub: Server, dataset: Path, home: Path):
     code = "import sys; from iq_offline.data.download import fetch; print('begun', flush=True); fetch(sys.argv[1])"
     command = [sys.executable, "-c", code, ID]

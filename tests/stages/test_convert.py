@@ -183,6 +183,7 @@ def test_a_writer_that_loses_something_is_found_out(recording: Path, tmp_path: P
     assert not (tmp_path / "out.hdf5").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["minari", "d4rl"])
 def test_killed_at_any_moment_it_leaves_nothing_that_passes_for_whole(
     target: str, numbered, write_d4rl, tmp_path: Path

@@ -40,6 +40,7 @@ def copies(run: RunFolder, count: int) -> list[Path]:
     return folders
 
 
+@pytest.mark.slow
 def test_eight_processes_at_once_on_a_fresh_store_give_eight_whole_runs(tmp_path, linear_task, monkeypatch):
     with monkeypatch.context() as untracked:
         untracked.setattr("iq_offline.stages.train.start_tracking", lambda *_: NullTracker())
@@ -105,6 +106,7 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
+@pytest.mark.slow
 def test_training_outlives_a_server_that_is_killed_and_sync_then_shows_all(tmp_path, linear_task, server, monkeypatch):
     url, process = server
     monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
@@ -150,6 +152,7 @@ def test_a_server_that_is_not_there_costs_a_warning_and_seconds(tmp_path, linear
     assert isinstance(start_tracking(mirror.describe(run.manifest, run.path), run.path, warnings.append), NullTracker)
 
 
+@pytest.mark.slow
 def test_mlflows_telemetry_is_off_unless_asked_for(tmp_path):
     code = """
 from iq_offline.tracking.mlflow_store import MlflowStore

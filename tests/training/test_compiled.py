@@ -84,6 +84,7 @@ def test_the_trace_of_every_recipe_makes_the_same_updates(
     assert_near(eager, traced)
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("discrete", [False, True], ids=["continuous", "discrete"])
@@ -106,6 +107,7 @@ def test_compiled_and_eager_agree_after_a_hundred_updates(
     )
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_the_compiled_gradient_of_a_recorded_actions_q_is_right_at_full_width(
@@ -138,6 +140,7 @@ def test_compiled_updates_that_are_not_the_eager_ones_stop_the_run(
     assert not (tmp_path / "on").exists()
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_compiler_that_fails_is_said_and_leaves_nothing(
     tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
@@ -190,6 +193,7 @@ print(key(1e-3, 0.0, 8), key(1e-3, 1.0, 8), key(2e-3, 0.0, 8), key(1e-3, 0.0, 9)
 """
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_found_by_settings_and_shapes_alone():
     printed = [
         subprocess.run(
