@@ -1,6 +1,7 @@
 """Small recorded episodes whose numbers tell where they belong."""
 
 import json
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 Arrays = dict[str, np.ndarray]
+PIXEL = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII=")
+"""A PNG of one pixel."""
 
 
 def numbered_arrays(lengths: list[int], *, terminated: list[bool], observation_size: int = 3) -> Arrays:
@@ -90,9 +93,9 @@ def tasks(folder: Path, linear_task: Path, *, discrete: bool) -> tuple[Path, Pat
 
 @contextmanager
 def without_drawing() -> Iterator[None]:
-    """Lay figures out, but do not draw them: for tests of `reward` and `report` that look at no picture."""
+    """Lay figures out, but save a single pixel for each: for tests of `reward` and `report` that look at no picture."""
     from matplotlib.figure import Figure
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", lambda _, file, **__: file.write(b"undrawn"))
+        patch.setattr(Figure, "savefig", lambda _, file, **__: file.write(PIXEL))
         yield

@@ -174,6 +174,7 @@ def test_deep_nesting_is_read_without_recursion_and_refused_when_it_is_data(tmp_
         dictionaries.read(path, "demo")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("innermost", [[0.0], []])
 def test_a_billion_laughs_are_not_laughed(tmp_path: Path, innermost: list[Any]):
     laughs = innermost

@@ -85,12 +85,14 @@ def test_a_scatter_holds_at_most_4000_points_the_same_each_time():
     assert sampled.equals(_sampled(transitions))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_more_runs_than_panels_are_counted_in_the_caption(write_run):
     folders = [write_run(f"r{seed}", seed=seed, rewards={}) for seed in range(13)]
     captions = [picture.caption for picture in pictures(grouped(load_runs(folders)[0]))]
     assert captions[-1].endswith(" 12 of 13 runs.")
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("dataset", ["a$b$_{", "<b>", "..", "a/b"])
 def test_odd_dataset_names_make_plain_file_names(write_run, dataset):
     for picture in pictures(grouped([*two_by_two(write_run, dataset=dataset)])):
@@ -98,6 +100,7 @@ def test_odd_dataset_names_make_plain_file_names(write_run, dataset):
         assert not picture.file_name.startswith(".")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_names_that_become_one_file_name_are_numbered(write_run):
     results = load_runs([write_run("a", dataset="x/y"), write_run("b", dataset="x y")])[0]
     assert [picture.file_name for picture in pictures(grouped(results))] == ["x-y-curves.png", "x-y-2-curves.png"]
@@ -112,6 +115,7 @@ def test_more_runs_than_panels_show_each_rows_first_seed_before_its_second(write
     assert len(shown) == 15
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_many_rows_of_returns_go_on_in_a_second_picture(write_run):
     folders = [write_run(f"r{demos}", demos=demos, returns=[1.0]) for demos in range(1, 26)]
     found = _returns("d", "d", grouped(load_runs(folders)[0]))
@@ -121,6 +125,7 @@ def test_many_rows_of_returns_go_on_in_a_second_picture(write_run):
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_without_results_have_only_learning_curves(write_run):
     (picture,) = pictures(grouped(load_runs([write_run("a")])[0]))
     assert picture.title == "hopper-expert-v2: learning curves"

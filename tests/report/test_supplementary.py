@@ -92,6 +92,7 @@ def test_runs_without_supplementary_data_share_a_row_whether_their_configuration
     assert [group.settings for group in grouped(results)] == [""]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_no_path_is_printed(write_run, tmp_path):
     files = write_report(replay_runs(write_run), tmp_path / "out")
     for text in (as_text(files.summary), as_text(files.aggregate), (tmp_path / "out" / "summary.csv").read_text()):
@@ -99,6 +100,7 @@ def test_no_path_is_printed(write_run, tmp_path):
         assert "/data" not in text
 
 
+@pytest.mark.slow
 def test_axes_keep_most_of_a_picture_however_long_the_settings_are(write_run, monkeypatch):
     """A layout that finds no room warns, and a warning fails the test."""
     shown = []

@@ -9,6 +9,8 @@ import pytest
 from iq_offline.errors import RunError
 from iq_offline.report.write import write_report
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 class References(HTMLParser):
     """Every src and href of a page."""

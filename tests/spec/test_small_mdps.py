@@ -102,7 +102,9 @@ def batch_of(states: np.ndarray, actions: np.ndarray, next_states: np.ndarray, t
     )
 
 
-@pytest.mark.parametrize("separate_value", [False, True], ids=["one network", "value and policy"])
+@pytest.mark.parametrize(
+    "separate_value", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["one network", "value and policy"]
+)
 def test_the_learner_reaches_the_exact_minimum_of_equation_12(separate_value: bool):
     """A tabular Q against a convex solver's minimum over all Q tables: the loss, every Q that the data identify, and
     the policy. State 0 has one recorded action; its others fall for ever, and their Q is not identified."""
@@ -140,7 +142,9 @@ def test_the_learner_reaches_the_exact_minimum_of_equation_12(separate_value: bo
     assert policy[0].argmax() == 1
 
 
-@pytest.mark.parametrize("separate_value", [False, True], ids=["one network", "value and policy"])
+@pytest.mark.parametrize(
+    "separate_value", [pytest.param(False, marks=pytest.mark.slow), True], ids=["one network", "value and policy"]
+)
 def test_the_learner_reaches_the_exact_optimum_over_the_mixture(separate_value: bool):
     """Value term and penalty over expert and supplementary transitions, against `IQProblem`: every pair is recorded."""
     rng = np.random.default_rng(0)

@@ -88,6 +88,7 @@ def test_a_run_is_mirrored_with_its_parameters_metrics_dataset_and_files(tmp_pat
     assert {file.path for file in client.list_artifacts(note["run_id"])} >= {"policy.safetensors", "manifest.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("store")
 def test_the_policy_is_a_model_that_loads_without_this_package(tmp_path, linear_task):
     run = trained(linear_task, tmp_path / "run")

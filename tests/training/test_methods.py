@@ -147,6 +147,8 @@ def test_every_peer_trains_into_the_same_run_folder(method: str, tmp_path: Path)
     peer = method.split("-")[-1] not in ("iql", "td3bc")
     small = "hidden_sizes=[16, 16]"
     overrides = ("cloning.updates=20", f"cloning.{small}") if peer else ("updates=10", small)
+    if method == "weighted-bc":
+        overrides += ("discriminator.updates=5", f"discriminator.{small}")
     run = trained(tmp_path, continuous_task, method, overrides)
     actions = run.policy().act(torch.zeros(2, 3))
     assert actions.shape == (2, 2)

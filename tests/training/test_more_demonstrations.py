@@ -118,6 +118,7 @@ def test_refused_data_leave_what_is_learnt_as_it_is_without_them_to_the_bit(tmp_
     assert "residual_test_accepted is 0" in warnings[0]
 
 
+@pytest.mark.slow
 def test_the_objective_keeps_to_the_demonstrations(
     tmp_path: Path, more_of_the_expert: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -157,6 +158,7 @@ def test_accepted_episodes_are_cloned_by_the_prior(tmp_path: Path, more_of_the_e
     assert accepted.manifest["policy_sha256"] != without.manifest["policy_sha256"]
 
 
+@pytest.mark.slow
 def test_the_split_names_the_episodes_that_are_taken_file_by_file(tmp_path: Path, more_of_the_expert: str):
     run = trained(tmp_path / "run", RANDOM, more_of_the_expert)
     random, more = run.split["supplementary"]
@@ -171,6 +173,7 @@ def test_the_split_names_the_episodes_that_are_taken_file_by_file(tmp_path: Path
     assert kept == last_metrics(run)["kept_transitions"]
 
 
+@pytest.mark.slow
 def test_a_run_with_more_demonstrations_goes_on_bit_for_bit(tmp_path: Path, more_of_the_expert: str):
     whole = trained(tmp_path / "whole", more_of_the_expert)
 
@@ -251,6 +254,7 @@ def test_the_expert_under_heavy_noise_is_taken_and_the_median_clone_foretells_it
     assert median < 0.7 * error(CLONING, found.demonstrations)
 
 
+@pytest.mark.slow
 def test_noise_bears_few_updates_and_clean_episodes_many(tmp_path: Path):
     lenient = ResidualTestConfig(updates=300, largest_foretold=0.9, largest_foretold_near=0.9)
     both = TESTED.model_copy(update={"residual_test": lenient, "update_factors": (1, 10)})

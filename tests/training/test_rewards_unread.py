@@ -45,6 +45,7 @@ CASES = [
     for discrete in (False, True)
     if not (discrete and method in LABELLED)
 ]
+QUICK = {Method.BC, Method.IQ, Method.FILTERED_BC, Method.SPRINQL}
 
 
 def discard(*_: Any) -> None:
@@ -134,7 +135,10 @@ def learnt(run: RunFolder) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(("method", "preset", "discrete"), CASES)
+@pytest.mark.parametrize(
+    ("method", "preset", "discrete"),
+    [pytest.param(*case, marks=() if case[0] in QUICK else pytest.mark.slow) for case in CASES],
+)
 def test_other_rewards_change_no_tensor(tmp_path: Path, method: Method, preset: str | None, discrete: bool):
     """Files that differ in their rewards alone teach the same, episodes taken as demonstrations included."""
     plain = trained(tmp_path / "ones", ones, method, preset, discrete=discrete)
