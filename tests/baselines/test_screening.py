@@ -90,6 +90,7 @@ def test_random_episodes_are_refused_and_what_comes_out_is_plain_cloning_to_the_
         torch.testing.assert_close(screened.learner.policy.state_dict()[name], tensor, atol=0, rtol=0)
 
 
+@pytest.mark.slow
 def test_more_of_the_expert_is_accepted_and_cloned_as_without_a_screen():
     data = data_of(3, 20, EXPERT)
     screened, filtered = last_of(data, ScreenConfig(updates=300)), last_of(data, None)
@@ -113,6 +114,7 @@ def noisy(share: float) -> Callable[[np.ndarray], np.ndarray]:
     return lambda actions: np.where(random.random(len(actions)) < share, random.integers(2, size=len(actions)), actions)
 
 
+@pytest.mark.slow
 def test_the_expert_under_noise_is_accepted_and_its_errors_are_shares_of_mistakes(discrete_beside):
     metrics = discrete_verdict(discrete_beside(noisy(0.4)))
     assert metrics["screen_accepted"] == 1

@@ -12,6 +12,11 @@ from iq_offline.report.plots import MAX_POINTS, _sampled, curves_plot, returns_p
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iq_offline.report.plots.DPI", 40)
+
+
 def two_by_two(write_run, **facts):
     folders = [
         write_run(f"{method}-{seed}", method=method, seed=seed, returns=[500.0 + seed, 700.0], rewards=rewards, **facts)

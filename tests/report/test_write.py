@@ -164,6 +164,7 @@ def test_one_run_with_constant_returns_makes_a_report_without_a_warning(write_ru
     assert row["improvement"] is None
 
 
+@pytest.mark.slow
 def test_three_hundred_runs_make_a_page_of_a_sane_size(write_run, tmp_path):
     folders = [
         write_run(f"{method}-{demos}-{seed}", method=method, demos=demos, seed=seed, returns=[1.0 * seed, 2.0 * demos])
