@@ -26,10 +26,11 @@ def test_the_commands_of_the_readme_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     commands = [line for line in code_blocks("Use")[0].splitlines() if line]
     assert len(commands) == 7
+    small = [f"--set={key}" for key in ("hidden_sizes=[8]", "prior.updates=20", "prior.hidden_sizes=[8]")]
     for command in commands:
         _, *arguments = shlex.split(command)
         if arguments[0] == "train":
-            arguments += ["--preset", "quick", "--device", "cpu"]
+            arguments += ["--updates", "20", "--device", "cpu", *small]
         if arguments[0] == "eval":
             arguments += ["--episodes", "2"]
         result = CliRunner().invoke(app, arguments)

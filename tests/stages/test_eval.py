@@ -21,8 +21,10 @@ TASK = "demo/cartpole/expert-v0"
 def runs(tmp_path) -> Path:
     """Two clones of two demonstrations, hardly trained."""
     arguments = ["train", "--device", "cpu", "--dataset", TASK, "--method", "bc", "--demos", "2", "--updates", "5"]
-    result = CliRunner().invoke(app, [*arguments, "--seeds", "0,1", "--out", str(tmp_path / "runs")])
-    assert result.exit_code == 0, result.output + str(result.exception)
+    for seed in ("0", "1"):
+        out = str(tmp_path / "runs" / f"seed-{seed}")
+        result = CliRunner().invoke(app, [*arguments, "--seed", seed, "--out", out])
+        assert result.exit_code == 0, result.output + str(result.exception)
     return tmp_path / "runs"
 
 
