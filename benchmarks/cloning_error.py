@@ -18,7 +18,7 @@ from torch import Tensor
 from iq_offline.algorithms import bc
 from iq_offline.algorithms.losses import censored_squared_error
 from iq_offline.algorithms.networks import ContinuousPolicy
-from iq_offline.config import ContinuousBCConfig
+from iq_offline.config.cloning import ContinuousBCConfig
 from iq_offline.data.split import choose_expert
 from iq_offline.data.table import TransitionTable, rows_of_episodes
 from iq_offline.evaluation.simulation import simulate

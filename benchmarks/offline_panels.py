@@ -17,12 +17,13 @@ from run_log import is_logged, runs_of
 from scipy.stats import t as student
 from seeds import seeds_of
 
-from iq_offline.config import Device, Method, TrainConfig, algorithm_config
+from iq_offline.config.MISSING import Method
+from iq_offline.config.train import Device, TrainConfig, algorithm_config
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import choose_expert
 from iq_offline.evaluation.simulation import simulate
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.presets import recipe
+from iq_offline.stages.presets import read_preset
 from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.loop import train
 
@@ -57,7 +58,7 @@ def main() -> None:
 def _return(file: str, subsample: int, demos: int, seed: int, method: Method, episodes: int) -> float:
     table = open_dataset(file)
     discrete = isinstance(table.action_space, DiscreteActions)
-    algorithm = algorithm_config(method, discrete=discrete, presets=recipe(method))
+    algorithm = algorithm_config(method, discrete=discrete, presets=read_preset(method))
     config = TrainConfig(
         dataset=file, method=method, seed=seed, demos=demos, subsample=subsample, device=Device.CPU, algorithm=algorithm
     )

@@ -41,17 +41,18 @@ from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 from seeds import seeds_of
 
-from iq_offline.algorithms.iq_continuous import ContinuousIQLearner
-from iq_offline.algorithms.learner import Stream, generator
+from iq_offline.algorithms.iq import IQLearner
+from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.algorithms.recovery import ContinuousRecovery
 from iq_offline.batch import Batch
-from iq_offline.config import ContinuousIQConfig, Device, Method, ObjectiveKind, TrainConfig, algorithm_config
+from iq_offline.config.MISSING import ContinuousIQConfig, Method, ObjectiveKind
+from iq_offline.config.train import Device, TrainConfig, algorithm_config
 from iq_offline.data.episodes import DatasetInfo, Episode, EpisodeSource
 from iq_offline.data.formats import d4rl
 from iq_offline.data.split import choose_expert, rows_with_successors
 from iq_offline.evaluation.correlation import correlate
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.presets import recipe
+from iq_offline.stages.presets import read_preset
 from iq_offline.training.batches import SupplementarySampler, TransitionSampler
 from iq_offline.training.loop import train
 
@@ -103,7 +104,7 @@ class Trained:
 CANONICAL = "reward, canonical: Q - V"
 
 Act = Callable[[Floats], Floats]
-Learnt = tuple[ContinuousIQLearner, ContinuousIQConfig]
+Learnt = tuple[IQLearner, ContinuousIQConfig]
 
 
 def episode_of(act: Act, environment: PointMaze, first: Floats, index: int = 0) -> Episode:
@@ -158,7 +159,7 @@ def learn(file: str, roaming_file: str | None, seed: int, options: argparse.Name
     """What `iq-offline train --device cpu` learns from the file, and its settings."""
     table, method = open_dataset(file), Method(options.method)
     changes = [*options.set, *([f"updates={options.updates}"] if options.updates else [])]
-    algorithm = algorithm_config(method, discrete=False, presets=recipe(method), overrides=changes)
+    algorithm = algorithm_config(method, discrete=False, presets=read_preset(method), overrides=changes)
     assert isinstance(algorithm, ContinuousIQConfig), f"{method} recovers no reward"
     assert algorithm.objective is ObjectiveKind.INVERSE, f"{method} has fixed rewards: nothing to draw"
     more = () if roaming_file is None else (roaming_file,)
@@ -171,11 +172,11 @@ def learn(file: str, roaming_file: str | None, seed: int, options: argparse.Name
     supplementary = SupplementarySampler(others) if others else None
     sampler = TransitionSampler(table, split.rows, CPU)
     *_, last = train(config, sampler, table.action_space, CPU, supplementary=supplementary)
-    assert isinstance(last.learner, ContinuousIQLearner)
+    assert isinstance(last.learner, IQLearner)
     return last.learner, algorithm
 
 
-def policy_of(learner: ContinuousIQLearner) -> Act:
+def policy_of(learner: IQLearner) -> Act:
     """Its executed action, observation (..., 4) -> (..., 2)."""
 
     @torch.no_grad()
@@ -188,7 +189,7 @@ def policy_of(learner: ContinuousIQLearner) -> Act:
 
 
 def recovered(
-    learner: ContinuousIQLearner, config: ContinuousIQConfig, rows: tuple[Floats, Floats, Floats], seed: int
+    learner: IQLearner, config: ContinuousIQConfig, rows: tuple[Floats, Floats, Floats], seed: int
 ) -> tuple[Floats, Floats, Floats]:
     """Recovered reward of transitions, Q(s, a) - V(s), and V(s), (N,) each. rows: observations, actions, next ones."""
     here, actions, following = (torch.as_tensor(part, dtype=torch.float32) for part in rows)
@@ -200,7 +201,7 @@ def recovered(
     return tuple(part.double().numpy() for part in (found.rewards, found.canonical, value))
 
 
-def maps_of(learner: ContinuousIQLearner, config: ContinuousIQConfig, visited: Floats, seed: int) -> Maps:
+def maps_of(learner: IQLearner, config: ContinuousIQConfig, visited: Floats, seed: int) -> Maps:
     """Every map at the free places, the point at rest."""
     environment, places = PointMaze(), free_places()
     resting = np.concatenate([places, np.zeros_like(places)], axis=1)
@@ -251,7 +252,7 @@ def run(seed: int, options: argparse.Namespace, folder: Path) -> Trained:
 
 
 def steps_along(
-    learner: ContinuousIQLearner, config: ContinuousIQConfig, episodes: list[Episode], visited: Floats, seed: int
+    learner: IQLearner, config: ContinuousIQConfig, episodes: list[Episode], visited: Floats, seed: int
 ) -> dict[str, Floats]:
     """What the episodes' own steps are worth: truly, by the recovered reward, and by what knows no method."""
     here, actions, following, rewards, numbers = (

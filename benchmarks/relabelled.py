@@ -24,7 +24,7 @@ from seeds import seeds_of
 
 from iq_offline.baselines.fit import fit_baseline
 from iq_offline.baselines.sources import PeerData
-from iq_offline.config import Method
+from iq_offline.config.MISSING import Method
 from iq_offline.config.baselines import ContinuousCloneAllConfig, ContinuousFilteredBCConfig, RewardLabelledConfig
 from iq_offline.config.cloning import ContinuousBCConfig
 from iq_offline.data.split import choose_expert

@@ -21,7 +21,7 @@ import polars as pl
 from run_log import is_logged, runs_of
 from seeds import seeds_of
 
-from iq_offline.config import Method
+from iq_offline.config.MISSING import Method
 from iq_offline.evaluation.correlation import reward_report
 from iq_offline.stages.distil import DistilRequest, distil_reward
 from iq_offline.stages.reward import RewardRequest, recover_reward

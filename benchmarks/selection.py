@@ -23,7 +23,7 @@ from torch import Tensor
 from iq_offline.algorithms.networks import ContinuousPolicy
 from iq_offline.baselines.d3rlpy_adapter import RewardedBatch, load_d3rlpy, minibatch
 from iq_offline.batch import Batch
-from iq_offline.config import IQConfig
+from iq_offline.config.iq import IQConfig
 from iq_offline.data.spaces import ActionSpace
 from iq_offline.data.split import rows_with_successors
 from iq_offline.evaluation.correlation import correlate

@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from run_log import is_logged, runs_of
 
-from iq_offline.config import Compile, Device, Method, TrainConfig, algorithm_class, algorithm_config, updates_key
+from iq_offline.config.MISSING import Method, algorithm_class
+from iq_offline.config.train import Compile, Device, TrainConfig, algorithm_config, updates_key
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import choose_expert, rows_with_successors
 from iq_offline.errors import TrainingDiverged
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.presets import recipe
+from iq_offline.stages.presets import read_preset
 from iq_offline.training.batches import SupplementarySampler, TransitionSampler
 from iq_offline.training.loop import train
 from iq_offline.training.provenance import git_commit
@@ -81,7 +82,7 @@ def _run(file: str, method: Method, options: argparse.Namespace) -> dict[str, An
     discrete = isinstance(table.action_space, DiscreteActions)
     key = updates_key(algorithm_class(method, discrete=discrete))
     algorithm = algorithm_config(
-        method, discrete=discrete, presets=recipe(method), overrides=[f"{key}={options.updates}", *options.set]
+        method, discrete=discrete, presets=read_preset(method), overrides=[f"{key}={options.updates}", *options.set]
     )
     config = TrainConfig(
         dataset=file,

@@ -1,7 +1,7 @@
 """The registry of methods: the only list of what `train --method` accepts.
 
-It imports nothing beyond the standard library, so that help texts can read it. A new method is one entry here, a file in
-`algorithms/`, a configuration in `config/`, a page in `docs/` and a test (CONTRIBUTING.md, "Add a method").
+It imports nothing beyond the standard library, so that help texts can read it. A new method is one entry here, a file
+in `algorithms/`, a configuration in `config/`, a page in `docs/` and a test (CONTRIBUTING.md, "Add a method").
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -36,7 +36,7 @@ class Method:
     """What differs from the configuration's defaults, by dotted key."""
 
     def config_class(self, *, discrete: bool) -> Any:
-        """The configuration class for that kind of actions; of a method without discrete actions, the continuous one."""
+        """The configuration class for that kind of actions; else the only one there is."""
         return _load((self.discrete if discrete and self.discrete else self.continuous).config)
 
     def config_classes(self) -> Iterator[Any]:
@@ -83,17 +83,17 @@ METHODS: dict[str, Method] = _methods(
     Method(
         "iq",
         "IQ-Learn [IQ21] that starts from a behavioural clone, with a soft value anchored to the clone.",
-        *_of_modules("iq", "build", "IQ"),
+        *_of_modules("iq", "build_iq", "IQ"),
     ),
     Method(
         "iq-paper",
         "IQ-Learn as in the paper [IQ21], offline: without a clone and without conservative regularisers.",
-        *_of_modules("iq", "build", "IQPaper"),
+        *_of_modules("iq", "build_iq", "IQPaper"),
     ),
     Method(
         "iq-cql",
         "The method iq with the CQL regulariser [CQL20], also on supplementary observations.",
-        *_of_modules("iq", "build", "IQ"),
+        *_of_modules("iq", "build_iq", "IQ"),
         settings={"cql.weight": 1.0},
     ),
     Method(
@@ -118,7 +118,7 @@ METHODS: dict[str, Method] = _methods(
     ),
     Method(
         "sprinql",
-        "After SPRINQL [SPRINQL24]: IQ-Learn on the mixture of both sources, with a reference reward for each, and CQL.",
+        "After SPRINQL [SPRINQL24]: IQ-Learn on the mixture of both sources, with reference rewards, and CQL.",
         *_of_modules("sprinql", "sprinql", "SPRINQL"),
     ),
     _peer("bc-all", "Behavioural cloning of expert and supplementary transitions alike.", "CloneAllConfig"),

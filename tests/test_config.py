@@ -3,16 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
-from iq_offline.config import (
-    BCConfig,
-    ContinuousBCConfig,
-    ContinuousIQConfig,
-    DiscreteBCConfig,
-    DiscreteIQConfig,
-    Method,
-    TrainConfig,
-    algorithm_config,
-)
+from iq_offline.config.MISSING import ContinuousIQConfig, Method
+from iq_offline.config.cloning import BCConfig, ContinuousBCConfig, DiscreteBCConfig
+from iq_offline.config.iq import DiscreteIQConfig
+from iq_offline.config.train import TrainConfig, algorithm_config
 from iq_offline.errors import ConfigError, nearest
 
 

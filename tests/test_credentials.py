@@ -2,7 +2,7 @@
 
 import pytest
 
-from iq_offline.config import TrainConfig, algorithm_config
+from iq_offline.config.train import TrainConfig, algorithm_config
 from iq_offline.config.train import Method
 from iq_offline.credentials import masked, public_url
 from iq_offline.data.catalogue import CatalogueEntry, locate

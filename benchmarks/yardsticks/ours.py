@@ -23,16 +23,23 @@ from synthetic import (
 from worker import Measure, Updates, counted, serve
 
 from iq_offline.algorithms.bc import BCLearner
-from iq_offline.algorithms.iq_continuous import ContinuousIQLearner
+from iq_offline.algorithms.iq import IQLearner
 from iq_offline.algorithms.iq_discrete import DiscreteIQLearner
-from iq_offline.algorithms.learner import Learner, Stream, generator
+from iq_offline.algorithms.learner import Learner
+from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.algorithms.networks import ContinuousPolicy
-from iq_offline.config import BCConfig, Compile, ContinuousBCConfig, ContinuousIQConfig, DiscreteIQConfig, Precision
+from iq_offline.config.MISSING import ContinuousIQConfig
+from iq_offline.config.base import Precision
+from iq_offline.config.cloning import BCConfig, ContinuousBCConfig
+from iq_offline.config.iq import DiscreteIQConfig
+from iq_offline.config.train import Compile
 from iq_offline.data.episodes import DatasetInfo
 from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions
 from iq_offline.data.table import Leaf, TransitionTable
 from iq_offline.training.batches import TransitionSampler
-from iq_offline.training.build import Data, cloned_policy, continuous_networks, discrete_networks
+from iq_offline.training.learnt import Data
+from iq_offline.algorithms.build import clone_policy
+from iq_offline.training.build import continuous_networks, discrete_networks
 from iq_offline.training.steps import Seconds, steps_of
 
 CPU = torch.device("cpu")
@@ -104,13 +111,13 @@ def ours(config: Config, data: Data) -> Updates:
 def learner_of(config: Config, data: Data) -> Learner:
     """A learner with the initial weights of seed 0; a prior, where there is one, is not trained first."""
     if isinstance(config, BCConfig):
-        return BCLearner(config, cloned_policy(config, 0, data))
-    prior = None if config.prior is None else cloned_policy(config.prior, 0, data)
+        return BCLearner(config, clone_policy(config, 0, data))
+    prior = None if config.prior is None else clone_policy(config.prior, 0, data)
     if isinstance(config, DiscreteIQConfig):
         assert prior is None
         return DiscreteIQLearner(config, discrete_networks(config, 0, data, None))
     assert prior is None or isinstance(prior, ContinuousPolicy)
-    return ContinuousIQLearner(config, continuous_networks(config, 0, data, prior), generator(0, Stream.ACTIONS))
+    return IQLearner(config, continuous_networks(config, 0, data, prior), generator(0, Stream.ACTIONS))
 
 
 def data_of(config: Config) -> Data:

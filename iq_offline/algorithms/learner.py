@@ -1,7 +1,7 @@
-"""What a trainer asks of an algorithm, and the random streams that every algorithm draws from."""
+"""What a trainer and a reward recovery ask of a learner."""
 
-from enum import IntEnum
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,6 +12,24 @@ from iq_offline.algorithms.noise import Noise
 from iq_offline.batch import Batch
 
 Metrics = dict[str, Tensor]
+
+
+class Regulariser(NamedTuple):
+    """A term of a loss: its name in the metrics, its weight, and its function of what the loss has at hand."""
+
+    name: str
+    weight: float
+    function: Callable[..., Tensor]
+
+
+def regularised(loss: Tensor, regularisers: Sequence[Regulariser], *inputs: Any) -> tuple[Tensor, Metrics]:
+    """The loss plus each weighted term, and the terms by name."""
+    metrics: Metrics = {}
+    for name, weight, function in regularisers:
+        term = function(*inputs)
+        metrics[name] = term.detach()
+        loss = loss + weight * term
+    return loss, metrics
 
 
 class Learner(Protocol):
@@ -27,7 +45,7 @@ class Learner(Protocol):
         ...
 
     def diagnostics(self, batch: Batch) -> Metrics:
-        """Further metrics on a batch, computed where metrics are logged; decides nothing and changes nothing learnt."""
+        """Further metrics on a batch, computed where metrics are logged; changes nothing learnt."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
@@ -48,30 +66,6 @@ class OwnLearner(Learner, Protocol):
     def changed(self) -> list[Changed]:
         """All tensors that an update changes."""
         ...
-
-
-class Stream(IntEnum):
-    """Independent random streams of one seed, so that adding draws to one leaves the others as they were."""
-
-    POLICY = 10
-    CRITIC = 11
-    ACTIONS = 12
-    CLONING_BATCHES = 13
-    BATCHES = 14
-    REWARD = 15
-    SUPPLEMENTARY_BATCHES = 16
-    INITIAL_BATCHES = 17
-    VALUE = 18
-    DISTILLED = 19
-    DISTILLED_BATCHES = 20
-
-
-def generator(seed: int, stream: Stream, device: torch.device | None = None) -> torch.Generator:
-    """The random generator of a stream: a function of seed and stream alone."""
-    import numpy as np
-
-    state = np.random.SeedSequence([seed, int(stream)]).generate_state(1, dtype=np.uint64)
-    return torch.Generator(device=device or torch.device("cpu")).manual_seed(int(state[0]) >> 1)
 
 
 def named(prefix: str, module: torch.nn.Module) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol
 
 import torch
@@ -84,3 +85,27 @@ def symmetric(noise: Noise, *shape: int) -> Tensor:
 def share(noise: Noise, *shape: int) -> Tensor:
     """Uniform between 0 and 1."""
     return noise.draw(Draw(shape, SHARE))
+
+
+class Stream(IntEnum):
+    """Independent random streams of one seed, so that adding draws to one leaves the others as they were."""
+
+    POLICY = 10
+    CRITIC = 11
+    ACTIONS = 12
+    CLONING_BATCHES = 13
+    BATCHES = 14
+    REWARD = 15
+    SUPPLEMENTARY_BATCHES = 16
+    INITIAL_BATCHES = 17
+    VALUE = 18
+    DISTILLED = 19
+    DISTILLED_BATCHES = 20
+
+
+def generator(seed: int, stream: Stream, device: torch.device | None = None) -> torch.Generator:
+    """The random generator of a stream: a function of seed and stream alone."""
+    import numpy as np
+
+    state = np.random.SeedSequence([seed, int(stream)]).generate_state(1, dtype=np.uint64)
+    return torch.Generator(device=device or torch.device("cpu")).manual_seed(int(state[0]) >> 1)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 
 from iq_offline.algorithms.bc import BCLearner
-from iq_offline.algorithms.learner import Stream, generator
+from iq_offline.algorithms.build import clone_policy
+from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.baselines.distances import Floats, Scaling
-from iq_offline.baselines.filtering import CloningConfig, Heed, likenesses, more_demonstrations
+from iq_offline.baselines.filtering import CheckInterrupt, CloningConfig, likenesses, more_demonstrations
 from iq_offline.baselines.sources import Parts, PeerData, Pool, drawn, recorded, supplementary_rows
 from iq_offline.baselines.weights import discriminator_weights, effective_share
 from iq_offline.batch import Batch
@@ -23,7 +24,7 @@ from iq_offline.config.baselines import (
 )
 from iq_offline.training.alarm import DivergenceAlarm
 from iq_offline.training.batches import SupplementarySampler, TransitionSampler, joined, sizes
-from iq_offline.training.build import Data, cloned_policy
+from iq_offline.training.learnt import Data
 from iq_offline.training.loop import BC_REMEDY, Progress, fit, fit_clone, with_metrics
 
 WeightedConfig = ContinuousWeightedBCConfig | DiscreteWeightedBCConfig
@@ -54,13 +55,13 @@ def fit_clone_all(config: CloneAll, seed: int, data: PeerData, device: torch.dev
 
 
 def fit_filtered(
-    config: FilteredConfig, seed: int, data: PeerData, device: torch.device, heed: Heed
+    config: FilteredConfig, seed: int, data: PeerData, device: torch.device, heed: CheckInterrupt
 ) -> Iterator[Progress]:
     """Cloning of the demonstrations and of the episodes that are most like them."""
     expert = TransitionSampler(data.expert, data.split.rows, device)
     found = more_demonstrations(config, config.cloning, seed, data, expert, heed)
     steps = fit_clone(found.cloning, seed, found.demonstrations, data.expert.action_space, device)
-    yield from with_metrics(steps, found.metrics, found.taken)
+    yield from with_metrics(steps, found.metrics, found.accepted_episodes)
 
 
 def fit_weighted(config: WeightedConfig, seed: int, data: PeerData, device: torch.device) -> Iterator[Progress]:
@@ -104,7 +105,7 @@ def _mixed(
 
 def _clone(cloning: CloningConfig, seed: int, data: Data, batches: Iterator[Batch]) -> Iterator[Progress]:
     """Behavioural cloning on `batches`, its observations standardised by all that `data` hold."""
-    learner = BCLearner(cloning, cloned_policy(cloning, seed, data))
+    learner = BCLearner(cloning, clone_policy(cloning, data.spec(seed)))
     yield from fit(learner, batches, cloning.fewest_updates, DivergenceAlarm(None, BC_REMEDY))
 
 

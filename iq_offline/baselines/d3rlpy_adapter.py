@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from iq_offline.algorithms.bc import action_error
-from iq_offline.algorithms.learner import Metrics, Stream, named
+from iq_offline.algorithms.learner import Metrics, named
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy
+from iq_offline.algorithms.noise import Stream
 from iq_offline.batch import Batch
-from iq_offline.config import ActionHead, Activation
+from iq_offline.config.base import ActionHead, Activation
 from iq_offline.config.baselines import RewardLabelledConfig, Trainer
 from iq_offline.data.spaces import ContinuousActions
 from iq_offline.errors import PackageMissing
-from iq_offline.training.build import Data
+from iq_offline.training.learnt import Data
 
 Array = NDArray[np.float32]
 
@@ -61,7 +61,7 @@ class D3rlpyLearner:
         self._d3rlpy, self._prefix, self._device = load_d3rlpy(), config.trainer.value, device
         scale = ActionScale.of_bounds(data.space.low, data.space.high)
         self._blank = ContinuousPolicy(
-            data.standardiser(),
+            data.spec(seed).standardiser,
             scale,
             config.hidden_sizes,
             Activation.RELU,
@@ -97,7 +97,7 @@ class D3rlpyLearner:
         policy = as_policy(export(self._algorithm), self._blank)
         values = self._algorithm.predict_value(*scaled(batch, self._blank))
         with torch.no_grad():
-            return {"q": torch.tensor(float(values.mean())), "action_error": action_error(policy, batch)}
+            return {"q": torch.tensor(float(values.mean())), "action_error": policy.action_error(batch)}
 
     def tensors(self) -> dict[str, Tensor]:
         """The policy and d3rlpy's own networks, targets included."""

@@ -23,7 +23,7 @@ from iq_offline.training.batches import DemonstrationMixture, Demonstrations, Su
 from iq_offline.training.loop import Progress, fit_clone
 
 CloningConfig = ContinuousBCConfig | DiscreteBCConfig
-Heed = Callable[[Progress], None]
+CheckInterrupt = Callable[[Progress], None]
 HELD_OUT_EVERY = 10
 """Of the episodes that are taken every so many-th is held out to choose the number of updates by."""
 
@@ -42,7 +42,7 @@ class Found:
     demonstrations: Demonstrations
     cloning: CloningConfig
     metrics: dict[str, float]
-    taken: dict[str, list[int]] = field(default_factory=dict)
+    accepted_episodes: dict[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def more_demonstrations(
     seed: int,
     data: PeerData,
     expert: TransitionSampler,
-    heed: Heed = ignore,
+    heed: CheckInterrupt = ignore,
 ) -> Found:
     """The demonstrations with supplementary episodes beside them; `expert` alone where a test refuses these.
 
@@ -123,7 +123,7 @@ class _Search:
     seed: int
     data: PeerData
     expert: TransitionSampler
-    heed: Heed
+    heed: CheckInterrupt
 
     def found(self) -> Found:
         parts = supplementary_rows(self.data)

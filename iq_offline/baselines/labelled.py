@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iq_offline.algorithms.learner import Stream, generator
+from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.baselines.d3rlpy_adapter import D3rlpyLearner, RewardedBatch
 from iq_offline.baselines.distances import Floats, Scaling
 from iq_offline.baselines.labels import otr_rewards, seabo_rewards, uds_rewards
@@ -18,7 +18,7 @@ from iq_offline.data.table import TransitionTable
 from iq_offline.errors import ConfigError
 from iq_offline.training.alarm import DivergenceAlarm
 from iq_offline.training.batches import Rows, SupplementarySampler, TransitionSampler, joined, sizes
-from iq_offline.training.build import Data
+from iq_offline.training.learnt import Data
 from iq_offline.training.loop import Progress, fit
 
 REMEDY = "lower the learning rate (--set td3bc.learning_rate=1e-4 or iql.learning_rate=1e-4)"

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from iq_offline.algorithms.encoders import initialise, mlp
-from iq_offline.algorithms.learner import Stream, generator
+from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.baselines.distances import Floats, left_out_distances, likeness, nearest_distances
-from iq_offline.config import Activation
+from iq_offline.config.base import Activation
 from iq_offline.config.baselines import DiscriminatorConfig
 
 ASKED_AT_ONCE = 65_536

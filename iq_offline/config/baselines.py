@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from iq_offline.config.base import ActionHead, FrozenModel, HiddenSizes
+from iq_offline.config.base import AlgorithmConfig, FrozenModel, HiddenSizes
 from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig, DiscreteBCConfig
 
 
@@ -45,8 +45,10 @@ class LikenessConfig(FrozenModel):
     """h, in median distances from one demonstration to the nearest step of another."""
 
 
-class WeightedBCConfig(FrozenModel):
+class WeightedBCConfig(AlgorithmConfig):
     """Behavioural cloning of supplementary transitions by their weight, beside the demonstrations."""
+
+    needs_successors = False
 
     kind: WeightKind = WeightKind.DISCRIMINATOR
     expert_share: float = Field(0.5, gt=0, le=1)
@@ -141,18 +143,12 @@ class EpisodeFilterConfig(FrozenModel):
             )
         if isinstance(cloning, DiscreteBCConfig) and len(self.update_factors) > 1:
             raise ValueError(f"discrete actions leave no residual to choose by: set {prefix}update_factors=[1]")
-        if isinstance(cloning, DiscreteBCConfig) or self.loss is None:
-            return
-        if cloning.head is ActionHead.DETERMINISTIC and self.loss is CloningLoss.LIKELIHOOD:
-            raise ValueError(f"a deterministic head has no likelihood: set {prefix}loss=none or absolute")
-        if cloning.learnt_std and self.loss is not CloningLoss.LIKELIHOOD:
-            raise ValueError(
-                f"{prefix}loss={self.loss} teaches no standard deviation: set {prefix}loss=none, or learnt_std=false"
-            )
 
 
-class ContinuousFilteredBCConfig(EpisodeFilterConfig):
+class ContinuousFilteredBCConfig(EpisodeFilterConfig, AlgorithmConfig):
     """Behavioural cloning of the demonstrations and such episodes; continuous actions."""
+
+    needs_successors = False
 
     name: Literal["filtered-bc-continuous"] = "filtered-bc-continuous"
     cloning: ContinuousBCConfig = ContinuousBCConfig()
@@ -163,8 +159,10 @@ class ContinuousFilteredBCConfig(EpisodeFilterConfig):
         return self
 
 
-class DiscreteFilteredBCConfig(EpisodeFilterConfig):
+class DiscreteFilteredBCConfig(EpisodeFilterConfig, AlgorithmConfig):
     """Behavioural cloning of the demonstrations and such episodes; discrete actions."""
+
+    needs_successors = False
 
     name: Literal["filtered-bc-discrete"] = "filtered-bc-discrete"
     cloning: DiscreteBCConfig = DiscreteBCConfig()
@@ -175,8 +173,10 @@ class DiscreteFilteredBCConfig(EpisodeFilterConfig):
         return self
 
 
-class CloneAllConfig(FrozenModel):
+class CloneAllConfig(AlgorithmConfig):
     """Behavioural cloning of expert and supplementary transitions alike: the null of methods that tell them apart."""
+
+    needs_successors = False
 
 
 class ContinuousCloneAllConfig(CloneAllConfig):
@@ -286,7 +286,7 @@ class ConservativeQConfig(FrozenModel):
     """Of each kind (uniform, the policy's at s, at s') that the gap samples."""
 
 
-class RewardLabelledConfig(FrozenModel):
+class RewardLabelledConfig(AlgorithmConfig):
     """Rewards by a labeller, then offline reinforcement learning by d3rlpy; continuous actions only."""
 
     name: Literal["reward-labelled"] = "reward-labelled"
@@ -313,6 +313,11 @@ class RewardLabelledConfig(FrozenModel):
     iql: IQLConfig = IQLConfig()
     td3bc: TD3BCConfig = TD3BCConfig()
     cql: ConservativeQConfig = ConservativeQConfig()
+
+    @property
+    def reads_rewards(self) -> bool:
+        """By the oracle."""
+        return self.labeller is Labeller.TRUE
 
 
 BaselineConfig = CloningPeerConfig | RewardLabelledConfig

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from iq_offline import paths
-from iq_offline.config import FrozenModel
+from iq_offline.config.base import FrozenModel
 from iq_offline.credentials import public_url
 from iq_offline.data.identity import state_of
 from iq_offline.data.strict_json import read_json

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from iq_offline.config import Selection, SubsampleFrom
+from iq_offline.config.train import Selection, SubsampleFrom
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.table import TransitionTable, rows_of_episodes
 from iq_offline.errors import ConfigError

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from iq_offline.algorithms.networks import LARGEST_STANDARDISED, ContinuousPolicy, Policy
-from iq_offline.config import ActionHead
+from iq_offline.config.base import ActionHead
 
 Floats = NDArray[np.float32]
 Act = Callable[[Floats], NDArray[Any]]

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from iq_offline.algorithms.networks import LARGEST_BYTE, LARGEST_STANDARDISED, DiscretePolicy, Policy
+from iq_offline.algorithms.networks import LARGEST_STANDARDISED, DiscretePolicy, Policy
+from iq_offline.algorithms.scaling import LARGEST_BYTE
 from iq_offline.errors import RunError
 from iq_offline.export.formats import Act, Acting, raw_observations
 

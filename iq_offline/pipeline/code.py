@@ -13,7 +13,9 @@ from pathlib import Path
 
 import iq_offline
 from iq_offline import paths
-from iq_offline.config import BCConfig, IQConfig, Method, algorithm_class
+from iq_offline.config.cloning import BCConfig
+from iq_offline.config.q_learning import QLearningConfig
+from iq_offline.config.train import algorithm_class
 
 ROOT = Path(iq_offline.__file__).parent
 WITHOUT_RESULT = frozenset(
@@ -30,7 +32,7 @@ WITHOUT_RESULT = frozenset(
     )
 )
 """Modules and packages that bring data or tell of them, and change no number."""
-IQ_LEARNERS = frozenset({"iq_offline.algorithms.iq_continuous", "iq_offline.algorithms.iq_discrete"})
+IQ_LEARNERS = frozenset({"iq_offline.algorithms.iq", "iq_offline.algorithms.iq_discrete"})
 IMPORT = re.compile(r"^[ \t]*from (iq_offline[\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
 ALL_PEERS = frozenset({"iq_offline.baselines"})
 PEERS = frozenset({"iq_offline.baselines.fit"})
@@ -42,13 +44,13 @@ def code_of_stage(stage: str) -> str:
     return _hash([f"iq_offline.stages.{stage}"], WITHOUT_RESULT)
 
 
-def code_of_training(method: Method, preset: str | None = None) -> str:
+def code_of_training(method: str, preset: str | None = None) -> str:
     """Of `train` with a method: the losses of other families do not count. The recipes' values do."""
     model = algorithm_class(method, discrete=False)
     others = PEERS
     if issubclass(model, BCConfig):
         others = ALL_PEERS | IQ_LEARNERS
-    elif not issubclass(model, IQConfig):
+    elif not issubclass(model, QLearningConfig):
         others = IQ_LEARNERS
     code = _hash(["iq_offline.stages.train"], WITHOUT_RESULT | others)
     recipes = [recipe for name in (method, preset) if name for recipe in _recipe(name)]

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from iq_offline.config import IQConfig, Method, SubsampleFrom, algorithm_class, updates_key, valid_keys
+from iq_offline.config.train import SubsampleFrom, algorithm_class, updates_key, valid_keys
 from iq_offline.credentials import public_name
 from iq_offline.errors import ConfigError, nearest
+from iq_offline.methods import METHODS
 from iq_offline.pipeline.schema import MOST_RUNS, Demos, PerRun, ResultsTable, Settings, Where
 
 
@@ -32,7 +33,7 @@ class PlannedRun:
     supplementary: str
     override: str
     seed: int
-    trained_by: Method
+    trained_by: str
     supplementary_datasets: tuple[str, ...]
     preset: str | None = None
     updates: int | None = None
@@ -48,7 +49,7 @@ class PlannedRun:
     @property
     def recovers_reward(self) -> bool:
         """Whether there is a reward to recover: the method is IQ-Learn of some kind."""
-        return issubclass(algorithm_class(self.trained_by, discrete=False), IQConfig)
+        return bool(algorithm_class(self.trained_by, discrete=False).learns_reward)
 
     @property
     def options(self) -> list[str]:
@@ -114,7 +115,7 @@ def _matrix(table: ResultsTable) -> Iterator[PlannedRun]:
         demos, subsample = entry.demos or table.demos, entry.subsample or table.subsample
         axes = (table.methods, demos, subsample, options, table.overrides, table.seeds)
         for method, count, every, option, override, seed in itertools.product(*axes):
-            trained_by = table.methods[method].method or Method(method)
+            trained_by = table.methods[method].method or method
             yield PlannedRun(
                 dataset=label,
                 method=method,
@@ -172,10 +173,10 @@ def _check_size(table: ResultsTable) -> None:
 
 def _check_methods(table: ResultsTable) -> None:
     for label, entry in table.methods.items():
-        if entry.method is None and label not in list(Method):
+        if entry.method is None and label not in METHODS:
             raise ConfigError(
                 f"unknown method '{label}' in table {table.name}",
-                f"one of: {nearest(label, Method)}; a name of your own needs `method:` under it",
+                f"one of: {nearest(label, METHODS)}; a name of your own needs `method:` under it",
             )
 
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 
-from iq_offline.config import Device, FrozenModel, Method, SubsampleFrom
+from iq_offline.config.base import FrozenModel
+from iq_offline.config.train import Device, SubsampleFrom
 from iq_offline.errors import ConfigError, nearest
 
 MOST_RUNS = 100_000
@@ -96,7 +97,7 @@ class DatasetEntry(FrozenModel):
 class MethodEntry(Settings):
     """A method with settings, under its own name or another."""
 
-    method: Method | None = None
+    method: str | None = None
 
 
 class Where(FrozenModel):

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from iq_offline.config import IQConfig, Method, algorithm_class
+from iq_offline.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ class RunResult:
     @property
     def learns_reward(self) -> bool:
         """Whether the reward stage has anything to recover: the methods of IQ-Learn's family."""
-        known = self.method in list(Method)
-        return known and issubclass(algorithm_class(Method(self.method), discrete=False), IQConfig)
+        return self.method in METHODS and bool(METHODS[self.method].config_class(discrete=False).learns_reward)
 
     def metrics(self) -> pl.DataFrame | None:
         """Training metrics: `step`, then one float column a metric, null where not logged."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from iq_offline.algorithms.learner import Stream, generator
+from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.algorithms.reward_model import RewardInputs, RewardModel
 from iq_offline.baselines.sources import Pool, drawn
 from iq_offline.data.files import whole_file

@@ -11,7 +11,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from iq_offline.config import NONE, AlgorithmConfig, Compile, Device, TrainConfig
+from iq_offline.config.base import NONE, AlgorithmConfig
+from iq_offline.config.train import Compile, Device, TrainConfig
 from iq_offline.errors import DatasetError, RunError
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.train import TrainRequest, train_run

@@ -12,7 +12,8 @@ import torch
 from iq_offline.algorithms.linear_reward import fit_linear_reward
 from iq_offline.algorithms.networks import LARGEST_STANDARDISED, ContinuousPolicy, Policy
 from iq_offline.batch import Batch
-from iq_offline.config import ContinuousBCConfig, DiscreteBCConfig, IQConfig
+from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
+from iq_offline.config.iq import IQConfig
 from iq_offline.data.files import whole_file
 from iq_offline.data.spaces import ContinuousActions
 from iq_offline.data.split import rows_with_successors

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iq_offline import paths
-from iq_offline.config import algorithm_class, algorithm_config, updates_key
+from iq_offline.config.train import algorithm_class, algorithm_config, updates_key
 from iq_offline.credentials import public_url
 from iq_offline.data.catalogue import catalogue, is_like_a_path
 from iq_offline.data.files import check_folder
@@ -21,7 +21,7 @@ from iq_offline.handover import PLACE
 from iq_offline.pipeline.plan import Plan
 from iq_offline.pipeline.schema import End, load_table
 from iq_offline.pipeline.working_folder import Hold, held
-from iq_offline.stages.presets import recipe
+from iq_offline.stages.presets import read_preset
 
 EXECUTORS = {
     "slurm": "snakemake_executor_plugin_slurm",
@@ -130,7 +130,7 @@ def _check_trainable(plan: Plan) -> None:
     """Raises ConfigError for settings that the run's method takes neither for discrete nor for continuous actions."""
     asked = {(run.trained_by, run.preset, run.updates, run.settings): run.name for run in plan.runs.values()}
     for (method, preset, updates, settings), name in asked.items():
-        presets = [*recipe(method), *([] if preset in (None, method) else recipe(str(preset)))]
+        presets = [] if preset in (None, method) else read_preset(str(preset))
         errors = []
         for discrete in (False, True):
             length = f"{updates_key(algorithm_class(method, discrete=discrete))}={updates}"

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iq_offline import paths
-from iq_offline.config import (
-    BaselineConfig,
+from iq_offline.config.cloning import BCConfig
+from iq_offline.config.q_learning import QLearningConfig
+from iq_offline.config.train import (
     Compile,
     Device,
-    Method,
     Selection,
     SubsampleFrom,
     TrainConfig,
     algorithm_class,
     algorithm_config,
     choice,
+    method_of,
     updates_key,
 )
 from iq_offline.data.files import check_folder, make_folder, whole_folder
@@ -29,10 +30,10 @@ from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import check_supplementary
 from iq_offline.data.table import TransitionTable
 from iq_offline.errors import ConfigError, RunError, TrainingDiverged
+from iq_offline.methods import METHODS
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.learning_data import (
     LearningData,
-    reads_rewards_of,
     say_what_is_cut_off,
     say_what_is_odd,
     say_what_is_read,
@@ -40,7 +41,7 @@ from iq_offline.stages.learning_data import (
     split_of,
     training_steps,
 )
-from iq_offline.stages.presets import Preset, recipe, say_what_does_not_apply
+from iq_offline.stages.presets import Preset, read_preset, say_what_does_not_apply
 from iq_offline.tracking.mirror import describe, start_tracking
 from iq_offline.tracking.tracker import NullTracker, Tracker
 from iq_offline.training import run_folder
@@ -97,7 +98,7 @@ def train_run(
     where a signal asked to stop: what is trained by then is kept for `resume`.
     """
     method, device_kind = _method(request), choice(Device, request.device, "device")
-    own, named = recipe(method), [] if request.preset in (None, method) else recipe(str(request.preset))
+    named = [] if request.preset in (None, method) else read_preset(str(request.preset))
     if request.out:
         check_folder(request.out)
     _check_threads(request.threads)
@@ -106,8 +107,8 @@ def train_run(
     supplementary = tuple(open_dataset(dataset) for dataset in request.supplementary)
     check_supplementary(table, supplementary)
     supplementary = tuple(other.less(table.offset) for other in supplementary)
-    config = _config(request, method, device_kind, table, [*own, *named])
-    if lane is not None and isinstance(config.algorithm, BaselineConfig):
+    config = _config(request, method, device_kind, table, named)
+    if lane is not None and not isinstance(config.algorithm, BCConfig | QLearningConfig):
         raise ConfigError(f"{config.algorithm.name} has no updates to batch", "leave --together out")
     say_what_does_not_apply(request.preset, named, config.algorithm.name, warn)
     say_what_is_read(config, supplementary, warn)
@@ -244,10 +245,10 @@ def _train_into(
         if lane is not None:
             manifest["together"] = lane.together.lanes
         split = data.split.to_json(data.table, data.supplementary)
-        split["rewards_read"] |= reads_rewards_of(config)
-        if collected.progress.taken is not None:
+        split["rewards_read"] |= config.algorithm.reads_rewards
+        if collected.progress.accepted_episodes is not None:
             for other in split["supplementary"]:
-                other["taken_episodes"] = collected.progress.taken.get(other["sha256"], [])
+                other["taken_episodes"] = collected.progress.accepted_episodes.get(other["sha256"], [])
         _write(folder, config, split, manifest, collected)
         snapshots.remove()
     tracker.finish(out)
@@ -323,7 +324,7 @@ def _write(
 
 
 def _config(
-    request: TrainRequest, method: Method, device: Device, table: TransitionTable, presets: Sequence[Preset]
+    request: TrainRequest, method: str, device: Device, table: TransitionTable, presets: Sequence[Preset]
 ) -> TrainConfig:
     overrides = request.overrides
     discrete = isinstance(table.action_space, DiscreteActions)
@@ -352,16 +353,16 @@ def _resolved(dataset: str) -> str:
     return str(path.resolve()) if path.exists() else dataset
 
 
-def _method(request: TrainRequest) -> Method:
+def _method(request: TrainRequest) -> str:
     """The method named; else the one that the preset is the recipe of; else `iq`."""
-    named = request.preset if request.preset in list(Method) else None
+    named = request.preset if request.preset in METHODS else None
     if request.method is None:
-        return Method(named or Method.IQ)
+        return named or "iq"
     if named not in (None, request.method):
         raise ConfigError(
             f"--preset {named} is a method of its own, beside --method {request.method}", "give one of the two"
         )
-    return choice(Method, request.method, "method")
+    return method_of(request.method).name
 
 
 def _run_name(config: TrainConfig, data: LearningData) -> str:

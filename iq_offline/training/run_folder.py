@@ -29,7 +29,8 @@ from iq_offline.algorithms.networks import (
     Policy,
     Standardiser,
 )
-from iq_offline.config import Activation, TrainConfig
+from iq_offline.config.base import Activation
+from iq_offline.config.train import TrainConfig
 from iq_offline.data.files import is_leftover, whole_file
 from iq_offline.data.strict_json import check_seal, first_line, parse_json, read_bytes, read_json, read_toml, sealed
 from iq_offline.errors import RunError

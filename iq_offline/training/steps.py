@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from iq_offline.algorithms.learner import Learner, Metrics, OwnLearner
 from iq_offline.batch import Batch
-from iq_offline.config import Compile
+from iq_offline.config.train import Compile
 from iq_offline.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -6,23 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from iq_offline.algorithms.conservative.actors import advantage_weights, scaled_q, weighted_cloning
-from iq_offline.algorithms.conservative.ensembles import lower_confidence, pessimistic
-from iq_offline.algorithms.conservative.penalties import (
-    diversity_penalty,
-    hinge_gradient_penalty,
-    interpolated,
-    two_sided_gradient_penalty,
-)
-from iq_offline.algorithms.conservative.values import (
-    cql_gap,
-    expectile_loss,
-    gumbel_loss,
-    sampled_cql_gap,
-    value_suppression,
-)
+from iq_offline.algorithms.awr import advantage_weights, weighted_cloning
+from iq_offline.algorithms.conservative.actors import scaled_q
+from iq_offline.algorithms.conservative.ensembles import lower_confidence
+from iq_offline.algorithms.networks import pessimistic
+from iq_offline.algorithms.regularisers import cosine_similarity, interpolated
+from iq_offline.algorithms.conservative.penalties import hinge_gradient_penalty, two_sided_gradient_penalty
+from iq_offline.algorithms.regularisers import cql_gap, sampled_cql_gap
+from iq_offline.algorithms.conservative.values import expectile_loss, value_suppression
+from iq_offline.algorithms.recoil import gumbel_loss
 from iq_offline.algorithms.losses import bellman_error, initial_value, prior_soft_value, reward_penalty, soft_value
-from iq_offline.config import Pessimism
+from iq_offline.config.q_learning import Pessimism
 
 close = torch.testing.assert_close
 
@@ -114,7 +108,7 @@ def test_interpolated_points_lie_between():
 def test_diversity_is_the_mean_cosine_over_pairs():
     gradients = torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]], [[3.0, 0.0]]])
     cosines = [0.0, 1.0, 0.0]
-    close(diversity_penalty(gradients), torch.tensor(sum(cosines) / 3))
+    close(cosine_similarity(gradients), torch.tensor(sum(cosines) / 3))
 
 
 def test_an_ensembles_value_is_its_mean_minimum_or_bound():

@@ -5,13 +5,8 @@ import math
 import pytest
 import torch
 
-from iq_offline.algorithms.distributions import (
-    ClippedGaussian,
-    Deterministic,
-    TanhGaussian,
-    bounded_log_density,
-    gaussian_kl,
-)
+from iq_offline.algorithms.distributions import ClippedGaussian, Deterministic, TanhGaussian, gaussian_kl
+from iq_offline.algorithms.csil import bounded_log_density
 
 close = torch.testing.assert_close
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from iq_offline.algorithms.encoders import PICTURE_FEATURES, ObservationLayout, channels_first, initialise
+from iq_offline.algorithms.pictures import PICTURE_FEATURES, channels_first
+from iq_offline.algorithms.encoders import ObservationLayout, initialise
 from iq_offline.algorithms.networks import DiscretePolicy, Standardiser
 from iq_offline.errors import ConfigError
 

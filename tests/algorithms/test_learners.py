@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from iq_offline.algorithms.encoders import ObservationLayout
-from iq_offline.algorithms.iq_continuous import ContinuousIQLearner, ContinuousNetworks
+from iq_offline.algorithms.iq import IQLearner
+from iq_offline.algorithms.iq_continuous import ContinuousNetworks
 from iq_offline.algorithms.iq_discrete import DiscreteIQLearner, DiscreteNetworks, q_values
 from iq_offline.algorithms.networks import (
     ActionScale,
@@ -22,21 +23,12 @@ from iq_offline.algorithms.networks import (
 )
 from iq_offline.algorithms.recovery import ContinuousRecovery, DiscreteRecovery
 from iq_offline.batch import Batch
-from iq_offline.config import (
-    AbsorbingValue,
-    ActionGradientAt,
-    ActionHead,
-    Activation,
-    ContinuousBCConfig,
-    ContinuousIQConfig,
-    CQLConfig,
-    DiscreteIQConfig,
-    EnsembleConfig,
-    EntropyReference,
-    GradientPenaltyConfig,
-    GradientPenaltyKind,
-    ObjectiveKind,
-)
+from iq_offline.config.MISSING import AbsorbingValue, ContinuousIQConfig, EntropyReference, ObjectiveKind
+from iq_offline.config.base import ActionHead, Activation
+from iq_offline.config.cloning import ContinuousBCConfig
+from iq_offline.config.iq import DiscreteIQConfig
+from iq_offline.config.q_learning import EnsembleConfig
+from iq_offline.config.regularisers import ActionGradientAt, CQLConfig, GradientPenaltyConfig, GradientPenaltyKind
 
 SIZE, ACTIONS = 3, 2
 PLAIN = Standardiser(torch.zeros(SIZE), torch.ones(SIZE))
@@ -77,7 +69,7 @@ def gap_where_q_is_zero(policy: ContinuousPolicy, draws: int) -> float:
         cql=CQLConfig(weight=1.0, actions=draws),
     )
     networks = ContinuousNetworks(policy, None, zero_critic())
-    learner = ContinuousIQLearner(config, networks, torch.Generator().manual_seed(0))
+    learner = IQLearner(config, networks, torch.Generator().manual_seed(0))
     return learner.update(one_transition([0.3, -0.4]))["cql_gap"].item()
 
 
@@ -158,7 +150,7 @@ def coherent_loss(clone: ContinuousPolicy, action: list[float], **choices: float
         objective=ObjectiveKind.COHERENT, policy_head=clone.head, prior=head, action_gradient_weight=0, **choices
     )
     networks = ContinuousNetworks(copy.deepcopy(clone), clone, zero_critic())
-    learner = ContinuousIQLearner(config, networks, torch.Generator().manual_seed(0))
+    learner = IQLearner(config, networks, torch.Generator().manual_seed(0))
     return learner.update(one_transition(action))["loss"].item()
 
 
@@ -299,7 +291,7 @@ def advantage_after(where: ActionGradientAt, updates: int) -> float:
     )
     critic = CriticEnsemble([Critic(LAYOUT, ACTIONS, (64, 64), Activation.RELU, norm=True)])
     networks = ContinuousNetworks(constant_policy(0.0, STD), None, critic)
-    learner = ContinuousIQLearner(config, networks, torch.Generator().manual_seed(0))
+    learner = IQLearner(config, networks, torch.Generator().manual_seed(0))
     batch = Batch(observations, actions, torch.randn(32, SIZE), torch.ones(32))
     for _ in range(updates):
         learner.update(batch)
@@ -333,7 +325,7 @@ def test_the_value_of_first_observations_is_every_critics(members: int):
         ensemble=EnsembleConfig(members=members, pessimism="mean"),
     )
     networks = ContinuousNetworks(constant_policy(0.3, 0.135), None, ensemble)
-    learner = ContinuousIQLearner(config, networks, torch.Generator().manual_seed(0))
+    learner = IQLearner(config, networks, torch.Generator().manual_seed(0))
     learner.update(replace(one_transition([0.1, -0.4]), initial_observations=torch.randn(4, SIZE)))
     first, *others = ensemble.members
     assert (first.network[0].weight != critic.network[0].weight).any()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from iq_offline.algorithms.conservative.penalties import action_gradient_penalty
+from iq_offline.algorithms.regularisers import squared_slope
 from iq_offline.algorithms.distributions import gaussian_kl
 from iq_offline.algorithms.divergences import ChiSquared
 from iq_offline.algorithms.losses import (
@@ -98,7 +98,7 @@ def test_expert_loss_pulls_the_experts_q_up_and_the_value_down():
 
 def test_action_gradient_penalty_of_a_plane_is_its_squared_slope():
     actions = torch.zeros(5, 2, requires_grad=True)
-    penalty = action_gradient_penalty(actions @ torch.tensor([3.0, -4.0]), actions)
+    penalty = squared_slope(actions @ torch.tensor([3.0, -4.0]), actions)
     close(penalty, torch.tensor(25.0))
 
 

@@ -7,7 +7,7 @@ from iq_offline.algorithms.bc import errors_in_bounds
 from iq_offline.algorithms.encoders import ObservationLayout, initialise
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Critic, Standardiser
 from iq_offline.batch import Batch
-from iq_offline.config import Activation
+from iq_offline.config.base import Activation
 
 
 @pytest.mark.parametrize("hidden", [(), (5,), (7, 5)])

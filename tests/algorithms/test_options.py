@@ -8,7 +8,8 @@ import torch
 from pydantic import ValidationError
 
 from iq_offline.algorithms.encoders import initialise, mlp, with_precision
-from iq_offline.config import Activation, ContinuousIQConfig, Precision
+from iq_offline.config.MISSING import ContinuousIQConfig
+from iq_offline.config.base import Activation, Precision
 from iq_offline.stages.train import TrainRequest, train_run
 from iq_offline.training.run_folder import RunFolder
 

@@ -8,7 +8,8 @@ from iq_offline.algorithms.iq_continuous import ContinuousNetworks
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Critic, CriticEnsemble, Standardiser
 from iq_offline.algorithms.recovery import ContinuousRecovery, Normalisation, Recovered, _recovered
 from iq_offline.batch import Batch
-from iq_offline.config import AbsorbingValue, Activation, ContinuousIQConfig, EntropyReference, ObjectiveKind
+from iq_offline.config.MISSING import AbsorbingValue, ContinuousIQConfig, EntropyReference, ObjectiveKind
+from iq_offline.config.base import Activation
 
 CONFIG = ContinuousIQConfig(gamma=0.9)
 

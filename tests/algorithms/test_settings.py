@@ -5,15 +5,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from iq_offline.config import (
-    BCConfig,
-    ContinuousBCConfig,
-    ContinuousIQConfig,
-    DiscreteIQConfig,
-    EnsembleConfig,
-    FrozenModel,
-    IQConfig,
-)
+from iq_offline.config.MISSING import ContinuousIQConfig
+from iq_offline.config.base import FrozenModel
+from iq_offline.config.cloning import BCConfig, ContinuousBCConfig
+from iq_offline.config.iq import DiscreteIQConfig, IQConfig
+from iq_offline.config.q_learning import EnsembleConfig
 
 LEAST_SQUARES, COHERENT = {"objective": "least-squares"}, {"objective": "coherent"}
 INVERSES_OWN = "leave divergence, value_term, penalty_on and reward_reference, or set objective=inverse"

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from iq_offline.algorithms.distributions import censored_residuals
+from iq_offline.algorithms.bc import censored_residuals
 from iq_offline.algorithms.losses import censored_absolute_error, censored_squared_error
-from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Standardiser, initialise
+from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Standardiser
+from iq_offline.algorithms.encoders import initialise
 from iq_offline.baselines.distances import Scaling
 from iq_offline.baselines.residuals import (
     Residuals,
@@ -20,7 +21,7 @@ from iq_offline.baselines.residuals import (
     soft_signs,
 )
 from iq_offline.baselines.sources import Recorded
-from iq_offline.config import Activation
+from iq_offline.config.base import Activation
 from iq_offline.config.baselines import ResidualTestConfig
 from iq_offline.data.spaces import ContinuousActions
 

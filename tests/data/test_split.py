@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iq_offline.config import Selection, SubsampleFrom
+from iq_offline.config.train import Selection, SubsampleFrom
 from iq_offline.data.catalogue import Located
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import check_supplementary, choose_expert, rows_with_successors

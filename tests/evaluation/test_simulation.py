@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, DiscretePolicy, Standardiser
-from iq_offline.config import ActionHead
+from iq_offline.config.base import ActionHead
 from iq_offline.data.environments import make_environment, make_raw_environment, raw
 from iq_offline.errors import EnvironmentMissing, RunError
 from iq_offline.evaluation import simulation

@@ -5,15 +5,9 @@ import pytest
 import torch
 
 from iq_offline.algorithms.encoders import ObservationLayout
-from iq_offline.algorithms.networks import (
-    ActionScale,
-    ContinuousPolicy,
-    DiscretePolicy,
-    Policy,
-    Standardiser,
-    initialise,
-)
-from iq_offline.config import ActionHead, Activation
+from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, DiscretePolicy, Policy, Standardiser
+from iq_offline.algorithms.encoders import initialise
+from iq_offline.config.base import ActionHead, Activation
 from iq_offline.errors import ConfigError, RunError
 from iq_offline.export.check import TOLERANCE, compare, random_observations
 from iq_offline.export.formats import Format, codec, format_of

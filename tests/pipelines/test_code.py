@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from iq_offline.config import Method
+from iq_offline.config.MISSING import Method
 from iq_offline.pipeline import code
 
 PACKAGE = Path(code.__file__).parents[1]

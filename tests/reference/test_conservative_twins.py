@@ -7,16 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from iq_offline.algorithms.conservative.actors import advantage_weights, weighted_cloning
-from iq_offline.algorithms.conservative.ensembles import pessimistic
-from iq_offline.algorithms.conservative.penalties import action_gradient_penalty, diversity_penalty
-from iq_offline.algorithms.conservative.values import expectile_loss, gumbel_loss, value_suppression
+from iq_offline.algorithms.awr import advantage_weights, weighted_cloning
+from iq_offline.algorithms.networks import pessimistic
+from iq_offline.algorithms.regularisers import squared_slope, cosine_similarity
+from iq_offline.algorithms.conservative.values import expectile_loss, value_suppression
+from iq_offline.algorithms.recoil import gumbel_loss
 from iq_offline.algorithms.critic_pieces import action_gradient_between
 from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.networks import Critic, CriticEnsemble
 from iq_offline.algorithms.noise import Played
 from iq_offline.algorithms.pieces import gradient_penalty_at
-from iq_offline.config import Activation, GradientPenaltyConfig, GradientPenaltyKind, Pessimism
+from iq_offline.config.base import Activation
+from iq_offline.config.q_learning import Pessimism
+from iq_offline.config.regularisers import GradientPenaltyConfig, GradientPenaltyKind
 
 STEP = 1e-6
 
@@ -111,7 +114,7 @@ def test_diversity_is_the_cosine_of_each_ordered_pair_of_members():
         for i, j in permutations(range(4), 2):
             one, other = gradients[i, sample], gradients[j, sample]
             total += one @ other / (math.sqrt(one @ one) * math.sqrt(other @ other))
-    assert diversity_penalty(torch.from_numpy(gradients)).item() == pytest.approx(total / (10 * 4 * 3), rel=1e-10)
+    assert cosine_similarity(torch.from_numpy(gradients)).item() == pytest.approx(total / (10 * 4 * 3), rel=1e-10)
 
 
 @pytest.mark.parametrize("how", list(Pessimism))
@@ -133,7 +136,7 @@ def test_the_action_gradient_penalty_is_the_squared_difference_quotient():
         of_action = difference_quotients(critic, observation, action)[3:]
         total += of_action @ of_action
     points = torch.from_numpy(actions).requires_grad_(True)
-    penalty = action_gradient_penalty(critic(torch.from_numpy(observations), points), points)
+    penalty = squared_slope(critic(torch.from_numpy(observations), points), points)
     assert penalty.item() == pytest.approx(total / 4, rel=1e-7)
 
 

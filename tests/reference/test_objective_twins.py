@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from iq_offline.algorithms.objective import SourceValues, critic_loss, divergence_of
-from iq_offline.config import IQConfig, ObjectiveKind, Source, ValueTerm
+from iq_offline.config.MISSING import ObjectiveKind
+from iq_offline.config.iq import IQConfig, ValueTerm
+from iq_offline.config.regularisers import Source
 
 GAMMA, COEFFICIENT = 0.9, 0.7
 

@@ -17,7 +17,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests_support import linear_arrays, tasks, write_hdf5
 
-from iq_offline.config import Method
 from iq_offline.stages.train import TrainRequest, train_run
 
 RECORD = Path(__file__).with_name("recipe_tensors.json")
@@ -51,7 +50,7 @@ def learn(folder: Path, recipe: str, *, discrete: bool, beside: bool) -> dict[st
     run = train_run(
         TrainRequest(
             str(expert),
-            Method(method),
+            method,
             preset or None,
             demos=3,
             updates=200,

@@ -8,8 +8,11 @@ import torch
 
 from iq_offline.algorithms.divergences import ChiSquared
 from iq_offline.algorithms.losses import iq_expert_loss
-from iq_offline.algorithms.objective import SourceValues, bootstrap, critic_loss, divergence_of
-from iq_offline.config import DiscreteIQConfig, DivergenceKind, IQConfig, ObjectiveKind, Source, ValueTerm
+from iq_offline.algorithms.objective import SourceValues, critic_loss, divergence_of
+from iq_offline.algorithms.losses import bootstrap
+from iq_offline.config.MISSING import ObjectiveKind
+from iq_offline.config.iq import DiscreteIQConfig, DivergenceKind, IQConfig, ValueTerm
+from iq_offline.config.regularisers import Source
 
 GAMMA = 0.9
 close = torch.testing.assert_close

@@ -14,7 +14,9 @@ from iq_offline.algorithms.iq_discrete import DiscreteIQLearner, DiscreteNetwork
 from iq_offline.algorithms.losses import implicit_reward, iq_expert_loss, soft_value
 from iq_offline.algorithms.networks import DiscretePolicy, Standardiser, ValueNetwork
 from iq_offline.batch import Batch
-from iq_offline.config import Activation, DiscreteIQConfig, Source, ValueTerm
+from iq_offline.config.base import Activation
+from iq_offline.config.iq import DiscreteIQConfig, ValueTerm
+from iq_offline.config.regularisers import Source
 from iq_offline.tabular.inverse import IQProblem, Pieces, exact_iq_optimum, linear, sampled_transitions
 from iq_offline.tabular.inverse import ValueTerm as TabularValueTerm
 

@@ -6,12 +6,13 @@ import pytest
 from typer.testing import CliRunner
 
 from iq_offline.cli import app
-from iq_offline.config import Method, algorithm_class, algorithm_config
+from iq_offline.config.MISSING import Method, algorithm_class
+from iq_offline.config.train import algorithm_config
 from iq_offline.config.cloning import FEWEST_UPDATES, MOST_UPDATES, PASSES
 from iq_offline.config.train import valid_keys
 from iq_offline.errors import ConfigError
 from iq_offline.stages.methods import list_methods, method_settings
-from iq_offline.stages.presets import recipe
+from iq_offline.stages.presets import read_preset
 
 BOTH = {"continuous": False, "discrete": True}
 KINDS = [
@@ -43,7 +44,7 @@ def test_the_values_that_are_told_given_back_by_set_are_the_recipe(method, actio
     told = method_settings(method, actions, None)["settings"]
     overrides = [f"{s['key']}={s['value']}" for s in told if s["is_on"] and s["value"] is not None]
     discrete = BOTH[actions]
-    by_recipe = algorithm_config(method, discrete=discrete, presets=recipe(method))
+    by_recipe = algorithm_config(method, discrete=discrete, presets=read_preset(method))
     assert algorithm_config(method, discrete=discrete, overrides=overrides) == by_recipe
 
 

@@ -3,10 +3,11 @@
 import pytest
 
 from iq_offline import paths
-from iq_offline.config import Method, TrainConfig, algorithm_class, algorithm_config
+from iq_offline.config.MISSING import Method, algorithm_class
+from iq_offline.config.train import TrainConfig, algorithm_config
 from iq_offline.errors import ConfigError
 from iq_offline.stages.learning_data import say_what_is_cut_off
-from iq_offline.stages.presets import recipe
+from iq_offline.stages.presets import read_preset
 from iq_offline.stages.train import TrainRequest, train_run
 
 MISTAKES = {
@@ -41,7 +42,7 @@ def test_a_file_that_holds_anything_else_is_refused_and_nothing_is_written(mista
 def test_a_refusal_names_the_tables_that_there_are(tmp_path):
     (tmp_path / "mine.toml").write_text("[iq]")
     with pytest.raises(ConfigError) as caught:
-        recipe(str(tmp_path / "mine.toml"))
+        read_preset(str(tmp_path / "mine.toml"))
     assert {"iq-continuous", "iq-discrete", "bc-discrete", "reward-labelled"} <= set(
         caught.value.remedy.partition(": ")[2].split(", ")
     )
@@ -65,7 +66,7 @@ def test_a_preset_of_which_nothing_applies_is_told(method, preset, said, linear_
 
 def test_shipped_presets_are_whole_and_a_methods_own_recipe_has_settings_for_all_actions():
     for file in (paths.shipped("pipelines") / "presets").glob("*.toml"):
-        (content,) = recipe(file.stem)
+        (content,) = read_preset(file.stem)
         if file.stem in list(Method):
             kinds = {algorithm_class(Method(file.stem), discrete=discrete) for discrete in (True, False)}
             assert set(content) == {kind.model_fields["name"].default for kind in kinds}, file.stem
@@ -84,6 +85,6 @@ def test_shipped_presets_are_whole_and_a_methods_own_recipe_has_settings_for_all
 @pytest.mark.parametrize("discrete", [False, True])
 def test_a_bound_below_the_values_that_fixed_rewards_make_is_told(method, overrides, said, discrete):
     heard: list[str] = []
-    algorithm = algorithm_config(Method(method), discrete=discrete, presets=recipe(method), overrides=overrides)
+    algorithm = algorithm_config(Method(method), discrete=discrete, presets=read_preset(method), overrides=overrides)
     say_what_is_cut_off(TrainConfig(dataset="any", method=Method(method), algorithm=algorithm), heard.append)
     assert [text.partition(" that fixed_rewards")[0] for text in heard] == said

@@ -13,10 +13,11 @@ from tests_support import reseal
 from typer.testing import CliRunner, Result
 
 from iq_offline.cli import app
-from iq_offline.config import Method, algorithm_config
+from iq_offline.config.MISSING import Method
+from iq_offline.config.train import algorithm_config
 from iq_offline.errors import RunError, UserError
 from iq_offline.stages import train as train_stage
-from iq_offline.stages.presets import recipe
+from iq_offline.stages.presets import read_preset
 from iq_offline.stages.reproduce import compare, settings_of
 from iq_offline.stages.rewarder import demonstrated_rows
 from iq_offline.stages.train import TrainRequest, train_run
@@ -109,10 +110,10 @@ def test_every_setting_of_a_run_is_taken_again(tmp_path, linear_task):
 def test_settings_written_out_give_the_same_configuration_without_recipe_or_defaults(method):
     for discrete in (True, False):
         try:
-            config = algorithm_config(method, discrete=discrete, presets=recipe(method))
-        except UserError:  # the recipe is for one kind of action alone
+            config = algorithm_config(method, discrete=discrete, presets=read_preset(method))
+        except UserError:  # the read_preset is for one kind of action alone
             continue
-        again = algorithm_config(method, discrete=discrete, presets=recipe(method), overrides=settings_of(config))
+        again = algorithm_config(method, discrete=discrete, presets=read_preset(method), overrides=settings_of(config))
         assert again == config
 
 

@@ -172,7 +172,7 @@ import torch
 from iq_offline.algorithms.bc import BCLearner
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Standardiser
 from iq_offline.batch import Batch
-from iq_offline.config import ContinuousBCConfig
+from iq_offline.config.cloning import ContinuousBCConfig
 from iq_offline.training.ahead import key_of, request_of
 from iq_offline.training.traced import Traceable
 

@@ -13,14 +13,9 @@ from tests_support import write_hdf5
 from iq_offline.algorithms.bc import cloning_errors
 from iq_offline.algorithms.learner import Metrics
 from iq_offline.batch import Batch
-from iq_offline.config import (
-    CloningLoss,
-    ContinuousBCConfig,
-    ContinuousIQConfig,
-    DiscreteBCConfig,
-    DiscreteIQConfig,
-    Method,
-)
+from iq_offline.config.MISSING import ContinuousIQConfig, Method
+from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig, DiscreteBCConfig
+from iq_offline.config.iq import DiscreteIQConfig
 from iq_offline.errors import ConfigError, TrainingDiverged
 from iq_offline.stages.reward import RewardRequest, recover_reward
 from iq_offline.stages.train import TrainRequest, train_run

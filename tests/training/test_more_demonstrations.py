@@ -14,7 +14,8 @@ import torch
 from iq_offline.algorithms.bc import cloning_loss
 from iq_offline.baselines.filtering import more_demonstrations
 from iq_offline.baselines.sources import PeerData
-from iq_offline.config import Method, algorithm_config
+from iq_offline.config.MISSING import Method
+from iq_offline.config.train import algorithm_config
 from iq_offline.config.baselines import EpisodeFilterConfig, LikenessConfig, ResidualTestConfig, ScreenConfig
 from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig
 from iq_offline.data.split import choose_expert, rows_with_successors
@@ -22,7 +23,7 @@ from iq_offline.errors import ConfigError, Interrupted, NothingAlike
 from iq_offline.stages import train as stage
 from iq_offline.stages.convert import ConvertRequest, convert_dataset
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.presets import recipe
+from iq_offline.stages.presets import read_preset
 from iq_offline.stages.train import TrainRequest, train_run
 from iq_offline.tracking.tracker import NullTracker
 from iq_offline.training.batches import DemonstrationMixture, SupplementarySampler, TransitionSampler
@@ -77,10 +78,10 @@ def data_of(demos: int, subsample: int, *supplementary: str) -> tuple[PeerData, 
 
 @pytest.mark.parametrize("discrete", [True, False])
 def test_only_the_preset_accepts_episodes(discrete: bool):
-    """No recipe clones supplementary episodes by default; the preset turns the test for its kind of actions on."""
+    """No read_preset clones supplementary episodes by default; the preset turns the test for its kind of actions on."""
     for method in (Method.IQ, Method.IQ_PAPER, Method.LS_IQ, Method.CSIL, Method.RECOIL, Method.IQ_CQL, Method.IQ_AWR):
-        assert algorithm_config(method, discrete=discrete, presets=recipe(method)).more_demonstrations is None
-    tested = algorithm_config(Method.IQ, discrete=discrete, presets=recipe(PRESET)).more_demonstrations
+        assert algorithm_config(method, discrete=discrete, presets=read_preset(method)).more_demonstrations is None
+    tested = algorithm_config(Method.IQ, discrete=discrete, presets=read_preset(PRESET)).more_demonstrations
     assert (tested.screen is not None) is discrete
     assert (tested.residual_test is None and tested.loss is None) is discrete
 
@@ -324,15 +325,15 @@ def test_the_noisier_episode_is_drawn_less(tmp_path: Path):
 )
 def test_discrete_actions_have_no_residual_to_test(method: Method, setting: str, match: str):
     with pytest.raises(ConfigError, match=match):
-        algorithm_config(method, discrete=True, presets=recipe(method), overrides=(setting,))
+        algorithm_config(method, discrete=True, presets=read_preset(method), overrides=(setting,))
 
 
 def test_an_absolute_loss_teaches_no_standard_deviation():
     settings = ("policy_std=none", "prior.learnt_std=true", "prior.loss=likelihood")
     with pytest.raises(ConfigError, match="teaches no standard deviation"):
-        algorithm_config(Method.IQ, discrete=False, presets=recipe(PRESET), overrides=settings)
+        algorithm_config(Method.IQ, discrete=False, presets=read_preset(PRESET), overrides=settings)
     whole = algorithm_config(
-        Method.IQ, discrete=False, presets=recipe(PRESET), overrides=(*settings, "more_demonstrations=none")
+        Method.IQ, discrete=False, presets=read_preset(PRESET), overrides=(*settings, "more_demonstrations=none")
     )
     assert whole.more_demonstrations is None
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from tests_support import Arrays, write_hdf5
 
-from iq_offline.config import Method
+from iq_offline.config.MISSING import Method
 from iq_offline.data.table import TransitionTable
 from iq_offline.errors import InvalidEpisode
 from iq_offline.stages import train as stage

@@ -11,7 +11,9 @@ from tests_support import tasks
 from iq_offline.algorithms.bc import BCLearner
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Standardiser
 from iq_offline.batch import Batch
-from iq_offline.config import Activation, Compile, ContinuousBCConfig
+from iq_offline.config.base import Activation
+from iq_offline.config.cloning import ContinuousBCConfig
+from iq_offline.config.train import Compile
 from iq_offline.errors import ConfigError
 from iq_offline.stages.seeds import train_together
 from iq_offline.stages.train import TrainRequest, train_run
