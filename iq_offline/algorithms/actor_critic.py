@@ -115,6 +115,11 @@ class TransitionValues:
         """Recovered rewards, (N B,)."""
         return implicit_reward(self.q, self.next_v, self.discounts)
 
+    def means(self, source: str) -> Metrics:
+        """Mean Q, V and reward, under the source's name."""
+        found = {"q": self.q, "value": self.v, "reward": self.rewards}
+        return {f"{source}_{name}": values.mean() for name, values in found.items()}
+
 
 class ActorCritic(ABC):
     """Networks, optimisers, target and soft values of a method for continuous actions; a method adds its update."""
@@ -150,8 +155,10 @@ class ActorCritic(ABC):
             self.modules["target_critic"] = self.target_critic
             self.target = SlowCopy([self.target_critic], [critic], config.polyak_rate)
         self.actor_optimiser = Adam([policy], config.actor_learning_rate, config.actor_weight_decay, config.updates)
-        self.critic_optimiser = Adam([critic], config.critic_learning_rate, config.critic_weight_decay, config.updates)
-        self.critic_optimisers, self.adams = [self.critic_optimiser], [self.critic_optimiser, self.actor_optimiser]
+        self.critic_optimisers = [
+            Adam([critic], config.critic_learning_rate, config.critic_weight_decay, config.updates)
+        ]
+        self.adams = [*self.critic_optimisers, self.actor_optimiser]
 
     @property
     def changed(self) -> list[Changed]:
@@ -180,17 +187,10 @@ class ActorCritic(ABC):
         q: Tensor = critic(self.policy.standardise(observations), drawn.actions)
         return q - self.config.temperature * drawn.entropy_cost
 
-    def next_values(self, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
-        """V(s') of the target critics as one, clipped, and the discounts; (B,), (B,)."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.target is None):
-            next_v = self.pessimistic(self.soft_value(batch.next_observations, self.target_critic, noise))
-            next_v = bounded(next_v, self.config.target_bound)
-        return bootstrap(next_v, batch.terminations, self.config.gamma, self.absorbing_value)
-
     def values(
         self, batch: Batch, drawn: PolicyActions | None, noise: Noise | None = None, actions: Tensor | None = None
     ) -> TransitionValues:
-        """All critics' values of a batch.
+        """All critics' Q(s, a) and V(s) of a batch, V(s') of the target critics as one, clipped, and the discounts.
 
         `drawn`: the policy's actions at its observations; `actions`: its own scaled ones, where a gradient is wanted.
         """
@@ -198,7 +198,10 @@ class ActorCritic(ABC):
         actions = self.policy.scale_actions(batch.actions) if actions is None else actions
         q = self.critic(self.policy.standardise(batch.observations), actions)
         v = self.soft_value(batch.observations, self.critic, noise, drawn and drawn.detached())
-        next_v, discounts = self.next_values(batch, noise)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.target is None):
+            next_v = self.pessimistic(self.soft_value(batch.next_observations, self.target_critic, noise))
+            next_v = bounded(next_v, self.config.target_bound)
+        next_v, discounts = bootstrap(next_v, batch.terminations, self.config.gamma, self.absorbing_value)
         return TransitionValues(*(one.expand(len(q), -1).reshape(-1) for one in (q, v, next_v, discounts)))
 
     def recorded_actions(self, batch: Batch) -> Tensor:
@@ -261,12 +264,9 @@ class ActorCritic(ABC):
         distribution = self.policy.distribution(batch.observations)
         expert = self.values(batch, self.policy_actions(batch, noise), noise)
         random = symmetric(noise, *batch.actions.shape)
-        metrics = {
-            "expert_q": expert.q.mean(),
+        metrics = expert.means("expert") | {
             "policy_q": self.critic(observations, distribution.mode()).mean(),
             "random_q": self.critic(observations, random).mean(),
-            "expert_value": expert.v.mean(),
-            "expert_reward": expert.rewards.mean(),
             "expert_advantage": (expert.q - expert.v).mean(),
             "policy_entropy": distribution.entropy().mean(),
             "action_error": self.policy.action_error(batch),
@@ -275,12 +275,8 @@ class ActorCritic(ABC):
             difference = distribution.mode() - self.entropy.prior.distribution(batch.observations).mode()
             metrics["prior_distance"] = difference.square().mean()
         if batch.supplementary is not None:
-            other = self.values(batch.supplementary, self.policy_actions(batch.supplementary, noise), noise)
-            metrics |= {
-                "supplementary_q": other.q.mean(),
-                "supplementary_value": other.v.mean(),
-                "supplementary_reward": other.rewards.mean(),
-            }
+            other = self.policy_actions(batch.supplementary, noise)
+            metrics |= self.values(batch.supplementary, other, noise).means("supplementary")
         return metrics
 
     @property

@@ -195,12 +195,9 @@ class SoftQLearner(ABC):
         """Q by action and source, value, recovered reward, advantage, distance from the clone, entropy."""
         expert, q = self.values(batch), self.function.q(batch.observations)
         actions = self.policy.act(batch.observations)
-        metrics = {
-            "expert_q": expert.q.mean(),
+        metrics = expert.means("expert") | {
             "policy_q": q.gather(-1, actions.unsqueeze(-1)).mean(),
             "random_q": q.mean(),
-            "expert_value": expert.v.mean(),
-            "expert_reward": expert.rewards.mean(),
             "expert_advantage": (expert.q - expert.v).mean(),
             "policy_entropy": self.policy.entropy(batch.observations),
             "action_error": self.policy.action_error(batch),
@@ -209,12 +206,7 @@ class SoftQLearner(ABC):
             prior: DiscretePolicy = self.modules["prior"]  # type: ignore[assignment]
             metrics["prior_distance"] = 1 - (prior.act(batch.observations) == actions).float().mean()
         if batch.supplementary is not None:
-            other = self.values(batch.supplementary)
-            metrics |= {
-                "supplementary_q": other.q.mean(),
-                "supplementary_value": other.v.mean(),
-                "supplementary_reward": other.rewards.mean(),
-            }
+            metrics |= self.values(batch.supplementary).means("supplementary")
         return metrics
 
     def _values_in_one_pass(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
