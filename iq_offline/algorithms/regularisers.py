@@ -18,7 +18,7 @@ from iq_offline.algorithms.bc import cloning_loss
 from iq_offline.algorithms.learner import Regulariser
 from iq_offline.algorithms.losses import mixed
 from iq_offline.algorithms.networks import ContinuousPolicy
-from iq_offline.algorithms.noise import NORMAL, Draw, share, symmetric
+from iq_offline.algorithms.noise import NORMAL, Draw, normal, share, symmetric
 from iq_offline.batch import Batch
 from iq_offline.config.base import FrozenModel
 from iq_offline.config.regularisers import (
@@ -29,6 +29,7 @@ from iq_offline.config.regularisers import (
     DiversityConfig,
     GradientPenaltyConfig,
     GradientPenaltyKind,
+    ObservationNoiseConfig,
     Source,
     ValueSuppressionConfig,
     active_regularisers,
@@ -109,6 +110,16 @@ def diversity(settings: DiversityConfig, inputs: CriticInputs) -> Tensor:
     return mixed(_similarity_at(inputs, inputs.batch), None if other is None else _similarity_at(inputs, other))
 
 
+def observation_noise(settings: ObservationNoiseConfig, inputs: CriticInputs) -> Tensor:
+    """E (Q(s + noise, a) - Q(s, a))^2 at the expert's actions, mean over critics, ().
+
+    Source: [RORL22] eq. 4, with random in place of adversarial perturbations.
+    """
+    noise = settings.std * normal(inputs.noise, inputs.observations)
+    noisy_q: Tensor = inputs.critic(inputs.observations + noise, inputs.actions)
+    return (noisy_q - inputs.q).square().mean()
+
+
 def behavioural_cloning(settings: BehaviouralCloningConfig, policy: ContinuousPolicy, batch: Batch) -> Tensor:
     """Cloning error of the actor's mean at the expert's actions, (). Source: [TD3BC21]."""
     return cloning_loss(policy, batch, settings.loss)
@@ -149,6 +160,7 @@ CRITIC: dict[str, Callable[..., Tensor]] = {
     "value_suppression": value_suppression,
     "gradient_penalty": gradient_penalty,
     "diversity": diversity,
+    "observation_noise": observation_noise,
 }
 """Regularisers of critics over continuous actions, in the order in which they are added."""
 ACTOR: dict[str, Callable[..., Tensor]] = {"behavioural_cloning": behavioural_cloning}

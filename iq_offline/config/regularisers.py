@@ -98,6 +98,13 @@ class DiversityConfig(RegulariserConfig):
         return True
 
 
+class ObservationNoiseConfig(RegulariserConfig):
+    """Penalty on the change of Q under noise on the observation [RORL22]."""
+
+    std: float = Field(0.05, gt=0)
+    """Of the Gaussian noise, in standardised observations."""
+
+
 class BehaviouralCloningConfig(RegulariserConfig):
     """Cloning loss of the expert's actions, beside the actor's own loss [TD3BC21]."""
 
@@ -122,6 +129,7 @@ class ContinuousRegularisers(DiscreteRegularisers):
 
     action_gradient: ActionGradientConfig | None = None
     diversity: DiversityConfig | None = None
+    observation_noise: ObservationNoiseConfig | None = None
     behavioural_cloning: BehaviouralCloningConfig | None = None
 
 
