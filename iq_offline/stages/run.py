@@ -13,11 +13,11 @@ from pathlib import Path
 
 from iq_offline import paths
 from iq_offline.config import algorithm_class, algorithm_config, updates_key
+from iq_offline.command_server.client import SOCKET
 from iq_offline.credentials import public_url
 from iq_offline.data.catalogue import catalogue, is_like_a_path
 from iq_offline.data.files import check_folder
 from iq_offline.errors import ConfigError, PackageMissing, nearest
-from iq_offline.handover import PLACE
 from iq_offline.pipeline.plan import Plan
 from iq_offline.pipeline.schema import End, load_table
 from iq_offline.pipeline.working_folder import Hold, held

@@ -21,7 +21,8 @@ from iq_offline.algorithms.pieces import absorbing_value
 from iq_offline.config import AbsorbingValue, Activation, ContinuousIQConfig, DiscreteIQConfig, HiddenSizes, IQConfig
 from iq_offline.data.strict_json import first_line
 from iq_offline.errors import RunError
-from iq_offline.training.run_folder import AGAIN, CHECKPOINT, CONFIG, RunFolder, part
+from iq_offline.training.run_folder import CHECKPOINT, CONFIG, RunFolder
+from iq_offline.training.tensor_files import AGAIN, part
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
