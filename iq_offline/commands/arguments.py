@@ -11,10 +11,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 Dataset = Annotated[
     str, typer.Argument(help="A catalogue id, a Minari id, a URL, or the path of a file or a Minari folder.")
 ]
-METHODS_HELP = (
-    "iq (default), bc; iq-paper, iq-cql, iq-awr, ls-iq, csil, recoil, sprinql; bc-all, weighted-bc, filtered-bc, "
-    "and {seabo,otr,uds,oracle}-{iql,td3bc,cql}."
-)
 Form = Annotated[
     str,
     typer.Option(

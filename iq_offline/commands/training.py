@@ -12,8 +12,9 @@ import typer
 
 import iq_offline
 from iq_offline import console
-from iq_offline.commands.arguments import METHODS_HELP, Json, bring
+from iq_offline.commands.arguments import Json, bring
 from iq_offline.errors import ConfigError
+from iq_offline.methods import METHODS
 
 MOST_SEEDS = 1000
 LARGEST_SEED = 2**32 - 1
@@ -67,7 +68,9 @@ def methods(
 
 def train(
     dataset: Annotated[str, typer.Option("--dataset", help=HELP["dataset"])],
-    method: Annotated[str | None, typer.Option("--method", help=METHODS_HELP)] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", help=f"{', '.join(METHODS)}; iq if not given. `methods` describes each.")
+    ] = None,
     preset: Annotated[
         str | None, typer.Option("--preset", help="Settings by name (quick, or a method's own), or a TOML file.")
     ] = None,
@@ -89,9 +92,7 @@ def train(
     group: Annotated[str | None, typer.Option("--group", help=HELP["group"])] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=HELP["overwrite"])] = False,
     resume: Annotated[bool, typer.Option("--resume", help=HELP["resume"])] = False,
-    snapshot_seconds: Annotated[
-        float, typer.Option("--snapshot-seconds", min=0, help=HELP["snapshot_seconds"])
-    ] = 60.0,
+    snapshot_seconds: Annotated[float, typer.Option("--snapshot-seconds", min=0, help=HELP["snapshot_seconds"])] = 60.0,
     compiling: Annotated[str, typer.Option("--compile", help=HELP["compile"])] = "auto",
     together: Annotated[
         bool, typer.Option("--together", help="Batch the seeds' updates into one process: for a GPU.")

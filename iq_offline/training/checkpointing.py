@@ -155,7 +155,8 @@ class SnapshotFolder:
             for name, before in flags.items():
                 if (now := self.flags.get(name, before)) != before:
                     raise ConfigError(
-                        f"the run that was cut off in {self.path} was trained with {name} {before}, not with {name} {now}",
+                        f"the run that was cut off in {self.path} was trained with {name} {before}, "
+                        f"not with {name} {now}",
                         "give the same flags as before, or leave --resume out to start anew",
                     )
             return snapshot

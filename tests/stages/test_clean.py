@@ -137,7 +137,7 @@ def test_foreign_library_is_not_loaded(kept: Path, fault: str, monkeypatch: pyte
     elif fault == "others":
         kept.parent.chmod(0o777)
     elif fault == "owner":
-        monkeypatch.setattr("iq_offline.training.ahead.os.getuid", lambda: os.stat(library).st_uid + 1)  # noqa: PTH116
+        monkeypatch.setattr("iq_offline.training.compile.aot_cache.os.getuid", lambda: os.stat(library).st_uid + 1)  # noqa: PTH116
     elif fault == "link":
         library.rename(kept / "real")
         library.symlink_to(kept / "real")

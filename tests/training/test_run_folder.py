@@ -12,16 +12,16 @@ import pytest
 import torch
 from click.testing import Result
 from safetensors.torch import load_file, save_file
-from tests_support import linear_arrays, reseal, write_hdf5
+from tests_support import linear_arrays, requested, reseal, write_hdf5
 from typer.testing import CliRunner
 
 from iq_offline.cli import app
 from iq_offline.errors import RunError, UserError
 from iq_offline.stages.eval import EvalRequest, evaluate_run
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 from iq_offline.stages.verify import verify_run
-from iq_offline.training import run_folder
 from iq_offline.training.run_folder import RunFolder
+from iq_offline.training.tensor_files import read_header, tensor_bytes
 
 SMALL = ("prior.updates=30", "prior.hidden_sizes=[8]", "hidden_sizes=[8]", "batch_size=16")
 
@@ -40,8 +40,8 @@ def trained(folder: Path, name: str, **changes: Any) -> RunFolder:
     if not data.exists():
         write_hdf5(data, linear_arrays())
     request = {"demos": 3, "updates": 20, "overrides": SMALL} | changes
-    asked = TrainRequest(str(data), "iq", device="cpu", out=folder / name, tracked=False, **request)
-    return train_run(asked, lambda _: None, lambda _: None)
+    asked = requested(str(data), "iq", device="cpu", out=folder / name, tracked=False, **request)
+    return train_run(*asked, lambda _: None, lambda _: None)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_changed_weights_are_refused(run: Path, name: str, change: Callable[...,
     """Whatever was done to the weights, a command that reads them names the file, in old runs too."""
     if old:
         as_before_checksums(run)
-    header = run_folder.read_header(run / name)
+    header = read_header(run / name)
     save_file(change(load_file(run / name)), run / name, metadata=header or None)
     commands = {"policy.safetensors": ("export", "--to", run.parent / "p.pt"), "checkpoint.safetensors": ("reward",)}
     command, *options = commands[name]
@@ -94,8 +94,8 @@ def test_changed_weights_are_refused(run: Path, name: str, change: Callable[...,
 def test_weights_that_are_not_finite_are_refused(run: Path):
     """NaN weights are no policy, even where every checksum agrees with them."""
     file = run / "policy.safetensors"
-    header = run_folder.read_header(file)
-    file.write_bytes(run_folder.tensor_bytes(with_nan(load_file(file)), header))
+    header = read_header(file)
+    file.write_bytes(tensor_bytes(with_nan(load_file(file)), header))
     reseal(run)
     with pytest.raises(RunError, match="not finite numbers"):
         RunFolder.open(run).policy()
@@ -103,8 +103,8 @@ def test_weights_that_are_not_finite_are_refused(run: Path):
 
 def test_a_changed_policy_header_is_refused(run: Path):
     file = run / "policy.safetensors"
-    header = run_folder.read_header(file) | {"std": "0.9"}
-    file.write_bytes(run_folder.tensor_bytes(load_file(file), header))
+    header = read_header(file) | {"std": "0.9"}
+    file.write_bytes(tensor_bytes(load_file(file), header))
     with pytest.raises(RunError, match=r"policy\.safetensors is damaged"):
         RunFolder.open(run).policy()
 
@@ -293,7 +293,7 @@ def test_manifests_of_other_tools_are_kept(tmp_path: Path):
 def test_files_added_during_training_are_kept(tmp_path: Path):
     """What somebody puts into the old run's folder while its successor trains is not deleted with the old run."""
     run = trained(tmp_path, "run").path
-    asked = TrainRequest(
+    asked = requested(
         str(tmp_path / "linear.hdf5"),
         "iq",
         demos=3,
@@ -305,7 +305,7 @@ def test_files_added_during_training_are_kept(tmp_path: Path):
         overwrite=True,
     )
     with pytest.raises(UserError, match=r"notes\.txt"):
-        train_run(asked, lambda _: (run / "notes.txt").write_text("mine") and None, lambda _: None)
+        train_run(*asked, lambda _: (run / "notes.txt").write_text("mine") and None, lambda _: None)
     assert (run / "notes.txt").read_text() == "mine"
 
 
@@ -337,8 +337,8 @@ def test_resume_checks_the_finished_run(run: Path, sound: Path, name: str):
 def test_scaling_that_fits_no_header_is_refused(run: Path, name: str, values: torch.Tensor):
     """Scaling of another shape, type or sign than the header's is refused where every checksum agrees with it."""
     file = run / "policy.safetensors"
-    header = run_folder.read_header(file)
-    file.write_bytes(run_folder.tensor_bytes(load_file(file) | {name: values}, header))
+    header = read_header(file)
+    file.write_bytes(tensor_bytes(load_file(file) | {name: values}, header))
     reseal(run)
     with pytest.raises(RunError, match=r"policy\.safetensors is damaged"):
         RunFolder.open(run).policy()
