@@ -8,11 +8,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Exit, Option
 
 import iq_offline
 from iq_offline import console
-from iq_offline.commands.arguments import Json, bring
+from iq_offline.commands.arguments import Json, Run, bring
 from iq_offline.errors import ConfigError
 from iq_offline.methods import METHODS
 
@@ -36,9 +36,9 @@ HELP = _field_docs("config/train.py", "TrainConfig") | _field_docs("stages/train
 
 
 def methods(
-    method: Annotated[str | None, typer.Argument(help="One of them, for all its settings.")] = None,
-    actions: Annotated[str, typer.Option("--actions", help="continuous or discrete.")] = "continuous",
-    preset: Annotated[str | None, typer.Option("--preset", help="With these settings, as train has it.")] = None,
+    method: Annotated[str | None, Argument(help="One of them, for all its settings.")] = None,
+    actions: Annotated[str, Option(help="continuous or discrete.")] = "continuous",
+    preset: Annotated[str | None, Option(help="With these settings, as train has it.")] = None,
     json: Json = False,
 ) -> None:
     """List the methods; one by its name with every setting that --set takes."""
@@ -67,35 +67,33 @@ def methods(
 
 
 def train(
-    dataset: Annotated[str, typer.Option("--dataset", help=HELP["dataset"])],
+    dataset: Annotated[str, Option(help=HELP["dataset"])],
     method: Annotated[
-        str | None, typer.Option("--method", help=f"{', '.join(METHODS)}; iq if not given. `methods` describes each.")
+        str | None, Option(help=f"{', '.join(METHODS)}; iq if not given. `methods` describes each.")
     ] = None,
-    preset: Annotated[
-        str | None, typer.Option("--preset", help="Settings by name (quick, or a method's own), or a TOML file.")
-    ] = None,
-    demos: Annotated[int | None, typer.Option("--demos", min=1, help=HELP["demos"])] = None,
-    subsample: Annotated[int, typer.Option("--subsample", min=1, help=HELP["subsample"])] = 1,
-    subsample_from: Annotated[str, typer.Option("--subsample-from", help=HELP["subsample_from"])] = "first",
-    select: Annotated[str, typer.Option("--select", help=HELP["select"])] = "random",
-    held_out: Annotated[float | None, typer.Option("--held-out", help=HELP["held_out"])] = None,
-    supplementary: Annotated[list[str] | None, typer.Option("--supplementary", help=HELP["supplementary"])] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, max=LARGEST_SEED, help="One seed (default 0).")] = None,
-    seeds: Annotated[str | None, typer.Option("--seeds", help="Several: 0-4 or 0,2,5.")] = None,
-    updates: Annotated[int | None, typer.Option("--updates", min=1, help="Gradient updates of the method.")] = None,
+    preset: Annotated[str | None, Option(help="Settings by name (quick, or a method's own), or a TOML file.")] = None,
+    demos: Annotated[int | None, Option(min=1, help=HELP["demos"])] = None,
+    subsample: Annotated[int, Option(min=1, help=HELP["subsample"])] = 1,
+    subsample_from: Annotated[str, Option(help=HELP["subsample_from"])] = "first",
+    select: Annotated[str, Option(help=HELP["select"])] = "random",
+    held_out: Annotated[float | None, Option(help=HELP["held_out"])] = None,
+    supplementary: Annotated[list[str] | None, Option(help=HELP["supplementary"])] = None,
+    seed: Annotated[int | None, Option(min=0, max=LARGEST_SEED, help="One seed (default 0).")] = None,
+    seeds: Annotated[str | None, Option(help="Several: 0-4 or 0,2,5.")] = None,
+    updates: Annotated[int | None, Option(min=1, help="Gradient updates of the method.")] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting, key=value; `methods NAME` tells all.")
+        list[str] | None, Option("--set", help="A setting, key=value; `methods NAME` tells all.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help=HELP["device"])] = "auto",
-    threads: Annotated[int, typer.Option("--threads", min=1, help=HELP["threads"])] = 1,
-    out: Annotated[Path | None, typer.Option("--out", help=HELP["out"])] = None,
-    group: Annotated[str | None, typer.Option("--group", help=HELP["group"])] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help=HELP["overwrite"])] = False,
-    resume: Annotated[bool, typer.Option("--resume", help=HELP["resume"])] = False,
-    snapshot_seconds: Annotated[float, typer.Option("--snapshot-seconds", min=0, help=HELP["snapshot_seconds"])] = 60.0,
-    compiling: Annotated[str, typer.Option("--compile", help=HELP["compile"])] = "auto",
+    device: Annotated[str, Option(help=HELP["device"])] = "auto",
+    threads: Annotated[int, Option(min=1, help=HELP["threads"])] = 1,
+    out: Annotated[Path | None, Option(help=HELP["out"])] = None,
+    group: Annotated[str | None, Option(help=HELP["group"])] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help=HELP["overwrite"])] = False,
+    resume: Annotated[bool, Option("--resume", help=HELP["resume"])] = False,
+    snapshot_seconds: Annotated[float, Option(min=0, help=HELP["snapshot_seconds"])] = 60.0,
+    compiling: Annotated[str, Option("--compile", help=HELP["compile"])] = "auto",
     together: Annotated[
-        bool, typer.Option("--together", help="Batch the seeds' updates into one process: for a GPU.")
+        bool, Option("--together", help="Batch the seeds' updates into one process: for a GPU.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -157,12 +155,12 @@ def train(
 
 
 def run(
-    pipeline: Annotated[str, typer.Argument(help="A shipped pipeline's name (demo, quick, ...), or a YAML file.")],
-    cores: Annotated[int | None, typer.Option("--cores", min=1, help="At most so many; the profile's if none.")] = None,
-    profile: Annotated[str, typer.Option("--profile", help="local, slurm, kubernetes, or a folder.")] = "local",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be done.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="The folder to work in; one of your store if none.")] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="The folder that {data} in the table stands for.")] = None,
+    pipeline: Annotated[str, Argument(help="A shipped pipeline's name (demo, quick, ...), or a YAML file.")],
+    cores: Annotated[int | None, Option(min=1, help="At most so many; the profile's if none.")] = None,
+    profile: Annotated[str, Option(help="local, slurm, kubernetes, or a folder.")] = "local",
+    dry_run: Annotated[bool, Option("--dry-run", help="Only list what would be done.")] = False,
+    out: Annotated[Path | None, Option(help="The folder to work in; one of your store if none.")] = None,
+    data: Annotated[Path | None, Option(help="The folder that {data} in the table stands for.")] = None,
 ) -> None:
     """Run a results table to its report, or go on with it where it stopped; what is finished is not done again."""
     from iq_offline.stages.run import RunRequest, run_pipeline
@@ -172,14 +170,12 @@ def run(
         console.show(finished.text.rstrip())
     if finished.status:
         console.note(f"not finished; logs: {finished.folder / 'logs'}; the same command goes on from here")
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def reproduce(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    tolerance: Annotated[
-        float, typer.Option("--tolerance", min=0, help="Largest difference of a tensor; 0 is bit for bit.")
-    ] = 0.0,
+    run: Run,
+    tolerance: Annotated[float, Option(min=0, help="Largest difference of a tensor; 0 is bit for bit.")] = 0.0,
     json: Json = False,
 ) -> None:
     """Train again from what a run recorded, and compare; exit 3 where the tensors differ by more than the tolerance."""
@@ -197,7 +193,7 @@ def reproduce(
         console.show(found.sentence)
         console.show_table([] if found.bitwise else found.differences)
     if not found.reproduced:
-        raise typer.Exit(3)
+        raise Exit(3)
 
 
 def _setting_line(setting: dict[str, Any]) -> str:

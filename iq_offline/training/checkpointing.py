@@ -43,7 +43,7 @@ class Snapshot:
 
     `phase`: what is being trained, the cloned prior or the method itself; `updates`: those made in it. `tensors`: the
     learner's, its noise generator's state, and the prior's once that is done. `rows`: metrics logged so far.
-    `prior_compiled`: whether the prior's updates are compiled; None without a prior.
+    `prior_compiled`: whether the prior's updates are; None without a prior, and in older snapshots.
     """
 
     phase: str
@@ -126,7 +126,7 @@ class SnapshotFolder:
             "rows": json.dumps(snapshot.rows),
             "seconds": str(snapshot.seconds),
             "prior_compiled": json.dumps(snapshot.prior_compiled),
-            "flags": json.dumps(dict(self.flags)),
+            "means": json.dumps(dict(self.flags)),
             "sha256": tensors_sha256(tensors),
         }
         with whole_file(self.path / f"{step:012d}{SUFFIX}") as temporary:
@@ -169,7 +169,7 @@ class SnapshotFolder:
 
 
 def _read(file: Path) -> tuple[Snapshot, str, dict[str, str]] | None:
-    """The snapshot, the hash of its settings and data, and the flags that it was made with; None for a damaged one."""
+    """The snapshot, the hash of its settings and data, and the flags that it was made with, which older ones do not tell."""
     try:
         with safe_open(file, framework="pt") as opened:
             header: Mapping[str, Any] = opened.metadata()
@@ -183,9 +183,9 @@ def _read(file: Path) -> tuple[Snapshot, str, dict[str, str]] | None:
             tensors=tensors,
             rows=[dict(row) for row in json.loads(header["rows"])],
             seconds=float(header["seconds"]),
-            prior_compiled=json.loads(header["prior_compiled"]),
+            prior_compiled=json.loads(header.get("prior_compiled", "null")),
         )
-        flags = dict(json.loads(header["flags"]).items())
+        flags = dict(json.loads(header.get("means", "{}")).items())
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return None
     return snapshot, header["config_hash"], flags

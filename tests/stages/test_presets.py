@@ -59,8 +59,8 @@ def test_a_refusal_names_the_tables_that_there_are(tmp_path):
 def test_a_preset_of_which_nothing_applies_is_told(method, preset, said, linear_task, tmp_path):
     heard: list[str] = []
     small = ("hidden_sizes=[8]",)
-    request = requested(str(linear_task), method, preset, updates=1, overrides=small, out=tmp_path / "run")
-    train_run(*request, discard, heard.append)
+    asked = requested(str(linear_task), method, preset, 1, small, warn=heard.append, out=tmp_path / "run")
+    train_run(*asked, discard, heard.append)
     assert [text[: len(start)] for text, start in zip(heard, said, strict=True)] == said
 
 

@@ -128,9 +128,9 @@ def change_headers(out: Path, **changes: str | None) -> None:
 
 def test_a_snapshot_of_another_device_or_of_seeds_together_is_refused(tmp_path: Path, linear_task: Path):
     cut_off(request(tmp_path / "cut", linear_task), 300)
-    for means in ({"--device": "cuda"}, {"--together": "of 3 seeds"}):
-        change_headers(tmp_path / "cut", means=json.dumps(means))
-        ((flag, value),) = means.items()
+    for flags in ({"--device": "cuda"}, {"--together": "of 3 seeds"}):
+        change_headers(tmp_path / "cut", means=json.dumps(flags))
+        ((flag, value),) = flags.items()
         with pytest.raises(ConfigError, match=f"was trained with {flag} {value}, not with {flag} (cpu|off)"):
             train_run(*request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
 
