@@ -19,14 +19,8 @@ ROOT = Path(iq_offline.__file__).parent
 WITHOUT_RESULT = frozenset(
     f"iq_offline.{name}"
     for name in (
-        "errors",
-        "paths",
-        "console",
-        "tracking",
-        "stages.fetch",
-        "data.download",
-        "data.fetched",
-        "data.remotes",
+        *("errors", "paths", "console", "tracking"),
+        *("stages.fetch", "data.download", "data.fetched", "data.remotes"),
     )
 )
 """Modules and packages that bring data or tell of them, and change no number."""

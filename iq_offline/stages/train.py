@@ -259,9 +259,14 @@ def _train_into(
         resumed = snapshots.latest(config_hash, warn)
         checkpointer = Checkpointer(snapshots, config_hash, options.snapshot_seconds, stop, resumed)
         tracker = start_tracking(describe(manifest, out.resolve()), out, warn) if options.tracked else NullTracker()
+
+        def check_interrupt(progress: Progress) -> None:
+            """Told of the search for more demonstrations as of a run that has not begun; a signal ends it."""
+            on_progress(replace(progress, step=0, metrics={"search_update": float(progress.step)}))
+            checkpointer.check_interrupt()
+
         try:
-            search = _search_progress(on_progress, checkpointer)
-            steps = training_steps(config, data, device, resumed, warn, search, slot)
+            steps = training_steps(config, data, device, resumed, warn, check_interrupt, slot)
             logged = _log(steps, tracker, on_progress, checkpointer)
             _check_replaceable(out)
         except TrainingDiverged:
@@ -354,35 +359,22 @@ def _split(config: TrainConfig, data: LearningData, progress: Progress) -> dict[
 
 def _run_name(config: TrainConfig, data: LearningData) -> str:
     dataset = data.table.info.name.replace("/", "-")
-    demos = "all" if config.demos is None else str(config.demos)
     key = config.content_hash(*data.hashes)
-    return f"{dataset}-{config.method}-{demos}x{config.subsample}-seed{config.seed}-{key[:6]}"
+    return f"{dataset}-{config.method}-{config.demos or 'all'}x{config.subsample}-seed{config.seed}-{key[:6]}"
 
 
 def _manifest(config: TrainConfig, data: LearningData, device: str, group: str | None, name: str) -> dict[str, Any]:
-    table = data.table
-    info, episodes = table.info, table.episodes
-    demos = "all" if config.demos is None else str(config.demos)
-    return {
+    info, episodes = data.table.info, data.table.episodes
+    of_source = ("name", "path", "sha256", "origin_sha256", "format", "env_id", "env_kwargs", "reference")
+    return {key: getattr(config, key) for key in ("method", "seed", "demos", "subsample", "threads")} | {
         "format_version": FORMAT_VERSION,
         "run": name,
-        "group": group or f"{info.name}: {demos} demonstrations, every {config.subsample}",
-        "method": config.method,
-        "seed": config.seed,
-        "demos": config.demos,
-        "subsample": config.subsample,
+        "group": group or f"{info.name}: {config.demos or 'all'} demonstrations, every {config.subsample}",
         "transitions": len(data.split.rows),
-        "dataset": {
-            "name": info.name,
-            "path": info.path,
-            "sha256": info.sha256,
-            "origin_sha256": info.origin_sha256,
-            "format": info.format,
-            "env_id": info.env_id,
-            "env_kwargs": info.env_kwargs,
-            "reference": info.reference,
+        "dataset": {key: getattr(info, key) for key in of_source}
+        | {
             "episodes": len(episodes),
-            "steps": table.steps,
+            "steps": data.table.steps,
             "longest_episode": int(episodes["steps"].to_numpy().max()),
             "return_mean": float(episodes["return"].to_numpy().mean()),
         },
@@ -392,5 +384,4 @@ def _manifest(config: TrainConfig, data: LearningData, device: str, group: str |
         "git_commit": git_commit(),
         "platform": platform_description(),
         "device": device,
-        "threads": config.threads,
     }
