@@ -68,7 +68,8 @@ class Traceable:
         noise = [[torch.zeros(draw.shape, device=device) for draw in asked] for _ in batches]
         scales = torch.ones(self.count, len(self.learner.adams), 3, device=device)
         inputs = carried_by(self.learner), [batch_tensors(batch) for batch in batches], noise, scales
-        graph, constants = _flat(make_fx(self.eagerly)(*inputs))
+        updates = lambda carried, batches, noise, scales: self.eagerly(carried, batches, noise, scales)  # noqa: E731
+        graph, constants = _flat(make_fx(updates)(*inputs))  # it takes no bound method
         return Trace(graph, pytree.tree_leaves(inputs), constants)
 
     def eagerly(
