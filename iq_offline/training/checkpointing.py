@@ -169,7 +169,7 @@ class SnapshotFolder:
 
 
 def _read(file: Path) -> tuple[Snapshot, str, dict[str, str]] | None:
-    """The snapshot, the hash of its settings and data, and the flags that it was made with, which older ones do not tell."""
+    """The snapshot, the hash of its settings and data, and its flags; older ones do not tell these."""
     try:
         with safe_open(file, framework="pt") as opened:
             header: Mapping[str, Any] = opened.metadata()

@@ -50,13 +50,6 @@ def run(sound: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sound, tmp_path / "run"))
 
 
-def as_before_checksums(folder: Path) -> None:
-    """Make the run one of version 0.1: its manifest lists no files and has no checksum."""
-    content = json.loads((folder / "manifest.json").read_text())
-    del content["files"], content["content_sha256"]
-    (folder / "manifest.json").write_text(json.dumps(content))
-
-
 def call(command: str, *arguments: object) -> Result:
     return CliRunner().invoke(app, [command, *map(str, arguments)])
 
@@ -74,13 +67,25 @@ def with_nan(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return tensors | {name: torch.full_like(tensors[name], torch.nan)}
 
 
-@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(("version", "told"), [(None, "format 1"), (99, "format 99")])
+def test_other_run_formats_are_refused(run: Path, version: int | None, told: str):
+    """A run of version 0.1, which has no format number, or of a later version is refused by every command."""
+    reseal(run, format_version=version)
+    for command, *options in (("verify",), ("select",), ("export", "--to", run.parent / "p.pt")):
+        result = call(command, run, *options)
+        assert isinstance(result.exception, RunError)
+        assert f"is a run of {told}, and this version of iq-offline reads format 2" in result.output + str(
+            result.exception
+        )
+        assert "train the run again" in result.output + str(result.exception)
+    result = call("report", run, "--out", run.parent / "report")
+    assert told in result.output + str(result.exception)
+
+
 @pytest.mark.parametrize("change", [negated, zeroed, with_nan])
 @pytest.mark.parametrize("name", ["policy.safetensors", "checkpoint.safetensors"])
-def test_changed_weights_are_refused(run: Path, name: str, change: Callable[..., Any], old: bool):
-    """Whatever was done to the weights, a command that reads them names the file, in old runs too."""
-    if old:
-        as_before_checksums(run)
+def test_changed_weights_are_refused(run: Path, name: str, change: Callable[..., Any]):
+    """Whatever was done to the weights, a command that reads them names the file."""
     header = read_header(run / name)
     save_file(change(load_file(run / name)), run / name, metadata=header or None)
     commands = {"policy.safetensors": ("export", "--to", run.parent / "p.pt"), "checkpoint.safetensors": ("reward",)}
@@ -109,7 +114,6 @@ def test_a_changed_policy_header_is_refused(run: Path):
         RunFolder.open(run).policy()
 
 
-@pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize(
     "change",
     [
@@ -126,14 +130,12 @@ def test_a_changed_policy_header_is_refused(run: Path):
         {"supplementary": [{"dataset": "x", "sha256": "0" * 64, "episodes": 1, "transitions": 1}]},
     ],
 )
-def test_select_refuses_a_changed_split(run: Path, change: dict[str, Any], old: bool):
+def test_select_refuses_a_changed_split(run: Path, change: dict[str, Any]):
     """`select` would judge a run on what it has learnt from: a split is held against seed and dataset."""
     split = json.loads((run / "split.json").read_text())
     if change.get("expert_episodes") == split["expert_episodes"]:
         change = {"expert_episodes": [3, 4, 5]}
     (run / "split.json").write_text(json.dumps(split | change))
-    if old:
-        as_before_checksums(run)
     error = call("select", run).exception
     assert isinstance(error, UserError)
     assert "split.json is damaged" in error.problem
@@ -177,15 +179,9 @@ def mutated(content: bytes, dice: random.Random) -> bytes:
     return dice.choice(kinds)()
 
 
-@pytest.mark.parametrize("old", [False, True])
-def test_no_damaged_byte_goes_unnoticed(run: Path, old: bool):
-    """200 seeded damages to every kind of file: each is told by `verify`, and none raises anything but RunError.
-
-    A run of version 0.1 has no checksums of its tables: there damage may pass, but never ends in a traceback.
-    """
-    if old:
-        as_before_checksums(run)
-    dice = random.Random(old)
+def test_no_damaged_byte_goes_unnoticed(run: Path):
+    """200 seeded damages to every kind of file: each is told by `verify`, and none raises anything but RunError."""
+    dice = random.Random(0)
     files = sorted(file for file in run.iterdir() if file.is_file())
     for _ in range(200):
         file = dice.choice(files)
@@ -196,7 +192,7 @@ def test_no_damaged_byte_goes_unnoticed(run: Path, old: bool):
             found = not verify_run(RunFolder.open(run), lambda _: None)["sound"]
         except RunError:
             found = True
-        assert found or damaged == content or old, f"{file.name}: {damaged[:80]!r}"
+        assert found or damaged == content, f"{file.name}: {damaged[:80]!r}"
         file.write_bytes(content)
 
 
@@ -210,15 +206,12 @@ READING = (
 )
 
 
-@pytest.mark.parametrize("old", [False, True])
-def test_commands_refuse_damage_without_a_traceback(run: Path, sound: Path, old: bool, monkeypatch: pytest.MonkeyPatch):
+def test_commands_refuse_damage_without_a_traceback(run: Path, sound: Path, monkeypatch: pytest.MonkeyPatch):
     """18 seeded damages, each read by one command: it ends well or with an error that has a remedy, nothing else."""
     monkeypatch.chdir(run.parent)
     shutil.copy(sound.parent / "linear.hdf5", "linear.hdf5")
-    if old:
-        as_before_checksums(run)
     shutil.copytree(run, "whole")
-    dice = random.Random(10 + old)
+    dice = random.Random(10)
     for number in range(18):
         file = dice.choice(sorted(run.iterdir()))
         file.write_bytes(mutated(file.read_bytes(), dice))
