@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from iq_offline.algorithms.pictures import PICTURE_FEATURES, channels_first
 from iq_offline.algorithms.encoders import ObservationLayout, initialise
 from iq_offline.algorithms.networks import DiscretePolicy
+from iq_offline.algorithms.pictures import PICTURE_FEATURES, channels_first
 from iq_offline.algorithms.scaling import fit_standardiser
 from iq_offline.errors import ConfigError
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from iq_offline.config.MISSING import ContinuousIQConfig
 from pydantic import ValidationError
 
 from iq_offline.algorithms.encoders import initialise, mlp, with_precision
-from iq_offline.config.MISSING import ContinuousIQConfig
 from iq_offline.config.base import Activation, Precision
 from iq_offline.stages.train import TrainRequest, train_run
 from iq_offline.training.run_folder import RunFolder
