@@ -50,9 +50,9 @@ def train_once(updates: int, *, tracked: bool) -> dict[str, float]:
     stage.start_tracking = lambda *arguments: Timed(timed("open", start, *arguments))
     out = Path(os.environ["IQ_OFFLINE_HOME"]) / f"run-{os.getpid()}"
     settings = (f"updates={updates}", "prior.updates=500")
-    request = stage.TrainRequest("demo/swimmer/expert-v0", "iq", demos=5, overrides=settings, device="cpu", out=out)
     begun = time.process_time()
-    stage.train_run(request, lambda _: None, lambda problem: sys.exit(f"not mirrored: {problem}"))
+    config = stage.train_config("demo/swimmer/expert-v0", "iq", overrides=settings, demos=5, device="cpu")
+    stage.train_run(config, stage.RunOptions(out), lambda _: None, lambda problem: sys.exit(f"not mirrored: {problem}"))
     return spent | {"all": time.process_time() - begun}
 
 

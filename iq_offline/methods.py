@@ -29,7 +29,8 @@ class Method:
     name: str
     summary: str
     """One sentence, with the source."""
-    continuous: ActionKind
+    continuous: ActionKind | None = None
+    """None for a method of discrete actions only."""
     discrete: ActionKind | None = None
     """None for a method of continuous actions only."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -37,7 +38,8 @@ class Method:
 
     def config_class(self, *, discrete: bool) -> Any:
         """The configuration class for that kind of actions; else the only one there is."""
-        return _load((self.discrete if discrete and self.discrete else self.continuous).config)
+        kinds = (self.discrete, self.continuous) if discrete else (self.continuous, self.discrete)
+        return next(_load(kind.config) for kind in kinds if kind is not None)
 
     def config_classes(self) -> Iterator[Any]:
         """Its configuration classes, one a kind of actions."""

@@ -27,12 +27,12 @@ MAY_IMPORT = {
     "report": {"training", "evaluation", "data", "config", "errors", "paths"},
     "stages": {
         *{"report", "tracking", "export", "evaluation", "baselines", "training", "algorithms", "data"},
-        *{"config", "credentials", "errors", "batch", "paths", "pipeline", "tabular", "handover"},
+        *{"config", "credentials", "errors", "batch", "paths", "pipeline", "tabular", "command_server"},
     },
-    "commands": {"stages", "training", "tracking", "data", "console", "errors"},
+    "commands": {"stages", "training", "tracking", "data", "console", "errors", "methods"},
     "cli": {"commands", "console", "errors"},
-    "handover": set(),
-    "warm": {"cli", "tracking", "handover"},
+    "command_server": {"cli", "tracking"},
+    "methods": set(),
 }
 HOMES = {
     "mlflow": {"tracking/mlflow_"},

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from iq_offline.training.run_schema import FORMAT_VERSION
+
 
 def write_folder(
     folder: Path,
@@ -30,7 +32,14 @@ def write_folder(
     data = {"name": dataset, "sha256": sha256, "format": "d4rl", "env_id": "Hopper-v2", "env_kwargs": {}}
     data |= {"path": None, "origin_sha256": None, "reference": None}
     data |= {"episodes": 10, "steps": 1000, "return_mean": data_return}
-    manifest = {"run": folder.name, "method": method, "seed": seed, "demos": demos, "subsample": subsample}
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "run": folder.name,
+        "method": method,
+        "seed": seed,
+        "demos": demos,
+        "subsample": subsample,
+    }
     manifest |= {
         "transitions": 500,
         "updates": 100,

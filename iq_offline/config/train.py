@@ -69,22 +69,28 @@ class TrainConfig(FrozenModel):
     """Everything that decides what a training run computes."""
 
     dataset: str
+    """A catalogue id, a Minari id, a URL or a path."""
     method: str
     seed: int = Field(0, ge=0, lt=2**62)
     """Chooses the demonstrations, the initial weights and the batches."""
     demos: int | None = Field(None, ge=1)
-    """Expert episodes to learn from; none given means all."""
+    """Expert episodes to learn from; all if not given."""
     subsample: int = Field(1, ge=1, le=10**9)
-    """Keep every k-th transition of each chosen episode, each with its true successor."""
+    """Keep every k-th transition of each episode, each with its true successor."""
     subsample_from: SubsampleFrom = SubsampleFrom.FIRST
+    """Where an episode's every k-th starts: first (its first step), or random (one of its first k)."""
     select: Selection = Selection.RANDOM
+    """Episodes: random, or top (those of the highest return: reads rewards)."""
     held_out: float | None = Field(None, gt=0, lt=1)
-    """Share of the chosen episodes that is set aside, to watch the cloning loss on."""
+    """Share of the episodes to set aside and watch the cloning loss on, between 0 and 1."""
     supplementary: tuple[str, ...] = ()
-    """Reward-free data of any quality."""
+    """Reward-free data of any quality, named as the dataset is; repeat it for several."""
     device: Device = Device.AUTO
+    """Where to train: auto (CUDA where there is one), cpu or cuda."""
     threads: int = Field(1, ge=1)
+    """Threads of the processor; one makes runs repeatable."""
     compile: Compile = Compile.AUTO
+    """Compiled updates: auto (in long runs), on or off."""
     algorithm: SerializeAsAny[AlgorithmConfig]
 
     @field_validator("method")

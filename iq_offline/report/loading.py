@@ -17,14 +17,14 @@ from iq_offline.data.strict_json import first_line, read_toml
 from iq_offline.errors import RunError
 from iq_offline.report.results import Failure, RunResult
 from iq_offline.training.run_folder import (
-    AGAIN,
     CONFIG,
     EVALUATION,
     MANIFEST,
+    NUMBERS,
     REWARD,
     RunFolder,
 )
-from iq_offline.training.run_tables import NUMBERS
+from iq_offline.training.tensor_files import AGAIN
 
 
 def load_runs(folders: Sequence[Path]) -> tuple[list[RunResult], list[Failure]]:

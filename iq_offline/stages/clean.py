@@ -15,7 +15,7 @@ from iq_offline import paths
 from iq_offline.data.files import is_leftover
 from iq_offline.data.identity import content_key
 from iq_offline.data.table import TABLE_VERSION
-from iq_offline.training.ahead import code_digest, made_by
+from iq_offline.training.compile.aot_cache import code_digest, made_by
 from iq_offline.training.run_folder import MANIFEST
 
 TABLE_NAME = re.compile(r"([0-9a-f]{32})-.*-v(\d+)")

@@ -18,6 +18,7 @@ from iq_offline.stages.rewarder import Form, Rewarder, form_of, task_tables
 from iq_offline.training import run_folder
 from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.run_folder import RunFolder
+from iq_offline.training.tensor_files import tensor_bytes
 
 CPU = torch.device("cpu")
 HELD_OUT = 10
@@ -125,5 +126,5 @@ def _explained(model: RewardModel, parts: list[_Part], *, held_out: bool) -> dic
 def _write(run: RunFolder, model: RewardModel, report: dict[str, Any]) -> None:
     header = {"inputs": str(model.inputs), "hidden": json.dumps(model.hidden)}
     with whole_file(run.path / run_folder.REWARD_MODEL) as temporary:
-        temporary.write_bytes(run_folder.tensor_bytes(model.state_dict(), header))
+        temporary.write_bytes(tensor_bytes(model.state_dict(), header))
     run_folder.seal_record(run.path / run_folder.REWARD_MODEL_REPORT, report)

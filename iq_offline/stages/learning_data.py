@@ -16,11 +16,11 @@ from iq_offline.data.split import Split, choose_expert, rows_with_successors
 from iq_offline.data.summary import recorded_defects
 from iq_offline.data.table import TransitionTable
 from iq_offline.training.batches import Demonstrations, SupplementarySampler, TransitionSampler, evenly_spread
+from iq_offline.training.checkpointing import Snapshot
 from iq_offline.training.loop import Progress, train, watched, with_metrics
-from iq_offline.training.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from iq_offline.training.together import Lane
+    from iq_offline.training.compile.batched_seeds import SeedSlot
 
 HELD_OUT_TRANSITIONS = 4096
 """At most so many of the transitions that were set aside are looked at: more cost more than they tell."""
@@ -117,7 +117,7 @@ def training_steps(
     resumed: Snapshot | None,
     warn: Callable[[str], None],
     check_interrupt: CheckInterrupt,
-    lane: "Lane | None" = None,
+    lane: "SeedSlot | None" = None,
 ) -> Iterator[Progress]:
     """The run's training, as a generator. `check_interrupt` is called while episodes are chosen.
 

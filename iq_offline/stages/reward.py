@@ -13,7 +13,7 @@ from iq_offline.algorithms.linear_reward import fit_linear_reward
 from iq_offline.algorithms.networks import LARGEST_STANDARDISED, ContinuousPolicy, Policy
 from iq_offline.batch import Batch
 from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
-from iq_offline.config.iq import IQConfig
+from iq_offline.config.q_learning import QLearningConfig
 from iq_offline.data.files import whole_file
 from iq_offline.data.spaces import ContinuousActions
 from iq_offline.data.split import rows_with_successors
@@ -152,7 +152,7 @@ class _Shaping:
     @classmethod
     def of(cls, run: RunFolder) -> "_Shaping":
         policy, algorithm = run.policy(), run.config.algorithm
-        assert isinstance(algorithm, IQConfig)
+        assert isinstance(algorithm, QLearningConfig)
         size = policy.layout.features
         features = PotentialFeatures(size) if size <= LARGEST_OBSERVATION else None
         return cls(policy, features, ShapingFree(algorithm.gamma))

@@ -24,6 +24,7 @@ from iq_offline.training import run_folder
 from iq_offline.training.batches import Rows, TransitionSampler, observation_layout
 from iq_offline.training.learnt import learner_of
 from iq_offline.training.run_folder import RunFolder
+from iq_offline.training.tensor_files import read_header, read_tensors
 
 DEMONSTRATED_TRANSITIONS = 8192
 """At most so many set the scale of the normalised form, evenly spread."""
@@ -149,7 +150,7 @@ def load_reward_model(run: RunFolder) -> RewardModel:
         raise RunError(f"{run.manifest['run']} has no explicit reward", f"fit one: iq-offline distil {run.path}")
     run.check_file(run_folder.REWARD_MODEL)
     try:
-        header, tensors = run_folder.read_header(path), run_folder.read_tensors(path)
+        header, tensors = read_header(path), read_tensors(path)
         hidden = tuple(int(size) for size in parse_json(header["hidden"]))
         if sum(hidden) > sum(tensor.numel() for tensor in tensors.values()):
             raise ValueError("its header names larger layers than it holds")

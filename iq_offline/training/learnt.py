@@ -19,7 +19,8 @@ from iq_offline.data.strict_json import first_line
 from iq_offline.errors import RunError
 from iq_offline.methods import builder_of
 from iq_offline.training.batches import Demonstrations, SupplementarySampler
-from iq_offline.training.run_folder import AGAIN, CHECKPOINT, CONFIG, RunFolder, part
+from iq_offline.training.run_folder import CHECKPOINT, CONFIG, RunFolder
+from iq_offline.training.tensor_files import AGAIN, part
 
 QLearner = ActorCritic | SoftQLearner
 

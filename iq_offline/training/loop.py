@@ -21,13 +21,13 @@ from iq_offline.data.spaces import ActionSpace
 from iq_offline.errors import ConfigError
 from iq_offline.training.alarm import DivergenceAlarm
 from iq_offline.training.batches import Demonstrations, SupplementarySampler, beside
+from iq_offline.training.checkpointing import Snapshot, learner_tensors, restore
 from iq_offline.training.learnt import Data, build_learner
-from iq_offline.training.run_folder import part
-from iq_offline.training.snapshot import Snapshot, learner_tensors, restore
 from iq_offline.training.steps import Seconds, steps_of
+from iq_offline.training.tensor_files import part
 
 if TYPE_CHECKING:
-    from iq_offline.training.together import Lane
+    from iq_offline.training.compile.batched_seeds import SeedSlot
 
 PRIOR, METHOD = "prior", "method"
 LOG_EVERY = 100
@@ -86,7 +86,7 @@ def train(
     held_out: Batch | None = None,
     supplementary: SupplementarySampler | None = None,
     resumed: Snapshot | None = None,
-    lane: "Lane | None" = None,
+    lane: "SeedSlot | None" = None,
 ) -> Iterator[Progress]:
     """Train the method of `config` on the sampler's transitions; yields every LOG_EVERY updates and at the end.
 
@@ -135,7 +135,7 @@ class TrainingOptions:
     seed: int
     compile: Compile = Compile.OFF
     resumed: Snapshot | None = None
-    lane: "Lane | None" = None
+    lane: "SeedSlot | None" = None
 
     def resumed_in(self, phase: str) -> Snapshot | None:
         """Where to go on, if that is in this phase."""
@@ -157,7 +157,7 @@ def fit(
     *,
     compile_: Compile = Compile.OFF,
     resumed: Snapshot | None = None,
-    lane: "Lane | None" = None,
+    lane: "SeedSlot | None" = None,
 ) -> Iterator[Progress]:
     """Update `learner` on `updates` batches, those apart that it has seen before it was `resumed`."""
     step = 0

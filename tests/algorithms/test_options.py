@@ -7,17 +7,19 @@ import pytest
 import torch
 from iq_offline.config.MISSING import ContinuousIQConfig
 from pydantic import ValidationError
+from tests_support import requested
 
 from iq_offline.algorithms.encoders import initialise, mlp, with_precision
 from iq_offline.config.base import Activation, Precision
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.config import ContinuousIQConfig
+from iq_offline.stages.train import train_run
 from iq_offline.training.run_folder import RunFolder
 
 
 def trained(out: Path, dataset: Path, *overrides: str, method: str = "iq") -> RunFolder:
     small = ("updates=60", "hidden_sizes=[8, 8]", "batch_size=16")
     prior = ("prior.updates=30", "prior.hidden_sizes=[8, 8]") if method == "iq" else ()
-    request = TrainRequest(
+    request = requested(
         str(dataset),
         method,
         demos=4,
@@ -27,7 +29,7 @@ def trained(out: Path, dataset: Path, *overrides: str, method: str = "iq") -> Ru
         compile="off",
         tracked=False,
     )
-    return train_run(request, lambda _: None, lambda _: None)
+    return train_run(*request, lambda _: None, lambda _: None)
 
 
 def largest_difference(first: RunFolder, second: RunFolder, part: str) -> float:
@@ -96,7 +98,7 @@ def test_a_processor_without_sixteen_bit_products_is_named(
 ):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     said: list[str] = []
-    request = TrainRequest(
+    request = requested(
         str(linear_task),
         "bc",
         demos=2,
@@ -105,7 +107,7 @@ def test_a_processor_without_sixteen_bit_products_is_named(
         out=tmp_path / "run",
         tracked=False,
     )
-    train_run(request, lambda _: None, said.append)
+    train_run(*request, lambda _: None, said.append)
     assert [capability in text and "float32" in text for text in said] == [True] * warned
 
 

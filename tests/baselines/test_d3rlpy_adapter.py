@@ -13,7 +13,7 @@ from iq_offline.data.spaces import ContinuousActions
 from iq_offline.errors import PackageMissing
 from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.learnt import Data
-from iq_offline.training.run_folder import load_policy, save_policy
+from iq_offline.training.tensor_files import load_policy, save_policy
 
 CPU = torch.device("cpu")
 

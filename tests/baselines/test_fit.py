@@ -31,7 +31,7 @@ from iq_offline.data.table import TransitionTable
 from iq_offline.errors import ConfigError, TrainingDiverged
 from iq_offline.training.batches import TransitionSampler, sizes
 from iq_offline.training.loop import Progress, fit_clone
-from iq_offline.training.run_folder import tensors_sha256
+from iq_offline.training.tensor_files import tensors_sha256
 
 CPU = torch.device("cpu")
 CLONE = ContinuousBCConfig(updates=20, batch_size=32, hidden_sizes=(16,))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests_support import requested
 
 from iq_offline.config.train import Selection, SubsampleFrom
 from iq_offline.data.catalogue import Located
@@ -139,7 +140,7 @@ def test_rows_of_episodes_are_those_of_the_slow_way(table):
 
 def test_a_run_records_its_split(linear_task: Path, tmp_path: Path, write_d4rl, numbered, monkeypatch):
     from iq_offline.stages import train
-    from iq_offline.stages.train import TrainRequest, train_run
+    from iq_offline.stages.train import train_run
     from iq_offline.tracking.tracker import NullTracker
 
     monkeypatch.setattr(train, "start_tracking", lambda *_: NullTracker())
@@ -147,7 +148,7 @@ def test_a_run_records_its_split(linear_task: Path, tmp_path: Path, write_d4rl, 
     arrays["actions"] = arrays["actions"][:, :1]
     extra = write_d4rl(arrays, name="extra.hdf5")
     warnings: list[str] = []
-    request = TrainRequest(
+    request = requested(
         dataset=str(linear_task),
         method="bc",
         demos=4,
@@ -158,7 +159,7 @@ def test_a_run_records_its_split(linear_task: Path, tmp_path: Path, write_d4rl, 
         device="cpu",
         out=tmp_path / "run",
     )
-    run = train_run(request, lambda _: None, warnings.append)
+    run = train_run(*request, lambda _: None, warnings.append)
     assert run.split["select"] == "top"
     assert len(run.split["expert_episodes"]) == 3
     assert len(run.split["held_out_episodes"]) == 1

@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from tests_support import requested
 from typer.testing import CliRunner
 
 from iq_offline.cli import app
 from iq_offline.errors import ConfigError, RunError
 from iq_offline.export.formats import FACTS, run_torchscript
 from iq_offline.stages.export import export_run
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 from iq_offline.tracking.tracker import NullTracker
 from iq_offline.training.run_folder import RunFolder
 
@@ -20,8 +21,8 @@ from iq_offline.training.run_folder import RunFolder
 def run(tmp_path, linear_task, monkeypatch) -> RunFolder:
     monkeypatch.setattr("iq_offline.stages.train.start_tracking", lambda *_: NullTracker())
     overrides = ("updates=60", "hidden_sizes=[8]")
-    request = TrainRequest(str(linear_task), "bc", overrides=overrides, device="cpu", out=tmp_path / "run")
-    return train_run(request, lambda _: None, pytest.fail)
+    request = requested(str(linear_task), "bc", overrides=overrides, device="cpu", out=tmp_path / "run")
+    return train_run(*request, lambda _: None, pytest.fail)
 
 
 def test_a_policy_is_checked_on_random_and_recorded_observations(tmp_path, run):

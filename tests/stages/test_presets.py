@@ -1,14 +1,15 @@
 """Presets: what a file may hold, and that what does not apply is never passed over in silence."""
 
 import pytest
+from tests_support import requested
 
 from iq_offline import paths
-from iq_offline.config.MISSING import Method, algorithm_class
-from iq_offline.config.train import TrainConfig, algorithm_config
+from iq_offline.config import Method
+from iq_offline.config.train import TrainConfig, algorithm_class, algorithm_config
 from iq_offline.errors import ConfigError
 from iq_offline.stages.learning_data import say_what_is_cut_off
 from iq_offline.stages.presets import read_preset
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 
 MISTAKES = {
     "a table of no method": ("[iq-continous]\nupdates = 3", "no method has settings called [iq-continous]"),
@@ -32,7 +33,7 @@ def test_a_file_that_holds_anything_else_is_refused_and_nothing_is_written(mista
     if content is not None:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ConfigError) as caught:
-        train_run(TrainRequest(str(linear_task), preset=str(file), out=tmp_path / "run"), discard, discard)
+        train_run(*requested(str(linear_task), preset=str(file), out=tmp_path / "run"), discard, discard)
     assert problem in caught.value.problem
     assert str(file) in caught.value.problem
     assert not (tmp_path / "run").exists()
@@ -59,8 +60,8 @@ def test_a_refusal_names_the_tables_that_there_are(tmp_path):
 def test_a_preset_of_which_nothing_applies_is_told(method, preset, said, linear_task, tmp_path):
     heard: list[str] = []
     small = ("hidden_sizes=[8]",)
-    request = TrainRequest(str(linear_task), method, preset, updates=1, overrides=small, out=tmp_path / "run")
-    train_run(request, discard, heard.append)
+    asked = requested(str(linear_task), method, preset, 1, small, warn=heard.append, out=tmp_path / "run")
+    train_run(*asked, discard, heard.append)
     assert [text[: len(start)] for text, start in zip(heard, said, strict=True)] == said
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 import pytest
-from tests_support import write_hdf5
+from tests_support import requested, write_hdf5
 
 from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.recovery import Normalisation
@@ -17,7 +17,7 @@ from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.relabel import RelabelRequest, relabel_dataset
 from iq_offline.stages.reward import RewardRequest, as_text, recover_reward
 from iq_offline.stages.rewarder import check_task
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 from iq_offline.training.run_folder import RunFolder
 
 DEMO = "demo/swimmer/expert-v0"
@@ -32,18 +32,16 @@ def ignore(*_):
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("reward") / "run"
     few = ("prior.updates=60", "hidden_sizes=[16]", "prior.hidden_sizes=[16]", "ensemble.members=2")
-    request = TrainRequest(dataset=DEMO, demos=2, updates=30, overrides=few, out=out, tracked=False)
-    return train_run(request, ignore, ignore)
+    request = requested(dataset=DEMO, demos=2, updates=30, overrides=few, out=out, tracked=False)
+    return train_run(*request, ignore, ignore)
 
 
 @pytest.fixture(scope="module")
 def discrete(tmp_path_factory):
     out = tmp_path_factory.mktemp("reward") / "discrete"
     few = ("prior.updates=60", "hidden_sizes=[16]", "prior.hidden_sizes=[16]")
-    request = TrainRequest(
-        dataset="demo/cartpole/expert-v0", demos=3, updates=30, overrides=few, out=out, tracked=False
-    )
-    return train_run(request, ignore, ignore)
+    request = requested(dataset="demo/cartpole/expert-v0", demos=3, updates=30, overrides=few, out=out, tracked=False)
+    return train_run(*request, ignore, ignore)
 
 
 def recovered(run, form, *datasets):

@@ -9,18 +9,16 @@ import h5py
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests_support import reseal
+from tests_support import requested, reseal
 from typer.testing import CliRunner, Result
 
 from iq_offline.cli import app
-from iq_offline.config.MISSING import Method
-from iq_offline.config.train import algorithm_config
+from iq_offline.config.train import TrainConfig
 from iq_offline.errors import RunError, UserError
 from iq_offline.stages import train as train_stage
-from iq_offline.stages.presets import read_preset
-from iq_offline.stages.reproduce import compare, settings_of
+from iq_offline.stages.reproduce import compare
 from iq_offline.stages.rewarder import demonstrated_rows
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 from iq_offline.tracking.tracker import NullTracker
 from iq_offline.training.run_folder import RunFolder
 
@@ -46,7 +44,7 @@ def run(tmp_path, linear_task) -> RunFolder:
 
 
 def trained(out: Path, dataset: Path, *overrides: str, method: str = "bc", **asked) -> RunFolder:
-    request = TrainRequest(
+    request = requested(
         dataset=str(dataset),
         method=method,
         demos=3,
@@ -56,7 +54,7 @@ def trained(out: Path, dataset: Path, *overrides: str, method: str = "bc", **ask
         out=out,
         **asked,
     )
-    return train_run(request, lambda _: None, lambda _: None)
+    return train_run(*request, lambda _: None, lambda _: None)
 
 
 def call(*arguments: object) -> Result:
@@ -106,26 +104,13 @@ def test_every_setting_of_a_run_is_taken_again(tmp_path, linear_task):
     assert hashlib.sha256(demonstrated_rows(iq)[1].tobytes()).hexdigest() == iq.split["rows_sha256"]
 
 
-@pytest.mark.parametrize("method", Method)
-def test_settings_written_out_give_the_same_configuration_without_recipe_or_defaults(method):
-    for discrete in (True, False):
-        try:
-            config = algorithm_config(method, discrete=discrete, presets=read_preset(method))
-        except UserError:  # the read_preset is for one kind of action alone
-            continue
-        again = algorithm_config(method, discrete=discrete, presets=read_preset(method), overrides=settings_of(config))
-        assert again == config
-
-
 @pytest.mark.parametrize(
     ("asked", "method", "prior", "expected"),
     [
         ("auto", False, True, "auto"),
         ("auto", True, False, "auto"),
-        ("auto", True, None, "auto"),  # of an older version, which did not record the prior
         ("auto", True, True, "on"),
         ("auto", False, False, "off"),
-        ("auto", False, None, "off"),
     ],
 )
 def test_prior_and_method_are_compiled_as_they_were(tmp_path, linear_task, monkeypatch, asked, method, prior, expected):
@@ -135,19 +120,13 @@ def test_prior_and_method_are_compiled_as_they_were(tmp_path, linear_task, monke
     reseal(run.path, compiled=method, prior_compiled=prior)
     seen: list[str] = []
 
-    def again(request: TrainRequest, *_: object) -> RunFolder:
-        seen.append(request.compile)
+    def again(config: TrainConfig, *_: object) -> RunFolder:
+        seen.append(config.compile)
         return run
 
     monkeypatch.setattr("iq_offline.stages.reproduce.train_run", again)
     call(run.path)
     assert seen == [expected]
-
-
-def test_a_run_of_an_older_version_is_not_said_to_differ_in_what_it_did_not_record(tmp_path, linear_task):
-    run = trained(tmp_path / "iq", linear_task, "prior.updates=20", "prior.hidden_sizes=[8]", method="iq")
-    reseal(run.path, prior_compiled=None)
-    assert json.loads(call(run.path, "--json").stdout)["differences"] == []
 
 
 def test_a_difference_is_told_by_tensor_and_amount_and_exits_3(run):

@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from tests_support import requested
 
 from iq_offline.errors import ConfigError
 from iq_offline.stages.convert import ConvertRequest, convert_dataset
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.select import SelectRequest, Signal, select_run, signals
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 from iq_offline.training.batches import TransitionSampler
 
 SWIMMER, CARTPOLE = "demo/swimmer/expert-v0", "demo/cartpole/expert-v0"
@@ -22,8 +23,8 @@ def ignore(*_):
 
 def trained(out, dataset=SWIMMER, **more):
     small = ("hidden_sizes=[16]",)
-    request = TrainRequest(dataset, "bc", demos=2, updates=5, overrides=small, out=out, tracked=False, device="cpu")
-    return train_run(TrainRequest(**{**vars(request), **more}), ignore, ignore)
+    asked = {"method": "bc", "demos": 2, "updates": 5, "overrides": small} | more
+    return train_run(*requested(dataset, out=out, tracked=False, device="cpu", **asked), ignore, ignore)
 
 
 @pytest.fixture(scope="module")

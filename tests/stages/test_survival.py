@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 import pytest
+from tests_support import requested
 
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.reward import RewardRequest, recover_reward
 from iq_offline.stages.rewarder import survival_worth
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 
 
 @pytest.mark.parametrize(
@@ -39,8 +40,8 @@ def test_staying_alive_is_worth_something_where_demonstrations_seldom_end(
 def test_it_is_in_every_step_of_the_linear_form_and_of_its_null_and_in_no_other(tmp_path):
     names = "demo/cartpole/expert-v0", "demo/cartpole/random-v0"
     few = ("prior.updates=60", "hidden_sizes=[16]", "prior.hidden_sizes=[16]")
-    request = TrainRequest(dataset=names[0], demos=3, updates=30, overrides=few, out=tmp_path / "run", tracked=False)
-    run = train_run(request, lambda _: None, lambda _: None)
+    request = requested(dataset=names[0], demos=3, updates=30, overrides=few, out=tmp_path / "run", tracked=False)
+    run = train_run(*request, lambda _: None, lambda _: None)
 
     def recovered(form, *datasets):
         report = recover_reward(run, RewardRequest(datasets, form), lambda *_: None, lambda _: None)

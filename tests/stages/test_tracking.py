@@ -12,15 +12,16 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tests_support import reseal
+from tests_support import Requested, requested, reseal
 
 from iq_offline.errors import RunError, TrackingUnavailable
 from iq_offline.stages.report import make_report
 from iq_offline.stages.sync import sync_runs
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 from iq_offline.tracking.mirror import describe, mirror_stage, start_tracking, stored, sync
 from iq_offline.tracking.mlflow_store import MlflowStore
-from iq_offline.training.run_folder import RunFolder, read_header, tensor_bytes
+from iq_offline.training.run_folder import RunFolder
+from iq_offline.training.tensor_files import read_header, tensor_bytes
 
 EVALUATION = {"return_mean": 5.0, "return_std": 1.0, "length_mean": 10.0, "score": None, "reference": None}
 
@@ -42,13 +43,13 @@ def store(tables: Path, home: Path) -> Path:
     return Path(shutil.copy(tables, home / "mlflow"))
 
 
-def request(dataset: Path, out: Path, seed: int = 0, updates: int = 120) -> TrainRequest:
+def request(dataset: Path, out: Path, seed: int = 0, updates: int = 120) -> Requested:
     overrides = (f"updates={updates}", "hidden_sizes=[8]")
-    return TrainRequest(str(dataset), "bc", demos=2, seed=seed, overrides=overrides, device="cpu", out=out)
+    return requested(str(dataset), "bc", demos=2, seed=seed, overrides=overrides, device="cpu", out=out)
 
 
 def trained(dataset: Path, out: Path, warnings: list[str] | None = None, seed: int = 0) -> RunFolder:
-    return train_run(request(dataset, out, seed), lambda _: None, pytest.fail if warnings is None else warnings.append)
+    return train_run(*request(dataset, out, seed), lambda _: None, pytest.fail if warnings is None else warnings.append)
 
 
 def evaluated(run: RunFolder, return_mean: float = 5.0) -> None:

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests_support import reseal
+from tests_support import requested, reseal
 
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 from iq_offline.tracking import mirror
 from iq_offline.tracking.mirror import start_tracking, sync
 from iq_offline.tracking.mlflow_store import MlflowStore
@@ -28,8 +28,8 @@ START_SECONDS = 120
 
 def trained(dataset: Path, out: Path, on_progress=lambda _: None, warn=pytest.fail) -> RunFolder:
     overrides = ("updates=400", "hidden_sizes=[8]")
-    request = TrainRequest(str(dataset), "bc", demos=2, overrides=overrides, device="cpu", out=out)
-    return train_run(request, on_progress, warn)
+    request = requested(str(dataset), "bc", demos=2, overrides=overrides, device="cpu", out=out)
+    return train_run(*request, on_progress, warn)
 
 
 def copies(run: RunFolder, count: int) -> list[Path]:

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests_support import tasks
+from tests_support import requested, tasks
 
 from iq_offline.errors import CompilerFailed, ConfigError
 from iq_offline.stages import train as stage
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 from iq_offline.tracking.tracker import NullTracker
-from iq_offline.training import ahead, compiled, steps
+from iq_offline.training import steps
+from iq_offline.training.compile import aot_cache, compiled_steps
+from iq_offline.training.compile.tracing import Function, Traceable
 from iq_offline.training.run_folder import RunFolder
-from iq_offline.training.traced import Traceable
 
 TOLERANCE = 2e-4
 """Largest difference of any tensor after 100 updates; Adam moves a parameter by up to 0.03 in them."""
@@ -34,21 +35,21 @@ def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
 def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trace that the compiler is given, made without any tensor's values, as PyTorch runs it."""
 
-    def interpreted(plan: Traceable) -> compiled.Function:
-        request, tensors = ahead.request_of(plan)
-        reader = ahead.Reader(io.BytesIO(request))
+    def interpreted(plan: Traceable) -> Function:
+        request, tensors = aot_cache.request_of(plan)
+        reader = aot_cache.Reader(io.BytesIO(request))
         trace = reader.load().trace()
-        held = ahead.filled(reader.places(trace.held), tensors)
-        return lambda given: trace.graph(*given, *held)
+        constants = aot_cache.filled(reader.places(trace.constants), tensors)
+        return lambda given: trace.graph(*given, *constants)
 
-    monkeypatch.setattr(compiled, "compiled", interpreted)
+    monkeypatch.setattr(compiled_steps, "compiled_function", interpreted)
     monkeypatch.setattr(steps, "UNROLLED", 2)
 
 
 def trained(
     out: Path, data: tuple[Path, Path], method: str, compiling: str, *overrides: str, seed: int = 0
 ) -> RunFolder:
-    request = TrainRequest(
+    request = requested(
         str(data[0]),
         method,
         demos=4,
@@ -59,7 +60,7 @@ def trained(
         out=out,
         compile=compiling,
     )
-    return train_run(request, lambda _: None, lambda _: None)
+    return train_run(*request, lambda _: None, lambda _: None)
 
 
 def assert_near(first: RunFolder, second: RunFolder) -> None:
@@ -96,7 +97,7 @@ def test_compiled_and_eager_agree_after_a_hundred_updates(
     assert first.manifest["compiled"]
     assert_near(eager, first)
     # what was compiled is kept, and knows nothing of that run's own tensors
-    monkeypatch.setattr(ahead, "_compile", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr(aot_cache, "_compile", lambda *_: pytest.fail("compiled again"))
     others = data[1], data[0]
     assert_near(
         trained(tmp_path / "eager-other", others, "iq", "off", *own, seed=1),
@@ -120,15 +121,15 @@ def test_the_compiled_gradient_of_a_recorded_actions_q_is_right_at_full_width(
 def test_compiled_updates_that_are_not_the_eager_ones_stop_the_run(
     wrong: float, tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def miscompiled(plan: Traceable) -> compiled.Function:
+    def miscompiled(plan: Traceable) -> Function:
         def function(given: list[torch.Tensor]) -> list[torch.Tensor]:
-            found = trace.graph(*given, *trace.held)
+            found = trace.graph(*given, *trace.constants)
             return [tensor * wrong if tensor.shape == (8, 8) else tensor for tensor in found]
 
         trace = plan.trace()
         return function
 
-    monkeypatch.setattr(compiled, "compiled", miscompiled)
+    monkeypatch.setattr(compiled_steps, "compiled_function", miscompiled)
     monkeypatch.setattr(steps, "_has_compiler", lambda: True)
     data = tasks(tmp_path, linear_task, discrete=False)
     with pytest.raises(CompilerFailed, match=r"(?s)not the eager ones.*\(8, 8\).*--compile off"):
@@ -151,13 +152,13 @@ def test_a_compiler_that_fails_is_said_and_leaves_nothing(
 
 def test_a_damaged_library_is_made_again(tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch):
     def compile_nothing(request: bytes, folder: Path) -> None:
-        torch.save([], folder / ahead.HELD)
-        (folder / ahead.LIBRARY).write_bytes(b"")
+        torch.save([], folder / aot_cache.CONSTANTS)
+        (folder / aot_cache.LIBRARY).write_bytes(b"")
         requests.append(request)
 
     requests: list[bytes] = []
     monkeypatch.setenv("IQ_OFFLINE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(ahead, "_compile", compile_nothing)
+    monkeypatch.setattr(aot_cache, "_compile", compile_nothing)
     monkeypatch.setattr(steps, "_has_compiler", lambda: True)
     data = tasks(tmp_path, linear_task, discrete=False)
     for _ in range(2):
@@ -173,8 +174,8 @@ from iq_offline.algorithms.bc import BCLearner
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Standardiser
 from iq_offline.batch import Batch
 from iq_offline.config.cloning import ContinuousBCConfig
-from iq_offline.training.ahead import key_of, request_of
-from iq_offline.training.traced import Traceable
+from iq_offline.training.compile.aot_cache import key_of, request_of
+from iq_offline.training.compile.tracing import Function, Traceable
 
 def key(rate, value, size):
     config = ContinuousBCConfig(learning_rate=rate, updates=10, hidden_sizes=(4,))

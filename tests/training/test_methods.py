@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tests_support import write_hdf5
+from tests_support import requested, write_hdf5
 
 from iq_offline.algorithms.bc import cloning_errors
 from iq_offline.algorithms.learner import Metrics
@@ -18,7 +18,7 @@ from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig, DiscreteB
 from iq_offline.config.iq import DiscreteIQConfig
 from iq_offline.errors import ConfigError, TrainingDiverged
 from iq_offline.stages.reward import RewardRequest, recover_reward
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 from iq_offline.tracking.tracker import NullTracker
 from iq_offline.training.alarm import DivergenceAlarm
 from iq_offline.training.learnt import absorbing_value_of
@@ -99,7 +99,7 @@ def trained(
     tmp_path.mkdir(exist_ok=True)
     expert = task(tmp_path, "expert", noise=0.0, seed=0)
     noisy = task(tmp_path, "noisy", noise=1.0, seed=1)
-    request = TrainRequest(
+    request = requested(
         dataset=str(expert),
         method=method,
         demos=4,
@@ -107,7 +107,7 @@ def trained(
         overrides=overrides,
         out=tmp_path / name,
     )
-    return train_run(request, discard, discard)
+    return train_run(*request, discard, discard)
 
 
 @pytest.mark.parametrize("task", [continuous_task, discrete_task], ids=["continuous", "discrete"])
@@ -247,10 +247,10 @@ def test_what_stands_behind_terminations_at_recovery_is_learnt_or_zero(tmp_path:
 
 def test_a_recipe_can_be_named_as_a_preset_and_two_names_are_refused(tmp_path: Path):
     expert = continuous_task(tmp_path, "expert", noise=0.0, seed=0)
-    request = TrainRequest(str(expert), preset="ls-iq", overrides=settings(5, prior=False), out=tmp_path / "named")
-    assert train_run(request, discard, discard).manifest["method"] == Method.LS_IQ
+    request = requested(str(expert), preset="ls-iq", overrides=settings(5, prior=False), out=tmp_path / "named")
+    assert train_run(*request, discard, discard).manifest["method"] == Method.LS_IQ
     with pytest.raises(ConfigError, match="a method of its own"):
-        train_run(TrainRequest(str(expert), method="bc", preset="ls-iq"), discard, discard)
+        train_run(*requested(str(expert), method="bc", preset="ls-iq"), discard, discard)
 
 
 def test_settings_that_do_not_go_together_are_refused_with_the_remedy(tmp_path: Path):
@@ -262,7 +262,7 @@ def test_settings_that_do_not_go_together_are_refused_with_the_remedy(tmp_path: 
         (("cql=1",), "group of settings"),
     ]:
         with pytest.raises(ConfigError) as error:
-            train_run(TrainRequest(str(expert), method="iq", overrides=overrides), discard, discard)
+            train_run(*requested(str(expert), method="iq", overrides=overrides), discard, discard)
         assert text in str(error.value) + error.value.remedy
 
 
@@ -280,7 +280,7 @@ def test_pictures_train_through_the_encoder(tmp_path: Path):
     }
     file = write_hdf5(tmp_path / "pictures.hdf5", arrays)
     overrides = ("updates=5", "prior.updates=40", "batch_size=16")
-    run = train_run(TrainRequest(str(file), method="iq", overrides=overrides, out=tmp_path / "run"), discard, discard)
+    run = train_run(*requested(str(file), method="iq", overrides=overrides, out=tmp_path / "run"), discard, discard)
     metrics = pl.read_parquet(run.path / "metrics.parquet")["prior_action_error"].drop_nulls()
     assert metrics[-1] <= 0.1
     assert run.policy().act(torch.from_numpy(pictures[:4].reshape(4, -1)).float()).shape == (4,)

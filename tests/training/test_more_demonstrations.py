@@ -10,11 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from tests_support import Requested, requested
 
 from iq_offline.algorithms.bc import cloning_loss
 from iq_offline.baselines.filtering import more_demonstrations
 from iq_offline.baselines.sources import PeerData
-from iq_offline.config.MISSING import Method
+from iq_offline.config import Method
 from iq_offline.config.train import algorithm_config
 from iq_offline.config.baselines import EpisodeFilterConfig, LikenessConfig, ResidualTestConfig, ScreenConfig
 from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig
@@ -24,7 +25,7 @@ from iq_offline.stages import train as stage
 from iq_offline.stages.convert import ConvertRequest, convert_dataset
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.presets import read_preset
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 from iq_offline.tracking.tracker import NullTracker
 from iq_offline.training.batches import DemonstrationMixture, SupplementarySampler, TransitionSampler
 from iq_offline.training.loop import fit_clone
@@ -52,16 +53,16 @@ def more_of_the_expert(tmp_path: Path) -> str:
     return str(file)
 
 
-def asked(out: Path, *supplementary: str, **more: Any) -> TrainRequest:
+def asked(out: Path, *supplementary: str, **more: Any) -> Requested:
     settings = {"method": "iq", "preset": PRESET, "demos": 3, "subsample": 20} | more
     small = SMALL_BC if settings["method"] == "bc" else SMALL
     settings["overrides"] = (*small, *settings.get("overrides", ()))
-    return TrainRequest(EXPERT, supplementary=supplementary, device="cpu", out=out, **settings)
+    return requested(EXPERT, supplementary=supplementary, device="cpu", out=out, **settings)
 
 
 def trained(out: Path, *supplementary: str, warnings: list[str] | None = None, **more: Any) -> RunFolder:
     return train_run(
-        asked(out, *supplementary, **more), lambda _: None, (lambda _: None) if warnings is None else warnings.append
+        *asked(out, *supplementary, **more), lambda _: None, (lambda _: None) if warnings is None else warnings.append
     )
 
 
@@ -91,7 +92,7 @@ def test_default_iq_is_safe_beside_a_foreign_agent(tmp_path: Path):
     foreign = an_episode_file(tmp_path / "foreign.hdf5", lambda actions: noisy(-actions))
     lenient = ("residual_test.largest_foretold=0.9", "residual_test.largest_foretold_near=0.9")
     accepted = trained(tmp_path / "accepted", foreign, overrides=tuple(f"more_demonstrations.{one}" for one in lenient))
-    assert accepted.split["supplementary"][0]["taken_episodes"]
+    assert accepted.split["supplementary"][0]["accepted_episodes"]
     warnings: list[str] = []
     beside = trained(tmp_path / "beside", foreign, preset=None, warnings=warnings)
     alone = trained(tmp_path / "alone", preset=None)
@@ -113,7 +114,7 @@ def test_refused_data_leave_what_is_learnt_as_it_is_without_them_to_the_bit(tmp_
     assert last_metrics(refused)["residual_test_accepted"] == 0
     assert "residual_test_accepted" not in last_metrics(alone)
     assert refused.manifest["checkpoint_sha256"] == alone.manifest["checkpoint_sha256"]
-    assert refused.split["supplementary"][0]["taken_episodes"] == []
+    assert refused.split["supplementary"][0]["accepted_episodes"] == []
     assert len(warnings) == 1
     assert "no supplementary episode is taken" in warnings[0]
     assert "residual_test_accepted is 0" in warnings[0]
@@ -138,7 +139,7 @@ def test_the_objective_keeps_to_the_demonstrations(
 def test_accepted_episodes_are_cloned_by_the_prior(tmp_path: Path, more_of_the_expert: str):
     accepted = trained(tmp_path / "accepted", more_of_the_expert)
     without = train_run(
-        TrainRequest(
+        *requested(
             EXPERT,
             "iq",
             demos=3,
@@ -161,13 +162,13 @@ def test_accepted_episodes_are_cloned_by_the_prior(tmp_path: Path, more_of_the_e
 def test_the_split_names_the_episodes_that_are_taken_file_by_file(tmp_path: Path, more_of_the_expert: str):
     run = trained(tmp_path / "run", RANDOM, more_of_the_expert)
     random, more = run.split["supplementary"]
-    assert random["taken_episodes"] == []
-    assert more["taken_episodes"] == sorted(set(more["taken_episodes"]))
-    assert len(more["taken_episodes"]) == last_metrics(run)["kept_episodes"] > 0
+    assert random["accepted_episodes"] == []
+    assert more["accepted_episodes"] == sorted(set(more["accepted_episodes"]))
+    assert len(more["accepted_episodes"]) == last_metrics(run)["kept_episodes"] > 0
     table = open_dataset(more_of_the_expert)
     rows = rows_with_successors(table)
-    starts = table.episodes["start_row"].to_numpy()[more["taken_episodes"]]
-    lengths = table.episodes["steps"].to_numpy()[more["taken_episodes"]]
+    starts = table.episodes["start_row"].to_numpy()[more["accepted_episodes"]]
+    lengths = table.episodes["steps"].to_numpy()[more["accepted_episodes"]]
     kept = sum(((rows >= start) & (rows < start + length)).sum() for start, length in zip(starts, lengths, strict=True))
     assert kept == last_metrics(run)["kept_transitions"]
 
@@ -180,7 +181,7 @@ def test_a_run_with_more_demonstrations_goes_on_bit_for_bit(tmp_path: Path, more
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(Interrupted, match=r"stopped at update (400 of 500|1300 of 1400)"):
-        train_run(asked(tmp_path / "cut", more_of_the_expert), stop, lambda _: None)
+        train_run(*asked(tmp_path / "cut", more_of_the_expert), stop, lambda _: None)
     again = trained(tmp_path / "cut", more_of_the_expert, resume=True)
     assert whole.manifest["checkpoint_sha256"] == again.manifest["checkpoint_sha256"]
     assert (whole.path / "metrics.parquet").read_bytes() == (again.path / "metrics.parquet").read_bytes()
@@ -189,13 +190,13 @@ def test_a_run_with_more_demonstrations_goes_on_bit_for_bit(tmp_path: Path, more
 def test_a_signal_is_heard_while_episodes_are_looked_for(
     tmp_path: Path, more_of_the_expert: str, monkeypatch: pytest.MonkeyPatch
 ):
-    heard = stage.Keeper.heed
+    heard = stage.Checkpointer.check_interrupt
 
-    def ask(keeper: Any) -> None:
+    def ask(checkpointer: Any) -> None:
         signal.raise_signal(signal.SIGTERM)
-        heard(keeper)
+        heard(checkpointer)
 
-    monkeypatch.setattr(stage.Keeper, "heed", ask)
+    monkeypatch.setattr(stage.Checkpointer, "check_interrupt", ask)
     with pytest.raises(Interrupted, match="looking for more demonstrations"):
         trained(tmp_path / "run", more_of_the_expert)
     assert list(tmp_path.glob("*run*")) == []

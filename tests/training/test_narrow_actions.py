@@ -6,10 +6,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from tests_support import write_hdf5
+from tests_support import requested, write_hdf5
 
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 from iq_offline.tracking.tracker import NullTracker
 from iq_offline.training.run_folder import RunFolder
 
@@ -36,7 +36,7 @@ def scaled(task: Path, factor: float, shift: float = 0.0) -> Path:
 
 def train(dataset: Path, method: str, *overrides: str) -> RunFolder:
     out = dataset.with_suffix(f".{method}")
-    return train_run(TrainRequest(str(dataset), method, updates=300, overrides=overrides, out=out), discard, discard)
+    return train_run(*requested(str(dataset), method, updates=300, overrides=overrides, out=out), discard, discard)
 
 
 def acted(run: RunFolder, dataset: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -4,19 +4,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests_support import requested
 
 from iq_offline.errors import TrainingDiverged
-from iq_offline.stages.train import TrainRequest, train_run
-from iq_offline.training.run_folder import RunFolder, load_policy, part, save_policy, tensors_sha256
+from iq_offline.stages.train import train_run
+from iq_offline.training.run_folder import RunFolder
+from iq_offline.training.tensor_files import load_policy, part, save_policy, tensors_sha256
 
 QUICK = ("prior.updates=30", "prior.hidden_sizes=[16]", "hidden_sizes=[16]")
 
 
 def run(out: Path, dataset: Path, method: str, *overrides: str, seed: int = 0) -> RunFolder:
-    request = TrainRequest(
+    request = requested(
         dataset=str(dataset), method=method, demos=3, seed=seed, overrides=overrides, device="cpu", out=out
     )
-    return train_run(request, lambda _: None, lambda _: None)
+    return train_run(*request, lambda _: None, lambda _: None)
 
 
 @pytest.fixture(autouse=True)
@@ -79,10 +81,10 @@ def test_actions_are_scaled_by_the_bounds_and_never_leave_them(tmp_path, numbere
 
 
 def run_one(tmp_path: Path, dataset: Path):
-    request = TrainRequest(
+    request = requested(
         str(dataset), "bc", overrides=("updates=300", "hidden_sizes=[16]"), device="cpu", out=tmp_path / "r"
     )
-    return train_run(request, lambda _: None, lambda _: None).policy()
+    return train_run(*request, lambda _: None, lambda _: None).policy()
 
 
 def test_a_diverging_run_ends_with_a_message_and_leaves_nothing(tmp_path, linear_task):

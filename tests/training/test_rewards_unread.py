@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from tests_support import Arrays, write_hdf5
+from tests_support import Arrays, requested, write_hdf5
 
 from iq_offline.config.MISSING import Method
 from iq_offline.data.table import TransitionTable
 from iq_offline.errors import InvalidEpisode
 from iq_offline.stages import train as stage
 from iq_offline.stages.reward import RewardRequest, recover_reward
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 from iq_offline.tracking.tracker import NullTracker
 from iq_offline.training.run_folder import RunFolder
 
@@ -108,7 +108,7 @@ def trained(
     for seed, name in enumerate(("expert", "supplementary")):
         arrays = episodes(seed, discrete=discrete) | {"rewards": rewards(240)}
         files.append(str(write_hdf5(folder / f"{name}.hdf5", arrays)))
-    request = TrainRequest(
+    request = requested(
         files[0],
         method,
         preset,
@@ -119,7 +119,7 @@ def trained(
         out=folder / "run",
         **({"demos": 4} | more),
     )
-    return train_run(request, discard, discard)
+    return train_run(*request, discard, discard)
 
 
 def learnt(run: RunFolder) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def learnt(run: RunFolder) -> dict[str, Any]:
         "checkpoint": run.manifest["checkpoint_sha256"],
         "metrics": pl.read_parquet(run.path / "metrics.parquet").to_dict(as_series=False),
         "demonstrations": run.split["expert_episodes"],
-        "taken": [other.get("taken_episodes") for other in run.split["supplementary"]],
+        "taken": [other.get("accepted_episodes") for other in run.split["supplementary"]],
     }
 
 

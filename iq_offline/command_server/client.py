@@ -1,4 +1,4 @@
-"""A pipeline's command, handed to the warm process that runs it (`iq_offline/warm.py`).
+"""A pipeline's command, handed to the command server that runs it.
 
 Every job of a pipeline pays for what this imports: nothing but what it needs.
 """
@@ -8,14 +8,14 @@ import signal
 import socket
 import sys
 
-PLACE = "IQ_OFFLINE_WARM"
-"""The environment variable that holds the socket's path."""
+SOCKET = "IQ_OFFLINE_WARM"
+"""The environment variable that holds the path of the server's socket."""
 STREAMS = (0, 1, 2)
 
 
-def hand_over(arguments: list[str]) -> None:
-    """Let the warm process run a command, and exit as it does. Returns where there is none."""
-    place = os.environ.get(PLACE)
+def send_command(arguments: list[str]) -> None:
+    """Let the server run a command, and exit as it does. Returns where there is no server."""
+    place = os.environ.get(SOCKET)
     if not place:
         return
     with socket.socket(socket.AF_UNIX) as connection:
@@ -23,16 +23,14 @@ def hand_over(arguments: list[str]) -> None:
             connection.connect(place)
         except OSError:
             return
-        # The command is in this process group too: a signal reaches it, and how it ends is told.
+        # The command is in this process group too: a signal reaches it, and its status comes back.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         body = packed(arguments, os.getcwd(), dict(os.environ))  # noqa: PTH109
         socket.send_fds(connection, [len(body).to_bytes(8, "big")], STREAMS)
         connection.sendall(body)
         status = connection.recv(1)
-    if not status:
-        sys.exit("the process that ran this command has ended before it")
-    sys.exit(status[0])
+    sys.exit(status[0] if status else "the process that ran this command has ended before it")
 
 
 def packed(arguments: list[str], folder: str, environment: dict[str, str]) -> bytes:

@@ -1,4 +1,4 @@
-"""Commands of a pipeline run in forks of one warm process, and answer as they would by themselves."""
+"""Commands of a pipeline run in forks of a command server, and answer as they would by themselves."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from iq_offline.handover import PLACE, packed, unpacked
+from iq_offline.command_server.client import SOCKET, packed, unpacked
 from iq_offline.tracking.mlflow_access import tracking_uri
 from iq_offline.tracking.mlflow_sqlite import sqlite_file
 from iq_offline.tracking.mlflow_store import MlflowStore
@@ -20,7 +20,9 @@ SECONDS = 120
 
 
 def started(place: Path) -> "subprocess.Popen[bytes]":
-    process = subprocess.Popen([sys.executable, "-m", "iq_offline.warm", str(place)], stdin=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "iq_offline.command_server.server", str(place)], stdin=subprocess.PIPE
+    )
     wait_for(place.exists)
     return process
 
@@ -40,7 +42,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def ran(place: Path | None, *arguments: object, cwd: Path) -> subprocess.CompletedProcess:
-    environment = os.environ | {PLACE: str(place or "")}
+    environment = os.environ | {SOCKET: str(place or "")}
     return subprocess.run(command(*arguments), env=environment, cwd=cwd, capture_output=True, text=True, check=False)
 
 
@@ -112,7 +114,7 @@ def test_where_nobody_listens_a_command_runs_by_itself(tmp_path):
 
 
 def test_a_command_ends_when_whoever_asked_is_killed(place, tmp_path, linear_task):
-    environment = os.environ | {PLACE: str(place)}
+    environment = os.environ | {SOCKET: str(place)}
     with subprocess.Popen(long_training(linear_task, tmp_path / "run"), env=environment) as process:
         wait_for(lambda: list(tmp_path.glob(".run.*.part")))
         process.kill()
@@ -122,7 +124,7 @@ def test_a_command_ends_when_whoever_asked_is_killed(place, tmp_path, linear_tas
 
 def test_a_signal_to_the_group_ends_a_command_in_its_own_way(tmp_path, linear_task):
     place = tmp_path / "socket"
-    environment = os.environ | {PLACE: str(place)}
+    environment = os.environ | {SOCKET: str(place)}
     warm = started(place)
     with subprocess.Popen(
         long_training(linear_task, tmp_path / "run"), env=environment, stderr=subprocess.PIPE, text=True
@@ -140,7 +142,7 @@ def test_a_signal_to_the_group_ends_a_command_in_its_own_way(tmp_path, linear_ta
 
 def test_the_process_ends_with_its_owner_but_not_before_its_commands(tmp_path, linear_task):
     place = tmp_path / "socket"
-    environment = os.environ | {PLACE: str(place)}
+    environment = os.environ | {SOCKET: str(place)}
     warm = started(place)
     arguments = ("train", "--dataset", linear_task, "--method", "bc", "--preset", "quick", "--device", "cpu")
     with subprocess.Popen(command(*arguments, "--out", tmp_path / "run"), env=environment) as process:

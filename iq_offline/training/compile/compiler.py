@@ -1,4 +1,4 @@
-"""The process that compiles updates: `python -m iq_offline.training.compiler REQUEST FOLDER`. See `ahead`."""
+"""The process that compiles updates: `python -m iq_offline.training.compile.compiler`. See `aot_cache`."""
 
 import signal
 import sys
@@ -10,13 +10,13 @@ def main(request: Path, folder: Path) -> None:
     import torch
     from torch._inductor import aot_compile
 
-    from iq_offline.training.ahead import HELD, LIBRARY, Reader
+    from iq_offline.training.compile.aot_cache import CONSTANTS, LIBRARY, Reader
 
     with request.open("rb") as file:
         reader = Reader(file)
         trace = reader.load().trace()
-    torch.save(reader.places(trace.held), folder / HELD)
-    arguments = *trace.given, *(tensor.detach() for tensor in trace.held)
+    torch.save(reader.places(trace.constants), folder / CONSTANTS)
+    arguments = *trace.given, *(tensor.detach() for tensor in trace.constants)
     exported = torch.export.export(trace.graph, arguments, strict=False).module()
     aot_compile(exported, arguments, options={"aot_inductor.output_path": str(folder / LIBRARY)})
 

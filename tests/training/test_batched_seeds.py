@@ -1,12 +1,11 @@
-"""Seeds batched into one process are the seeds alone, within rounding; lanes come, fail and go."""
+"""Seeds batched into one process are the seeds alone, within rounding; slots come, fail and go."""
 
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from tests_support import tasks
+from tests_support import Requested, requested, tasks
 
 from iq_offline.algorithms.bc import BCLearner
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Standardiser
@@ -16,19 +15,19 @@ from iq_offline.config.cloning import ContinuousBCConfig
 from iq_offline.config.train import Compile
 from iq_offline.errors import ConfigError
 from iq_offline.stages.seeds import train_together
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 from iq_offline.training import steps
+from iq_offline.training.compile.batched_seeds import BatchedSeeds, SeedSlot
 from iq_offline.training.steps import Seconds, steps_of
-from iq_offline.training.together import Together
 
 TOLERANCE = 2e-4
 """Largest difference of any tensor after so few updates."""
 
 
-def requests(out: Path, data: tuple[Path, Path], method: str, *overrides: str) -> list[TrainRequest]:
+def requests(out: Path, data: tuple[Path, Path], method: str, *overrides: str) -> list[Requested]:
     """Three seeds of a small run."""
     return [
-        TrainRequest(
+        requested(
             str(data[0]),
             method,
             demos=3,
@@ -53,7 +52,7 @@ def test_seeds_together_make_what_each_makes_alone(
     monkeypatch.setattr(steps, "UNROLLED", 3)  # of 40 updates one is left over
     data = tasks(tmp_path, linear_task, discrete=discrete)
     prior = ("prior.updates=20", "prior.hidden_sizes=[8]") if method == "iq" else ()
-    alone = [train_run(each, lambda _: None, print) for each in requests(tmp_path / "alone", data, method, *prior)]
+    alone = [train_run(*each, lambda _: None, print) for each in requests(tmp_path / "alone", data, method, *prior)]
     seen: list[tuple[int, int]] = []
     asked = requests(tmp_path / "together", data, method, *prior)
     together = train_together(asked, lambda seed, percent, _: seen.append((seed, percent)), print)
@@ -71,23 +70,25 @@ def test_seeds_together_make_what_each_makes_alone(
 def test_a_seed_that_fails_lets_the_others_end(tmp_path: Path, linear_task: Path):
     data = tasks(tmp_path, linear_task, discrete=False)
     asked = requests(tmp_path / "runs", data, "bc")
-    asked[1] = requests(tmp_path / "runs", data, "bc", "no_such_key=1")[1]
-    with pytest.raises(ConfigError, match="unknown key"):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "seed-1").write_text("a file in the place of a run")
+    with pytest.raises(ConfigError, match="is a file"):
         train_together(asked, lambda *_: None, print)
-    assert [(request.out / "manifest.json").is_file() for request in asked if request.out] == [True, False, True]
+    assert [(tmp_path / "runs" / f"seed-{seed}" / "manifest.json").is_file() for seed in (0, 2)] == [True, True]
 
 
 def test_a_method_without_updates_of_ours_is_refused(tmp_path: Path, linear_task: Path):
-    asked = requests(tmp_path / "runs", tasks(tmp_path, linear_task, discrete=False), "bc-all")
+    data = tasks(tmp_path, linear_task, discrete=False)
+    asked = [requested(str(data[0]), "bc-all", seed=seed, out=tmp_path / f"seed-{seed}") for seed in (0, 1)]
     with pytest.raises(ConfigError, match="--together"):
-        train_together([replace(each, overrides=()) for each in asked], lambda *_: None, print)
+        train_together(asked, lambda *_: None, print)
 
 
 def test_seeds_of_several_graphs_do_not_wait_for_each_other_for_ever(tmp_path: Path, linear_task: Path):
     data = tasks(tmp_path, linear_task, discrete=False)
     asked = requests(tmp_path / "runs", data, "bc")
     asked[0] = requests(tmp_path / "runs", data, "bc", "hidden_sizes=[4]")[0]  # another graph, of the same length
-    alone = train_run(requests(tmp_path / "alone", data, "bc", "hidden_sizes=[4]")[0], lambda _: None, print)
+    alone = train_run(*requests(tmp_path / "alone", data, "bc", "hidden_sizes=[4]")[0], lambda _: None, print)
     first = train_together(asked, lambda *_: None, print)[0]
     others = alone.checkpoint()
     for name, tensor in first.checkpoint().items():
@@ -115,18 +116,18 @@ def batch(number: int) -> Batch:
     return Batch(observations, observations.sin(), observations, torch.zeros(8))
 
 
-def test_lanes_that_come_late_and_leave_early_keep_what_is_theirs(monkeypatch: pytest.MonkeyPatch):
+def test_slots_that_come_late_keep_their_own(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(steps, "UNROLLED", 1)
     counts = {0: [(1, 3)], 1: [(2, 5)], 2: [(7, 2), (3, 4)]}  # (seed of a learner, its updates), one after the other
-    together, learnt = Together(3), dict[int, BCLearner]()
+    seeds, learnt = BatchedSeeds(3), dict[int, BCLearner]()
 
     def run(number: int) -> None:
-        lane = together.lane(number)
+        slot = SeedSlot(seeds, number)
         for seed, count in counts[number]:
             learner = cloner(seed)
-            steps_of(learner, count, Compile.OFF, lane).advance(iter(map(batch, range(count))), count, Seconds())
+            steps_of(learner, count, Compile.OFF, slot).advance(iter(map(batch, range(count))), count, Seconds())
             learnt[seed] = learner
-        lane.leave()
+        seeds.leave(number)
 
     threads = [threading.Thread(target=run, args=(number,)) for number in counts]
     for thread in threads:

@@ -1,9 +1,9 @@
 """Commands of a pipeline on one machine, without the seconds that each start of Python with torch and MLflow costs.
 
-`iq-offline run` starts one process that listens at a socket of its own. With the first command it imports what commands
-need; then each command runs in a fork of it, in the folder, the environment and the files of the `python -m iq_offline`
-that asked, which only waits. Nothing is shared between commands but what is imported. Where nobody listens, the
-command runs as if there were no such process.
+`iq-offline run` starts one server, which listens at a socket of its own. With the first command it imports what
+commands need; then each command runs in a fork of it, in the folder, the environment and the files of the
+`python -m iq_offline` that asked, which only waits. Nothing is shared between commands but what is imported. Without
+a server, the command runs in its own process.
 """
 
 import gc
@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from iq_offline.handover import PLACE, STREAMS, unpacked
+import iq_offline
+from iq_offline.command_server.client import SOCKET, STREAMS, unpacked
 
 NEEDED = (
     *("torch", "scipy.stats", "matplotlib.pyplot", "gymnasium", "h5py", "safetensors.torch"),
@@ -27,7 +28,7 @@ NEEDED = (
 """Imported once, and MLflow; none of them starts a computation, or a thread that one would wait for."""
 
 
-class Listener:
+class Server:
     """Takes commands at a socket until standard input ends, which is when `iq-offline run` does."""
 
     def __init__(self, place: str) -> None:
@@ -35,51 +36,49 @@ class Listener:
         self._socket.bind(place)
         self._socket.listen(128)
         self._selector = selectors.DefaultSelector()
-        self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ, self._end)
-        self._selector.register(self._socket, selectors.EVENT_READ, self._take)
+        self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ, self._close)
+        self._selector.register(self._socket, selectors.EVENT_READ, self._start)
         self._running = 0
         self._store_is_open = False
 
-    def listen(self) -> None:
+    def serve(self) -> None:
         """Serve to the end, and to that of the commands which run then."""
         while self._socket.fileno() >= 0 or self._running:
             for key, _ in self._selector.select():
                 key.data()
 
-    def _end(self) -> None:
+    def _close(self) -> None:
         self._selector.unregister(sys.stdin.fileno())
         self._selector.unregister(self._socket)
         self._socket.close()
 
-    def _take(self) -> None:
+    def _start(self) -> None:
+        """Start the command of the client that has connected."""
         connection, _ = self._socket.accept()
         body, streams = _received(connection)
-        if body is None:  # whoever asked was killed while asking
-            return connection.close()
+        if body is None:  # the client was killed while asking
+            connection.close()
+            return
         _import_what_is_needed()
-        self._open_store()
+        from iq_offline.tracking.mlflow_store import MlflowStore
+
+        # MLflow's store, for the commands to come, once the first of them has made it
+        self._store_is_open = self._store_is_open or MlflowStore.open_ahead()
         process = os.fork()
         if process == 0:
             self._selector.close()
             self._socket.close()
             connection.close()
-            _become(body, streams)
+            _run(body, streams)
         for stream in streams:
             os.close(stream)
         self._running += 1
         ends = os.pidfd_open(process)
-        self._selector.register(ends, selectors.EVENT_READ, lambda: self._tell(process, ends, connection))
+        self._selector.register(ends, selectors.EVENT_READ, lambda: self._finish(process, ends, connection))
         self._selector.register(connection, selectors.EVENT_READ, lambda: self._abandon(process, connection))
-        return None
 
-    def _open_store(self) -> None:
-        """MLflow's store, for the commands to come, once the first of them has made it."""
-        from iq_offline.tracking.mlflow_store import MlflowStore
-
-        self._store_is_open = self._store_is_open or MlflowStore.open_ahead()
-
-    def _tell(self, process: int, ends: int, connection: socket.socket) -> None:
-        """The command has ended: its status to whoever asked for it."""
+    def _finish(self, process: int, ends: int, connection: socket.socket) -> None:
+        """The command has ended: send its status to the client."""
         _, status = os.waitpid(process, 0)
         self._running -= 1
         code = os.waitstatus_to_exitcode(status)
@@ -91,7 +90,7 @@ class Listener:
         connection.close()
 
     def _abandon(self, process: int, connection: socket.socket) -> None:
-        """Whoever asked for the command has been killed: it ends too."""
+        """The client has been killed: its command ends too."""
         if self._forget(connection):
             os.kill(process, signal.SIGTERM)
 
@@ -127,41 +126,40 @@ def _import_what_is_needed() -> None:
         gc.freeze()  # what is shared with the forks stays shared
 
 
-def _become(body: bytes, streams: list[int]) -> NoReturn:
-    """In the fork: run the command as its own process would."""
+def _run(body: bytes, streams: list[int]) -> NoReturn:
+    """In the fork: run the command as its own process would, and end here, not in the server's loop."""
     for number, stream in zip(STREAMS, streams, strict=True):
         os.dup2(stream, number)
         os.close(stream)
     arguments, folder, environment = unpacked(body)
     os.chdir(folder)
     os.environ.clear()
-    os.environ.update({name: value for name, value in environment.items() if name != PLACE})
+    os.environ.update({name: value for name, value in environment.items() if name != SOCKET})
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    sys.argv = [str(Path(__file__).with_name("__main__.py")), *arguments]
-    os._exit(_status_of_command())  # the interpreter's own way out takes as long as twenty starts
+    sys.argv = [str(Path(iq_offline.__file__).with_name("__main__.py")), *arguments]
+    status = _status_of_command()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # the interpreter's own way out takes as long as twenty starts
 
 
 def _status_of_command() -> int:
-    """Run it; how it ends is told here, for nothing may pass from a fork into the listener's loop."""
     from iq_offline.cli import main
 
-    status = 0
     try:
         main()
     except SystemExit as ended:
-        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         if isinstance(ended.code, str):
             print(ended.code, file=sys.stderr)
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException as error:  # noqa: BLE001
-        status = 1
         sys.excepthook(type(error), error, error.__traceback__)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    return status
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    Listener(sys.argv[1]).listen()
+    Server(sys.argv[1]).serve()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from iq_offline.training.captured import Captured
+from iq_offline.training.compile.cuda_graph import CudaGraph
 
 
 class Graph(TorchDispatchMode):
@@ -59,7 +59,7 @@ def step(tensors: list[Tensor]) -> list[Tensor]:
 
 @pytest.mark.usefixtures("_graphs")
 def test_a_captured_step_is_the_step_time_after_time():
-    captured = Captured(step, carried=2)
+    captured = CudaGraph(step, carried=2)
     carried = expected = [torch.tensor([1.0, 2.0]), torch.zeros(2)]
     for number in range(4):
         gradient = torch.tensor([0.25, -0.5]) * (number + 1)
@@ -71,7 +71,7 @@ def test_a_captured_step_is_the_step_time_after_time():
 
 @pytest.mark.usefixtures("_graphs")
 def test_what_is_given_is_not_written_to_and_other_state_can_be_put_in():
-    captured = Captured(step, carried=2)
+    captured = CudaGraph(step, carried=2)
     mine = [torch.ones(2), torch.zeros(2)]
     first = captured([*mine, torch.ones(2)])
     assert mine[0].tolist() == [1.0, 1.0]

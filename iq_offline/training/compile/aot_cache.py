@@ -1,4 +1,4 @@
-"""Compiled updates made ahead, by a process of its own, and kept for later runs.
+"""Libraries of compiled updates, made ahead of time by a process of its own and kept for later runs.
 
 That process traces and compiles, which takes hundreds of megabytes for a while; a run loads what it made. What is
 kept depends on the learner's settings and shapes, on the code that is traced, on PyTorch and on the processor, and not
@@ -15,7 +15,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,16 +29,16 @@ from iq_offline import paths
 from iq_offline.data.files import make_folder, sha256_of_file, whole_folder
 from iq_offline.data.strict_json import read_json
 from iq_offline.errors import CompilerFailed
-from iq_offline.training.traced import Traceable
+from iq_offline.training.compile.tracing import Function, Traceable
 
-REQUEST, LIBRARY, HELD, RECORD = "request", "updates.so", "held.pt", "made.json"
+REQUEST, LIBRARY, CONSTANTS, RECORD = "request", "updates.so", "constants.pt", "made.json"
 PROCESSOR = Path("/proc/cpuinfo")
 TRACED = ("algorithms", "config", "training", "batch.py")
 """The code that a trace depends on."""
 
 
-def compiled_ahead(plan: Traceable) -> Callable[[list[Tensor]], Sequence[Tensor]]:
-    """The compiled function of what is carried, batches, random numbers and scales: a kept one, else compiled now.
+def cached_function(plan: Traceable) -> Function:
+    """The compiled updates: a kept library's, else compiled now.
 
     Raises CompilerFailed.
     """
@@ -46,37 +46,36 @@ def compiled_ahead(plan: Traceable) -> Callable[[list[Tensor]], Sequence[Tensor]
     made = paths.home() / "compiled" / key_of(request)
     make_folder(made.parent)
     with FileLock(made.with_suffix(".lock")):
-        kept = _loaded(made)
-        if kept is None:
+        function = _loaded(made, tensors)
+        if function is None:
             with whole_folder(made) as temporary:
                 _compile(request, temporary)
                 _record(temporary)
             made.chmod(0o700)
-            kept = _loaded(made)
-    if kept is None:
+            function = _loaded(made, tensors)
+    if function is None:
         raise CompilerFailed(f"{made / LIBRARY} cannot be loaded", "train without: --compile off")
-    run, places = kept
-    held = filled(places, tensors)
-    return lambda given: run(given + held)
+    return function
 
 
-def _loaded(made: Path) -> tuple[Callable[[list[Tensor]], list[Tensor]], list[int | Tensor]] | None:
-    """The library's function, and what was held; None where they are not there, not safe or not loadable.
+def _loaded(made: Path, tensors: Sequence[Tensor]) -> Function | None:
+    """The library's function, its constants filled in; None where it is not there, not safe or not loadable.
 
     A library is code that runs with the user's rights: see `_is_safe`.
     """
     if not _is_safe(made):
         return None
     try:
-        held = torch.load(made / HELD, weights_only=True)
-        return torch._C._aoti.AOTIModelContainerRunnerCpu(str(made / LIBRARY), 1).run, held
+        constants = filled(torch.load(made / CONSTANTS, weights_only=True), tensors)
+        run = torch._C._aoti.AOTIModelContainerRunnerCpu(str(made / LIBRARY), 1).run
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
         return None
+    return lambda given: run(given + constants)
 
 
 def _record(folder: Path) -> None:
     """Note what was made, and by which code."""
-    hashes = {name: sha256_of_file(folder / name) for name in (LIBRARY, HELD)}
+    hashes = {name: sha256_of_file(folder / name) for name in (LIBRARY, CONSTANTS)}
     (folder / RECORD).write_text(json.dumps({"code": code_digest(), "files": hashes}))
     for file in folder.iterdir():
         file.chmod(0o600)
@@ -85,13 +84,13 @@ def _record(folder: Path) -> None:
 def _is_safe(made: Path) -> bool:
     """Whether only this user can have written the library, and it is the one that was recorded."""
     try:
-        places = (made.parent, made, *(made / name for name in (LIBRARY, HELD, RECORD)))
+        places = (made.parent, made, *(made / name for name in (LIBRARY, CONSTANTS, RECORD)))
         for number, found in enumerate(place.lstat() for place in places):
             writable = stat.S_IWGRP | stat.S_IWOTH if number else stat.S_IWOTH
             if found.st_uid != os.getuid() or stat.S_ISLNK(found.st_mode) or found.st_mode & writable:
                 return False
         recorded = read_json(made / RECORD)["files"]
-        return all(sha256_of_file(made / name) == recorded[name] for name in (LIBRARY, HELD))
+        return all(sha256_of_file(made / name) == recorded[name] for name in (LIBRARY, CONSTANTS))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -141,14 +140,14 @@ class Reader(pickle.Unpickler):
             self.tensors[number].requires_grad_(requires_grad)
         return self.tensors[number]
 
-    def places(self, held: Sequence[Tensor]) -> list[int | Tensor]:
+    def places(self, constants: Sequence[Tensor]) -> list[int | Tensor]:
         """Which of the tensors that were written each of these stands for; itself where it was made since."""
         numbers = {id(tensor): number for number, tensor in self.tensors.items()}
-        return [numbers.get(id(tensor), tensor) for tensor in held]
+        return [numbers.get(id(tensor), tensor) for tensor in constants]
 
 
 def filled(places: Sequence[int | Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
-    """What was held, from the tensors that were written."""
+    """The constants, from the tensors that were written."""
     return [tensors[place].detach() if isinstance(place, int) else place for place in places]
 
 
@@ -188,7 +187,7 @@ def _compile(request: bytes, folder: Path) -> None:
         own = {"TORCHINDUCTOR_CACHE_DIR": scratch, "PYTHONPATH": os.pathsep.join(filter(None, places))}
         # of a session of its own: an interrupt from the keyboard is the run's, which stops when it can
         done = subprocess.run(
-            [sys.executable, "-m", "iq_offline.training.compiler", str(Path(scratch) / REQUEST), str(folder)],
+            [sys.executable, "-m", "iq_offline.training.compile.compiler", str(Path(scratch) / REQUEST), str(folder)],
             env=os.environ | own,
             start_new_session=True,
             capture_output=True,

@@ -1,18 +1,17 @@
 """A CUDA graph of an update: its kernels launched as one, over tensors that stay where they are."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-Function = Callable[[list[Tensor]], Sequence[Tensor]]
+from iq_offline.training.compile.tracing import Function
 
 WARM_UPS = 3
 """Calls before the capture, in which kernels are chosen and libraries initialised."""
 
 
-class Captured:
+class CudaGraph:
     """A function whose first `carried` results take the places of its first `carried` arguments, as a CUDA graph.
 
     Those results, and all others, are overwritten by the next call.
