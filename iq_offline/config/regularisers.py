@@ -4,11 +4,13 @@
 """
 
 from enum import StrEnum
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from iq_offline.config.base import FrozenModel
 from iq_offline.config.cloning import CloningLoss
+from iq_offline.config.q_learning import ActorCriticConfig
 
 
 class Source(StrEnum):
@@ -131,6 +133,13 @@ class ContinuousRegularisers(DiscreteRegularisers):
     diversity: DiversityConfig | None = None
     observation_noise: ObservationNoiseConfig | None = None
     behavioural_cloning: BehaviouralCloningConfig | None = None
+
+    @model_validator(mode="after")
+    def _diversity_is_of_several(self) -> Self:
+        assert isinstance(self, ActorCriticConfig)
+        if self.diversity is not None and self.diversity.weight > 0 and self.ensemble.members < 2:
+            raise ValueError("diversity needs several critics: set ensemble.members=2 or more")
+        return self
 
 
 def active_regularisers(config: FrozenModel) -> list[tuple[str, RegulariserConfig]]:

@@ -15,6 +15,14 @@ from iq_offline.errors import ConfigError, nearest
 from iq_offline.methods import METHODS, Method
 
 Choice = TypeVar("Choice", bound=StrEnum)
+RENAMED = {
+    "advantage_weights.largest": "max_weight",
+    "alarm_q": "max_abs_q",
+    "anchor.squared_error": "behavioural_cloning.weight",
+    "in_sample_value.largest": "max_exponent",
+    "more_demonstrations": "accept_episodes",
+}
+"""Keys of earlier versions whose present spelling is far from theirs."""
 
 
 def choice(kind: type[Choice], text: str, option: str) -> Choice:
@@ -232,7 +240,9 @@ def _without_null(content: dict[str, Any]) -> dict[str, Any]:
 def _assign(values: dict[str, Any], model: type[BaseModel], key: str, value: Any) -> None:
     keys = valid_keys(model)
     if key not in keys:
-        raise ConfigError(f"unknown key '{key}' for this method", f"nearest valid keys: {nearest(key, keys)}")
+        renamed = RENAMED.get(key)
+        found = renamed if renamed in keys else nearest(key, keys)
+        raise ConfigError(f"unknown key '{key}' for this method", f"nearest valid keys: {found}")
     if keys[key] is not None and value not in (NONE, {}):
         inner = [name for name in keys if name.startswith(f"{key}.")]
         raise ConfigError(f"'{key}' is a group of settings", f"set one of them ({', '.join(inner)}), or {key}=none")

@@ -22,7 +22,7 @@ from iq_offline.training.run_folder import RunFolder
 
 TOLERANCE = 2e-4
 """Largest difference of any tensor after 100 updates; Adam moves a parameter by up to 0.03 in them."""
-RECIPES = ["iq", "iq-awr", "iq-cql", "csil", "ls-iq", "recoil", "sprinql"]
+METHODS = ["iq", "iq-paper", "iq-awr", "iq-cql", "csil", "ls-iq", "recoil", "sprinql"]
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 
 
@@ -71,10 +71,8 @@ def assert_near(first: RunFolder, second: RunFolder) -> None:
 
 @pytest.mark.usefixtures("traced_only")
 @pytest.mark.parametrize("discrete", [False, True], ids=["continuous", "discrete"])
-@pytest.mark.parametrize("method", RECIPES)
-def test_the_trace_of_every_recipe_makes_the_same_updates(
-    method: str, discrete: bool, tmp_path: Path, linear_task: Path
-):
+@pytest.mark.parametrize("method", METHODS)
+def test_trace_of_every_method_makes_same_updates(method: str, discrete: bool, tmp_path: Path, linear_task: Path):
     data = tasks(tmp_path, linear_task, discrete=discrete)
     prior = ("prior.updates=30", "prior.hidden_sizes=[8, 8]") if method in ("iq", "iq-cql", "csil") else ()
     eager = trained(tmp_path / "eager", data, method, "off", *prior)
@@ -86,30 +84,29 @@ def test_the_trace_of_every_recipe_makes_the_same_updates(
 @needs_compiler
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("discrete", [False, True], ids=["continuous", "discrete"])
-def test_compiled_and_eager_agree_after_a_hundred_updates(
+def test_compiled_and_eager_agree_after_hundred_updates(
     discrete: bool, tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(steps, "UNROLLED", 2 if discrete else 1)
     data = tasks(tmp_path, linear_task, discrete=discrete)
-    own = ("prior=none", "hidden_sizes=[8]") + (() if discrete else ("entropy=uniform", "critic_layer_norm=false"))
-    eager = trained(tmp_path / "eager", data, "iq", "off", *own)
-    first = trained(tmp_path / "compiled", data, "iq", "on", *own)
+    own = ("hidden_sizes=[8]",)
+    eager = trained(tmp_path / "eager", data, "iq-paper", "off", *own)
+    first = trained(tmp_path / "compiled", data, "iq-paper", "on", *own)
     assert first.manifest["compiled"]
     assert_near(eager, first)
     # what was compiled is kept, and knows nothing of that run's own tensors
     monkeypatch.setattr(aot_cache, "_compile", lambda *_: pytest.fail("compiled again"))
     others = data[1], data[0]
     assert_near(
-        trained(tmp_path / "eager-other", others, "iq", "off", *own, seed=1),
-        trained(tmp_path / "compiled-other", others, "iq", "on", *own, seed=1),
+        trained(tmp_path / "eager-other", others, "iq-paper", "off", *own, seed=1),
+        trained(tmp_path / "compiled-other", others, "iq-paper", "on", *own, seed=1),
     )
 
 
 @needs_compiler
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-def test_the_compiled_gradient_of_a_recorded_actions_q_is_right_at_full_width(
-    tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_compiled_gradient_of_recorded_q_is_right(tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch):
+    """At full width."""
     monkeypatch.setattr(steps, "UNROLLED", 1)
     data = tasks(tmp_path, linear_task, discrete=True)
     own = ("hidden_sizes=[32]", "batch_size=256", "updates=30")
@@ -118,9 +115,11 @@ def test_the_compiled_gradient_of_a_recorded_actions_q_is_right_at_full_width(
 
 
 @pytest.mark.parametrize("wrong", [1.05, float("nan")])
-def test_compiled_updates_that_are_not_the_eager_ones_stop_the_run(
+def test_wrong_compiled_updates_stop_the_run(
     wrong: float, tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    """They are held against eager ones."""
+
     def miscompiled(plan: Traceable) -> Function:
         def function(given: list[torch.Tensor]) -> list[torch.Tensor]:
             found = trace.graph(*given, *trace.constants)
@@ -138,7 +137,7 @@ def test_compiled_updates_that_are_not_the_eager_ones_stop_the_run(
 
 
 @needs_compiler
-def test_a_compiler_that_fails_is_said_and_leaves_nothing(
+def test_failing_compiler_is_told_and_leaves_nothing(
     tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
 ):
     data = tasks(tmp_path, linear_task, discrete=False)
@@ -189,7 +188,8 @@ print(key(1e-3, 0.0, 8), key(1e-3, 1.0, 8), key(2e-3, 0.0, 8), key(1e-3, 0.0, 9)
 """
 
 
-def test_what_is_kept_is_found_by_settings_and_shapes_alone():
+def test_library_is_found_by_settings_and_shapes():
+    """And by these alone."""
     printed = [
         subprocess.run(
             [sys.executable, "-c", PRINTS_KEYS],
@@ -207,7 +207,8 @@ def test_what_is_kept_is_found_by_settings_and_shapes_alone():
 
 
 @pytest.mark.usefixtures("traced_only")
-def test_what_is_left_over_of_a_count_is_made_in_eager_mode(tmp_path: Path, linear_task: Path):
+def test_updates_left_over_are_made_eagerly(tmp_path: Path, linear_task: Path):
+    """Those that do not fill an unrolled graph."""
     data = tasks(tmp_path, linear_task, discrete=False)
     eager = trained(tmp_path / "eager", data, "bc", "off", "updates=103")
     traced = trained(tmp_path / "traced", data, "bc", "on", "updates=103")
@@ -215,14 +216,12 @@ def test_what_is_left_over_of_a_count_is_made_in_eager_mode(tmp_path: Path, line
     assert_near(eager, traced)
 
 
-def test_short_runs_are_not_compiled_by_themselves(tmp_path: Path, linear_task: Path):
+def test_short_runs_are_not_compiled_automatically(tmp_path: Path, linear_task: Path):
     data = tasks(tmp_path, linear_task, discrete=False)
     assert not trained(tmp_path / "auto", data, "bc", "auto").manifest["compiled"]
 
 
-def test_without_a_compiler_only_an_explicit_wish_is_an_error(
-    tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_missing_compiler_fails_only_when_asked_for(tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch):
     data = tasks(tmp_path, linear_task, discrete=False)
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr(steps, "PAYS_FROM", {False: 1, True: 1})

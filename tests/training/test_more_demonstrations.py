@@ -15,10 +15,9 @@ from tests_support import Requested, requested
 from iq_offline.algorithms.bc import cloning_loss
 from iq_offline.baselines.filtering import more_demonstrations
 from iq_offline.baselines.sources import PeerData
-from iq_offline.config import Method
-from iq_offline.config.train import algorithm_config
 from iq_offline.config.baselines import EpisodeFilterConfig, LikenessConfig, ResidualTestConfig, ScreenConfig
 from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig
+from iq_offline.config.train import algorithm_config
 from iq_offline.data.split import choose_expert, rows_with_successors
 from iq_offline.errors import ConfigError, Interrupted, NothingAlike
 from iq_offline.stages import train as stage
@@ -79,10 +78,10 @@ def data_of(demos: int, subsample: int, *supplementary: str) -> tuple[PeerData, 
 
 @pytest.mark.parametrize("discrete", [True, False])
 def test_only_the_preset_accepts_episodes(discrete: bool):
-    """No read_preset clones supplementary episodes by default; the preset turns the test for its kind of actions on."""
-    for method in (Method.IQ, Method.IQ_PAPER, Method.LS_IQ, Method.CSIL, Method.RECOIL, Method.IQ_CQL, Method.IQ_AWR):
-        assert algorithm_config(method, discrete=discrete, presets=read_preset(method)).more_demonstrations is None
-    tested = algorithm_config(Method.IQ, discrete=discrete, presets=read_preset(PRESET)).more_demonstrations
+    """No method's defaults clone supplementary episodes; the preset turns the test for its kind of actions on."""
+    for method in ("iq", "iq-cql"):
+        assert algorithm_config(method, discrete=discrete).accept_episodes is None  # type: ignore[attr-defined]
+    tested = algorithm_config("iq", discrete=discrete, presets=read_preset(PRESET)).accept_episodes  # type: ignore[attr-defined]
     assert (tested.screen is not None) is discrete
     assert (tested.residual_test is None and tested.loss is None) is discrete
 
@@ -91,7 +90,7 @@ def test_default_iq_is_safe_beside_a_foreign_agent(tmp_path: Path):
     """A foreign agent's episodes change no bit of `iq`, which stays at its `bc`; a run that accepts them leaves it."""
     foreign = an_episode_file(tmp_path / "foreign.hdf5", lambda actions: noisy(-actions))
     lenient = ("residual_test.largest_foretold=0.9", "residual_test.largest_foretold_near=0.9")
-    accepted = trained(tmp_path / "accepted", foreign, overrides=tuple(f"more_demonstrations.{one}" for one in lenient))
+    accepted = trained(tmp_path / "accepted", foreign, overrides=tuple(f"accept_episodes.{one}" for one in lenient))
     assert accepted.split["supplementary"][0]["accepted_episodes"]
     warnings: list[str] = []
     beside = trained(tmp_path / "beside", foreign, preset=None, warnings=warnings)
@@ -107,7 +106,8 @@ def test_default_iq_is_safe_beside_a_foreign_agent(tmp_path: Path):
     assert distance(beside) < 0.05 < distance(accepted)
 
 
-def test_refused_data_leave_what_is_learnt_as_it_is_without_them_to_the_bit(tmp_path: Path):
+def test_refused_data_leave_no_trace(tmp_path: Path):
+    """What is learnt is that without them, to the bit."""
     warnings: list[str] = []
     refused = trained(tmp_path / "refused", RANDOM, warnings=warnings)
     alone = trained(tmp_path / "alone")
@@ -120,7 +120,7 @@ def test_refused_data_leave_what_is_learnt_as_it_is_without_them_to_the_bit(tmp_
     assert "residual_test_accepted is 0" in warnings[0]
 
 
-def test_the_objective_keeps_to_the_demonstrations(
+def test_objective_keeps_to_the_demonstrations(
     tmp_path: Path, more_of_the_expert: str, monkeypatch: pytest.MonkeyPatch
 ):
     drawn_from: list[int] = []
@@ -159,7 +159,7 @@ def test_accepted_episodes_are_cloned_by_the_prior(tmp_path: Path, more_of_the_e
     assert accepted.manifest["policy_sha256"] != without.manifest["policy_sha256"]
 
 
-def test_the_split_names_the_episodes_that_are_taken_file_by_file(tmp_path: Path, more_of_the_expert: str):
+def test_split_names_accepted_episodes_by_file(tmp_path: Path, more_of_the_expert: str):
     run = trained(tmp_path / "run", RANDOM, more_of_the_expert)
     random, more = run.split["supplementary"]
     assert random["accepted_episodes"] == []
@@ -173,7 +173,8 @@ def test_the_split_names_the_episodes_that_are_taken_file_by_file(tmp_path: Path
     assert kept == last_metrics(run)["kept_transitions"]
 
 
-def test_a_run_with_more_demonstrations_goes_on_bit_for_bit(tmp_path: Path, more_of_the_expert: str):
+def test_run_with_accepted_episodes_resumes_exactly(tmp_path: Path, more_of_the_expert: str):
+    """Bit for bit."""
     whole = trained(tmp_path / "whole", more_of_the_expert)
 
     def stop(progress: Any) -> None:
@@ -187,7 +188,7 @@ def test_a_run_with_more_demonstrations_goes_on_bit_for_bit(tmp_path: Path, more
     assert (whole.path / "metrics.parquet").read_bytes() == (again.path / "metrics.parquet").read_bytes()
 
 
-def test_a_signal_is_heard_while_episodes_are_looked_for(
+def test_signal_is_heard_while_looking_for_episodes(
     tmp_path: Path, more_of_the_expert: str, monkeypatch: pytest.MonkeyPatch
 ):
     heard = stage.Checkpointer.check_interrupt
@@ -235,7 +236,8 @@ def noisy(actions: np.ndarray) -> np.ndarray:
 TESTED = EpisodeFilterConfig(residual_test=ResidualTestConfig(updates=300), loss=CloningLoss.ABSOLUTE)
 
 
-def test_the_expert_under_heavy_noise_is_taken_and_the_median_clone_foretells_it_better(tmp_path: Path):
+def test_expert_under_heavy_noise_is_accepted(tmp_path: Path):
+    """The median clone predicts it better."""
     data, expert = data_of(3, 20, an_episode_file(tmp_path / "noisy.hdf5", noisy))
     found = more_demonstrations(TESTED, CLONING, 0, data, expert)
     assert found.metrics["residual_test_accepted"] == 1
@@ -253,7 +255,7 @@ def test_the_expert_under_heavy_noise_is_taken_and_the_median_clone_foretells_it
     assert median < 0.7 * error(CLONING, found.demonstrations)
 
 
-def test_noise_bears_few_updates_and_clean_episodes_many(tmp_path: Path):
+def test_noise_bears_few_updates_clean_episodes_many(tmp_path: Path):
     lenient = ResidualTestConfig(updates=300, largest_foretold=0.9, largest_foretold_near=0.9)
     both = TESTED.model_copy(update={"residual_test": lenient, "update_factors": (1, 10)})
     short = CLONING.model_copy(update={"updates": 60})
@@ -276,7 +278,7 @@ def test_one_episode_leaves_none_to_choose_by(tmp_path: Path):
     assert "update_factor" not in found.metrics
 
 
-def test_another_policy_on_the_same_observations_is_refused(tmp_path: Path):
+def test_another_policy_on_same_observations_is_refused(tmp_path: Path):
     data, expert = data_of(3, 20, an_episode_file(tmp_path / "other.hdf5", lambda actions: noisy(-actions)))
     found = more_demonstrations(TESTED, CLONING, 0, data, expert)
     assert found.metrics["residual_test_accepted"] == 0
@@ -285,7 +287,8 @@ def test_another_policy_on_the_same_observations_is_refused(tmp_path: Path):
     assert found.cloning is CLONING
 
 
-def test_where_too_little_is_near_nothing_can_be_told_and_all_is_refused():
+def test_all_is_refused_where_too_little_is_near():
+    """Nothing can be told there."""
     data, expert = data_of(3, 20, EXPERT)
     nothing_near = TESTED.model_copy(update={"residual_test": ResidualTestConfig(updates=300, near=1e-9)})
     # The demonstrated steps themselves are near at any distance.
@@ -319,33 +322,17 @@ def test_the_noisier_episode_is_drawn_less(tmp_path: Path):
 @pytest.mark.parametrize(
     ("method", "setting", "match"),
     [
-        (Method.IQ, "more_demonstrations.residual_test.updates=100", "discrete actions leave no residual"),
-        (Method.FILTERED_BC, "loss=absolute", "discrete actions leave no residual"),
-        (Method.FILTERED_BC, "update_factors=[1,4]", r"discrete actions leave no residual.*update_factors=\[1\]"),
+        ("iq", "accept_episodes.residual_test.updates=100", "discrete actions leave no residual"),
+        ("filtered-bc", "loss=absolute", "discrete actions leave no residual"),
+        ("filtered-bc", "update_factors=[1,4]", r"discrete actions leave no residual.*update_factors=\[1\]"),
     ],
 )
-def test_discrete_actions_have_no_residual_to_test(method: Method, setting: str, match: str):
+def test_discrete_actions_have_no_residual_to_test(method: str, setting: str, match: str):
     with pytest.raises(ConfigError, match=match):
-        algorithm_config(method, discrete=True, presets=read_preset(method), overrides=(setting,))
+        algorithm_config(method, discrete=True, overrides=(setting,))
 
 
-def test_an_absolute_loss_teaches_no_standard_deviation():
-    settings = ("policy_std=none", "prior.learnt_std=true", "prior.loss=likelihood")
-    with pytest.raises(ConfigError, match="teaches no standard deviation"):
-        algorithm_config(Method.IQ, discrete=False, presets=read_preset(PRESET), overrides=settings)
-    whole = algorithm_config(
-        Method.IQ, discrete=False, presets=read_preset(PRESET), overrides=(*settings, "more_demonstrations=none")
-    )
-    assert whole.more_demonstrations is None
-
-
-def test_a_deterministic_head_has_no_likelihood():
-    settings = ("cloning.head=deterministic", "loss=likelihood")
-    with pytest.raises(ConfigError, match="a deterministic head has no likelihood"):
-        algorithm_config(Method.FILTERED_BC, discrete=False, overrides=settings)
-
-
-def test_too_few_transitions_to_leave_any_out_are_a_refusal():
+def test_too_few_transitions_to_leave_out_are_refused():
     data, expert = data_of(1, 150, EXPERT)
     assert len(expert) < 10
     found = more_demonstrations(EpisodeFilterConfig(screen=ScreenConfig()), CLONING, 0, data, expert)
@@ -353,7 +340,7 @@ def test_too_few_transitions_to_leave_any_out_are_a_refusal():
     assert found.metrics == {"screen_accepted": 0.0}
 
 
-def test_a_fold_that_would_keep_one_transition_is_a_refusal_too():
+def test_fold_of_one_transition_is_refused():
     data, _ = data_of(2, 1, RANDOM)
     episodes = data.expert.episode_numbers(data.split.rows)
     uneven = np.concatenate([data.split.rows[episodes == episodes[0]], data.split.rows[-1:]])
@@ -365,7 +352,7 @@ def test_a_fold_that_would_keep_one_transition_is_a_refusal_too():
     assert found.metrics == {"screen_accepted": 0.0}
 
 
-def test_a_share_of_one_asks_nothing_of_supplementary_data():
+def test_share_of_one_leaves_supplementary_data_unread():
     data, expert = data_of(3, 20, RANDOM)
     whole = EpisodeFilterConfig(expert_share=1, screen=ScreenConfig())
     found = more_demonstrations(whole, CLONING, 0, data, expert)
@@ -373,7 +360,8 @@ def test_a_share_of_one_asks_nothing_of_supplementary_data():
     assert not found.metrics
 
 
-def test_what_is_like_no_demonstration_is_refused_by_the_screen_and_an_error_without_one():
+def test_screen_refuses_what_is_like_no_demonstration():
+    """Without a screen it is an error."""
     data, expert = data_of(3, 20, RANDOM)
     narrow = LikenessConfig(bandwidth=1e-9)
     found = more_demonstrations(EpisodeFilterConfig(likeness=narrow, screen=ScreenConfig()), CLONING, 0, data, expert)

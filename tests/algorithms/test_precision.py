@@ -1,16 +1,13 @@
-"""Options that trade exactness or order for speed: 16-bit products, one backward pass. Off, they are not there."""
+"""The option that trades exactness for speed: 16-bit products."""
 
 from pathlib import Path
 
-import polars as pl
 import pytest
 import torch
-from pydantic import ValidationError
 from tests_support import requested
 
 from iq_offline.algorithms.encoders import initialise, mlp, with_precision
 from iq_offline.config.base import Activation, Precision
-from iq_offline.config import ContinuousIQConfig
 from iq_offline.stages.train import train_run
 from iq_offline.training.run_folder import RunFolder
 
@@ -39,42 +36,7 @@ def largest_difference(first: RunFolder, second: RunFolder, part: str) -> float:
     return float(torch.stack(found).max())
 
 
-@pytest.mark.parametrize("entropy", ["prior", "uniform"])
-def test_one_backward_pass_has_the_actors_own_gradient(entropy: str, tmp_path: Path, linear_task: Path):
-    # With critics that stand still the order of the two steps does not matter; nothing else may differ.
-    still = ("critic_learning_rate=1e-30", f"entropy={entropy}", "ensemble.members=2", "ensemble.pessimism=mean")
-    apart = trained(tmp_path / "apart", linear_task, *still)
-    at_once = trained(tmp_path / "at-once", linear_task, *still, "one_backward=true")
-    untrained = trained(tmp_path / "untrained", linear_task, *still, "updates=1")
-    assert largest_difference(apart, at_once, "policy.network") < 1e-5
-    assert largest_difference(apart, untrained, "policy.network") > 1e-3
-
-
-def test_one_backward_pass_moves_the_critics_as_two_do(tmp_path: Path, linear_task: Path):
-    apart = trained(tmp_path / "apart", linear_task, "actor_learning_rate=1e-30")
-    at_once = trained(tmp_path / "at-once", linear_task, "actor_learning_rate=1e-30", "one_backward=true")
-    assert largest_difference(apart, at_once, "critic") < 1e-5
-    first, second = (pl.read_parquet(run.path / "metrics.parquet") for run in (apart, at_once))
-    assert set(first.columns) == set(second.columns)
-
-
-@pytest.mark.parametrize(
-    ("settings", "remedy"),
-    [
-        ({"objective": "least-squares"}, "objective=inverse"),
-        ({"value_term": "initial", "polyak_rate": None}, "objective=inverse"),
-        ({"penalty_on": "mixture"}, "value_term=mixture"),
-        ({"ensemble": {"members": 2}}, "ensemble.pessimism=mean"),
-        ({"absorbing_value": "learned"}, "absorbing_value=zero"),
-        ({"anchor": {"squared_error": 1, "scale_q": 2.5}}, "anchor.scale_q=none"),
-    ],
-)
-def test_one_backward_pass_is_refused_where_the_actors_loss_is_another(settings: dict[str, object], remedy: str):
-    with pytest.raises(ValidationError, match=remedy):
-        ContinuousIQConfig.model_validate({"one_backward": True} | settings)
-
-
-def test_sixteen_bits_are_those_of_hidden_products_alone():
+def test_sixteen_bits_are_of_hidden_products_alone():
     network = mlp(5, 1, (32, 32), Activation.RELU, norm=True)
     initialise(network, torch.Generator().manual_seed(0))
     inputs = torch.randn(64, 5, generator=torch.Generator().manual_seed(1))
@@ -92,7 +54,7 @@ def test_sixteen_bits_are_those_of_hidden_products_alone():
 
 
 @pytest.mark.parametrize(("capability", "warned"), [("AVX2", True), ("AVX512", False)])
-def test_a_processor_without_sixteen_bit_products_is_named(
+def test_processor_without_sixteen_bit_products_is_named(
     capability: str, warned: bool, tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
@@ -111,9 +73,8 @@ def test_a_processor_without_sixteen_bit_products_is_named(
 
 
 @pytest.mark.parametrize("method", ["iq", "bc"])
-def test_a_run_of_sixteen_bit_products_is_near_and_keeps_all_numbers_whole(
-    method: str, tmp_path: Path, linear_task: Path
-):
+def test_run_of_sixteen_bits_keeps_numbers_whole(method: str, tmp_path: Path, linear_task: Path):
+    """It is near the exact one."""
     exact = trained(tmp_path / "exact", linear_task, method=method)
     rounded = trained(tmp_path / "rounded", linear_task, "precision=bfloat16", method=method)
     assert all(tensor.dtype is torch.float32 for tensor in rounded.checkpoint().values())
