@@ -46,7 +46,7 @@ if not os.environ.get({place!r}):
     finally:
         sys.path.remove({folder!r})
 """
-"""A job that hands its command over works in the warm process, and is watched there."""
+"""A job that hands its command over works in the command server, and is watched there."""
 
 
 def watch() -> None:

@@ -77,10 +77,11 @@ def train_config(
     warn: Callable[[str], None] = lambda _: None,
     **settings: Any,
 ) -> TrainConfig:
-    """What decides a run's numbers, from options as the command line has them. `settings`: other fields of TrainConfig.
+    """What decides a run's numbers, from options as the command line has them.
 
-    Opens the dataset, because a method's settings depend on its kind of actions. Raises ConfigError for what does not
-    fit, and every error of reading the dataset.
+    `settings`: other fields of TrainConfig, which checks them; a new one changes nothing here. Opens the dataset,
+    because a method's settings depend on its kind of actions. Raises ConfigError for what does not fit, and every error
+    of reading the dataset.
     """
     chosen = _method(method, preset)
     for name, value in settings.items():

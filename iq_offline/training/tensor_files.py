@@ -27,11 +27,10 @@ from iq_offline.algorithms.networks import (
 from iq_offline.config.base import ActionHead, Activation
 from iq_offline.data.strict_json import first_line, parse_json, read_bytes
 from iq_offline.errors import RunError
-from iq_offline.training.run_schema import fitted
+from iq_offline.training.run_schema import Number, fitted
 
 AGAIN = "train the run again"
 Size = Annotated[int, Field(ge=1, le=10_000_000)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class PolicyHeader(BaseModel):
@@ -47,10 +46,10 @@ class PolicyHeader(BaseModel):
     vector: Annotated[int, Field(ge=0, le=10_000_000)]
     pictures: Annotated[tuple[Annotated[tuple[Size, ...], Field(max_length=4)], ...], Field(max_length=64)]
     categories: tuple[Annotated[int, Field(ge=0, le=10_000_000)], ...] = ()
-    offset: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = ()
+    offset: tuple[Number, ...] = ()
     head: ActionHead = ActionHead.CLIPPED_GAUSSIAN
     learnt_std: bool = False
-    std: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    std: Annotated[Number, Field(gt=0)] | None = None
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

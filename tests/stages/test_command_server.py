@@ -29,7 +29,7 @@ def started(place: Path) -> "subprocess.Popen[bytes]":
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The socket of a warm process."""
+    """The socket of a command server."""
     socket = tmp_path_factory.mktemp("warm") / "socket"
     process = started(socket)
     yield socket

@@ -78,7 +78,8 @@ def poke(run: RunFolder, amount: float) -> str:
     return name
 
 
-def test_the_same_machine_gives_the_same_bits_and_leaves_nothing(run, home, tracked):
+def test_same_machine_reproduces_bits_and_leaves_nothing(run, home, tracked):
+    """The same machine gives the same tensors and metrics; the store is as it was, and nothing is mirrored."""
     assert tracked == ["bc-run"]
     before = sorted(path for path in home.rglob("*") if "hashes" not in path.parts)
     result = call(run.path, "--json")
@@ -129,7 +130,8 @@ def test_prior_and_method_are_compiled_as_they_were(tmp_path, linear_task, monke
     assert seen == [expected]
 
 
-def test_a_difference_is_told_by_tensor_and_amount_and_exits_3(run):
+def test_difference_is_named_and_exits_3(run):
+    """A changed number is told by its tensor and its amount, and the command exits 3."""
     name = poke(run, 0.25)
     result = call(run.path)
     assert result.exit_code == 3
@@ -167,7 +169,7 @@ def test_metrics_and_missing_tensors_are_compared(tmp_path, run, linear_task):
     json.dumps(wider.to_json(), allow_nan=False)
 
 
-def test_data_that_have_changed_are_refused_with_both_hashes(run, linear_task):
+def test_changed_data_are_refused_with_both_hashes(run, linear_task):
     with h5py.File(linear_task, "a") as file:
         file["actions"][0, 0] = 0.5
     error = refusal(run.path)
@@ -176,7 +178,7 @@ def test_data_that_have_changed_are_refused_with_both_hashes(run, linear_task):
     assert "bring the old data back" in error.remedy
 
 
-def test_data_that_are_gone_are_refused_with_their_place(run, linear_task):
+def test_missing_data_are_refused_with_their_place(run, linear_task):
     linear_task.unlink()
     error = refusal(run.path)
     assert "cannot be had" in error.problem
@@ -194,13 +196,15 @@ def test_supplementary_data_are_looked_at_too(tmp_path, linear_task):
     assert str(other) in refusal(run.path).remedy
 
 
-def test_a_run_on_a_device_that_is_not_here_is_refused(run, monkeypatch):
+def test_missing_device_is_refused(run, monkeypatch):
+    """A run that was trained on CUDA is not reproduced where there is none."""
     reseal(run.path, device="cuda:0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "trained on CUDA" in refusal(run.path).problem
 
 
-def test_a_configuration_of_another_version_is_refused_with_that_version(run):
+def test_other_versions_configuration_is_refused(run):
+    """A configuration that this version cannot read is refused, with the version that trained it."""
     config = run.path / "config.toml"
     config.write_text(config.read_text() + "\nnew_key = 1\n")
     reseal(run.path)

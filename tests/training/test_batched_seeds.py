@@ -84,7 +84,8 @@ def test_a_method_without_updates_of_ours_is_refused(tmp_path: Path, linear_task
         train_together(asked, lambda *_: None, print)
 
 
-def test_seeds_of_several_graphs_do_not_wait_for_each_other_for_ever(tmp_path: Path, linear_task: Path):
+def test_seeds_of_several_graphs_end(tmp_path: Path, linear_task: Path):
+    """Seeds whose updates are different graphs do not wait for each other for ever."""
     data = tasks(tmp_path, linear_task, discrete=False)
     asked = requests(tmp_path / "runs", data, "bc")
     asked[0] = requests(tmp_path / "runs", data, "bc", "hidden_sizes=[4]")[0]  # another graph, of the same length

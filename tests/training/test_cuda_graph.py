@@ -58,7 +58,7 @@ def step(tensors: list[Tensor]) -> list[Tensor]:
 
 
 @pytest.mark.usefixtures("_graphs")
-def test_a_captured_step_is_the_step_time_after_time():
+def test_captured_steps_equal_plain_steps():
     captured = CudaGraph(step, carried=2)
     carried = expected = [torch.tensor([1.0, 2.0]), torch.zeros(2)]
     for number in range(4):
@@ -70,7 +70,8 @@ def test_a_captured_step_is_the_step_time_after_time():
 
 
 @pytest.mark.usefixtures("_graphs")
-def test_what_is_given_is_not_written_to_and_other_state_can_be_put_in():
+def test_given_tensors_stay_and_state_can_change():
+    """Tensors that are given are not written to; other state, as after a resume, can be put in."""
     captured = CudaGraph(step, carried=2)
     mine = [torch.ones(2), torch.zeros(2)]
     first = captured([*mine, torch.ones(2)])

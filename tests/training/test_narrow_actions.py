@@ -55,7 +55,8 @@ def relative_error(run: RunFolder, dataset: Path) -> float:
 @pytest.mark.parametrize(
     ("method", "extra"), [("bc", ()), ("iq", ("prior.updates=300", "prior.hidden_sizes=[32, 32]"))]
 )
-def test_a_thousandth_of_the_bounds_is_learnt_about_as_well_as_the_whole(method, extra, linear_task):
+def test_narrow_actions_are_learnt_as_well(method, extra, linear_task):
+    """Actions in a thousandth of the bounds are learnt about as well as those in the whole."""
     wide, narrow = scaled(linear_task, 1.0), scaled(linear_task, 1e-3, shift=0.2)
     errors = [relative_error(train(dataset, method, *SMALL, *extra), dataset) for dataset in (wide, narrow)]
     assert errors[0] < 0.15

@@ -32,7 +32,7 @@ def untracked(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("method", "overrides"), [("bc", ("updates=40", "hidden_sizes=[16]")), ("iq", ("updates=20", *QUICK))]
 )
-def test_the_same_seed_gives_the_same_tensors_and_metrics(tmp_path, linear_task, method, overrides):
+def test_same_seed_gives_same_tensors_and_metrics(tmp_path, linear_task, method, overrides):
     first = run(tmp_path / "a", linear_task, method, *overrides)
     second = run(tmp_path / "b", linear_task, method, *overrides)
     other = run(tmp_path / "c", linear_task, method, *overrides, seed=1)
@@ -42,7 +42,7 @@ def test_the_same_seed_gives_the_same_tensors_and_metrics(tmp_path, linear_task,
     assert first.split == second.split
 
 
-def test_the_prior_of_iq_is_the_cloned_policy_of_bc_bit_for_bit(tmp_path, linear_task):
+def test_prior_of_iq_is_bc_bit_for_bit(tmp_path, linear_task):
     clone = run(tmp_path / "bc", linear_task, "bc", "updates=30", "hidden_sizes=[16]")
     iq = run(tmp_path / "iq", linear_task, "iq", "updates=20", *QUICK)
     prior = part(iq.checkpoint(), "prior")
@@ -50,7 +50,7 @@ def test_the_prior_of_iq_is_the_cloned_policy_of_bc_bit_for_bit(tmp_path, linear
     assert tensors_sha256(prior) != tensors_sha256(iq.policy().state_dict())
 
 
-def test_no_iq_updates_leave_the_prior_as_it_is(tmp_path, linear_task):
+def test_without_updates_the_prior_stays(tmp_path, linear_task):
     iq = run(tmp_path / "iq", linear_task, "iq", "updates=0", *QUICK)
     assert tensors_sha256(part(iq.checkpoint(), "prior")) == tensors_sha256(iq.policy().state_dict())
 
@@ -70,7 +70,7 @@ def test_a_saved_policy_is_loaded_whole(tmp_path, linear_task):
     assert torch.equal(policy.act(observations), again.act(observations))
 
 
-def test_actions_are_scaled_by_the_bounds_and_never_leave_them(tmp_path, numbered, write_d4rl):
+def test_actions_are_scaled_by_bounds_and_clipped(tmp_path, numbered, write_d4rl):
     arrays = numbered([30], terminated=[True])
     arrays["actions"] = 5 + arrays["observations"][:, :1] / 3
     policy = run_one(tmp_path, write_d4rl(arrays))
@@ -87,7 +87,8 @@ def run_one(tmp_path: Path, dataset: Path):
     return train_run(*request, lambda _: None, lambda _: None).policy()
 
 
-def test_a_diverging_run_ends_with_a_message_and_leaves_nothing(tmp_path, linear_task):
+def test_diverging_run_leaves_nothing(tmp_path, linear_task):
+    """A run that diverges ends with a message, and without a folder."""
     with pytest.raises(TrainingDiverged, match=r"training diverged: .* at update"):
         run(tmp_path / "x", linear_task, "iq", "updates=300", "critic_learning_rate=1e30", *QUICK)
     assert not (tmp_path / "x").exists()

@@ -8,6 +8,7 @@ The tensors are those that a seed makes alone within rounding, not bit for bit.
 import copy
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import torch
@@ -36,8 +37,7 @@ class _Kind:
 class _Call:
     kind: _Kind
     arguments: list[Tensor]
-    results: list[Tensor] | None = None
-    error: BaseException | None = None
+    results: "Future[list[Tensor]]" = field(default_factory=Future)
 
 
 class BatchedSeeds:
@@ -48,12 +48,11 @@ class BatchedSeeds:
         self._live = set(range(count))
         self._waiting: dict[int, _Call] = {}
         self._kinds: dict[tuple[object, ...], _Kind] = {}
-        self._condition = threading.Condition()
-        self._tracing = threading.Lock()
+        self._lock, self._tracing = threading.Lock(), threading.Lock()
 
     def leave(self, slot: int) -> None:
         """The slot makes no more updates; the others no longer wait for it."""
-        with self._condition:
+        with self._lock:
             self._live.discard(slot)
             self._go_on()
 
@@ -62,7 +61,7 @@ class BatchedSeeds:
         with self._tracing:  # PyTorch traces in one thread at a time
             trace = plan.trace()
         shapes = tuple(tuple(tensor.shape) for tensor in [*trace.given, *trace.constants])
-        with self._condition:
+        with self._lock:
             key = trace.graph.code, shapes
             if key not in self._kinds:
                 constants = [torch.stack([tensor] * self.count).detach() for tensor in trace.constants]
@@ -73,48 +72,46 @@ class BatchedSeeds:
         return lambda arguments: self._run(slot, _Call(kind, arguments))
 
     def _run(self, slot: int, call: _Call) -> list[Tensor]:
-        with self._condition:
+        with self._lock:
             self._waiting[slot] = call
             self._go_on()
-            self._condition.wait_for(lambda: call.results is not None or call.error is not None)
-        if call.error is not None:
-            raise call.error
-        assert call.results is not None
-        return call.results
+        return call.results.result()
 
     def _go_on(self) -> None:
-        """Make the updates that are asked for, if nobody is awaited any more. The condition is held."""
+        """Make the updates that are asked for, if nobody is awaited any more. The lock is held."""
         if not self._waiting or set(self._waiting) != self._live:
             return
         calls, self._waiting = self._waiting, {}
+        found: dict[int, list[Tensor]] = {}
         try:
             for kind in {id(call.kind): call.kind for call in calls.values()}.values():
-                self._update(kind, {slot: call for slot, call in calls.items() if call.kind is kind})
+                own = {slot: call.arguments for slot, call in calls.items() if call.kind is kind}
+                found |= self._update(kind, own)
         except BaseException as error:  # noqa: BLE001 - it is every waiting slot's
             for call in calls.values():
-                call.error = error
-        self._condition.notify_all()
+                call.results.set_exception(error)
+        else:
+            for slot, call in calls.items():
+                call.results.set_result(found[slot])
 
-    def _update(self, kind: _Kind, calls: dict[int, _Call]) -> None:
+    def _update(self, kind: _Kind, arguments: dict[int, list[Tensor]]) -> dict[int, list[Tensor]]:
         """One call of the batched function. A slot that is elsewhere takes part, and keeps what it had."""
-        arguments = {slot: call.arguments for slot, call in calls.items()}
         anyone = next(iter(arguments.values()))
         given = [arguments.get(slot) or kind.last.get(slot) or anyone for slot in range(self.count)]
         before = {
             slot: [tensor.clone() for tensor in kind.last[slot][: kind.carried]]
-            for slot in kind.last.keys() - calls.keys()
+            for slot in kind.last.keys() - arguments.keys()
         }
         if kind.function is None:
             kind.function = _batched(kind, self.count)
         with torch.no_grad():
-            found = kind.function(_by_argument(given, kind.carried))
-        for slot, results in enumerate(_by_slot(found, self.count, kind.carried)):
-            if slot in calls:
-                calls[slot].results = results
-                kind.last[slot] = results[: kind.carried] + arguments[slot][kind.carried :]
-            elif slot in before:
-                for own, kept in zip(kind.last[slot], before[slot], strict=False):
-                    own.copy_(kept)
+            results = _by_slot(kind.function(_by_argument(given, kind.carried)), self.count, kind.carried)
+        for slot, kept in before.items():
+            for own, tensor in zip(kind.last[slot], kept, strict=False):
+                own.copy_(tensor)
+        for slot, given_by in arguments.items():
+            kind.last[slot] = results[slot][: kind.carried] + given_by[kind.carried :]
+        return {slot: results[slot] for slot in arguments}
 
 
 @dataclass(frozen=True)
