@@ -187,9 +187,9 @@ def _cautions(groups: Sequence[Group]) -> Iterator[str]:
     scale, found = scale_of(groups), [variant for variant in variants(groups) if variant.returns]
     every: set[Task] = {task for variant in found for task in variant.returns}
     for variant in found:
-        covered = len(variant.values(scale))
-        if covered != len(every):
-            yield f"{variant.name}: its row covers {covered} of {len(every)} tasks and does not compare with one of others."
+        tasks = len(variant.values(scale))
+        if tasks != len(every):
+            yield f"{variant.name}: its row covers {tasks} of {len(every)} tasks and does not compare with one of others."
     for variant in found:
         counts = {len(values) for values in variant.values(scale).values()}
         if len(counts) > 1:

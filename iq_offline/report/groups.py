@@ -200,10 +200,9 @@ def _source_name(source: str, expert: str, level: int) -> str:
     path = Path(source)
     if level == 2:
         return "/".join(path.parts[-2:])
+    name = path.name if path.is_absolute() or "://" in source else source
     if path.suffix in DATA_SUFFIXES:
         name = path.stem
-    else:
-        name = path.name if path.is_absolute() or "://" in source else source
     return _without_task(name, expert) if level == 0 else name
 
 

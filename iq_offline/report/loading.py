@@ -15,9 +15,9 @@ from typing import Any
 
 import polars as pl
 
-from iq_offline.config import IQConfig, Method, algorithm_class
 from iq_offline.data.strict_json import first_line, read_toml
 from iq_offline.errors import RunError
+from iq_offline.methods import METHODS
 from iq_offline.training.run_folder import AGAIN, CONFIG, EVALUATION, MANIFEST, REWARD, RunFolder
 from iq_offline.training.run_tables import NUMBERS
 
@@ -88,9 +88,8 @@ class RunResult(RunRecords):
 
     @property
     def learns_reward(self) -> bool:
-        """Whether the reward stage has anything to recover: the methods of IQ-Learn's family."""
-        known = self.method in list(Method)
-        return known and issubclass(algorithm_class(Method(self.method), discrete=False), IQConfig)
+        """Whether the reward stage has anything to recover: the methods with a learner, all of IQ-Learn's family."""
+        return self.method in METHODS and METHODS[self.method].continuous.build is not None
 
     def metrics(self) -> pl.DataFrame | None:
         """Training metrics: `step`, then one float column a metric, null where not logged."""

@@ -1,4 +1,4 @@
-"""The report's page: one HTML file that needs nothing but itself, in which every number leads to where it comes from."""
+"""The report's page: one HTML file that needs nothing but itself, every number a link to where it comes from."""
 
 import base64
 import os
@@ -118,7 +118,7 @@ def _summary(table: pl.DataFrame, groups: Sequence[Group], out: Path) -> PageTab
         links = [(str(run.seed), _link(run.folder, out)) for run in group.runs]
         to_runs = f"#runs-{number}"
         href = links[0][1] if len(links) == 1 else to_runs
-        content = [*row[:seeds], links, *row[seeds + 1 :]]
+        content: list[str | list[tuple[str, str]]] = [*row[:seeds], links, *row[seeds + 1 :]]
         sections.setdefault(group.dataset, []).append(Row(content, to_runs, href, f"row-{number}"))
     return PageTable(shown.columns, sections)
 

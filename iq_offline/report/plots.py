@@ -256,8 +256,8 @@ def _draw_returns(axes: Axes, place: int, group: Group) -> None:
     if iqm is None:
         axes.annotate("not evaluated", (0.5, place), ha="center", **remark)
         return
-    heights = [place + 0.28] * len(group.returns)
-    axes.scatter(group.returns, heights, s=34, marker="D", color=colour, edgecolors="white", label="a seed's mean")
+    above = [place + 0.28] * len(group.returns)
+    axes.scatter(group.returns, above, s=34, marker="D", color=colour, edgecolors="white", label="a seed's mean")
     mark: dict[str, Any] = {"markersize": 13, "markeredgewidth": 2, "label": "IQM and 95 % interval over seeds"}
     axes.plot(iqm.value, place - 0.28, "|k", **mark)
     _interval_bar(axes, iqm, place - 0.28, color="black", linewidth=3.5, solid_capstyle="butt")

@@ -71,17 +71,16 @@ def write_report(folders: Sequence[Path], out: Path) -> ReportFiles:
     aggregate, summary, runs = aggregate_table(groups), summary_table(groups), runs_table(groups)
     page = render_page(Content(groups, failures, aggregate, summary, runs, drawn), out)
     plots = {out / "plots" / picture.file_name: picture.png for picture in drawn}
-    tables = {f"{name}.csv": as_csv(table) for name, table in (("aggregate", aggregate), ("summary", summary))}
-    tables |= {
-        f"{name}.md": f"{as_markdown(table)}\n" for name, table in (("aggregate", aggregate), ("summary", summary))
-    }
     for path, png in plots.items():
         _write(path, png)
-    for name, text in {**tables, "runs.csv": as_csv(runs), "report.html": page}.items():
-        _write(out / name, text.encode())
+    for name, table in (("aggregate", aggregate), ("summary", summary), ("runs", runs)):
+        _write(out / f"{name}.csv", as_csv(table).encode())
+    for name, table in (("aggregate", aggregate), ("summary", summary)):
+        _write(out / f"{name}.md", f"{as_markdown(table)}\n".encode())
+    _write(out / "report.html", page.encode())
     every = (*failures, *(failure for result in results for failure in result.failures))
-    folders = tuple(result.folder for result in results)
-    return ReportFiles(out / "report.html", aggregate, summary, tuple(plots), folders, every)
+    read = tuple(result.folder for result in results)
+    return ReportFiles(out / "report.html", aggregate, summary, tuple(plots), read, every)
 
 
 def _write(path: Path, content: bytes) -> None:
