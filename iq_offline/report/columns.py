@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,11 +57,6 @@ class Column:
         """Whether its values are numbers, which stand at the right."""
         return bool(self.dtype != pl.String)
 
-    @property
-    def in_runs(self) -> bool:
-        """Whether it stands in the table of runs."""
-        return self.run is not None or (self.key and self.by_task is not None)
-
 
 def _of_manifest(key: str) -> Callable[[RunRecords], Any]:
     return lambda run: run.manifest.get(key)
@@ -82,7 +78,8 @@ def _of_reward(*path: str) -> Callable[[RunRecords], Any]:
 
 def _of_estimate(estimate: str, part: str) -> Callable[[Any], Any]:
     """A part (value, low, high) of one of a row's estimates; None where the row has none."""
-    return lambda row: getattr(getattr(row, estimate), part, None)
+    found = attrgetter(estimate)
+    return lambda row: getattr(found(row), part, None)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -104,22 +101,19 @@ def _correlation(name: str, header: str, meaning: str, *path: str) -> Column:
     return Column(name, header, meaning, run=value, by_task=by_task, **shown)
 
 
-# One column: what people see in the first lines, how it is written and computed in the last.
+# A column: what people see, then how it is written and computed.
 # fmt: off
 COLUMNS: tuple[Column, ...] = (
-    Column("run", "run", "the run folder's name",
-           pl.String, key=True, run=_of_manifest("run")),
+    Column("run", "run", "the run folder's name", pl.String, key=True, run=_of_manifest("run")),
     Column("variant", "method", "the method, and the settings that tell it apart",
            pl.String, key=True, overall=lambda row: row.variant.name),
-    Column("aggregate_mean", "mean", "mean over all runs of all tasks",
-           decimals=1, overall=lambda row: row.mean),
+    Column("aggregate_mean", "mean", "mean over all runs of all tasks", decimals=1, overall=lambda row: row.mean),
     Column("aggregate_iqm", "IQM", "mean of the middle half of all runs of all tasks",
            decimals=1, overall=_of_estimate("iqm", "value")),
     Column("aggregate_low", "95% low",
            "lower end of the IQM's 95 % bootstrap interval, runs drawn anew within each task",
            decimals=1, overall=_of_estimate("iqm", "low")),
-    Column("aggregate_high", "high", "upper end of that interval",
-           decimals=1, overall=_of_estimate("iqm", "high")),
+    Column("aggregate_high", "high", "upper end of that interval", decimals=1, overall=_of_estimate("iqm", "high")),
     Column("scale", "scale", "reference of the scores; % data: mean return in percent of the dataset's own",
            pl.String, overall=lambda row: row.scale),
     Column("dataset", "dataset", "what was learnt from",
@@ -132,18 +126,13 @@ COLUMNS: tuple[Column, ...] = (
            pl.Int64, key=True, by_task=lambda row: row.group.subsample),
     Column("settings", "settings", "the settings in which otherwise equal rows differ; supplementary data by name",
            pl.String, key=True, by_task=lambda row: row.group.settings),
-    Column("seed", "seed", "training seed",
-           pl.Int64, run=_of_manifest("seed")),
+    Column("seed", "seed", "training seed", pl.Int64, run=_of_manifest("seed")),
     Column("seeds", "seeds", "training seeds",
            pl.Int64, by_task=lambda row: len({run.seed for run in row.group.runs})),
-    Column("transitions", "trans", "transitions learnt from",
-           pl.Int64, run=_of_manifest("transitions")),
-    Column("updates", "updates", "gradient updates",
-           pl.Int64, run=_of_manifest("updates")),
-    Column("seconds", "seconds", "wall time of training",
-           decimals=1, run=_of_manifest("seconds")),
-    Column("episodes", "eps", "simulated episodes, all seeds together",
-           pl.Int64, run=_of_evaluation("episodes"),
+    Column("transitions", "trans", "transitions learnt from", pl.Int64, run=_of_manifest("transitions")),
+    Column("updates", "updates", "gradient updates", pl.Int64, run=_of_manifest("updates")),
+    Column("seconds", "seconds", "wall time of training", decimals=1, run=_of_manifest("seconds")),
+    Column("episodes", "eps", "simulated episodes, all seeds together", pl.Int64, run=_of_evaluation("episodes"),
            by_task=lambda row: sum(evaluation["episodes"] for evaluation in row.group.evaluations) or None),
     Column("return_mean", "return", "mean return",
            decimals=1, run=_of_evaluation("return_mean"), by_task=lambda row: _mean(row.group.returns),
@@ -151,19 +140,19 @@ COLUMNS: tuple[Column, ...] = (
     Column("return_std", "std", "standard deviation of the episodes' returns",
            decimals=1, run=_of_evaluation("return_std"), mlflow=("eval",)),
     Column("return_iqm", "IQM", "interquartile mean of the seeds' mean returns",
-           decimals=1, by_task=_of_estimate("iqm", "value"), mlflow=("summary",)),
+           decimals=1, by_task=_of_estimate("group.iqm", "value"), mlflow=("summary",)),
     Column("return_low", "95% low", "lower end of the IQM's 95 % bootstrap interval over seeds",
-           decimals=1, by_task=_of_estimate("iqm", "low"), mlflow=("summary",)),
+           decimals=1, by_task=_of_estimate("group.iqm", "low"), mlflow=("summary",)),
     Column("return_high", "high", "upper end of that interval",
-           decimals=1, by_task=_of_estimate("iqm", "high"), mlflow=("summary",)),
+           decimals=1, by_task=_of_estimate("group.iqm", "high"), mlflow=("summary",)),
     Column("length_mean", "length", "mean length of a simulated episode, in steps",
            decimals=1, run=_of_evaluation("length_mean"), mlflow=("eval",)),
     Column("score", "score", "0 is the reference's random policy, 100 its expert",
            decimals=1, run=_of_evaluation("score"), mlflow=("eval",)),
     Column("score_iqm", "score", "IQM of the seeds' scores: 0 is the reference's random policy, 100 its expert",
-           decimals=1, by_task=lambda row: row.score_iqm, mlflow=("summary",)),
+           decimals=1, by_task=lambda row: row.group.score_iqm, mlflow=("summary",)),
     Column("reference", "ref", "the table of returns that the score refers to",
-           pl.String, run=_of_evaluation("reference"), by_task=lambda row: row.reference),
+           pl.String, run=_of_evaluation("reference"), by_task=lambda row: row.group.reference),
     Column("percent_of_data", "% data",
            "mean return in percent of the dataset's own mean return, where that is > 0",
            decimals=1, run=lambda run: run.percent_of_data,
@@ -174,7 +163,7 @@ COLUMNS: tuple[Column, ...] = (
     _improvement("improvement_low", "P low", "lower end of that probability's 95 % bootstrap interval", "low"),
     _improvement("improvement_high", "P high", "upper end of that interval", "high"),
     Column("paired_tasks", "on tasks", "tasks on which both were evaluated in one environment",
-           pl.Int64, overall=lambda row: row.paired_tasks),
+           pl.Int64, overall=_of_estimate("improvement", "tasks")),
     Column("tasks", "tasks", "tasks with a figure on this scale: dataset, demonstrations and subsampling",
            pl.Int64, overall=lambda row: len(row.values)),
     Column("runs", "runs", "runs with a figure on this scale, all tasks together",
@@ -182,11 +171,9 @@ COLUMNS: tuple[Column, ...] = (
     _correlation("transition_pearson", "r trans", "Pearson r of recovered and true reward, by transition",
                  "transition"),
     _correlation("null_bc_pearson", "null bc",
-                 "the same for a reward that only measures nearness to a cloned policy",
-                 "null_bc"),
+                 "the same for a reward that only measures nearness to a cloned policy", "null_bc"),
     _correlation("null_linear_pearson", "null lin",
-                 "the cloning reward made linear in the observation, by transition",
-                 "null_linear"),
+                 "the cloning reward made linear in the observation, by transition", "null_linear"),
     _correlation("episode_pearson", "r epis", "Pearson r of an episode's recovered and true reward sums",
                  "episode"),
     _correlation("null_bc_episode_pearson", "null bc ep", "the same for the sums of the cloning reward",

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from iq_offline.evaluation.scores import interquartile_mean, interval95
 from iq_offline.evaluation.statistics import Estimate, mean, probability_of_improvement, stratified_iqm
 from iq_offline.report.groups import Group
 from iq_offline.report.loading import RunResult, environment
@@ -52,29 +51,10 @@ class TaskRow:
     """All that are compared."""
 
     @cached_property
-    def iqm(self) -> Estimate | None:
-        """Interquartile mean of the seeds' mean returns, with its interval over seeds."""
-        return iqm_over_seeds(self.group)
-
-    @property
-    def score_iqm(self) -> float | None:
-        """Interquartile mean of the seeds' scores; None where one has none, or they name different references."""
-        scores = [evaluation.get("score") for evaluation in self.group.evaluations]
-        known = [score for score in scores if score is not None]
-        comparable = len(self.group.references) == 1 and None not in self.group.references
-        return interquartile_mean(known) if comparable and len(known) == len(scores) else None
-
-    @property
-    def reference(self) -> str | None:
-        """The reference of the scores; "mixed" for several, which are never averaged."""
-        return "mixed" if len(self.group.references) > 1 else next(iter(self.group.references), None)
-
-    @cached_property
-    def improvement(self) -> Estimate | None:
+    def improvement(self) -> "Improvement | None":
         """On the cloning of this task."""
         name = next(one.name for one in self.variants if one.groups.get(task_of(self.group)) is self.group)
-        found = improvement(Variant(name, {task_of(self.group): self.group}), self.variants)
-        return found and found[0]
+        return improvement(Variant(name, {task_of(self.group): self.group}), self.variants)
 
 
 @dataclass(frozen=True)
@@ -101,19 +81,18 @@ class MethodRow:
         """Interquartile mean over all runs of all tasks, with its interval."""
         return stratified_iqm(self.values) if self.values else None
 
-    @property
-    def improvement(self) -> Estimate | None:
-        """On cloning, mean over the tasks that both were evaluated on."""
-        return self._paired and self._paired[0]
-
-    @property
-    def paired_tasks(self) -> int | None:
-        """The number of these tasks."""
-        return self._paired and self._paired[1]
-
     @cached_property
-    def _paired(self) -> tuple[Estimate, int] | None:
+    def improvement(self) -> "Improvement | None":
+        """On cloning, mean over the tasks that both were evaluated on."""
         return improvement(self.variant, self.variants)
+
+
+@dataclass(frozen=True)
+class Improvement(Estimate):
+    """The probability that a run beats one of behavioural cloning, 0.5 for no difference."""
+
+    tasks: int = 0
+    """On which both were evaluated."""
 
 
 def variants(groups: Sequence[Group]) -> list[Variant]:
@@ -150,15 +129,8 @@ def scale_of(groups: Sequence[Group]) -> str:
     return only or PERCENT
 
 
-def iqm_over_seeds(group: Group) -> Estimate | None:
-    """Interquartile mean of the evaluated seeds' mean returns; its interval needs two of them."""
-    if not group.returns:
-        return None
-    return Estimate(interquartile_mean(group.returns), *(interval95(group.returns) or (None, None)))
-
-
-def improvement(variant: Variant, others: Sequence[Variant]) -> tuple[Estimate, int] | None:
-    """Probability that a run beats one of behavioural cloning, and on how many tasks both were evaluated.
+def improvement(variant: Variant, others: Sequence[Variant]) -> Improvement | None:
+    """How often a run beats one of behavioural cloning, mean over the tasks on which both were evaluated.
 
     Returns are compared within a task, in one environment, so no scale is needed. None for cloning itself, and where
     no task has both.
@@ -175,21 +147,17 @@ def improvement(variant: Variant, others: Sequence[Variant]) -> tuple[Estimate, 
     if not paired:
         return None
     estimate = probability_of_improvement([ours[task] for task in paired], [theirs[task] for task in paired])
-    return estimate, len(paired)
+    return Improvement(**vars(estimate), tasks=len(paired))
 
 
-def comparison_cautions(groups: Sequence[Group]) -> list[str]:
-    """What a reader of the table over all tasks should know: sentences, empty where there is nothing to say."""
-    return list(_cautions(groups))
-
-
-def _cautions(groups: Sequence[Group]) -> Iterator[str]:
+def comparison_cautions(groups: Sequence[Group]) -> Iterator[str]:
+    """What a reader of the table over all tasks should know: sentences, none where there is nothing to say."""
     scale, found = scale_of(groups), [variant for variant in variants(groups) if variant.returns]
     every: set[Task] = {task for variant in found for task in variant.returns}
     for variant in found:
-        tasks = len(variant.values(scale))
-        if tasks != len(every):
-            yield f"{variant.name}: its row covers {tasks} of {len(every)} tasks and does not compare with one of others."
+        covered = f"{len(variant.values(scale))} of {len(every)}"
+        if len(variant.values(scale)) != len(every):
+            yield f"{variant.name}: its row covers {covered} tasks and does not compare with one of others."
     for variant in found:
         counts = {len(values) for values in variant.values(scale).values()}
         if len(counts) > 1:

@@ -30,7 +30,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "axes.formatter.useoffset": False,
 }
-UNDATED = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+UNDATED = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 """Metadata by format: without what would differ between two equal pictures."""
 TEXT_SIZE = "small"
 LINE_INCHES = 0.14
@@ -93,6 +93,14 @@ def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
     height = lines * LINE_INCHES + len(names) * GAP_INCHES
     figure.set_figheight(figure.get_figheight() + height / min(LEGEND_COLUMNS, len(names)) + LINE_INCHES)
     figure.legend(found.values(), names, loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=TEXT_SIZE)
+
+
+def scatter_by_source(axes: Axes, rewards: pl.DataFrame, sources: Sequence[str], **style: Any) -> None:
+    """Recovered against true reward, in a colour and a marker for each source."""
+    for place, source in enumerate(sources):
+        own = rewards.filter(pl.col("source") == source)
+        look: dict[str, Any] = {"color": colour_of(place), "marker": MARKERS[place % len(MARKERS)]}
+        axes.scatter(own["true"], own["recovered"], linewidths=0, label=source, **look, **style)
 
 
 def episode_sums(transitions: pl.DataFrame) -> pl.DataFrame:

@@ -5,9 +5,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from iq_offline.evaluation.scores import interquartile_mean, interval95
+from iq_offline.evaluation.statistics import Estimate
 from iq_offline.methods import METHODS
 from iq_offline.report.loading import RunResult, environment, shell_path
 
@@ -59,6 +62,25 @@ class Group:
     def references(self) -> set[str | None]:
         """Names of the tables that the runs' scores refer to; more than one must not be averaged."""
         return {evaluation.get("reference") for evaluation in self.evaluations}
+
+    @property
+    def reference(self) -> str | None:
+        """The reference of all scores; "mixed" for several."""
+        return "mixed" if len(self.references) > 1 else next(iter(self.references), None)
+
+    @property
+    def score_iqm(self) -> float | None:
+        """Interquartile mean of the scores; None where a run has none, or they name different references."""
+        scores = [evaluation.get("score") for evaluation in self.evaluations]
+        known = [score for score in scores if score is not None]
+        comparable = len(self.references) == 1 and None not in self.references
+        return interquartile_mean(known) if comparable and len(known) == len(scores) else None
+
+    @cached_property
+    def iqm(self) -> Estimate | None:
+        """Interquartile mean of the mean returns of the evaluated seeds; its interval needs two of them."""
+        returns = self.returns
+        return Estimate(interquartile_mean(returns), *(interval95(returns) or (None, None))) if returns else None
 
     @property
     def rewarded_runs(self) -> list[RunResult]:

@@ -18,7 +18,7 @@ import polars as pl
 from iq_offline.data.strict_json import first_line, read_toml
 from iq_offline.errors import RunError
 from iq_offline.methods import METHODS
-from iq_offline.training.run_folder import AGAIN, CONFIG, EVALUATION, MANIFEST, REWARD, RunFolder
+from iq_offline.training.run_folder import AGAIN, CONFIG, EVALUATION, MANIFEST, METRICS, REWARD, RunFolder
 from iq_offline.training.run_tables import NUMBERS
 
 WRITTEN_BY_TRAIN = "name folders that `iq-offline train` has written"
@@ -91,23 +91,12 @@ class RunResult(RunRecords):
         """Whether the reward stage has anything to recover: the methods with a learner, all of IQ-Learn's family."""
         return self.method in METHODS and METHODS[self.method].continuous.build is not None
 
-    def metrics(self) -> pl.DataFrame | None:
-        """Training metrics: `step`, then one float column a metric, null where not logged."""
-        return self._table("metrics.parquet")
+    def has(self, table: str) -> bool:
+        """Whether a table of that file name is there and can be read."""
+        return table not in self.unreadable and (self.folder / table).is_file()
 
-    def returns(self) -> pl.DataFrame | None:
-        """Simulated episodes: episode, seed, length (steps), return."""
-        return self._table("returns.parquet")
-
-    def rewards(self) -> pl.DataFrame | None:
-        """One row a recorded transition: source, episode, true, recovered."""
-        return self._table("rewards.parquet")
-
-    def has(self, name: str) -> bool:
-        """Whether a table of that name is there and can be read."""
-        return name not in self.unreadable and (self.folder / name).is_file()
-
-    def _table(self, name: str) -> pl.DataFrame | None:
+    def table(self, name: str) -> pl.DataFrame | None:
+        """METRICS (a row an update), RETURNS (a row an episode) or REWARDS (a row a transition); None without it."""
         return pl.read_parquet(self.folder / name, glob=False) if self.has(name) else None
 
 
@@ -204,7 +193,7 @@ def _result(run: RunFolder) -> RunResult:
             name for name in NUMBERS if os.path.lexists(folder / name) and attempt(partial(run.table, name)) is None
         ),
     )
-    if divergence := _divergence(result.metrics()):
+    if divergence := _divergence(result.table(METRICS)):
         failures[Failure(folder, f"diverged: {divergence}", "see the method's page on what holds it")] = None
     return replace(result, failures=tuple(failures))
 

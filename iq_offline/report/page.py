@@ -85,7 +85,7 @@ def render_page(content: Content, out: Path) -> str:
         pictures=[_embedded(picture) for picture in content.pictures],
         configurations=_configurations(groups),
         absent=ABSENT,
-        comparison_cautions=comparison_cautions(groups),
+        comparison_cautions=list(comparison_cautions(groups)),
         cautions=cautions(groups),
         failures=[
             (shell_path(failure.folder), _link(failure.folder, out), failure.problem, failure.remedy)
@@ -187,29 +187,21 @@ def _origins(runs: Sequence[RunResult]) -> list[tuple[str, str]]:
     return [*listed, ("training, all runs", f"{seconds:.0f} s")]
 
 
-@dataclass(frozen=True)
-class Configurations:
-    """The settings of one dataset's rows side by side, those first in which they differ."""
+def _configurations(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """By dataset, the settings of its rows side by side: whether they differ, name, values; those that differ first.
 
-    dataset: str
-    labels: Sequence[str]
-    rows: Sequence[tuple[bool, str, Sequence[str]]]
-    """Whether rows that have the setting disagree, its name, and its value in each."""
-
-
-def _configurations(groups: Sequence[Group]) -> list[Configurations]:
-    """One table a dataset. A setting that a method does not have is no difference."""
+    A setting that a method does not have is no difference.
+    """
     found = []
     for dataset in _distinct(group.dataset for group in groups):
         own = [group for group in groups if group.dataset == dataset]
-        settings = [{key: setting_text(value) for key, value in flat_settings(group.runs[0].config)} for group in own]
-        names = {key for one in settings for key in one} - IN_ROW_NAMES
+        settings = [dict(flat_settings(group.runs[0].config)) for group in own]
         rows = []
-        for name in sorted(names):
-            differs = len({one[name] for one in settings if name in one}) > 1
-            rows.append((differs, name, [one.get(name, ABSENT) for one in settings]))
-        ordered = sorted(rows, key=lambda row: (not row[0], row[1]))
-        found.append(Configurations(dataset, [group.label for group in own], ordered))
+        for name in {key for one in settings for key in one} - IN_ROW_NAMES:
+            values = [setting_text(one[name]) if name in one else ABSENT for one in settings]
+            rows.append((len(set(values) - {ABSENT}) > 1, name, values))
+        rows.sort(key=lambda row: (not row[0], row[1]))
+        found.append({"dataset": dataset, "labels": [group.label for group in own], "rows": rows})
     return found
 
 

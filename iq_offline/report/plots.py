@@ -12,12 +12,11 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from iq_offline.evaluation.statistics import Estimate, performance_profile
-from iq_offline.report.comparison import PERCENT, MethodRow, iqm_over_seeds, method_rows
+from iq_offline.report.comparison import PERCENT, MethodRow, method_rows
 from iq_offline.report.figures import (
     COLOURS,
     GREY,
     LINES,
-    MARKERS,
     colour_of,
     encoded_figure,
     episode_sums,
@@ -25,38 +24,40 @@ from iq_offline.report.figures import (
     line_style,
     name_rows,
     row_inches,
+    scatter_by_source,
 )
 from iq_offline.report.groups import Group
 from iq_offline.report.loading import RunResult
 from iq_offline.report.shortening import wrapped
+from iq_offline.training.run_folder import METRICS, RETURNS, REWARDS
 
 MAX_ROWS = 24
 """Rows of one picture of returns; what does not fit follows in another."""
 MAX_PANELS = 12
 MAX_POINTS = 4000
-AGGREGATE = (
+AGGREGATE_CAPTION = (
     "Left: the interquartile mean over all runs of all tasks. Right: the probability that a run's return beats that "
     "of a bc run on the same task, mean over tasks; 0.5 is no difference. Bars: 95 % bootstrap, runs drawn anew "
     "within each task."
 )
-PROFILE = (
+PROFILE_CAPTION = (
     "How many runs exceed each value of {scale}: the higher the line, the better; where lines cross, neither is. Tasks "
     "weigh equally. Bands: pointwise 95 % bootstrap, runs drawn anew within tasks."
 )
-RETURNS = (
+RETURNS_CAPTION = (
     "A dot is a simulated episode, a diamond a seed's mean; the black mark is the interquartile mean of the seeds' "
     "means, its line the 95 % bootstrap interval over seeds."
 )
-DEMONSTRATIONS = (
+DEMONSTRATIONS_CAPTION = (
     "The interquartile mean of the seeds' mean returns, and its 95 % bootstrap interval over seeds. A line's runs "
     "differ in nothing but the number of demonstrations."
 )
-LEARNING_CURVES = "One line a seed. Offline quantities only: none of them chose a checkpoint."
-TRANSITIONS = (
+LEARNING_CURVES_CAPTION = "One line a seed. Offline quantities only: none of them chose a checkpoint."
+TRANSITIONS_CAPTION = (
     f"A dot is a recorded transition (at most {MAX_POINTS}, drawn at random). The recovered reward's scale and offset "
     "are its own: read the shape, not the values."
 )
-EPISODES = "A dot is a recorded episode: its true and its recovered reward, each summed over its steps."
+EPISODES_CAPTION = "A dot is a recorded episode: its true and its recovered reward, each summed over its steps."
 
 CURVES = {"loss": "loss", "expert_reward": "recovered reward of expert steps", "expert_advantage": "expert advantage"}
 """Metrics with a panel of their own, and what the panel is called."""
@@ -96,10 +97,10 @@ def _over_all_tasks(rows: Sequence[MethodRow]) -> list[Picture]:
     found = []
     if rows:
         title = "All tasks: interquartile mean, and improvement on cloning"
-        found.append(Picture("all-tasks-iqm.png", title, AGGREGATE, aggregate_plot(rows)))
+        found.append(Picture("all-tasks-iqm.png", title, AGGREGATE_CAPTION, aggregate_plot(rows)))
     on_scale = [row for row in rows if row.values]
     if on_scale:
-        title, caption = "All tasks: performance profiles", PROFILE.format(scale=_axis_name(on_scale[0].scale))
+        title, caption = "All tasks: performance profiles", PROFILE_CAPTION.format(scale=_axis_name(on_scale[0].scale))
         found.append(Picture("all-tasks-profiles.png", title, caption, profile_plot(on_scale)))
     return found
 
@@ -108,15 +109,15 @@ def _of_dataset(dataset: str, name: str, groups: Sequence[Group]) -> list[Pictur
     found = returns_pictures(dataset, name, [group for group in groups if group.evaluations])
     if lines := by_demonstrations(groups):
         title = f"{dataset}: returns by the number of demonstrations"
-        found.append(Picture(f"{name}-demonstrations.png", title, DEMONSTRATIONS, demonstrations_plot(lines)))
-    if any(run.has("metrics.parquet") for group in groups for run in group.runs):
+        found.append(Picture(f"{name}-demonstrations.png", title, DEMONSTRATIONS_CAPTION, demonstrations_plot(lines)))
+    if any(run.has(METRICS) for group in groups for run in group.runs):
         title = f"{dataset}: learning curves"
-        found.append(Picture(f"{name}-curves.png", title, LEARNING_CURVES, curves_plot(groups)))
+        found.append(Picture(f"{name}-curves.png", title, LEARNING_CURVES_CAPTION, curves_plot(groups)))
     if runs := runs_in_turn(groups):
         some = f" {MAX_PANELS} of {len(runs)} runs." if len(runs) > MAX_PANELS else ""
         for kind, level, caption, plot in (
-            ("reward", "transition", TRANSITIONS, transition_plot),
-            ("episodes", "episode", EPISODES, episode_plot),
+            ("reward", "transition", TRANSITIONS_CAPTION, transition_plot),
+            ("episodes", "episode", EPISODES_CAPTION, episode_plot),
         ):
             title = f"{dataset}: recovered and true reward, by {level}"
             found.append(Picture(f"{name}-{kind}.png", title, caption + some, plot(groups, runs)))
@@ -128,14 +129,15 @@ def returns_pictures(dataset: str, name: str, groups: Sequence[Group]) -> list[P
     parts = [groups[first : first + MAX_ROWS] for first in range(0, len(groups), MAX_ROWS)]
     found = []
     for number, part in enumerate(parts, start=1):
-        suffix, count = ("", "") if len(parts) == 1 else (f"-{number}", f" ({number} of {len(parts)})")
-        found.append(Picture(f"{name}-returns{suffix}.png", f"{dataset}: returns{count}", RETURNS, returns_plot(part)))
+        suffix, count = (f"-{number}", f" ({number} of {len(parts)})") if len(parts) > 1 else ("", "")
+        file_name, title = f"{name}-returns{suffix}.png", f"{dataset}: returns{count}"
+        found.append(Picture(file_name, title, RETURNS_CAPTION, returns_plot(part)))
     return found
 
 
 def runs_in_turn(groups: Sequence[Group]) -> list[RunResult]:
     """The runs with a recovered reward; where not all can be shown, each row's first seed, then each one's second."""
-    own = [[run for run in group.runs if run.has("rewards.parquet")] for group in groups]
+    own = [[run for run in group.runs if run.has(REWARDS)] for group in groups]
     if sum(map(len, own)) <= MAX_PANELS:
         return [run for runs in own for run in runs]
     return [runs[place] for place in range(max(map(len, own))) for runs in own if place < len(runs)]
@@ -247,12 +249,12 @@ def _draw_returns(axes: Axes, place: int, group: Group) -> None:
     colour = colour_of(place)
     random = np.random.default_rng(JITTER_SEED)
     for run in group.runs:
-        returns = run.returns()
+        returns = run.table(RETURNS)
         if returns is not None:
             heights = place + random.uniform(-JITTER, JITTER, len(returns))
             axes.scatter(returns["return"], heights, s=9, color=colour, alpha=0.4, linewidths=0, label="an episode")
     remark: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "color": GREY}
-    iqm = iqm_over_seeds(group)
+    iqm = group.iqm
     if iqm is None:
         axes.annotate("not evaluated", (0.5, place), ha="center", **remark)
         return
@@ -271,7 +273,7 @@ def demonstrations_plot(lines: Mapping[str, Sequence[Group]]) -> bytes:
     with encoded_figure(3.2) as (figure, png):
         axes = figure.subplots()
         for place, (name, line) in enumerate(lines.items()):
-            found = {numbers.index(group.demos): estimate for group in line if (estimate := iqm_over_seeds(group))}
+            found = {numbers.index(group.demos): estimate for group in line if (estimate := group.iqm)}
             values, style = [estimate.value for estimate in found.values()], line_style(place)
             axes.plot(list(found), values, marker="o", markersize=4, label=name, **style)
             for x, estimate in found.items():
@@ -288,7 +290,7 @@ def demonstrations_plot(lines: Mapping[str, Sequence[Group]]) -> bytes:
 
 def curves_plot(groups: Sequence[Group]) -> bytes:
     """Learning curves of one dataset's groups: a panel a method and metric, one line a seed, colours by group."""
-    logged = [(group, metrics) for group in groups for run in group.runs if (metrics := run.metrics()) is not None]
+    logged = [(group, metrics) for group in groups for run in group.runs if (metrics := run.table(METRICS)) is not None]
     styles = {group.label: line_style(place) for place, group in enumerate(groups)}
     panels: list[tuple[str, Draw]] = []
     for method in dict.fromkeys(group.method for group in groups):
@@ -332,7 +334,7 @@ def _recoveries(groups: Sequence[Group], runs: Sequence[RunResult], level: str) 
         f"{names[run.folder]}, seed {run.seed}" + ("" if pearson is None else f": r = {pearson:.2f}")
         for run, pearson in zip(runs, pearsons, strict=True)
     ]
-    tables = [rewards for run in runs if (rewards := run.rewards()) is not None]
+    tables = [rewards for run in runs if (rewards := run.table(REWARDS)) is not None]
     return list(zip(wrapped(titles, TITLE_CHARACTERS, TITLE_LINES), tables, strict=True))
 
 
@@ -345,14 +347,9 @@ def sampled(transitions: pl.DataFrame) -> pl.DataFrame:
 
 
 def _scatter(points: pl.DataFrame) -> Draw:
-    sources = sorted(points["source"].unique())
-
     def draw(axes: Axes) -> None:
-        for place, source in enumerate(sources):
-            own = points.filter(pl.col("source") == source)
-            style: dict[str, Any] = {"color": colour_of(place), "marker": MARKERS[place % len(MARKERS)]}
-            size, alpha = (6, 0.35) if len(points) > 400 else (18, 0.7)
-            axes.scatter(own["true"], own["recovered"], s=size, alpha=alpha, linewidths=0, label=source, **style)
+        size, alpha = (6, 0.35) if len(points) > 400 else (18, 0.7)
+        scatter_by_source(axes, points, sorted(points["source"].unique()), s=size, alpha=alpha)
         for handle in axes.legend(fontsize="x-small", markerscale=1.5).legend_handles:
             if handle is not None:
                 handle.set_alpha(1)

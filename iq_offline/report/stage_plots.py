@@ -12,7 +12,7 @@ from iq_offline.data.files import whole_file
 from iq_offline.data.spaces import ContinuousActions
 from iq_offline.data.table import TransitionTable
 from iq_offline.errors import ConfigError
-from iq_offline.report.figures import COLOURS, MARKERS, UNDATED, colour_of, encoded_figure, episode_sums
+from iq_offline.report.figures import COLOURS, UNDATED, encoded_figure, episode_sums, scatter_by_source
 
 SUFFIXES = tuple(f".{format}" for format in UNDATED)
 BINS = 30
@@ -117,11 +117,7 @@ def _density(axes: Axes, own: pl.DataFrame, source: str) -> None:
 
 
 def _episodes(axes: Axes, transitions: pl.DataFrame, sources: list[str]) -> None:
-    sums = episode_sums(transitions)
-    for place, source in enumerate(sources):
-        own = sums.filter(pl.col("source") == source)
-        style: dict[str, Any] = {"color": colour_of(place), "marker": MARKERS[place % len(MARKERS)]}
-        axes.scatter(own["true"], own["recovered"], s=14, alpha=0.6, linewidths=0, label=source, **style)
+    scatter_by_source(axes, episode_sums(transitions), sources, s=14, alpha=0.6)
     axes.set(xlabel="true return of an episode", ylabel="recovered, summed")
     axes.legend(fontsize="x-small")
 

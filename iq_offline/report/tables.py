@@ -1,28 +1,27 @@
 """Tables of runs, made from the registry of columns, and how they are written: plain text, Markdown and CSV."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import polars as pl
 
 from iq_offline.report import columns
 from iq_offline.report.columns import CORRELATION, Column, columns_of
-from iq_offline.report.comparison import TaskRow, method_rows, task_rows
+from iq_offline.report.comparison import method_rows, task_rows
 from iq_offline.report.groups import Group
-from iq_offline.report.loading import RunResult
 from iq_offline.report.shortening import shortened
 
 TEXT_WIDTH = 120
 GAP = "  "
 SHORTEST_NAME = 12
 """Characters that a name keeps at least."""
-Row = TypeVar("Row")
 
 
 def aggregate_table(groups: Sequence[Group]) -> pl.DataFrame:
     """One row a variant that was evaluated: mean, IQM and interval over all its runs, and improvement on cloning."""
-    return _table([(column, column.overall) for column in columns.COLUMNS if column.overall], method_rows(groups))
+    shown = [column for column in columns.COLUMNS if column.overall]
+    return _table(shown, [[column.overall(row) for column in shown if column.overall] for row in method_rows(groups)])
 
 
 def summary_table(groups: Sequence[Group]) -> pl.DataFrame:
@@ -34,26 +33,23 @@ def summary_table(groups: Sequence[Group]) -> pl.DataFrame:
     for cloning). Scores of several references are never averaged: `score_iqm` is then null and `reference` "mixed".
     Correlations are means over seeds.
     """
-    return _table([(column, column.by_task) for column in columns.COLUMNS if column.by_task], task_rows(groups))
+    shown = [column for column in columns.COLUMNS if column.by_task]
+    return _table(shown, [[column.by_task(row) for column in shown if column.by_task] for row in task_rows(groups)])
 
 
 def runs_table(groups: Sequence[Group]) -> pl.DataFrame:
     """One row a run, in the order of `summary_table` and then by seed; null where a stage was not run."""
-    shown = [(column, _value_of_run(column)) for column in columns.COLUMNS if column.in_runs]
-    return _table(shown, [(row, run) for row in task_rows(groups) for run in row.group.runs])
+    shown = [column for column in columns.COLUMNS if column.run or (column.key and column.by_task)]
+    rows = [(row, run) for row in task_rows(groups) for run in row.group.runs]
+    values = [
+        [column.run(run) if column.run else column.by_task and column.by_task(row) for column in shown]
+        for row, run in rows
+    ]
+    return _table(shown, values)
 
 
-def _value_of_run(column: Column) -> Callable[[tuple[TaskRow, RunResult]], Any]:
-    of_run, of_row = column.run, column.by_task
-    if of_run is not None:
-        return lambda row: of_run(row[1])
-    assert of_row is not None, "a column of the table of runs has one of the two"
-    return lambda row: of_row(row[0])
-
-
-def _table(shown: Sequence[tuple[Column, Callable[[Row], Any]]], rows: Sequence[Row]) -> pl.DataFrame:
-    values = [{column.name: value(row) for column, value in shown} for row in rows]
-    return pl.DataFrame(values, schema={column.name: column.dtype for column, _ in shown})
+def _table(shown: Sequence[Column], rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema={column.name: column.dtype for column in shown}, orient="row")
 
 
 def without_empty(table: pl.DataFrame) -> pl.DataFrame:

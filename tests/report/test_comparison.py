@@ -84,7 +84,7 @@ def test_variant_spans_tasks_with_their_own_demonstrations(write_run):
 
 def test_uneven_tasks_runs_and_seeds_are_cautioned(write_run):
     even = two_tasks(write_run)
-    assert comparison_cautions(groups_of(even)) == []
+    assert list(comparison_cautions(groups_of(even))) == []
     text = "\n".join(comparison_cautions(groups_of([*even[:2], *even[3:]])))
     assert "iq: 1 to 2 runs a task" in text
     assert "a: the methods were not trained with the same seeds" in text

@@ -6,6 +6,7 @@ import pytest
 from iq_offline.errors import RunError
 from iq_offline.report.groups import missing_stages
 from iq_offline.report.loading import load_runs
+from iq_offline.training.run_folder import METRICS, RETURNS, REWARDS
 
 
 def problems(failures):
@@ -83,7 +84,7 @@ def test_damaged_table_is_left_out(write_run):
     (folder / "returns.parquet").write_bytes(b"not parquet")
     pl.DataFrame({"source": ["s"]}).write_parquet(folder / "rewards.parquet")
     ((run,), _) = load_runs([folder])
-    assert (run.returns(), run.rewards(), len(run.metrics())) == (None, None, 10)
+    assert (run.table(RETURNS), run.table(REWARDS), len(run.table(METRICS))) == (None, None, 10)
     first, second = (failure.problem for failure in run.failures)
     assert first.startswith("returns.parquet cannot be read")
     assert second == "rewards.parquet cannot be read: has no column episode, true, recovered"
@@ -116,8 +117,8 @@ def test_only_reward_learners_lack_a_recovered_reward(write_run, method, learns)
 
 def test_stages_not_run_are_none(write_run):
     ((result,), _) = load_runs([write_run("a")])
-    assert (result.evaluation, result.reward, result.returns(), result.rewards()) == (None, None, None, None)
-    assert result.metrics()["loss"].null_count() == 5
+    assert (result.evaluation, result.reward, result.table(RETURNS), result.table(REWARDS)) == (None, None, None, None)
+    assert result.table(METRICS)["loss"].null_count() == 5
 
 
 def test_folder_named_twice_counts_once(write_run):
