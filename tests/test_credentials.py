@@ -2,8 +2,7 @@
 
 import pytest
 
-from iq_offline.config.train import TrainConfig, algorithm_config
-from iq_offline.config.train import Method
+from iq_offline.config.train import Method, TrainConfig, algorithm_config
 from iq_offline.credentials import masked, public_url
 from iq_offline.data.catalogue import CatalogueEntry, locate
 from iq_offline.errors import ConfigError

@@ -23,8 +23,10 @@ MAY_IMPORT = {
     "baselines": {"training", "algorithms", "data", "config", "errors", "batch"},
     "evaluation": {"algorithms", "data", "config", "errors", "batch", "paths"},
     "export": {"algorithms", "config", "errors"},
-    "tracking": {"export", "training", "data", "config", "credentials", "errors", "paths"},
-    "report": {"training", "evaluation", "data", "config", "errors", "paths"},
+    # A run's metrics in MLflow have the names and the values of the report's columns.
+    "tracking": {"report", "export", "training", "data", "config", "credentials", "errors", "paths"},
+    "report": {"training", "evaluation", "data", "config", "errors", "paths", "methods"},
+    "methods": set(),
     "stages": {
         *{"report", "tracking", "export", "evaluation", "baselines", "training", "algorithms", "data"},
         *{"config", "credentials", "errors", "batch", "paths", "pipeline", "tabular", "command_server"},

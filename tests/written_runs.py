@@ -1,6 +1,7 @@
 """Tiny run folders, written by hand: what training, evaluation and reward recovery leave behind."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,26 @@ import numpy as np
 import polars as pl
 
 from iq_offline.training.run_schema import FORMAT_VERSION
+
+WriteRun = Callable[..., Path]
+
+
+def run_writer(parent: Path) -> WriteRun:
+    """A function that writes one run folder, `runs/NAME` below `parent`, and returns it.
+
+    `supplementary`: the data that the run's configuration names beside the expert's; else as `write_folder`.
+    """
+
+    def write(name: str, supplementary: Sequence[str] | None = None, **facts: Any) -> Path:
+        folder = parent / "runs" / name
+        folder.mkdir(parents=True)
+        write_folder(folder, **facts)
+        if supplementary is not None:
+            config = folder / "config.toml"
+            config.write_text(f"supplementary = {json.dumps(list(supplementary))}\n{config.read_text()}")
+        return folder
+
+    return write
 
 
 def write_folder(

@@ -63,14 +63,14 @@ def _windy(request: GridworldRequest) -> dict[str, Any]:
 
 def _paper(request: GridworldRequest) -> dict[str, Any]:
     if request.plot:
-        from iq_offline.report.grid_plot import check_grid_picture
+        from iq_offline.report.stage_plots import check_grid_picture
 
         check_grid_picture(request.plot)
     setting = PaperSetting() if request.steps is None else PaperSetting(steps=request.steps)
     made = paper_experiment(request.seed, setting)
     panels = {name: cells.tolist() for name, cells in asdict(made.panels).items()}
     if request.plot:
-        from iq_offline.report.grid_plot import write_grid_plot
+        from iq_offline.report.stage_plots import write_grid_plot
 
         write_grid_plot(panels, request.plot)
     found = made.recovery

@@ -20,10 +20,10 @@ from iq_offline.data.split import rows_with_successors
 from iq_offline.data.table import TransitionTable
 from iq_offline.evaluation.correlation import cloning_null, reward_report
 from iq_offline.evaluation.shaping import Floats, PotentialFeatures, ShapingFree, epic_like_distance
-from iq_offline.report.dataset_plot import check_picture
-from iq_offline.report.reward_plots import reward_plot
+from iq_offline.report.columns import run_metrics
+from iq_offline.report.stage_plots import check_picture, reward_plot
 from iq_offline.stages.rewarder import Form, Rewarder, demonstrated_rows, form_of, task_tables
-from iq_offline.tracking.mirror import mirror_stage, reward_metrics
+from iq_offline.tracking.mirror import mirror_stage
 from iq_offline.training import run_folder
 from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.learnt import prior_of
@@ -73,7 +73,7 @@ def recover_reward(
         report["linear"]["survival"] = rewarder.survival
     _write(run, report, transitions, request.plot)
     files = (run_folder.REWARD, run_folder.REWARDS, run_folder.REWARD_PLOT)
-    mirror_stage(run.path, reward_metrics(report), files, warn)
+    mirror_stage(run.path, run_metrics(reward=report), files, warn)
     return report
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from iq_offline.errors import RunError
+from iq_offline.report.columns import summary_metrics
+from iq_offline.report.groups import grouped
 from iq_offline.report.loading import load_runs
 from iq_offline.report.tables import as_markdown, summary_table
-from iq_offline.tracking.metrics import summary_figures
 from iq_offline.tracking.mirror import Comparison, put_comparison, stored, sync
 from iq_offline.tracking.mlflow_store import PARENT_TAG, MlflowStore, StoredRun
 from iq_offline.training.run_folder import RunFolder
@@ -56,8 +57,8 @@ def _comparison(store: MlflowStore, parent_id: str, folders: Sequence[Path], fil
         )
     written = None
     if not missing:
-        summary = summary_table(load_runs(folders)[0])
-        comparison = Comparison(summary_figures(summary), as_markdown(summary), files)
+        summary = summary_table(grouped(load_runs(folders)[0]))
+        comparison = Comparison(summary_metrics(summary), as_markdown(summary), files)
         with store.mirroring():
             written = put_comparison(store, parent, comparison)
     return {"parent": parent_id, "runs": len(folders), "runs_not_given": missing, "rows_written": written}

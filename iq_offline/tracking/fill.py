@@ -9,13 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from iq_offline.data.files import sha256_of_file
-from iq_offline.tracking.metrics import (
-    Point,
-    evaluation_metrics,
-    flat_params,
-    recorded_points,
-    reward_metrics,
-)
+from iq_offline.report.columns import run_metrics
+from iq_offline.tracking.metrics import Point, flat_params, recorded_points
 from iq_offline.tracking.mlflow_store import MlflowStore, StoredRun, digest_of
 from iq_offline.tracking.tracker import RunDescription, TrackedData
 from iq_offline.training.run_folder import RunFolder
@@ -78,11 +73,8 @@ def fill(store: MlflowStore, run_id: str, folder: Path, skip_steps: Collection[i
 
 def stage_metrics(folder: Path) -> dict[str, float | None]:
     """The figures of the stages that have run."""
-    collected: dict[str, float | None] = {}
-    for name, extract in (("evaluation.json", evaluation_metrics), ("reward.json", reward_metrics)):
-        found = RunFolder(folder).read_optional(name)
-        collected |= {} if found is None else extract(found)
-    return collected
+    run = RunFolder(folder)
+    return run_metrics(run.read_optional("evaluation.json"), run.read_optional("reward.json"))
 
 
 def put_metrics(

@@ -12,7 +12,7 @@ from iq_offline.data.files import whole_file
 from iq_offline.data.strict_json import read_json
 from iq_offline.errors import RunError, TrackingUnavailable
 from iq_offline.tracking.fill import FOLDER_TAG, RESULT_TAG, describe, fill, put_files, put_metrics
-from iq_offline.tracking.metrics import Point, evaluation_metrics, reward_metrics, training_points
+from iq_offline.tracking.metrics import Point, training_points
 from iq_offline.tracking.mlflow_store import POINTS_A_BATCH, MlflowStore, StoredRun
 from iq_offline.tracking.tracker import NullTracker, RunDescription, Tracker
 from iq_offline.training.run_folder import RunFolder
@@ -20,10 +20,8 @@ from iq_offline.training.run_folder import RunFolder
 __all__ = [
     "Comparison",
     "describe",
-    "evaluation_metrics",
     "mirror_report",
     "mirror_stage",
-    "reward_metrics",
     "start_tracking",
     "sync",
 ]

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from iq_offline.algorithms.bc import censored_residuals
+from iq_offline.algorithms.encoders import initialise
 from iq_offline.algorithms.losses import censored_absolute_error, censored_squared_error
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Standardiser
-from iq_offline.algorithms.encoders import initialise
 from iq_offline.baselines.distances import Scaling
 from iq_offline.baselines.residuals import (
     Residuals,

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from iq_offline.algorithms.encoders import ObservationLayout
+from iq_offline.algorithms.encoders import ObservationLayout, initialise
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, DiscretePolicy, Policy, Standardiser
-from iq_offline.algorithms.encoders import initialise
 from iq_offline.config.base import ActionHead, Activation
 from iq_offline.errors import ConfigError, RunError
 from iq_offline.export.check import TOLERANCE, compare, random_observations

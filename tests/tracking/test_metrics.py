@@ -2,9 +2,7 @@
 
 import polars as pl
 
-from iq_offline.tracking.metrics import LONGEST_NAME, flat_params, recorded_points, summary_figures, training_points
-
-ROW = {"dataset": "demo/cartpole", "method": "iq", "demos": 5, "subsample": 1, "settings": "temperature=1, x=[8]"}
+from iq_offline.tracking.metrics import flat_params, recorded_points, training_points
 
 
 def test_of_a_methods_metrics_the_common_ones_are_mirrored():
@@ -24,22 +22,6 @@ def test_recorded_metrics_give_the_same_points_and_nulls_none():
         ("train/action_error", 1.0, 1),
         ("train/action_error", 2.0, 2),
     ]
-
-
-def test_a_summarys_rows_become_metrics_in_the_characters_that_mlflow_admits():
-    figures = {"seeds": 3, "return_iqm": 5.0, "return_low": 4.0, "return_high": None, "improvement": 0.9}
-    assert summary_figures(pl.DataFrame([ROW | figures])) == {
-        "summary/demo_cartpole iq 5x1 temperature_1_ x__8_/return_iqm": 5.0,
-        "summary/demo_cartpole iq 5x1 temperature_1_ x__8_/return_low": 4.0,
-        "summary/demo_cartpole iq 5x1 temperature_1_ x__8_/improvement": 0.9,
-    }
-
-
-def test_long_settings_are_cut_and_stay_apart():
-    rows = [ROW | {"settings": "a" * 400 + end, "return_iqm": 1.0} for end in "xy"]
-    names = list(summary_figures(pl.DataFrame(rows)))
-    assert len(set(names)) == 2
-    assert max(map(len, names)) < LONGEST_NAME + 40
 
 
 def test_nested_settings_become_dotted_parameters():

@@ -3,13 +3,11 @@
 import pytest
 from matplotlib.figure import Figure
 
-from iq_offline.report.comparison import aggregate_table, variants
-from iq_offline.report.groups import grouped
+from iq_offline.report.comparison import variants
+from iq_offline.report.groups import grouped, supplementary_names
 from iq_offline.report.loading import load_runs
-from iq_offline.report.pictures import pictures
-from iq_offline.report.supplementary import set_names
-from iq_offline.report.tables import as_text, summary_table
-from iq_offline.report.write import write_report
+from iq_offline.report.plots import pictures
+from iq_offline.report.tables import aggregate_table, as_csv, as_text, summary_table
 
 
 def replay_runs(write_run, **facts):
@@ -42,31 +40,35 @@ def replay_runs(write_run, **facts):
         ("hopper", "/data/hopper.v2", "hopper.v2", "hopper.v2"),
     ],
 )
-def test_a_set_is_called_by_its_dataset_and_over_tasks_without_what_names_the_task(expert, source, beside, across):
-    assert set_names([(source,)], expert, across=False) == {(source,): beside}
-    assert set_names([(source,)], expert, across=True) == {(source,): across}
+def test_set_is_named_after_its_dataset(expert, source, beside, across):
+    """Supplementary data are called by their dataset; over tasks, without the words that name the task."""
+    assert supplementary_names([(source,)], expert, across=False) == {(source,): beside}
+    assert supplementary_names([(source,)], expert, across=True) == {(source,): across}
 
 
-def test_several_datasets_are_joined_and_none_is_said():
+def test_names_of_several_datasets_are_joined():
+    """Several datasets are joined by a plus; no dataset is called `none`."""
     three = ("/d/hopper-random.hdf5", "/d/hopper-medium.hdf5")
-    assert set_names([three, ()], "hopper-expert", across=True) == {three: "random+medium", (): "none"}
+    assert supplementary_names([three, ()], "hopper-expert", across=True) == {three: "random+medium", (): "none"}
 
 
-def test_sets_that_would_look_alike_keep_longer_names_and_the_others_their_short_ones():
+def test_similar_sets_keep_longer_names():
+    """Sets that would look alike keep longer names, and the others their short ones."""
     stems = [("/d/hopper-replay.hdf5",), ("/d/replay.hdf5",), ("/d/hopper-low.hdf5",)]
-    assert list(set_names(stems, "hopper-expert", across=True).values()) == ["low", "hopper-replay", "replay"]
+    assert list(supplementary_names(stems, "hopper-expert", across=True).values()) == ["low", "hopper-replay", "replay"]
     folders = [("/d/new/hopper-replay.hdf5",), ("/d/old/hopper-replay.hdf5",)]
-    assert list(set_names(folders, "hopper-expert", across=True).values()) == [
+    assert list(supplementary_names(folders, "hopper-expert", across=True).values()) == [
         "new/hopper-replay.hdf5",
         "old/hopper-replay.hdf5",
     ]
     deep = [("/d/new/x/a.hdf5",), ("/d/old/x/a.hdf5",)]
-    assert list(set_names(deep, "b", across=True).values()) == ['["/d/new/x/a.hdf5"]', '["/d/old/x/a.hdf5"]']
+    assert list(supplementary_names(deep, "b", across=True).values()) == ['["/d/new/x/a.hdf5"]', '["/d/old/x/a.hdf5"]']
 
 
-def test_rows_name_the_dataset_and_the_comparison_over_tasks_pairs_what_is_the_same_kind_of_data(write_run):
+def test_same_kind_of_data_pairs_over_tasks(write_run):
+    """Rows name the dataset; the comparison over tasks pairs what is the same kind of data."""
     results = load_runs(replay_runs(write_run))[0]
-    table = summary_table(results)
+    table = summary_table(grouped(results))
     assert table.filter(dataset="hopper-expert")["settings"].to_list() == [
         "",
         *(f"supplementary={name}" for name in ("hopper-replay", "hopper-replay-low", "none")),
@@ -78,7 +80,8 @@ def test_rows_name_the_dataset_and_the_comparison_over_tasks_pairs_what_is_the_s
     assert (replay["tasks"], replay["aggregate_mean"], replay["improvement"]) == (2, pytest.approx(30.0), 1.0)
 
 
-def test_two_files_of_one_stem_are_two_rows_and_two_variants(write_run):
+def test_files_of_one_stem_are_two_rows(write_run):
+    """Two files with one stem are two rows and two variants."""
     folders = [
         write_run(place, supplementary=[f"/d/{place}/hopper-replay.hdf5"], dataset="hopper-expert", returns=[1.0])
         for place in ("new", "old")
@@ -87,19 +90,20 @@ def test_two_files_of_one_stem_are_two_rows_and_two_variants(write_run):
     assert len(groups) == len(variants(groups)) == 2
 
 
-def test_runs_without_supplementary_data_share_a_row_whether_their_configuration_says_so_or_not(write_run):
+def test_runs_without_supplementary_data_share_a_row(write_run):
+    """They do so whether or not their configuration has the key."""
     results = load_runs([write_run("a"), write_run("b", supplementary=[], seed=1)])[0]
     assert [group.settings for group in grouped(results)] == [""]
 
 
-def test_no_path_is_printed(write_run, tmp_path):
-    files = write_report(replay_runs(write_run), tmp_path / "out")
-    for text in (as_text(files.summary), as_text(files.aggregate), (tmp_path / "out" / "summary.csv").read_text()):
+def test_no_path_is_printed(write_run):
+    groups = grouped(load_runs(replay_runs(write_run))[0])
+    for text in (as_text(summary_table(groups)), as_text(aggregate_table(groups)), as_csv(summary_table(groups))):
         assert "replay-low" in text
         assert "/data" not in text
 
 
-def test_axes_keep_most_of_a_picture_however_long_the_settings_are(write_run, monkeypatch):
+def test_long_settings_leave_room_for_axes(write_run, monkeypatch):
     """A layout that finds no room warns, and a warning fails the test."""
     shown = []
     save = Figure.savefig
@@ -122,7 +126,7 @@ def test_axes_keep_most_of_a_picture_however_long_the_settings_are(write_run, mo
             rewards={"transition": 0.5},
         )
         for method, demos in (("bc", 1), ("iq", 5), ("a-method-of-a-long-name", 5))
-        for place in range(4)
+        for place in range(2)
     ]
     assert len(pictures(grouped(load_runs(folders)[0]))) == 6
     assert len(shown) > 20
