@@ -7,7 +7,7 @@ from pathlib import Path
 
 from iq_offline.data.catalogue import CatalogueEntry, Located
 from iq_offline.data.episodes import DatasetInfo, EpisodeSource
-from iq_offline.data.formats.one_flag import Ends
+from iq_offline.data.formats.step_keys import Ends
 from iq_offline.errors import ConfigError, DatasetUnreadable, nearest
 
 
@@ -78,12 +78,12 @@ def completed(info: DatasetInfo, entry: CatalogueEntry | None) -> DatasetInfo:
 
 def detect(path: Path) -> Format:
     """The format of what lies at a path. Raises DatasetUnreadable where it is none."""
-    from iq_offline.data.formats import d4rl, foreign_layouts, hdf5, minari
+    from iq_offline.data.formats import d4rl, hdf5, minari
 
     if path.is_dir():
         if minari.is_minari(path):
             return Format.MINARI
-        foreign_layouts.refuse_folder(path)
+        _refuse_folder(path)
         raise DatasetUnreadable(f"{path} is not a Minari dataset: no data/metadata.json", "name a dataset's own folder")
     check_is_file(path)
     if d4rl.is_d4rl(path):
@@ -104,3 +104,21 @@ def check_is_file(path: Path) -> None:
     """Raises DatasetUnreadable for a pipe, socket or device, which could block for ever or never end."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise DatasetUnreadable(f"{path} is neither a file nor a folder", "copy its content into a file, and name that")
+
+
+def _refuse_folder(path: Path) -> None:
+    """Raises DatasetUnreadable for a folder that another library saved, by its files' names."""
+    if (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
+        raise DatasetUnreadable(
+            f"{path} is a folder of Hugging Face's datasets, as the library imitation saves trajectories",
+            "store its trajectories as .npz: obs, acts, rews and terminal of all, and indices, their first steps",
+        )
+    if (path / "data").is_dir() and (path / "meta" / "info.json").is_file():
+        raise DatasetUnreadable(
+            f"{path} is a LeRobot dataset", "store its episodes as Minari, or as .npz with observations and actions"
+        )
+    if (path / "dataset_info.json").is_file() and (path / "features.json").is_file():
+        raise DatasetUnreadable(
+            f"{path} is an RLDS dataset of TensorFlow Datasets",
+            "store its episodes as Minari, or as .npz with observations, actions, rewards, terminals and timeouts",
+        )

@@ -18,7 +18,7 @@ from iq_offline.data.declared import is_inside, misfit
 from iq_offline.data.download import fetch
 from iq_offline.data.episodes import ContentDigest, Episode, EpisodeSource, segment_of
 from iq_offline.data.files import check_folder, data_path, whole_file, whole_folder
-from iq_offline.data.formats.one_flag import Ends
+from iq_offline.data.formats.step_keys import Ends
 from iq_offline.data.identity import sha256_of
 from iq_offline.data.observations import from_leaves, leaves, map_leaves
 from iq_offline.data.reading import WRITABLE, Format, parse_format, read_episodes

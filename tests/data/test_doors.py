@@ -141,7 +141,7 @@ def test_reading_in_pieces_is_reading_at_once(source: EpisodeSource, rows: int, 
     path = tmp_path_factory.mktemp("pieces") / "x.hdf5"
     d4rl.write(source, path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(d4rl._Recording, "rows_at_a_time", rows)
+        patch.setattr(d4rl._Steps, "rows_at_a_time", rows)
         assert_same(source, d4rl.read(path, "x"))
 
 

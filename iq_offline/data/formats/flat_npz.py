@@ -2,7 +2,7 @@
 
 `obs` has one entry more a trajectory than `acts`; `indices` are the first steps of all trajectories but the first.
 Its one flag, `terminal`, tells that a trajectory was recorded to its end, of either kind: one that was not was cut
-off, a truncation; for the others see `one_flag`. So that nothing is lost, `write` adds arrays of its own, which
+off, a truncation; for the others see `step_keys`. So that nothing is lost, `write` adds arrays of its own, which
 `imitation` does not look at: `terminated`, `truncated`, `successor_known` and, as JSON in bytes, `about`. Its `infos`
 are pickled objects: not read, and written as an array without content, of the length that `imitation` asks for.
 An unknown successor is the last observation once more there, as `imitation` has no place to say so.
@@ -31,8 +31,7 @@ from iq_offline.data.formats import dictionaries
 from iq_offline.data.formats.about import About, decode, encode
 from iq_offline.data.formats.hdf5 import action_array, column, flags
 from iq_offline.data.formats.numpy_files import Archive
-from iq_offline.data.formats.one_flag import Ends, terminations
-from iq_offline.data.formats.step_keys import meaning
+from iq_offline.data.formats.step_keys import Ends, meaning, terminations
 from iq_offline.errors import ConfigError, DatasetUnreadable, InvalidEpisode
 
 Array = NDArray[Any]
