@@ -1,18 +1,18 @@
 """Packing: a stream of segments into the rows of a training table, in constant memory."""
 
+import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from iq_offline.data.categories import Categories, DeclaredSpace, UndeclaredIntegers, name_of, undeclared_note
-from iq_offline.data.direct_file import BLOCK_BYTES, DirectFile, aligned
 from iq_offline.data.environments import declared_action_space, declared_observation_space
 from iq_offline.data.episodes import ContentDigest, DatasetInfo, End, EpisodeSource, Segment
 from iq_offline.data.observations import Array, is_image, less
@@ -23,6 +23,8 @@ from iq_offline.errors import DatasetUnreadable, InvalidEpisode
 ROWS = "rows.f32"
 EPISODES = "episodes.arrow"
 BUFFER_BYTES = 1 << 20
+LEAST_ROWS = 1024
+"""The buffer holds a multiple of it, about BUFFER_BYTES."""
 
 FLAGS = ("terminated", "truncated", "unflagged", "discontinuous", "successor_known")
 """What the table records of how an episode ended."""
@@ -205,12 +207,12 @@ class _Packer:
         self._bounds_note: list[str] = []
         self._info = info
         self._path = folder / ROWS
-        self._file = files.enter_context(DirectFile(self._path))
+        self._file = files.enter_context(_new_file(self._path))
         self._pictures = {
-            path: files.enter_context(DirectFile(folder / name)) for path, name in columns.pictures.items()
+            path: files.enter_context(_new_file(folder / name)) for path, name in columns.pictures.items()
         }
-        blocks = max(1, BUFFER_BYTES // (BLOCK_BYTES * columns.width))
-        self._buffer = aligned(BLOCK_BYTES // 4 * blocks, columns.width)
+        rows = LEAST_ROWS * max(1, BUFFER_BYTES // (4 * LEAST_ROWS * columns.width))
+        self._buffer = np.zeros((rows, columns.width), dtype=np.float32)
         self._used = 0
         self._steps, self._return = 0, 0.0
         self._least, self._greatest = np.inf, -np.inf
@@ -232,7 +234,7 @@ class _Packer:
             self._put(segment, slice(done, done + taken))
             done += taken
         for path, file in self._pictures.items():
-            file.append(segment.observations[path])
+            file.write(np.ascontiguousarray(segment.observations[path]).data)
         if steps:
             self._least = min(self._least, segment.actions.min())
             self._greatest = max(self._greatest, segment.actions.max())
@@ -253,7 +255,7 @@ class _Packer:
         if not squares < LARGE**2:
             self.precision.note_large(rows)
         self._integers.include(rows)
-        self._file.append(rows)
+        self._file.write(rows.data)
         self.written += self._used
         self._used = 0
 
@@ -289,7 +291,7 @@ class _Packer:
         for path, (start, stop) in self.columns.vectors.items():
             final[start:stop] = self._narrowed(path, end.observations[path].reshape(-1))
         for path, file in self._pictures.items():
-            file.append(end.observations[path])
+            file.write(np.ascontiguousarray(end.observations[path]).data)
         self.episodes.steps.append(self._steps)
         self.episodes.returns.append(self._return)
         self.episodes.flags.append(tuple(bool(getattr(end, name)) for name in FLAGS))
@@ -389,6 +391,15 @@ class _Packer:
             f"{self._info.path}: episode {len(self.episodes.steps) if number is None else number} {what}",
             "mend or leave out that episode in the source, or convert it with --keep-going, then try again",
         )
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that is on the disk when it is closed: a table vouches for its rows after a power cut too."""
+    with path.open("xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _spans(episodes: _EpisodeList) -> Iterator[slice]:

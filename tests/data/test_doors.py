@@ -155,7 +155,8 @@ def test_a_small_buffer_packs_the_same_rows(source: EpisodeSource, rows: int, tm
     (folder / "small").mkdir()
     pack(source, folder / "large")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "aligned", lambda _, width: np.zeros((rows, width), dtype=np.float32))
+        patch.setattr(packing, "LEAST_ROWS", rows)
+        patch.setattr(packing, "BUFFER_BYTES", 1)
         pack(source, folder / "small")
     assert (folder / "large" / "rows.f32").read_bytes() == (folder / "small" / "rows.f32").read_bytes()
 
