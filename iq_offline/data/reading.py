@@ -1,9 +1,10 @@
 """From a place on disk to its episodes, by the format that it is in."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from iq_offline.data.catalogue import CatalogueEntry, Located
 from iq_offline.data.episodes import DatasetInfo, EpisodeSource
@@ -38,31 +39,18 @@ def read_episodes(located: Located, input_format: str = "auto", ends: Ends = End
     """
     check_is_file(located.path)
     chosen = detect(located.path) if input_format == "auto" else parse_format(input_format)
-    source = _reader(chosen, located.entry, ends)(located.path, located.name)
+    module, options = module_of(chosen), []
+    if chosen is Format.D4RL:
+        options = [ends, located.entry.max_episode_steps if located.entry else None]
+    elif chosen in {Format.NPZ, Format.DICTIONARIES}:
+        options = [ends]
+    source: EpisodeSource = module.read(located.path, located.name, *options)
     return replace(source, info=completed(source.info, located.entry))
 
 
-def _reader(chosen: Format, entry: CatalogueEntry | None, ends: Ends) -> Callable[[Path, str], EpisodeSource]:
-    if chosen is Format.D4RL:
-        from iq_offline.data.formats import d4rl
-
-        horizon = entry.max_episode_steps if entry else None
-        return lambda path, name: d4rl.read(path, name, horizon, ends)
-    if chosen is Format.DICTIONARIES:
-        from iq_offline.data.formats import dictionaries
-
-        return lambda path, name: dictionaries.read(path, name, ends=ends)
-    if chosen is Format.NPZ:
-        from iq_offline.data.formats import flat_npz
-
-        return lambda path, name: flat_npz.read(path, name, ends=ends)
-    if chosen is Format.D3RLPY:
-        from iq_offline.data.formats import d3rlpy
-
-        return d3rlpy.read
-    from iq_offline.data.formats import minari
-
-    return minari.read
+def module_of(chosen: Format) -> Any:
+    """The module that reads a format, and has `write` if it is one of WRITABLE. Imported only now: some are heavy."""
+    return import_module(f"iq_offline.data.formats.{'flat_npz' if chosen is Format.NPZ else chosen}")
 
 
 def completed(info: DatasetInfo, entry: CatalogueEntry | None) -> DatasetInfo:

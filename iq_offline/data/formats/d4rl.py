@@ -53,7 +53,7 @@ READ_BYTES = 1 << 20
 """About as much as is read at a time: it stays in the processor's cache until it is packed."""
 
 
-def read(path: Path, name: str, horizon: int | None = None, ends: str = Ends.AUTO) -> EpisodeSource:
+def read(path: Path, name: str, ends: str = Ends.AUTO, horizon: int | None = None) -> EpisodeSource:
     """The episodes of a D4RL HDF5 file. Raises DatasetUnreadable or InvalidEpisode, some while iterating.
 
     `horizon`: the task's step limit, at which episodes are cut where the file has no `timeouts`. Where it is not given
