@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from iq_offline.data.categories import Categories, DeclaredSpace, UndeclaredIntegers, name_of, undeclared_note
 from iq_offline.data.environments import declared_action_space, declared_observation_space
 from iq_offline.data.episodes import ContentDigest, DatasetInfo, End, EpisodeSource, Segment
-from iq_offline.data.observations import Array, is_image, less
+from iq_offline.data.observations import Array, flat, is_image, less
 from iq_offline.data.precision import LARGE, Precision
 from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions, bounds_note, infer_action_space
 from iq_offline.errors import DatasetUnreadable, InvalidEpisode
@@ -48,7 +48,7 @@ def pack(source: EpisodeSource, folder: Path, digest: ContentDigest | None = Non
         watched, packer = packer.precision, _packed(source, folder, None, offsets)
         packer.precision = watched
     space = packer.action_space()
-    pl.DataFrame(packer.episodes.columns()).write_ipc(folder / EPISODES)
+    packer.episodes.frame().write_ipc(folder / EPISODES)
     return {
         "format": info.format,
         "env_id": info.env_id,
@@ -185,15 +185,11 @@ class _EpisodeList:
     returns: list[float] = field(default_factory=list)
     flags: list[tuple[bool, ...]] = field(default_factory=list)
 
-    def columns(self) -> dict[str, Any]:
-        """As columns of a frame."""
-        return {
-            "episode": pl.Series(range(len(self.steps)), dtype=pl.Int64),
-            "start_row": pl.Series(self.start_rows, dtype=pl.Int64),
-            "steps": pl.Series(self.steps, dtype=pl.Int64),
-            **{name: [flags[place] for flags in self.flags] for place, name in enumerate(FLAGS)},
-            "return": self.returns,
-        }
+    def frame(self) -> pl.DataFrame:
+        numbers = {"episode": range(len(self.steps)), "start_row": self.start_rows, "steps": self.steps}
+        columns: dict[str, Any] = {name: pl.Series(values, dtype=pl.Int64) for name, values in numbers.items()}
+        columns |= {name: [flags[place] for flags in self.flags] for place, name in enumerate(FLAGS)}
+        return pl.DataFrame(columns | {"return": self.returns})
 
 
 class _Packer:
@@ -248,8 +244,8 @@ class _Packer:
     def flush(self) -> None:
         """Check and write what the buffer holds."""
         rows = self._buffer[: self._used]
-        flat = rows.reshape(-1)
-        squares = np.dot(flat, flat)
+        numbers = rows.reshape(-1)
+        squares = np.dot(numbers, numbers)
         if not np.isfinite(squares):
             self._check_finite(rows)
         if not squares < LARGE**2:
@@ -277,8 +273,8 @@ class _Packer:
         count, size = steps.stop - steps.start, self.columns.observation_size
         rows = self._buffer[self._used : self._used + count]
         for path, (start, stop) in self.columns.vectors.items():
-            rows[:, start:stop] = self._narrowed(path, _flat(segment.observations[path][steps]))
-        rows[:, size:-2] = _flat(segment.actions[steps])
+            rows[:, start:stop] = self._narrowed(path, flat(segment.observations[path][steps]))
+        rows[:, size:-2] = flat(segment.actions[steps])
         rows[:, -2] = segment.rewards[steps]
         rows[:, -1] = 0
         self._used += count
@@ -300,11 +296,12 @@ class _Packer:
 
     def notes(self) -> list[str]:
         """What is to be known of how the observations were read."""
+        notes = [*self._bounds_note, *self.columns.declared.notes()]
         found = self._integers.ranges(self._path, (self.written, self.columns.width))
         if found and declared_observation_space(self._info, look=True) is None:
             low, high = min(low for low, _ in found), max(high for _, high in found)
-            return [*self._bounds_note, *self.columns.declared.notes(), undeclared_note(len(found), low, high)]
-        return [*self._bounds_note, *self.columns.declared.notes()]
+            notes.append(undeclared_note(len(found), low, high))
+        return notes
 
     def _narrowed(self, path: str, values: Array) -> Array:
         offset = self.columns.offsets.get(path)
@@ -312,7 +309,7 @@ class _Packer:
 
     def _check_categories(self, observations: dict[str, Array]) -> None:
         for path, categories in self.columns.categories.items():
-            outside = categories.outside(_flat(observations[path]))
+            outside = categories.outside(flat(observations[path]))
             if outside.size:
                 known = [f"{low} to {low + n - 1}" for low, n in zip(categories.starts, categories.counts, strict=True)]
                 raise self._broken(
@@ -331,9 +328,8 @@ class _Packer:
         same = [known.get(path) == array.shape[1:] for path, array in segment.observations.items()]
         if len(same) != len(known) or not all(same):
             shapes = {path: array.shape[1:] for path, array in segment.observations.items()}
-            raise self._broken(
-                f"has observations of shapes {_plain(shapes)}, earlier ones {_plain(self.columns.shapes)}"
-            )
+            here, earlier = (part[""] if list(part) == [""] else part for part in (shapes, known))
+            raise self._broken(f"has observations of shapes {here}, earlier ones {earlier}")
         discrete = segment.actions.dtype.kind in "biu"
         if segment.actions.shape[1:] != self.columns.action_shape or discrete != self.columns.discrete:
             raise self._broken(
@@ -381,8 +377,8 @@ class _Packer:
         """The least and the greatest of each action dimension, shape (2, A), from the rows that were written."""
         low, high = np.full(self.columns.action_shape, np.inf), np.full(self.columns.action_shape, -np.inf)
         rows = np.memmap(self._path, dtype=np.float32, mode="r", shape=(self.written, self.columns.width))
-        for steps in _spans(self.episodes):
-            actions = rows[steps, self.columns.observation_size : -2]
+        for start, steps in zip(self.episodes.start_rows, self.episodes.steps, strict=True):
+            actions = rows[start : start + steps, self.columns.observation_size : -2]
             low, high = np.minimum(low, actions.min(axis=0)), np.maximum(high, actions.max(axis=0))
         return np.stack([low, high]).astype(np.float32)
 
@@ -400,16 +396,3 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
         yield file
         file.flush()
         os.fsync(file.fileno())
-
-
-def _spans(episodes: _EpisodeList) -> Iterator[slice]:
-    for start, steps in zip(episodes.start_rows, episodes.steps, strict=True):
-        yield slice(start, start + steps)
-
-
-def _flat(values: Array) -> Array:
-    return values if values.ndim == 2 else values.reshape(len(values), -1)
-
-
-def _plain(shapes: dict[str, tuple[int, ...]]) -> Any:
-    return shapes[""] if list(shapes) == [""] else shapes

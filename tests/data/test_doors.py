@@ -185,7 +185,7 @@ def test_ends_are_found_however_a_d4rl_file_tells_them(lengths, flagged, columns
                 values = file[key][:][:, None]
                 del file[key]
                 file[key] = values
-    read = list(d4rl.read(path, "x", horizon if flagged == "horizon" else None))
+    read = list(d4rl.read(path, "x", horizon=horizon if flagged == "horizon" else None))
     assert [len(episode) for episode in read] == lengths
     for before, after in zip(source, read, strict=True):
         np.testing.assert_array_equal(before.observations[:-1], after.observations[:-1])
