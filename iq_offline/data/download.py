@@ -247,7 +247,6 @@ def _is_kept(entry: CatalogueEntry, options: FetchOptions, where: str) -> bool:
 
 
 def _bring_files(entry: CatalogueEntry, listing: Listing, partial: Path, options: FetchOptions) -> None:
-    """All files of a listing, each verified."""
     partial.mkdir(parents=True, exist_ok=True)
     here = sum(file.stat().st_size for file in data_files(partial))
     http.check_space(partial, listing.bytes - here, entry.id)
@@ -263,15 +262,13 @@ def _bring_files(entry: CatalogueEntry, listing: Listing, partial: Path, options
 
 
 def _offset(advance: http.Advance, done: int, total: int) -> http.Advance:
-    """Progress of one file as progress of all."""
     return lambda size, _: advance(done + size, total)
 
 
 def _remote(entry: CatalogueEntry) -> str:
     """Where Minari's own rules look for a dataset, as SCHEME://PLACE/ID. Raises ConfigError."""
     remote = os.environ.get("MINARI_REMOTE") or DEFAULT_MINARI_REMOTE
-    address = entry.urls[0] if entry.urls else f"{remote.rstrip('/')}/{entry.id}"
-    address = public_url(address)
+    address = public_url(entry.urls[0] if entry.urls else f"{remote.rstrip('/')}/{entry.id}")
     scheme, _, place = address.strip("/").partition("://")
     scheme = "gcp" if scheme == "gs" else scheme
     if scheme not in {"hf", "gcp"}:

@@ -146,11 +146,8 @@ class _Passing:
         refused = self._refused if self._request.keep_going else None
         for read in self._source.checked(refused, infos=self._request.infos):
             episode = self._as_asked(self._relabelled(read))
-            self.counts["episodes"] += 1
-            self.counts["steps"] += len(episode)
-            self.counts["unflagged_tail"] += episode.unflagged
-            self.counts["discontinuity"] += episode.discontinuous
-            self.counts["unknown_successor"] += not episode.successor_known
+            found = (1, len(episode), episode.unflagged, episode.discontinuous, not episode.successor_known)
+            self.counts = {key: self.counts[key] + more for key, more in zip(self.counts, found, strict=True)}
             self._compare_with_declared(episode)
             self.digest.add(segment_of(episode))
             self._advance(self.counts["steps"])

@@ -57,7 +57,8 @@ def test_an_unchanged_file_is_hashed_once(tmp_path: Path, counted, monkeypatch):
     assert len(counted) == 2
 
 
-def test_a_change_that_keeps_size_and_time_is_seen(tmp_path: Path, monkeypatch):
+def test_a_change_keeping_size_and_time_is_seen(tmp_path: Path, monkeypatch):
+    """A change that keeps size and time is seen."""
     settle(monkeypatch)
     path = tmp_path / "x"
     path.write_bytes(b"data")
@@ -67,7 +68,8 @@ def test_a_change_that_keeps_size_and_time_is_seen(tmp_path: Path, monkeypatch):
     assert sha256_of(path) != before
 
 
-def test_a_file_that_was_just_written_is_not_remembered(tmp_path: Path, counted):
+def test_a_file_just_written_is_not_remembered(tmp_path: Path, counted):
+    """A file that was just written is not remembered."""
     path = tmp_path / "x"
     path.write_bytes(b"data")
     sha256_of(path)
@@ -115,7 +117,8 @@ def test_a_broken_table_is_made_again(fault: str, numbered, write_d4rl):
     np.testing.assert_array_equal(open_table(located).rows, whole)
 
 
-def test_a_table_that_is_trained_on_can_not_be_changed_by_it(numbered, write_d4rl):
+def test_training_cannot_change_a_table(numbered, write_d4rl):
+    """A table that is trained on can not be changed by it."""
     located = Located("x", write_d4rl(numbered([3], terminated=[True])))
     table = open_table(located)
     table.rows[0, 0] = 99.0
@@ -130,7 +133,8 @@ def test_copies_of_a_file_share_one_table(numbered, write_d4rl, tmp_path: Path):
     assert len([folder for folder in (paths.home() / "tables").iterdir() if folder.is_dir()]) == 1
 
 
-def test_data_that_change_while_in_use_are_not_recorded_as_what_was_read(numbered, write_d4rl):
+def test_data_changed_in_use_are_not_recorded(numbered, write_d4rl):
+    """Data that change while in use are not recorded as what was read."""
     path = write_d4rl(numbered([3], terminated=[True]))
     table = open_table(Located("x", path))
     with h5py.File(path, "r+") as file:
@@ -140,7 +144,8 @@ def test_data_that_change_while_in_use_are_not_recorded_as_what_was_read(numbere
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_what_a_dead_process_left_is_cleared_and_a_live_ones_is_not(kind: str, tmp_path: Path):
+def test_only_what_dead_processes_left_is_cleared(kind: str, tmp_path: Path):
+    """What a dead process left is cleared and a live one's is not."""
     from iq_offline.data import files
 
     target = tmp_path / "x"
@@ -154,7 +159,8 @@ def test_what_a_dead_process_left_is_cleared_and_a_live_ones_is_not(kind: str, t
     assert [path.exists() for path in left] == [False, True]
 
 
-def test_data_that_change_while_they_are_packed_make_no_table(numbered, write_d4rl, monkeypatch):
+def test_data_changed_while_packed_make_no_table(numbered, write_d4rl, monkeypatch):
+    """Data that change while they are packed make no table."""
     from iq_offline.data import table
 
     path = write_d4rl(numbered([3], terminated=[True]))

@@ -282,7 +282,6 @@ def _info(file: h5py.File, path: Path, name: str, left_out: list[str]) -> Datase
 
 
 def _json_attribute(file: h5py.File, key: str, default: T, path: Path) -> T:
-    """A JSON attribute of the same kind as `default`, which stands for a missing or empty one."""
     return _json(_text(file.attrs.get(key, "")), key, default, path)
 
 

@@ -347,7 +347,6 @@ def _is_nested(named: dict[str, Any]) -> bool:
 
 
 def _columns(named: Iterable[str]) -> list[str]:
-    """The keys of arrays with one number a step: rewards, then flags."""
     return [key for key in named if key == "rewards"] + _flags(named)
 
 

@@ -144,7 +144,6 @@ class _Planned:
 
 
 def _plan(archive: Archive, path: Path, ends: Ends) -> tuple[list[_Planned], tuple[str, ...]]:
-    """The episodes, not yet read, and what had to be decided or left out."""
     for key in REQUIRED:
         if key not in archive:
             raise DatasetUnreadable(
@@ -205,13 +204,11 @@ def _flags(archive: Archive, key: str, episodes: int, path: Path) -> NDArray[np.
     return flags(values, key, path, unit="episode")
 
 
-def _segments(
+def _segments(  # one episode after the other; `infos` and `reuse` change nothing
     path: Path,
     plan: list[_Planned],
     seeds: list[int | None],
-    *,
-    infos: bool,  # noqa: ARG001
-    reuse: bool,  # noqa: ARG001
+    **_: bool,
 ) -> Iterator[Segment]:
     with Archive(path) as archive:
         observations, actions = archive.rows("obs"), archive.rows("acts")

@@ -135,7 +135,6 @@ def mark_namespaces(destination: Path) -> None:
 
 
 def _stream(folder: Path, metadata: dict[str, Any], unusual: Unusual, path: Path) -> tuple[Unusual, Stream]:
-    """The stream of segments, and what it leaves out."""
     layout = metadata.get("data_format", "hdf5")
     if layout in {"arrow", "parquet"}:
         episodes = minari_arrow.episode_folders(folder, int(metadata.get("total_episodes", 0)), path)

@@ -73,7 +73,6 @@ def read_episode(
 
 
 def _numbers(table: Any, key: str, folder: Path) -> Array:
-    """One number or truth value a step."""
     values: Array = _joined(table, key).to_numpy(zero_copy_only=False)
     if values.dtype.kind not in "biuf":
         raise DatasetUnreadable(f"{folder}: {key} are no numbers ({values.dtype})", "store one number a step")
@@ -104,7 +103,6 @@ def _read_ipc(part: Path) -> Any:
 
 
 def _joined(table: Any, key: str) -> Any:
-    """One array of a column, whatever its chunks."""
     import pyarrow
 
     chunks = table.column(key).chunks
@@ -143,7 +141,6 @@ def _array(values: Any, space: Space, *, encoded: bool, folder: Path) -> Array:
 
 
 def _infos(values: Any) -> Leaves:
-    """The infos that are numbers, by path."""
     import pyarrow
 
     found: Leaves = {}
