@@ -5,13 +5,13 @@ fetched again must be the one that it was.
 """
 
 import json
-import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from iq_offline import paths
 from iq_offline.data.catalogue import CatalogueEntry
@@ -29,6 +29,16 @@ class Fetched:
     source: str
     revision: str | None = None
     files: dict[str, str] = field(default_factory=dict)
+
+
+class _Pin(BaseModel):
+    """What an entry of `pins.json` must hold; more is allowed."""
+
+    model_config = ConfigDict(strict=True)
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    source: str = ""
+    revision: str | None = None
 
 
 def record(entry: CatalogueEntry, fetched: Fetched) -> None:
@@ -83,19 +93,11 @@ def _pins() -> dict[str, dict[str, Any]]:
             f"{_path()} is not a JSON table of pins: {error}", "mend it, or remove it to pin anew"
         ) from None
     for name, value in content.items():
-        if not _is_pin(value):
-            raise ConfigError(f"{_path()}: {name!r} is no pin", "mend it, or remove it to pin anew")
+        try:
+            _Pin.model_validate(value)
+        except ValidationError:
+            raise ConfigError(f"{_path()}: {name!r} is no pin", "mend it, or remove it to pin anew") from None
     return content
-
-
-def _is_pin(value: object) -> bool:
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("sha256"), str)
-        and re.fullmatch("[0-9a-f]{64}", value["sha256"]) is not None
-        and isinstance(value.get("source", ""), str)
-        and isinstance(value.get("revision"), str | None)
-    )
 
 
 def _path() -> Path:

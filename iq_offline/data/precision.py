@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from iq_offline.data.categories import name_of
 from iq_offline.data.episodes import EpisodeSource, Segment
-from iq_offline.data.observations import less
+from iq_offline.data.observations import Array, flat, less
 
 LEVELS = 1024.0
 """A column whose values spread over less than 1 / LEVELS of the largest of them gets an offset."""
@@ -28,7 +28,6 @@ HELD_ROWS = 4096
 MOST_COUNTED = 10_000_000
 """Distinct values are counted among at most so many."""
 
-Array = NDArray[Any]
 Floats64 = NDArray[np.float64]
 
 
@@ -159,10 +158,10 @@ class Precision:
     def _watch(self, kind: str, path: str, values: Array) -> None:
         if not is_wide(values.dtype):
             return
-        flat = _flat(values)
+        columns = flat(values)
         if (kind, path) not in self._spreads:
-            self._spreads[kind, path] = Spread(flat.shape[1], values.dtype)
-        self._spreads[kind, path].include(flat)
+            self._spreads[kind, path] = Spread(columns.shape[1], values.dtype)
+        self._spreads[kind, path].include(columns)
 
     def _suspects(self, key: tuple[str, str], spread: Spread) -> list[int]:
         """Columns of an array whose distinct values are worth counting."""
@@ -182,7 +181,7 @@ def _lost(source: EpisodeSource, columns: list[Column], offsets: dict[str, Float
             for segment in source.segments():
                 for kind, path, number in columns:
                     array = segment.observations[path] if kind == "observations" else getattr(segment, kind)
-                    values = _flat(array)[:, number].copy()
+                    values = flat(array)[:, number].copy()
                     known = kind == "observations" and path in offsets
                     narrowed = less(values, offsets[path][number]) if known else values.astype(np.float32)
                     parts[kind, path, number].append((values, narrowed))
@@ -194,10 +193,6 @@ def _lost(source: EpisodeSource, columns: list[Column], offsets: dict[str, Float
         if counted.kept < counted.distinct:
             found.append(counted)
     return found
-
-
-def _flat(values: Array) -> Array:
-    return values if values.ndim == 2 else values.reshape(len(values), -1)
 
 
 @dataclass(frozen=True)

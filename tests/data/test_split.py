@@ -27,7 +27,8 @@ def chosen(table: TransitionTable, **options: object):
     return choose_expert(table, **({"demos": None, "subsample": 1, "seed": 0, "need_successors": True} | options))
 
 
-def test_the_best_episodes_are_those_of_the_highest_return_and_the_record_says_that_rewards_were_read(table):
+def test_top_selection_reads_rewards_and_records_it(table):
+    """The best episodes are those of the highest return and the record says that rewards were read."""
     split = chosen(table, demos=3, select=Selection.TOP)
     assert split.episodes == (7, 8, 9)
     assert split.to_json(table)["rewards_read"] is True
@@ -48,7 +49,8 @@ def test_what_is_held_out_is_learnt_from_nowhere(table):
     assert len(split.held_out_rows) == 8
 
 
-def test_at_least_one_episode_is_held_out_and_never_all(table):
+def test_one_episode_is_held_out_never_all(table):
+    """At least one episode is held out and never all."""
     assert len(chosen(table, demos=2, held_out=0.01).held_out_episodes) == 1
     with pytest.raises(ConfigError, match="hold out fewer"):
         chosen(table, demos=1, held_out=0.5)
@@ -66,9 +68,8 @@ def test_rows_are_every_kth_of_each_chosen_episode(seed: int, demos: int, subsam
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 50), subsample=st.integers(1, 6))
-def test_a_random_start_is_one_of_the_first_k_steps_and_every_kth_follows(
-    seed: int, subsample: int, table: TransitionTable
-):
+def test_a_random_start_precedes_every_kth_step(seed: int, subsample: int, table: TransitionTable):
+    """A random start is one of the first k steps and every kth follows."""
     rows = chosen(table, subsample=subsample, subsample_from=SubsampleFrom.RANDOM, seed=seed).rows
     assert set(rows // 5) == set(range(10)), "an episode of 4 steps keeps at least one whatever the k"
     for episode in range(10):
@@ -77,7 +78,9 @@ def test_a_random_start_is_one_of_the_first_k_steps_and_every_kth_follows(
         assert kept.tolist() == list(range(kept[0], 4, subsample))
 
 
-def test_a_random_start_is_drawn_for_each_episode_alone_and_by_the_seed(table):
+def test_a_random_start_depends_only_on_the_seed(table):
+    """A random start is drawn for each episode alone and by the seed."""
+
     def kept(**options: object) -> dict[int, list[int]]:
         split = chosen(table, subsample=4, subsample_from=SubsampleFrom.RANDOM, **options)
         return {episode: [int(row) for row in split.rows if row // 5 == episode] for episode in split.episodes}
@@ -92,7 +95,8 @@ def test_a_random_start_is_drawn_for_each_episode_alone_and_by_the_seed(table):
     assert chosen(table, subsample=4).to_json(table)["subsample_from"] == "first"
 
 
-def test_supplementary_data_keep_only_steps_whose_successor_is_known(numbered, write_d4rl):
+def test_supplementary_steps_have_known_successors(numbered, write_d4rl):
+    """Supplementary data keep only steps whose successor is known."""
     arrays = numbered([3, 2], terminated=[True, False])
     del arrays["next_observations"]
     other = open_table(Located("other", write_d4rl(arrays, name="other.hdf5")))
@@ -106,7 +110,8 @@ def test_supplementary_data_are_recorded_with_the_split(table, numbered, write_d
     assert recorded == {"dataset": "other", **hashes, "episodes": 1, "transitions": 3}
 
 
-def test_supplementary_data_of_another_shape_or_the_same_data_are_refused(table, numbered, write_d4rl):
+def test_mismatched_or_repeated_supplementary_data_are_refused(table, numbered, write_d4rl):
+    """Supplementary data of another shape or the same data are refused."""
     wide = numbered([3], terminated=[True], observation_size=5)
     other = open_table(Located("wide", write_d4rl(wide, name="wide.hdf5")))
     with pytest.raises(ConfigError, match=r"--supplementary wide: 5 observations.*demo has 3"):
@@ -115,7 +120,8 @@ def test_supplementary_data_of_another_shape_or_the_same_data_are_refused(table,
         check_supplementary(table, (table,))
 
 
-def test_supplementary_data_with_more_actions_other_pictures_or_no_transition_are_refused(table, numbered, write_d4rl):
+def test_unusable_supplementary_data_are_refused(table, numbered, write_d4rl):
+    """Supplementary data with more actions other pictures or no transition are refused."""
     arrays = numbered([1], terminated=[False])
     del arrays["next_observations"]
     empty = open_table(Located("empty", write_d4rl(arrays, name="empty.hdf5")))
@@ -131,7 +137,8 @@ def test_supplementary_data_with_more_actions_other_pictures_or_no_transition_ar
         check_supplementary(replace(table, layout=small), (replace(other, layout=large),))
 
 
-def test_rows_of_episodes_are_those_of_the_slow_way(table):
+def test_rows_of_episodes_match_a_plain_loop(table):
+    """Rows of episodes are those of the slow way."""
     for subsample in (1, 2, 3, 7):
         spans = zip(table.episodes["start_row"], table.episodes["steps"], strict=True)
         slow = np.concatenate([np.arange(start, start + steps, subsample) for start, steps in spans])
