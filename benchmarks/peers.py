@@ -26,12 +26,12 @@ from iq_offline.config.baselines import (
     ContinuousCloneAllConfig,
     ContinuousFilteredBCConfig,
     ContinuousWeightedBCConfig,
+    CrossValidationConfig,
     DiscreteCloneAllConfig,
     DiscreteFilteredBCConfig,
     DiscreteWeightedBCConfig,
     Labeller,
     RewardLabelledConfig,
-    ScreenConfig,
     Trainer,
     WeightKind,
 )
@@ -55,8 +55,12 @@ def config_of(method: str, *, discrete: bool, options: argparse.Namespace) -> Ba
     if method == "bc-all":
         return DiscreteCloneAllConfig() if discrete else ContinuousCloneAllConfig()
     if method in ("filtered-bc", "screened-bc"):
-        screen = ScreenConfig() if method == "screened-bc" else None
-        return DiscreteFilteredBCConfig(screen=screen) if discrete else ContinuousFilteredBCConfig(screen=screen)
+        test = CrossValidationConfig() if method == "screened-bc" else None
+        return (
+            DiscreteFilteredBCConfig(cross_validation=test)
+            if discrete
+            else ContinuousFilteredBCConfig(cross_validation=test)
+        )
     if method.startswith("weighted-bc"):
         kind = WeightKind.NEAREST if method.endswith("nearest") else WeightKind.DISCRIMINATOR
         return DiscreteWeightedBCConfig(kind=kind) if discrete else ContinuousWeightedBCConfig(kind=kind)

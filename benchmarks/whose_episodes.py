@@ -4,7 +4,7 @@
 Usage: whose_episodes.py EXPERT:SUPPLEMENTARY... [--demos 5] [--subsample 20] [--seeds 0-2]
 
 One Markdown row a pair and seed: how many episodes pass, how many of their steps lie near a demonstration, what of the
-demonstrations' own clone's residuals there is foretold (the threshold is `largest_foretold_near`), and whether they
+demonstrations' own clone's residuals there is foretold (the threshold is `max_predictability_near`), and whether they
 are taken. No reward is read, and nothing is simulated.
 """
 
@@ -33,7 +33,7 @@ def row(pair: str, seed: int, options: argparse.Namespace) -> str:
     sampler = TransitionSampler(table, split.rows, CPU)
     found = more_demonstrations(CONFIG, ContinuousBCConfig(), seed, PeerData(table, split, (other,)), sampler)
     metrics = found.metrics
-    foretold = metrics.get("residual_test_foretold")
+    foretold = metrics.get("residual_test_predictability")
     cells = [
         f"{table.info.name}, {options.demos}, every {options.subsample}",
         other.info.name,

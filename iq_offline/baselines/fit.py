@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 
 from iq_offline.baselines.cloning import fit_clone_all, fit_filtered, fit_weighted
-from iq_offline.baselines.filtering import Heed, ignore
-from iq_offline.baselines.labelled import fit_labelled
+from iq_offline.baselines.filtering import CheckInterrupt, never_interrupt
+from iq_offline.baselines.reward_labelling import fit_labelled
 from iq_offline.baselines.sources import PeerData
 from iq_offline.config import Method
 from iq_offline.config.baselines import (
@@ -22,7 +22,7 @@ from iq_offline.training.loop import Progress
 
 
 def fit_baseline(
-    config: BaselineConfig, seed: int, data: PeerData, device: torch.device, heed: Heed = ignore
+    config: BaselineConfig, seed: int, data: PeerData, device: torch.device, heed: CheckInterrupt = never_interrupt
 ) -> Iterator[Progress]:
     """Train a peer; yields every LOG_EVERY updates and at the end, the last Progress with the trained learner.
 

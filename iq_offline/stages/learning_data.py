@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from iq_offline.baselines.filtering import Found, Heed, more_demonstrations
+from iq_offline.baselines.filtering import CheckInterrupt, Found, more_demonstrations
 from iq_offline.baselines.sources import PeerData
 from iq_offline.batch import Batch
 from iq_offline.config import (
@@ -145,7 +145,7 @@ def training_steps(
     device: Any,
     resumed: Snapshot | None,
     warn: Callable[[str], None],
-    heed: Heed,
+    heed: CheckInterrupt,
     lane: "Lane | None" = None,
 ) -> Iterator[Progress]:
     """The run's training, as a generator. `heed` is called while episodes are looked for.
@@ -172,7 +172,7 @@ def training_steps(
     supplementary = SupplementarySampler(others) if others else None
     space = data.table.action_space
     steps = train(config, demonstrations, space, device, held_out, supplementary, resumed, lane)
-    yield from with_metrics(steps, found.metrics, found.taken) if found else steps
+    yield from with_metrics(steps, found.metrics, found.accepted_episodes) if found else steps
 
 
 def _clones_more(algorithm: AlgorithmConfig) -> bool:
@@ -190,7 +190,7 @@ def _cloned_as(config: TrainConfig, cloning: BCConfig) -> TrainConfig:
 
 
 def _more_demonstrations(
-    config: TrainConfig, data: LearningData, sampler: TransitionSampler, heed: Heed
+    config: TrainConfig, data: LearningData, sampler: TransitionSampler, heed: CheckInterrupt
 ) -> Found | None:
     """The demonstrations with supplementary episodes that are more of them; None where the method takes none."""
     algorithm = config.algorithm

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from iq_offline.baselines.distances import Scaling, left_out_distances, likeness, nearest_distances
+from iq_offline.baselines.distances import Scaling, left_out_distances, nearest_distances, similarity
 from iq_offline.baselines.sources import Recorded
 from iq_offline.data.spaces import ContinuousActions, DiscreteActions
 
@@ -57,7 +57,7 @@ def test_a_single_demonstration_is_measured_by_its_own_other_steps():
 
 
 def test_likeness_is_one_on_a_demonstration_and_falls_as_a_gaussian():
-    np.testing.assert_allclose(likeness(np.array([0.0, 2.0, 4.0]), bandwidth=2.0), np.exp([0.0, -0.5, -2.0]))
+    np.testing.assert_allclose(similarity(np.array([0.0, 2.0, 4.0]), bandwidth=2.0), np.exp([0.0, -0.5, -2.0]))
 
 
 def test_scaling_takes_expert_and_supplementary_steps_together():

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from iq_offline.baselines.filtering import Chosen, alike_episodes
+from iq_offline.baselines.filtering import Selection, similar_episodes
 from iq_offline.baselines.fit import fit_baseline, needs_successors, reads_rewards
-from iq_offline.baselines.labelled import label
-from iq_offline.baselines.sources import PeerData, Pool, drawn, recorded, supplementary_rows
+from iq_offline.baselines.reward_labelling import label
+from iq_offline.baselines.sources import PeerData, Pool, drawn, recorded
 from iq_offline.config.baselines import (
     BaselineConfig,
     ContinuousCloneAllConfig,
@@ -21,8 +21,8 @@ from iq_offline.config.baselines import (
     DiscreteWeightedBCConfig,
     DiscriminatorConfig,
     Labeller,
-    LikenessConfig,
     RewardLabelledConfig,
+    SimilarityConfig,
     Trainer,
     WeightKind,
 )
@@ -105,7 +105,7 @@ def test_the_oracle_reads_rewards_and_says_so(peer_data):
     config = RewardLabelledConfig(labeller=Labeller.TRUE, **LABELLED)
     assert reads_rewards(config)
     assert not any(reads_rewards(other) for other in CONTINUOUS + DISCRETE)
-    (table, rows), *_ = supplementary_rows(data)
+    (table, rows), *_ = data.supplementary_parts
     labels = label(config, data)
     np.testing.assert_array_equal(labels.expert, data.expert.rewards(data.split.rows))
     np.testing.assert_array_equal(labels.supplementary[: len(rows)], table.rewards(rows))
@@ -121,7 +121,7 @@ def test_rewards_are_scaled_to_the_range_of_the_supplementary_episodes_sums(peer
         for spread in (None, 1000.0)
     )
     sums, first = [], 0
-    for table, rows in supplementary_rows(data):
+    for table, rows in data.supplementary_parts:
         own = scaled.supplementary[first : first + len(rows)]
         numbers = table.episode_numbers(rows)
         sums += [own[numbers == number].sum() for number in set(numbers.tolist())]
@@ -166,7 +166,7 @@ def test_a_copy_of_the_demonstrations_earns_what_they_earn_and_noise_less(peer_d
     copied = replace(data, supplementary=(data.expert, *data.supplementary))
     labels = label(RewardLabelledConfig(labeller=labeller), copied)
     expert = recorded([(data.expert, data.split.rows)])
-    supplementary = recorded(supplementary_rows(copied))
+    supplementary = recorded(copied.supplementary_parts)
     for place in expert.episode_slices():
         (twin,) = (
             other
@@ -174,16 +174,16 @@ def test_a_copy_of_the_demonstrations_earns_what_they_earn_and_noise_less(peer_d
             if np.array_equal(supplementary.actions[other], expert.actions[place])
         )
         np.testing.assert_allclose(labels.supplementary[twin], labels.expert[place])
-    noisy = labels.supplementary[-len(recorded(supplementary_rows(data))) :]
+    noisy = labels.supplementary[-len(recorded(data.supplementary_parts)) :]
     assert noisy.mean() < 0.9 * labels.expert.mean()
 
 
 def test_the_filter_keeps_the_episodes_that_act_as_the_expert_does(peer_data):
     config = ContinuousFilteredBCConfig(cloning=CLONE, transitions=40)
     data = peer_data()
-    parts = supplementary_rows(data)
+    parts = data.supplementary_parts
     other = recorded(parts)
-    chosen = Chosen.of(alike_episodes(config, data, other), other, parts)
+    chosen = Selection.of(similar_episodes(config, data, other), other, parts)
     # Two episodes have 30 steps: the first table's is as noisy as it is right, the second's is the expert's own.
     assert [table.info.name for table, _ in chosen.parts] == [data.supplementary[1].info.name]
     assert chosen.metrics == {"kept_episodes": 1.0, "kept_transitions": 30.0}
@@ -192,15 +192,15 @@ def test_the_filter_keeps_the_episodes_that_act_as_the_expert_does(peer_data):
 
 @pytest.mark.parametrize("config", CONTINUOUS[1:3], ids=called)
 def test_where_nothing_is_like_a_demonstration_it_says_so(peer_data, config):
-    narrow = config.model_copy(update={"likeness": LikenessConfig(bandwidth=1e-9)})
+    narrow = config.model_copy(update={"similarity": SimilarityConfig(bandwidth=1e-9)})
     with pytest.raises(ConfigError, match="anything like a demonstration") as caught:
         last(narrow, peer_data())
-    assert "likeness.bandwidth" in caught.value.remedy
+    assert "similarity.bandwidth" in caught.value.remedy
 
 
 def test_a_pool_gives_transitions_of_several_tables_in_the_order_asked_for(peer_data):
     data = peer_data()
-    parts = supplementary_rows(data)
+    parts = data.supplementary_parts
     pool = Pool([TransitionSampler(table, rows, CPU) for table, rows in parts], CPU)
     whole = recorded(parts)
     positions = torch.tensor([100, 3, 66, 0, 67, 3])

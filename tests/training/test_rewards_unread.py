@@ -26,11 +26,11 @@ CLONING_PEERS = (Method.BC_ALL, Method.WEIGHTED_BC, Method.FILTERED_BC)
 PRIOR = ("prior.updates=30", "prior.hidden_sizes=[16]")
 LENIENT = (
     "more_demonstrations.residual_test.updates=30",
-    "more_demonstrations.residual_test.largest_foretold=0.99",
-    "more_demonstrations.residual_test.largest_foretold_near=0.99",
-    "more_demonstrations.residual_test.fewest_steps=2",
-    "more_demonstrations.residual_test.fewest_near=2",
-    "more_demonstrations.residual_test.fewest_near_by_dimension=0",
+    "more_demonstrations.residual_test.max_predictability=0.99",
+    "more_demonstrations.residual_test.max_predictability_near=0.99",
+    "more_demonstrations.residual_test.min_steps=2",
+    "more_demonstrations.residual_test.min_steps_near=2",
+    "more_demonstrations.residual_test.min_steps_near_per_dimension=0",
 )
 TAKING = {(Method.IQ, "accept-episodes"), (Method.FILTERED_BC, None)}
 """Methods with presets that clone supplementary episodes and name them."""
@@ -95,7 +95,7 @@ def settings(method: Method, preset: str | None, *, discrete: bool) -> tuple[str
     if method in (Method.IQ, Method.IQ_CQL, Method.CSIL):
         found += PRIOR
     if preset == "accept-episodes":
-        found += ("more_demonstrations.screen=none",) if discrete else LENIENT
+        found += ("more_demonstrations.cross_validation=none",) if discrete else LENIENT
     return found
 
 

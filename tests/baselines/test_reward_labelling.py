@@ -6,7 +6,14 @@ import sys
 import numpy as np
 import pytest
 
-from iq_offline.baselines.labels import cosine_costs, evenly, otr_rewards, seabo_rewards, transport_costs, uds_rewards
+from iq_offline.baselines.reward_labelling import (
+    cosine_costs,
+    otr_rewards,
+    seabo_rewards,
+    thinned,
+    transport_costs,
+    uds_rewards,
+)
 from iq_offline.config.baselines import OTRConfig, SEABOConfig
 from iq_offline.errors import PackageMissing
 
@@ -98,8 +105,8 @@ def test_twice_the_steps_do_not_change_what_one_costs():
 
 
 def test_long_demonstrations_are_thinned_evenly_with_both_ends():
-    np.testing.assert_array_equal(evenly(np.arange(11.0)[:, None], 3)[:, 0], [0, 5, 10])
-    np.testing.assert_array_equal(evenly(np.arange(3.0)[:, None], 3)[:, 0], [0, 1, 2])
+    np.testing.assert_array_equal(thinned(np.arange(11.0)[:, None], 3)[:, 0], [0, 5, 10])
+    np.testing.assert_array_equal(thinned(np.arange(3.0)[:, None], 3)[:, 0], [0, 1, 2])
 
 
 def test_costs_stay_finite_where_every_step_is_opposite():
