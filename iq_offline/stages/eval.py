@@ -17,7 +17,8 @@ from iq_offline.errors import RunError
 from iq_offline.evaluation.scores import ScoreReference, interquartile_mean, interval95
 from iq_offline.evaluation.simulation import EpisodeBound, SimulatedEpisode, simulate
 from iq_offline.evaluation.video import film
-from iq_offline.tracking.mirror import evaluation_metrics, mirror_stage
+from iq_offline.tracking.metrics import evaluation_metrics
+from iq_offline.tracking.mirror import mirror_stage
 from iq_offline.training import run_folder
 from iq_offline.training.run_folder import RunFolder
 

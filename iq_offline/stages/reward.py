@@ -22,7 +22,8 @@ from iq_offline.evaluation.shaping import Floats, PotentialFeatures, ShapingFree
 from iq_offline.report.dataset_plot import check_picture
 from iq_offline.report.reward_plots import reward_plot
 from iq_offline.stages.rewarder import Form, Rewarder, demonstrated_rows, form_of, task_tables
-from iq_offline.tracking.mirror import mirror_stage, reward_metrics
+from iq_offline.tracking.metrics import reward_metrics
+from iq_offline.tracking.mirror import mirror_stage
 from iq_offline.training import run_folder
 from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.learnt import prior_of

@@ -41,8 +41,7 @@ from iq_offline.stages.learning_data import (
     training_steps,
 )
 from iq_offline.stages.presets import Preset, recipe, say_what_does_not_apply
-from iq_offline.tracking.mirror import describe, start_tracking
-from iq_offline.tracking.tracker import NullTracker, Tracker
+from iq_offline.tracking.mirror import Tracker, describe, start_tracking
 from iq_offline.training import run_folder
 from iq_offline.training.keeper import Keeper, stop_asked
 from iq_offline.training.loop import Progress, resolve_device
@@ -225,7 +224,7 @@ def _train_into(
             snapshots.remove()
         resumed = snapshots.latest(manifest["config_hash"], warn)
         keeper = Keeper(snapshots, manifest["config_hash"], request.snapshot_seconds, stop, resumed)
-        tracker = start_tracking(describe(manifest, out.resolve()), out, warn) if request.tracked else NullTracker()
+        tracker = start_tracking(describe(manifest, out.resolve()), out, warn) if request.tracked else Tracker()
         try:
             steps = training_steps(config, data, device, resumed, warn, _heeding(on_progress, keeper), lane)
             collected = _collect(steps, tracker, on_progress, keeper)

@@ -12,13 +12,13 @@ from iq_offline.errors import ConfigError, RunError
 from iq_offline.export.formats import FACTS, run_torchscript
 from iq_offline.stages.export import export_run
 from iq_offline.stages.train import TrainRequest, train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.run_folder import RunFolder
 
 
 @pytest.fixture
 def run(tmp_path, linear_task, monkeypatch) -> RunFolder:
-    monkeypatch.setattr("iq_offline.stages.train.start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr("iq_offline.stages.train.start_tracking", lambda *_: Tracker())
     overrides = ("updates=60", "hidden_sizes=[8]")
     request = TrainRequest(str(linear_task), "bc", overrides=overrides, device="cpu", out=tmp_path / "run")
     return train_run(request, lambda _: None, pytest.fail)

@@ -20,7 +20,7 @@ from iq_offline.stages.presets import recipe
 from iq_offline.stages.reproduce import compare, settings_of
 from iq_offline.stages.rewarder import demonstrated_rows
 from iq_offline.stages.train import TrainRequest, train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.run_folder import RunFolder
 
 SMALL = ("updates=20", "hidden_sizes=[8]")
@@ -33,7 +33,7 @@ def tracked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def start_tracking(description, *_):
         asked.append(description.name)
-        return NullTracker()
+        return Tracker()
 
     monkeypatch.setattr(train_stage, "start_tracking", start_tracking)
     return asked

@@ -24,7 +24,7 @@ from iq_offline.stages.convert import ConvertRequest, convert_dataset
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.presets import recipe
 from iq_offline.stages.train import TrainRequest, train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.batches import DemonstrationMixture, SupplementarySampler, TransitionSampler
 from iq_offline.training.loop import fit_clone
 from iq_offline.training.run_folder import RunFolder
@@ -40,7 +40,7 @@ SMALL_BC = ("updates=300", "hidden_sizes=[16]")
 
 @pytest.fixture(autouse=True)
 def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr(stage, "start_tracking", lambda *_: Tracker())
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from iq_offline.errors import InvalidEpisode
 from iq_offline.stages import train as stage
 from iq_offline.stages.reward import RewardRequest, recover_reward
 from iq_offline.stages.train import TrainRequest, train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.run_folder import RunFolder
 
 Rewards = Callable[[int], np.ndarray]
@@ -65,7 +65,7 @@ def falling(count: int) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr(stage, "start_tracking", lambda *_: Tracker())
     monkeypatch.setattr("iq_offline.stages.reward.mirror_stage", discard)
 
 

@@ -4,9 +4,8 @@ import json
 import math
 from pathlib import Path
 
-from iq_offline.tracking.fill import put_files, put_metrics
-from iq_offline.tracking.mlflow_store import MlflowStore, StoredRun
-from iq_offline.tracking.tracker import RunDescription
+from iq_offline.tracking.mirror import put_files, put_metrics
+from iq_offline.tracking.mlflow_store import MlflowStore, RunDescription, StoredRun
 
 LINEAR = {"reward/transition_pearson": 0.5, "reward/episode_pearson": 0.9, "reward/null_linear_pearson": 0.3}
 IMPLICIT = {"reward/transition_pearson": 0.2, "reward/episode_pearson": None}
