@@ -15,8 +15,7 @@ from iq_offline.data.environments import STEP_LIMIT, foreign_watchers
 from iq_offline.data.files import whole_file
 from iq_offline.errors import RunError
 from iq_offline.evaluation.scores import ScoreReference, interquartile_mean, interval95
-from iq_offline.evaluation.simulation import EpisodeBound, SimulatedEpisode, simulate
-from iq_offline.evaluation.video import film
+from iq_offline.evaluation.simulation import EpisodeBound, SimulatedEpisode, film, simulate
 from iq_offline.tracking.metrics import evaluation_metrics
 from iq_offline.tracking.mirror import mirror_stage
 from iq_offline.training import run_folder

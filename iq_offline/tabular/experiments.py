@@ -24,9 +24,9 @@ from iq_offline.tabular.inverse import (
     linear,
     sampled_transitions,
 )
-from iq_offline.tabular.mdp import MDP, Floats
-from iq_offline.tabular.shaping import correlation_up_to_shaping
-from iq_offline.tabular.solve import (
+from iq_offline.tabular.mdp import (
+    MDP,
+    Floats,
     expected_return,
     greedy_policy,
     hard_value_iteration,
@@ -35,6 +35,7 @@ from iq_offline.tabular.solve import (
     softmax_policy,
     total_variation,
 )
+from iq_offline.tabular.shaping import correlation_up_to_shaping
 
 DEMONSTRATIONS = 30
 
@@ -114,13 +115,8 @@ class PaperExperiment:
     """Of the cells' counts in the same demonstrations."""
 
 
-def exact_experiment(seed: int, setting: PaperSetting | None = None) -> Recovery:
-    """Learn from 30 demonstrations in the paper's GridWorld and compare with the truth, exactly."""
-    return paper_experiment(seed, setting).recovery
-
-
 def paper_experiment(seed: int, setting: PaperSetting | None = None) -> PaperExperiment:
-    """As `exact_experiment`, with the pictures and with the null of the visits."""
+    """Learn from 30 demonstrations in the paper's GridWorld and compare with the truth, exactly."""
     setting = setting or PaperSetting()
     mdp, rng = paper_gridworld(), np.random.default_rng(seed)
     optimal = hard_value_iteration(mdp).max(axis=1)
@@ -148,12 +144,12 @@ def paper_experiment(seed: int, setting: PaperSetting | None = None) -> PaperExp
 
 
 def visits_null(mdp: MDP, visits: Floats) -> VisitsNull:
-    """How often the expert is in a state, (S,), taken for the reward of that state."""
+    """How often the expert is in a state, (S,), used as the reward of that state."""
     rewards = np.repeat(visits[:, None], mdp.actions, axis=1)
     fit = correlation_up_to_shaping(mdp.rewards, rewards, mdp)
     raw = np.corrcoef(visits, mdp.rewards.mean(axis=1))[0, 1]
-    true, taken = (hard_value_iteration(one).max(axis=1) for one in (mdp, replace(mdp, rewards=rewards)))
-    return VisitsNull(fit.pearson, fit.partial, float(raw), float(np.corrcoef(true, taken)[0, 1]))
+    true, recovered = (hard_value_iteration(one).max(axis=1) for one in (mdp, replace(mdp, rewards=rewards)))
+    return VisitsNull(fit.pearson, fit.partial, float(raw), float(np.corrcoef(true, recovered)[0, 1]))
 
 
 def paper_expert(mdp: MDP, setting: PaperSetting) -> Floats:

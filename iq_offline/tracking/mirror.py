@@ -364,7 +364,7 @@ def _is_of(run: StoredRun, folder: Path) -> bool:
 
 def _is_result(run: StoredRun, manifest: Mapping[str, Any]) -> bool:
     """Whether the stored run has that policy."""
-    return run.tags.get(RESULT_TAG) == manifest["policy_sha256"]
+    return bool(run.tags.get(RESULT_TAG) == manifest["policy_sha256"])
 
 
 def _later(error: TrackingUnavailable | RunError, folder: Path) -> str:

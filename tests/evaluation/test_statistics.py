@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
-from iq_offline.evaluation import statistics
+from iq_offline.evaluation import scores
 from iq_offline.evaluation.scores import interval95
 from iq_offline.evaluation.statistics import mean, performance_profile, probability_of_improvement, stratified_iqm
 
@@ -17,7 +17,7 @@ FEW = settings(max_examples=25, deadline=None)
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    monkeypatch.setattr(statistics, "BOOTSTRAP_SAMPLES", 200)
+    monkeypatch.setattr(scores, "BOOTSTRAP_SAMPLES", 200)
 
 
 def test_the_interquartile_mean_pools_the_tasks_and_drops_a_quarter_from_each_end():

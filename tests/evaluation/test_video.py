@@ -12,8 +12,7 @@ from gymnasium.error import DependencyNotInstalled
 
 from iq_offline.algorithms.networks import DiscretePolicy, Standardiser
 from iq_offline.errors import ConfigError, PackageMissing, RunError
-from iq_offline.evaluation.simulation import simulate
-from iq_offline.evaluation.video import film
+from iq_offline.evaluation.simulation import film, simulate
 
 
 class DrawnCartPole(CartPoleEnv):

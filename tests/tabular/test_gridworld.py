@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from decision_processes import shaping_null
 
-from iq_offline.tabular.experiments import PaperSetting, Recovery, exact_experiment, paper_expert, windy_experiment
+from iq_offline.tabular.experiments import PaperSetting, Recovery, paper_experiment, paper_expert, windy_experiment
 from iq_offline.tabular.gridworld import (
     PAPER_VALUES,
     cloned_policy,
@@ -12,15 +13,15 @@ from iq_offline.tabular.gridworld import (
     paper_gridworld,
     windy_gridworld,
 )
-from iq_offline.tabular.shaping import correlation_up_to_shaping, shaping_null
-from iq_offline.tabular.solve import greedy_policy, hard_value_iteration, occupancy
+from iq_offline.tabular.mdp import greedy_policy, hard_value_iteration, occupancy
+from iq_offline.tabular.shaping import correlation_up_to_shaping
 
 SEEDS = range(10)
 
 
 @pytest.fixture(scope="module")
 def recovered() -> list[Recovery]:
-    return [exact_experiment(seed) for seed in SEEDS]
+    return [paper_experiment(seed).recovery for seed in SEEDS]
 
 
 def test_value_iteration_reproduces_all_25_values_of_the_papers_picture():
@@ -61,7 +62,7 @@ def test_the_learnt_policy_goes_where_the_expert_goes(recovered: list[Recovery])
 
 
 def test_from_100_steps_sampling_alone_costs_more_than_002_and_iq_learn_no_more_than_cloning():
-    found = [exact_experiment(seed, PaperSetting(steps=100)) for seed in SEEDS]
+    found = [paper_experiment(seed, PaperSetting(steps=100)).recovery for seed in SEEDS]
     assert min(one.occupancy_cloned for one in found) > 0.02, [f"{one.occupancy_cloned:.3f}" for one in found]
     differences = [one.occupancy - one.occupancy_cloned for one in found]
     assert max(differences) < 0.005, [f"{one:+.3f}" for one in differences]
@@ -69,7 +70,7 @@ def test_from_100_steps_sampling_alone_costs_more_than_002_and_iq_learn_no_more_
 
 def test_a_greedy_experts_reward_is_not_identified_though_its_policy_is_matched():
     setting = PaperSetting(steps=100, temperature=0.3, soft_expert=False)
-    found = [exact_experiment(seed, setting) for seed in range(3)]
+    found = [paper_experiment(seed, setting).recovery for seed in range(3)]
     assert max(one.reward for one in found) < 0.95, [f"{one.reward:.3f}" for one in found]
     assert max(one.occupancy for one in found) < 0.06, [f"{one.occupancy:.3f}" for one in found]
 

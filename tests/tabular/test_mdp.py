@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from decision_processes import random_mdp, with_absorbing_state
 
-from iq_offline.tabular.mdp import MDP, random_mdp, with_absorbing_state
-from iq_offline.tabular.solve import (
+from iq_offline.tabular.mdp import (
+    MDP,
     expected_return,
     greedy_policy,
     hard_value_iteration,
