@@ -233,8 +233,8 @@ class MlflowStore:
                 self._client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
         return model_id
 
-    def register(self, run: StoredRun, name: str) -> tuple[str, bool]:
-        """The run's model as a version of a registered model; its number, and whether it is new."""
+    def register(self, run: StoredRun, name: str) -> str:
+        """The run's model as a version of a registered model, made where it is none yet; its number."""
         from mlflow.exceptions import MlflowException
 
         assert run.model is not None
@@ -249,9 +249,8 @@ class MlflowStore:
             source = f"models:/{run.model}" if served else self._client.get_logged_model(run.model).artifact_location
             for known in self._client.search_model_versions(f"run_id = '{run.run_id}'"):
                 if (known.name, known.source) == (name, source):
-                    return str(known.version), False
-            made = self._client.create_model_version(name, source, run.run_id, model_id=run.model)
-            return str(made.version), True
+                    return str(known.version)
+            return str(self._client.create_model_version(name, source, run.run_id, model_id=run.model).version)
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
