@@ -155,7 +155,7 @@ Advance = Callable[[int, str], None]
 
 @contextmanager
 def _bars(columns: str, **options: Any) -> Iterator["Progress"]:
-    """Progress on standard error with the columns named: text with {task} in it, or a column of rich without `Column`."""
+    """Progress on standard error. Columns: text with {task} in it, or the name of rich's column without `Column`."""
     from rich import progress as rich
     from rich.console import Console
 

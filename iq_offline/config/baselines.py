@@ -152,28 +152,29 @@ class EpisodeFilterConfig(FrozenModel):
             )
 
 
-class ContinuousFilteredBCConfig(EpisodeFilterConfig):
-    """Behavioural cloning of the demonstrations and such episodes; continuous actions."""
+class FilteredBCConfig(EpisodeFilterConfig):
+    """Behavioural cloning of the demonstrations and such episodes."""
+
+    cloning: ContinuousBCConfig | DiscreteBCConfig
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        self.check_fits(self.cloning)
+        return self
+
+
+class ContinuousFilteredBCConfig(FilteredBCConfig):
+    """Of continuous actions."""
 
     name: Literal["filtered-bc-continuous"] = "filtered-bc-continuous"
     cloning: ContinuousBCConfig = ContinuousBCConfig()
 
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        self.check_fits(self.cloning)
-        return self
 
-
-class DiscreteFilteredBCConfig(EpisodeFilterConfig):
-    """Behavioural cloning of the demonstrations and such episodes; discrete actions."""
+class DiscreteFilteredBCConfig(FilteredBCConfig):
+    """Of discrete actions."""
 
     name: Literal["filtered-bc-discrete"] = "filtered-bc-discrete"
     cloning: DiscreteBCConfig = DiscreteBCConfig()
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        self.check_fits(self.cloning)
-        return self
 
 
 class CloneAllConfig(FrozenModel):

@@ -69,7 +69,7 @@ def _paper(request: GridworldRequest) -> dict[str, Any]:
         check_grid_picture(request.plot)
     setting = PaperSetting() if request.steps is None else PaperSetting(steps=request.steps)
     made = paper_experiment(request.seed, setting)
-    panels = {name: cells.tolist() for name, cells in asdict(made.panels).items()}
+    panels = {name: cells.tolist() for name, cells in made.panels.items()}
     if request.plot:
         from iq_offline.report.grid_plot import write_grid_plot
 

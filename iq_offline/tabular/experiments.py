@@ -94,25 +94,17 @@ class VisitsNull:
 
 
 @dataclass(frozen=True, eq=False)
-class Panels:
-    """The four pictures of [IQ21] figure 4, (row, column) each; rewards are means over actions."""
-
-    true_reward: Floats
-    recovered_reward: Floats
-    true_value: Floats
-    """Optimal, without entropy."""
-    recovered_value: Floats
-    """Soft, so with entropy: scale and offset are its own."""
-
-
-@dataclass(frozen=True, eq=False)
 class PaperExperiment:
-    """Figure 4 from one set of demonstrations: the pictures, their figures of merit, and a null without a method."""
+    """Figure 4 from one set of demonstrations: the pictures, their figures of merit, and a null without a method.
 
-    panels: Panels
+    panels: the four pictures, (row, column) each; rewards are means over actions. The true value is the optimal one,
+    without entropy; the recovered one is soft, so scale and offset are its own. visits: of the cells' counts in the
+    same demonstrations.
+    """
+
+    panels: dict[str, Floats]
     recovery: Recovery
     visits: VisitsNull
-    """Of the cells' counts in the same demonstrations."""
 
 
 def paper_experiment(seed: int, setting: PaperSetting | None = None) -> PaperExperiment:
@@ -139,7 +131,8 @@ def paper_experiment(seed: int, setting: PaperSetting | None = None) -> PaperExp
         total_variation(occupancy(mdp, policy), measure),
         total_variation(occupancy(mdp, cloned_policy(shares)), measure),
     )
-    panels = Panels(*(numbers.reshape(PAPER_SIZE, PAPER_SIZE) for numbers in cells))
+    names = ("true_reward", "recovered_reward", "true_value", "recovered_value")
+    panels = {name: cell.reshape(PAPER_SIZE, PAPER_SIZE) for name, cell in zip(names, cells, strict=True)}
     return PaperExperiment(panels, found, visits_null(mdp, shares.sum(axis=1)))
 
 

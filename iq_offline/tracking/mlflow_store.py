@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -17,17 +17,18 @@ from iq_offline.credentials import public_url
 from iq_offline.errors import TrackingUnavailable
 from iq_offline.tracking.metrics import Point
 from iq_offline.tracking.mlflow_access import (
+    beside,
     check_reachable,
     connect,
     disconnect,
+    follow,
     import_mlflow,
     is_served,
-    mirror_lock,
     mlflow_errors,
+    sqlite_file,
     store_lock,
     tracking_uri,
 )
-from iq_offline.tracking.mlflow_sqlite import beside, follow, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -213,9 +214,11 @@ class MlflowStore:
                 self._client.log_model_artifacts(model_id, folder)
             return True
 
-    def mirroring(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def mirroring(self) -> Iterator[None]:
         """One process at a time brings runs into this store."""
-        return mirror_lock(self.uri)
+        with mlflow_errors(self.uri), store_lock(self.uri, "mirror."):
+            yield
 
     def log_model(self, run_id: str, write: Callable[[Path], None]) -> str:
         """A model of the run, whose folder `write` fills. Returns its id."""
