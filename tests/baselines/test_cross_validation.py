@@ -57,7 +57,8 @@ def test_chance_by_hand():
     assert chance(plain, plain) == 0
 
 
-def test_folds_leave_each_demonstration_out_once_and_keep_the_others():
+def test_folds_leave_each_demonstration_out_once():
+    """Folds leave each demonstration out once and keep the others."""
     data = data_of(4, 10)
     parts = list(folds(data, 3))
     left_out = np.concatenate([rows for _, rows in parts])
@@ -84,7 +85,8 @@ def last_of(data: PeerData, test: CrossValidationConfig | None):
     return last
 
 
-def test_random_episodes_are_refused_and_what_comes_out_is_plain_cloning_to_the_bit():
+def test_random_episodes_are_rejected_and_cloning_unchanged():
+    """Random episodes are refused and what comes out is plain cloning to the bit."""
     data = data_of(3, 20, RANDOM)
     screened = last_of(data, CrossValidationConfig(updates=300))
     plain_config = ContinuousFilteredBCConfig(
@@ -97,7 +99,8 @@ def test_random_episodes_are_refused_and_what_comes_out_is_plain_cloning_to_the_
         torch.testing.assert_close(screened.learner.policy.state_dict()[name], tensor, atol=0, rtol=0)
 
 
-def test_more_of_the_expert_is_accepted_and_cloned_as_without_a_screen():
+def test_more_of_the_expert_is_accepted():
+    """More of the expert is accepted and cloned as without a screen."""
     data = data_of(3, 20, EXPERT)
     screened, filtered = last_of(data, CrossValidationConfig(updates=300)), last_of(data, None)
     assert screened.metrics["cross_validation_accepted"] == 1
@@ -120,7 +123,8 @@ def noisy(share: float) -> Callable[[np.ndarray], np.ndarray]:
     return lambda actions: np.where(random.random(len(actions)) < share, random.integers(2, size=len(actions)), actions)
 
 
-def test_the_expert_under_noise_is_accepted_and_its_errors_are_shares_of_mistakes(discrete_beside):
+def test_noisy_expert_is_accepted_by_shares_of_mistakes(discrete_beside):
+    """The expert under noise is accepted and its errors are shares of mistakes."""
     metrics = discrete_verdict(discrete_beside(noisy(0.4)))
     assert metrics["cross_validation_accepted"] == 1
     assert metrics["cross_validation_error_with"] < metrics["cross_validation_error_without"] < 1

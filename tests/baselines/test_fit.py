@@ -84,7 +84,8 @@ def rewardless(table: TransitionTable) -> Rewardless:
 
 
 @pytest.mark.parametrize("config", CONTINUOUS, ids=called)
-def test_rewards_are_never_read_and_the_same_seed_gives_the_same_tensors(peer_data, config):
+def test_rewards_stay_unread_and_seeds_repeat(peer_data, config):
+    """Rewards are never read and the same seed gives the same tensors."""
     data = peer_data()
     blind = PeerData(rewardless(data.expert), data.split, tuple(rewardless(table) for table in data.supplementary))
     first, second = last(config, data), last(config, blind)
@@ -114,7 +115,8 @@ def test_the_oracle_reads_rewards_and_says_so(peer_data):
         label(config, blind)
 
 
-def test_rewards_are_scaled_to_the_range_of_the_supplementary_episodes_sums(peer_data):
+def test_rewards_are_scaled_to_return_range(peer_data):
+    """Rewards are scaled to the range of the supplementary episodes sums."""
     data = peer_data()
     plain, scaled = (
         label(RewardLabelledConfig(labeller=Labeller.TRUE, return_range=spread, **LABELLED), data)
@@ -131,7 +133,8 @@ def test_rewards_are_scaled_to_the_range_of_the_supplementary_episodes_sums(peer
     np.testing.assert_allclose(factors, factors[0])
 
 
-def test_rewards_that_tell_no_episode_from_another_are_not_scaled(peer_data):
+def test_equal_episode_sums_are_not_scaled(peer_data):
+    """Rewards that tell no episode from another are not scaled."""
     data = peer_data()
     config = RewardLabelledConfig(labeller=Labeller.UDS, return_range=1000.0, **LABELLED)
     with pytest.raises(ConfigError, match="return_range"):
@@ -151,7 +154,8 @@ def test_the_oracle_needs_no_supplementary_data(peer_data):
     ],
     ids=called,
 )
-def test_no_supplementary_share_is_plain_cloning_to_the_bit(peer_data, config):
+def test_expert_share_one_is_plain_cloning(peer_data, config):
+    """No supplementary share is plain cloning to the bit."""
     data = peer_data()
     sampler = TransitionSampler(data.expert, data.split.rows, CPU)
     *_, plain = fit_clone(CLONE, 0, sampler, data.expert.action_space, CPU)
@@ -161,7 +165,8 @@ def test_no_supplementary_share_is_plain_cloning_to_the_bit(peer_data, config):
 
 
 @pytest.mark.parametrize("labeller", [Labeller.SEABO, Labeller.OTR])
-def test_a_copy_of_the_demonstrations_earns_what_they_earn_and_noise_less(peer_data, labeller):
+def test_copied_demonstrations_earn_the_same_noise_less(peer_data, labeller):
+    """A copy of the demonstrations earns what they earn and noise less."""
     data = peer_data()
     copied = replace(data, supplementary=(data.expert, *data.supplementary))
     labels = label(RewardLabelledConfig(labeller=labeller), copied)
@@ -178,7 +183,8 @@ def test_a_copy_of_the_demonstrations_earns_what_they_earn_and_noise_less(peer_d
     assert noisy.mean() < 0.9 * labels.expert.mean()
 
 
-def test_the_filter_keeps_the_episodes_that_act_as_the_expert_does(peer_data):
+def test_filter_keeps_episodes_like_the_experts(peer_data):
+    """The filter keeps the episodes that act as the expert does."""
     config = ContinuousFilteredBCConfig(cloning=CLONE, transitions=40)
     data = peer_data()
     parts = data.supplementary_parts
@@ -191,14 +197,16 @@ def test_the_filter_keeps_the_episodes_that_act_as_the_expert_does(peer_data):
 
 
 @pytest.mark.parametrize("config", CONTINUOUS[1:3], ids=called)
-def test_where_nothing_is_like_a_demonstration_it_says_so(peer_data, config):
+def test_nothing_similar_is_an_error_with_remedy(peer_data, config):
+    """Where nothing is like a demonstration it says so."""
     narrow = config.model_copy(update={"similarity": SimilarityConfig(bandwidth=1e-9)})
     with pytest.raises(ConfigError, match="anything like a demonstration") as caught:
         last(narrow, peer_data())
     assert "similarity.bandwidth" in caught.value.remedy
 
 
-def test_a_pool_gives_transitions_of_several_tables_in_the_order_asked_for(peer_data):
+def test_pool_keeps_the_order_asked_for(peer_data):
+    """A pool gives transitions of several tables in the order asked for."""
     data = peer_data()
     parts = data.supplementary_parts
     pool = Pool([TransitionSampler(table, rows, CPU) for table, rows in parts], CPU)
@@ -218,7 +226,8 @@ def test_draws_follow_their_weights():
     torch.testing.assert_close(shares, torch.tensor([0.0, 0.25, 0.75, 0.0]), atol=0.01, rtol=0)
 
 
-def test_a_batch_is_shared_as_asked_with_one_of_each_at_least():
+def test_batch_has_one_of_each_source():
+    """A batch is shared as asked with one of each at least."""
     assert sizes(256, 0.25) == (64, 192)
     assert sizes(10, 0.01) == (1, 9)
     assert sizes(10, 0.99) == (9, 1)

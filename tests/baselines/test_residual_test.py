@@ -60,7 +60,8 @@ def episodes_of(policy: ContinuousPolicy, noises: list[float], steps: int = 400,
     )
 
 
-def test_an_episode_of_the_clones_own_policy_passes_at_any_noise_and_anothers_at_none():
+def test_own_policy_passes_at_any_noise():
+    """An episode of the clones own policy passes at any noise and anothers at none."""
     expert, other = a_policy(0), a_policy(1)
     noises = [0.0, 0.15, 0.5, 1.0]
     own = residuals(TEST, expert, episodes_of(expert, noises, arbitrary=0.1))
@@ -72,7 +73,8 @@ def test_an_episode_of_the_clones_own_policy_passes_at_any_noise_and_anothers_at
     assert (np.diff(own.size) > 0.02).all()  # what noise adds is measured, and is no ground for refusal
 
 
-def test_a_small_error_of_the_clone_itself_is_no_ground_for_refusal():
+def test_small_error_of_clone_passes():
+    """A small error of the clone itself is no ground for refusal."""
     expert = a_policy(0)
     clone = a_policy(0)
     with torch.no_grad():
@@ -102,7 +104,8 @@ def test_what_is_foretold_by_hand():
     assert sign_predictability(feature, np.zeros((1000, 2)), np.zeros((1000, 2))) == 0
 
 
-def test_at_a_bound_more_than_half_of_the_signs_inwards_count():
+def test_bound_counts_signs_inwards_above_half():
+    """At a bound more than half of the signs inwards count."""
     nothing, at_the_top = np.zeros((1000, 1)), np.ones((1000, 1))
     half_inwards = np.repeat([[0.0], [-1.0], [-1.0], [0.0]], 250, axis=0)
     all_inwards = np.full((1000, 1), -1.0)
@@ -113,7 +116,8 @@ def test_at_a_bound_more_than_half_of_the_signs_inwards_count():
     assert sign_predictability(nothing, 0 * all_inwards, at_the_top) == 0  # clean, on the bound: nothing points inwards
 
 
-def test_at_a_bound_it_counts_where_observations_foretell_most_of_them_inwards():
+def test_bound_counts_predictable_signs_inwards():
+    """At a bound it counts where observations predict most of them inwards."""
     feature = np.tile([[-1.0], [-1.0], [1.0], [1.0]], (250, 1))
     inwards_on_one_side = np.where(feature > 0, -1.0, 0.0)
     assert sign_predictability(feature, inwards_on_one_side, np.ones((1000, 1))) == pytest.approx(0.125, abs=0.01)
@@ -134,7 +138,7 @@ def expected_soft_sign(shift: float, noise: float, small: float) -> float:
 
 
 @pytest.mark.parametrize("noise", [0.05, 0.3, 1.0])
-def test_on_a_table_of_states_the_statistic_is_its_exact_value(noise):
+def test_statistic_on_table_is_its_exact_value(noise):
     """Of states told apart without error it is the mean square of what is expected: exactly 0 of the clone's own."""
     clone, steps = np.array([-0.6, -0.2, 0.0, 0.3, 0.7]), 40_000
     random = np.random.default_rng(0)
@@ -180,7 +184,8 @@ def test_near_is_measured_in_distances_between_demonstrations():
     assert near(2.0, demonstrated, asked.observations, scaling).tolist() == [False, True, True, True, False]
 
 
-def test_what_is_predictability_near_chosen_steps_is_that_of_an_episode_of_them():
+def test_predictability_of_chosen_steps_is_an_episodes():
+    """What is predictable of chosen steps is that of an episode of them."""
     expert, other = a_policy(0), a_policy(1)
     both = episodes_of(other, [0.1, 0.3])
     first = both.episodes == 0
@@ -191,7 +196,8 @@ def test_what_is_predictability_near_chosen_steps_is_that_of_an_episode_of_them(
 
 
 @pytest.mark.parametrize("wanted", [0.0, 0.5, 0.9])
-def test_median_cloning_sees_through_clipped_noise_exactly_where_the_mean_does_not(wanted):
+def test_median_cloning_is_exact_under_clipped_noise(wanted):
+    """Median cloning sees through clipped noise exactly where the mean does not."""
     noisy = np.clip(wanted + 0.6 * np.random.default_rng(0).normal(size=200_001), -1, 1)
     actions = torch.tensor(noisy).unsqueeze(1)
     grid = torch.linspace(-1, 1, 401, dtype=torch.float64)
@@ -207,7 +213,7 @@ def test_median_cloning_sees_through_clipped_noise_exactly_where_the_mean_does_n
         assert abs(best(censored_absolute_error) - wanted) < abs(best(censored_squared_error) - wanted)
 
 
-def test_the_median_under_arbitrary_actions_is_off_by_what_the_mixture_says():
+def test_median_under_arbitrary_actions_is_the_mixtures():
     """(1 - share) Phi((m - a) / sigma) + share (m + 1) / 2 = 1/2 has the solution m that the loss finds."""
     wanted, sigma, share = 0.5, 0.3, 0.2
     random = np.random.default_rng(1)

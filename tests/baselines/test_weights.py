@@ -34,7 +34,8 @@ def test_a_nearest_weight_by_hand():
     np.testing.assert_allclose(weights, [1.0, math.exp(-0.5)])
 
 
-def test_a_copy_of_a_demonstrated_step_has_the_greatest_weight():
+def test_copied_step_has_the_greatest_weight():
+    """A copy of a demonstrated step has the greatest weight."""
     demonstrated = RNG.normal(size=(10, 4))
     points = np.concatenate([RNG.normal(size=(30, 4)), demonstrated[2:3]])
     weights = nearest_similarities(points, demonstrated, np.repeat([0, 1], 5), bandwidth=1.5)
@@ -42,23 +43,27 @@ def test_a_copy_of_a_demonstrated_step_has_the_greatest_weight():
     assert weights[:30].max() < 1.0
 
 
-def test_demonstrations_that_repeat_each_other_count_only_their_equals():
+def test_repeated_demonstrations_count_only_equals():
+    """Demonstrations that repeat each other count only their equals."""
     repeated = np.repeat(RNG.normal(size=(5, 2)), 2, axis=0)
     weights = nearest_similarities(np.array([repeated[0], [9.0, 9.0]]), repeated, np.tile([0, 1], 5), bandwidth=1.5)
     np.testing.assert_array_equal(weights, [1.0, 0.0])
 
 
-def test_the_loss_of_a_discriminator_that_knows_nothing_is_log_two():
+def test_ignorant_discriminator_has_loss_log_two():
+    """The loss of a discriminator that knows nothing is log two."""
     assert discriminator_loss(torch.zeros(3), torch.zeros(5)).item() == pytest.approx(math.log(2))
 
 
-def test_the_discriminator_raises_expert_logits_and_lowers_the_others():
+def test_discriminator_gradient_raises_expert_logits():
+    """The discriminator raises expert logits and lowers the others."""
     logits = torch.zeros(2, requires_grad=True)
     discriminator_loss(logits[:1], logits[1:]).backward()
     torch.testing.assert_close(logits.grad, torch.tensor([-0.25, 0.25]))
 
 
-def test_the_discriminator_finds_the_ratio_of_densities_and_keeps_to_its_bounds():
+def test_discriminator_finds_density_ratio_within_bounds():
+    """The discriminator finds the ratio of densities and keeps to its bounds."""
     random = torch.Generator().manual_seed(0)
     expert = torch.randn(2000, 1, generator=random) + 1
     other = torch.randn(2000, 1, generator=random)
@@ -85,7 +90,8 @@ def test_episode_scores_equal_their_slow_twin():
     np.testing.assert_allclose(episode_scores(similarities, episodes, 200), slow_scores(similarities, episodes, 200))
 
 
-def test_a_short_episode_scores_low_however_good_it_is():
+def test_short_episode_scores_low():
+    """A short episode scores low however good it is."""
     scores = episode_scores(np.ones(250), np.repeat([0, 1], [50, 200]), short_episode=200)
     np.testing.assert_allclose(scores, [0.25, 1.0])
 
@@ -97,7 +103,8 @@ def test_the_best_episodes_are_taken_while_they_fit():
     np.testing.assert_array_equal(best_episodes(scores, steps, transitions=1), [1])
 
 
-def test_where_demonstrations_are_short_a_short_good_episode_beats_a_long_mediocre_one(peer_data):
+def test_short_good_episode_beats_long_mediocre_one(peer_data):
+    """Where demonstrations are short a short good episode beats a long mediocre one."""
     data = peer_data()
     assert data.demonstrated_steps == 30
     rows = data.split.rows

@@ -24,7 +24,8 @@ def put_report(store: MlflowStore, run: StoredRun, folder: Path, form: str) -> b
     return put_files(store, run, folder, ("reward.json",))
 
 
-def test_figures_that_a_newer_reward_report_lacks_are_no_numbers_and_the_form_is_a_tag(tmp_path: Path):
+def test_missing_figures_become_nan_and_form_a_tag(tmp_path: Path):
+    """Figures that a newer reward report lacks are no numbers and the form is a tag."""
     store = MlflowStore.open()
     run_id = store.create(RunDescription("run", "group", "hash", {}, ()), store.parent("group"))
     put_metrics(store, stored(store, run_id), LINEAR | {"eval/return_mean": 7.0})

@@ -39,7 +39,8 @@ def copies(run: RunFolder, count: int) -> list[Path]:
     return folders
 
 
-def test_eight_processes_at_once_on_a_fresh_store_give_eight_whole_runs(tmp_path, linear_task, monkeypatch):
+def test_eight_processes_make_eight_whole_runs(tmp_path, linear_task, monkeypatch):
+    """Eight processes at once on a fresh store give eight whole runs."""
     with monkeypatch.context() as untracked:
         untracked.setattr("iq_offline.stages.train.start_tracking", lambda *_: Tracker())
         folders = copies(trained(linear_task, tmp_path / "run"), PROCESSES)
@@ -104,7 +105,8 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-def test_training_outlives_a_server_that_is_killed_and_sync_then_shows_all(tmp_path, linear_task, server, monkeypatch):
+def test_training_outlives_a_killed_server(tmp_path, linear_task, server, monkeypatch):
+    """Training outlives a server that is killed and sync then shows all."""
     url, process = server
     monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
     monkeypatch.setattr(mirror, "POINTS_PER_BATCH", 2)
@@ -139,7 +141,8 @@ def test_training_outlives_a_server_that_is_killed_and_sync_then_shows_all(tmp_p
     assert [point.step for point in history] == [100, 200, 300, 400]
 
 
-def test_a_server_that_is_not_there_costs_a_warning_and_seconds(tmp_path, linear_task, monkeypatch):
+def test_missing_server_costs_a_warning_and_seconds(tmp_path, linear_task, monkeypatch):
+    """A server that is not there costs a warning and seconds."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     warnings: list[str] = []
