@@ -6,7 +6,7 @@ Usage: peers.py --expert FILE --supplementary FILE... [--demos 5] [--subsample 1
 
 Everything runs in this process on one thread: train, then simulate the deterministic policy in the environment that
 the expert's data name. Prints one Markdown row a method: percent of the expert's mean return, seed by seed.
-Methods: bc, bc-all, filtered-bc, screened-bc (filtered-bc with its screen), weighted-bc, weighted-bc-nearest, and
+Methods: bc, bc-all, filtered-bc, cross-validated-bc (filtered-bc with cross-validation), weighted-bc, weighted-bc-nearest, and
 <labeller>-<trainer> of seabo, otr, uds, true and iql, td3bc, cql (true reads the recorded rewards: an oracle).
 --updates and --set concern reward-labelled methods.
 """
@@ -44,7 +44,7 @@ from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.loop import Progress, fit_clone
 
 CPU = torch.device("cpu")
-CLONING = ("bc", "bc-all", "filtered-bc", "screened-bc", "weighted-bc", "weighted-bc-nearest")
+CLONING = ("bc", "bc-all", "filtered-bc", "cross-validated-bc", "weighted-bc", "weighted-bc-nearest")
 LABELLED = tuple(f"{labeller}-{trainer}" for labeller in Labeller for trainer in Trainer)
 
 
@@ -54,8 +54,8 @@ def config_of(method: str, *, discrete: bool, options: argparse.Namespace) -> Ba
         return None
     if method == "bc-all":
         return DiscreteCloneAllConfig() if discrete else ContinuousCloneAllConfig()
-    if method in ("filtered-bc", "screened-bc"):
-        test = CrossValidationConfig() if method == "screened-bc" else None
+    if method in ("filtered-bc", "cross-validated-bc"):
+        test = CrossValidationConfig() if method == "cross-validated-bc" else None
         return (
             DiscreteFilteredBCConfig(cross_validation=test)
             if discrete

@@ -88,7 +88,7 @@ class Interrupted(UserError):
         self.signal = signal
 
     def __reduce__(self) -> "tuple[type[Interrupted], tuple[str, str, int]]":
-        """So that it can be told by another process."""
+        """So that it can be raised again in another process."""
         return type(self), (self.problem, self.remedy, self.signal)
 
 

@@ -300,7 +300,7 @@ class MlflowStore:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """SQLite takes one writer at a time: ours wait for each other instead of failing."""
+        """SQLite takes one writer at a time: our processes wait for each other instead of failing."""
         with mlflow_errors(self.uri), store_lock(self.uri):
             yield
 
