@@ -6,8 +6,9 @@ Usage: peers.py --expert FILE --supplementary FILE... [--demos 5] [--subsample 1
 
 Everything runs in this process on one thread: train, then simulate the deterministic policy in the environment that
 the expert's data name. Prints one Markdown row a method: percent of the expert's mean return, seed by seed.
-Methods: bc, bc-all, filtered-bc, cross-validated-bc (filtered-bc with cross-validation), weighted-bc, weighted-bc-nearest, and
-<labeller>-<trainer> of seabo, otr, uds, true and iql, td3bc, cql (true reads the recorded rewards: an oracle).
+Methods: bc, bc-all, filtered-bc, cross-validated-bc (filtered-bc with cross-validation), weighted-bc,
+weighted-bc-nearest, and <labeller>-<trainer> of seabo, otr, uds, true and iql, td3bc, cql (true reads the recorded
+rewards: an oracle).
 --updates and --set concern reward-labelled methods.
 """
 

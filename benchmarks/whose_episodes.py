@@ -4,8 +4,8 @@
 Usage: whose_episodes.py EXPERT:SUPPLEMENTARY... [--demos 5] [--subsample 20] [--seeds 0-2]
 
 One Markdown row a pair and seed: how many episodes pass, how many of their steps lie near a demonstration, what of the
-demonstrations' own clone's residuals there is predictable (the threshold is `max_predictability_near`), and whether they
-are accepted. No reward is read, and nothing is simulated.
+demonstrations' own clone's residuals there is predictable (the threshold is `max_predictability_near`), and whether
+they are accepted. No reward is read, and nothing is simulated.
 """
 
 import argparse

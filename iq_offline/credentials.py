@@ -47,7 +47,10 @@ def public_url(url: str) -> str:
     place, _, query = rest.partition("?")
     shown = f"{scheme}://{TOKENS.sub(MASK, place)}"
     for mark, parameters in (("?", query), ("#", fragment)):
-        if kept := _public_parameters(parameters):
+        parts = [part for part in parameters.split("&") if part]
+        signed = any(part.partition("=")[0].lower() == "sig" for part in parts)
+        public = (_public_parameter(part, shared_access=signed) for part in parts)
+        if kept := "&".join(part for part in public if part is not None):
             shown += mark + kept
     return shown
 
@@ -74,13 +77,6 @@ def _user(rest: str) -> str:
     _, colon, port = authority[0].partition(":")
     broken = colon and not authority[0].startswith("[") and not port.isdigit() and "@" in rest
     return rest[: rest.rindex("@") + 1] if broken else ""
-
-
-def _public_parameters(query: str) -> str:
-    parts = [part for part in query.split("&") if part]
-    signed = any(part.partition("=")[0].lower() == "sig" for part in parts)
-    kept = (_public_parameter(part, shared_access=signed) for part in parts)
-    return "&".join(part for part in kept if part is not None)
 
 
 def _public_parameter(part: str, *, shared_access: bool) -> str | None:

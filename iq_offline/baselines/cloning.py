@@ -16,13 +16,10 @@ from iq_offline.baselines.sources import Parts, PeerData, Pool, drawn, recorded,
 from iq_offline.batch import Batch
 from iq_offline.config import Activation
 from iq_offline.config.baselines import (
-    ContinuousCloneAllConfig,
-    ContinuousFilteredBCConfig,
-    ContinuousWeightedBCConfig,
-    DiscreteCloneAllConfig,
-    DiscreteFilteredBCConfig,
-    DiscreteWeightedBCConfig,
+    CloneAllConfig,
     DiscriminatorConfig,
+    FilteredBCConfig,
+    WeightedBCConfig,
     WeightKind,
 )
 from iq_offline.data.spaces import ActionSpace
@@ -31,14 +28,11 @@ from iq_offline.training.batches import SupplementarySampler, TransitionSampler,
 from iq_offline.training.build import Data, cloned_policy
 from iq_offline.training.loop import BC_REMEDY, Progress, fit, fit_clone, with_metrics
 
-WeightedConfig = ContinuousWeightedBCConfig | DiscreteWeightedBCConfig
-FilteredConfig = ContinuousFilteredBCConfig | DiscreteFilteredBCConfig
-CloneAll = ContinuousCloneAllConfig | DiscreteCloneAllConfig
 CHUNK = 65_536
 """Observations that the discriminator classifies in one call."""
 
 
-def fit_clone_all(config: CloneAll, seed: int, data: PeerData, device: torch.device) -> Iterator[Progress]:
+def fit_clone_all(config: CloneAllConfig, seed: int, data: PeerData, device: torch.device) -> Iterator[Progress]:
     """Clone all transitions, drawn uniformly."""
     samplers = samplers_of(data.parts, device)
     pool = Pool(samplers, device)
@@ -48,7 +42,7 @@ def fit_clone_all(config: CloneAll, seed: int, data: PeerData, device: torch.dev
 
 
 def fit_filtered(
-    config: FilteredConfig, seed: int, data: PeerData, device: torch.device, check_interrupt: CheckInterrupt
+    config: FilteredBCConfig, seed: int, data: PeerData, device: torch.device, check_interrupt: CheckInterrupt
 ) -> Iterator[Progress]:
     """Clone the demonstrations and the episodes that are most similar to them."""
     expert = TransitionSampler(data.expert, data.split.rows, device)
@@ -57,7 +51,7 @@ def fit_filtered(
     yield from with_metrics(steps, found.metrics, found.accepted_episodes)
 
 
-def fit_weighted(config: WeightedConfig, seed: int, data: PeerData, device: torch.device) -> Iterator[Progress]:
+def fit_weighted(config: WeightedBCConfig, seed: int, data: PeerData, device: torch.device) -> Iterator[Progress]:
     """Clone the demonstrations, and supplementary transitions drawn in proportion to their weights.
 
     With `expert_share` 1 this is `bc`, to the bit.
@@ -92,7 +86,7 @@ def _clone(
     yield from fit(learner, batches, cloning.fewest_updates, DivergenceAlarm(None, BC_REMEDY))
 
 
-def _weights(config: WeightedConfig, seed: int, data: PeerData, parts: Parts) -> tuple[Floats, dict[str, float]]:
+def _weights(config: WeightedBCConfig, seed: int, data: PeerData, parts: Parts) -> tuple[Floats, dict[str, float]]:
     if config.kind is WeightKind.NEAREST:
         return similarities(config.similarity.bandwidth, data, recorded(parts)), {}
     sources = [recorded(data.demonstrated_parts), recorded(parts)]

@@ -99,11 +99,6 @@ class D3rlpyLearner:
                 found |= named(f"{self._prefix}.{name}", module)
         return found
 
-    def predict(self, observations: Tensor) -> Tensor:
-        """d3rlpy's own scaled actions at raw observations, (B, D) -> (B, A)."""
-        standardised = self._blank.standardise(observations).numpy()
-        return torch.from_numpy(self._algorithm.predict(standardised))
-
 
 def load_d3rlpy() -> Any:
     """The package, without the banner that the `gym` which it imports prints. Raises PackageMissing."""

@@ -53,6 +53,7 @@ class WeightedBCConfig(FrozenModel):
     """Of each batch; 1 is cloning of the demonstrations alone."""
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     similarity: SimilarityConfig = SimilarityConfig()
+    cloning: ContinuousBCConfig | DiscreteBCConfig
 
 
 class ContinuousWeightedBCConfig(WeightedBCConfig):
@@ -179,6 +180,8 @@ class DiscreteFilteredBCConfig(FilteredBCConfig):
 
 class CloneAllConfig(FrozenModel):
     """Behavioural cloning of expert and supplementary transitions alike: the null of methods that separate them."""
+
+    cloning: ContinuousBCConfig | DiscreteBCConfig
 
 
 class ContinuousCloneAllConfig(CloneAllConfig):

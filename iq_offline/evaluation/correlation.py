@@ -3,7 +3,7 @@
 Steps of one episode are alike, so every interval is a bootstrap that draws whole episodes anew, within each source.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -25,17 +25,16 @@ RANKED_EPISODES = 1000
 
 @dataclass(frozen=True)
 class Correlation:
-    """Pearson and Spearman correlation of n pairs with 95 % intervals; None where either side is constant or n < 3."""
+    """Pearson and Spearman correlation of n pairs with 95 % intervals; None where either side is constant or n < 3.
+
+    Its fields are the keys of the object that `reward --json` prints.
+    """
 
     pearson: float | None
     spearman: float | None
     n: int
-    pearson_ci95: tuple[float, float] | None = None
-    spearman_ci95: tuple[float, float] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The object that `reward --json` prints."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+    pearson_ci95: list[float] | None = None
+    spearman_ci95: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -163,13 +162,13 @@ def cloning_null(squared_error: Floats, std: float) -> Floats:
 
 def _of(frame: pl.DataFrame, candidate: str) -> dict[str, Any]:
     true, other = frame["true"].to_numpy(), frame[candidate].to_numpy().astype(float)
-    return correlate(true, other, Clusters.of(frame)).to_json()
+    return asdict(correlate(true, other, Clusters.of(frame)))
 
 
 def _length_controlled(episodes: pl.DataFrame) -> dict[str, Any]:
     """Episodes with their length taken out: sums over length, and the partial correlation of the sums given it."""
     true, other, length = (episodes[name].to_numpy().astype(float) for name in ("true", "recovered", "length"))
-    rate = correlate(true / length, other / length, Clusters.of(episodes)).to_json()
+    rate = asdict(correlate(true / length, other / length, Clusters.of(episodes)))
     return {"per_step": rate, "partial": partial_correlation(true, other, length)}
 
 
@@ -195,7 +194,7 @@ def _mean(values: list[float | None]) -> float | None:
     return float(np.mean(present)) if present else None
 
 
-def _interval(x: Floats, y: Floats, clusters: Clusters) -> tuple[float, float] | None:
+def _interval(x: Floats, y: Floats, clusters: Clusters) -> list[float] | None:
     """Percentile interval of Pearson's correlation, from each cluster's sums; None where samples are constant."""
     x, y = (np.asarray(values, dtype=np.float64) - np.mean(values) for values in (x, y))
     columns = (np.ones_like(x), x, y, x * x, y * y, x * y)
@@ -207,5 +206,5 @@ def _interval(x: Floats, y: Floats, clusters: Clusters) -> tuple[float, float] |
     if usable.mean() < 0.95:
         return None
     drawn = (sxy - sx * sy / n)[usable] / np.sqrt(variances[usable])
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(low), float(high)
+    interval: list[float] = np.quantile(drawn, [0.025, 0.975]).tolist()
+    return interval

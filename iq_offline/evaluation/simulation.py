@@ -169,7 +169,9 @@ class _Slot:
 
 def _check_fit(environment: RawEnvironment, policy: Policy, env_id: str) -> None:
     size, own, categories = len(policy.observation_mean), environment.categories, policy.layout.categories
-    actions, own_actions = _in_words(*actions_of(policy)), action_kind_of(environment.action_space)
+    kind, number = actions_of(policy)
+    actions = f"{number} real numbers as action" if kind == "continuous" else f"one of {number} actions"
+    own_actions = action_kind_of(environment.action_space)
     problem = None
     if categories and categories != own:
         given, trained = (", ".join(str(count) for count in counts if count) or "no" for counts in (own, categories))
@@ -185,11 +187,6 @@ def _check_fit(environment: RawEnvironment, policy: Policy, env_id: str) -> None
         )
 
 
-def _in_words(kind: str, number: int) -> str:
-    """As `action_kind_of`."""
-    return f"{number} real numbers as action" if kind == "continuous" else f"one of {number} actions"
-
-
 def film(
     env_id: str,
     env_kwargs: dict[str, Any],
@@ -203,7 +200,9 @@ def film(
     Raises ConfigError for another file than .mp4, what `make_filmed_environment` raises, and RunError where the
     encoder fails.
     """
-    check_video_name(destination)
+    if destination.suffix != VIDEO_SUFFIX:
+        right = destination.with_suffix(VIDEO_SUFFIX)
+        raise ConfigError(f"--video {destination} is no {VIDEO_SUFFIX} file", f"name it {right}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "video"
         environment = make_filmed_environment(env_id, env_kwargs, folder)
@@ -215,13 +214,6 @@ def film(
             (recorded,) = folder.glob(f"*{VIDEO_SUFFIX}")
             whole.write_bytes(recorded.read_bytes())
     return episode
-
-
-def check_video_name(destination: Path) -> None:
-    """Raises ConfigError for a file that does not end in .mp4."""
-    if destination.suffix != VIDEO_SUFFIX:
-        right = destination.with_suffix(VIDEO_SUFFIX)
-        raise ConfigError(f"--video {destination} is no {VIDEO_SUFFIX} file", f"name it {right}")
 
 
 def _encode(close: Callable[[], None]) -> None:

@@ -260,7 +260,11 @@ def fill(store: MlflowStore, run_id: str, folder: Path, skip_steps: Collection[i
     if missing:
         store.log_data(run_id, missing)
     written = [run.model is None, restored, bool(points), bool(missing)]
-    written.append(put_metrics(store, run, stage_metrics(folder), model))
+    figures: dict[str, float | None] = {}
+    for name, extract in STAGE_METRICS.items():
+        if (report := RunFolder(folder).read_optional(name)) is not None:
+            figures |= extract(report)
+    written.append(put_metrics(store, run, figures, model))
     written.append(put_files(store, run, folder, RUN_FILES + STAGE_FILES, store.files(run_id)))
     tags = {RESULT_TAG: manifest["policy_sha256"]}
     if not Path(run.tags.get(FOLDER_TAG, "")).is_dir():
@@ -275,15 +279,6 @@ def _put_tags(store: MlflowStore, run: StoredRun, tags: Mapping[str, str]) -> bo
     if changed:
         store.tag(run.run_id, changed)
     return bool(changed)
-
-
-def stage_metrics(folder: Path) -> dict[str, float | None]:
-    """The figures of the stages that have run."""
-    collected: dict[str, float | None] = {}
-    for name, extract in STAGE_METRICS.items():
-        if (found := RunFolder(folder).read_optional(name)) is not None:
-            collected |= extract(found)
-    return collected
 
 
 def put_metrics(
