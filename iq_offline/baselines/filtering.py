@@ -101,7 +101,8 @@ def more_demonstrations(
     """
     if config.expert_share == 1:
         return Found(expert, cloning, {})
-    return _Search(config, cloning, seed, data, expert, check_interrupt).found()
+    parts = data.supplementary_parts
+    return _Search(config, cloning, seed, data, expert, check_interrupt, parts, recorded(parts)).found()
 
 
 def similarities(bandwidth: float, data: PeerData, other: Recorded) -> Floats:
@@ -157,13 +158,14 @@ class _Search:
     data: PeerData
     expert: TransitionSampler
     check_interrupt: CheckInterrupt
+    parts: Parts
+    other: Recorded
 
     def found(self) -> Found:
-        config, parts = self.config, self.data.supplementary_parts
-        other, metrics = recorded(parts), dict[str, float]()
+        config, metrics = self.config, dict[str, float]()
         rejected = Found(self.expert, self.cloning, metrics)  # with all metrics that are added below
         try:
-            weights = similar_episodes(config, self.data, other)
+            weights = similar_episodes(config, self.data, self.other)
         except NoSimilarTransition:
             tests = {"residual_test": config.residual_test, "cross_validation": config.cross_validation}
             metrics |= {f"{name}_accepted": 0.0 for name, test in tests.items() if test}
@@ -171,26 +173,26 @@ class _Search:
                 raise
             return rejected
         if config.residual_test is not None:
-            weights, found = self._residual_test(config.residual_test, weights, other, parts)
+            weights, found = self._residual_test(config.residual_test, weights)
             metrics |= found
             if not metrics["residual_test_accepted"]:
                 return rejected
-        selection = Selection.of(weights, other, parts)
+        selection = Selection.of(weights, self.other, self.parts)
         if config.cross_validation is not None:
             metrics |= self._cross_validation(config.cross_validation, selection)
             if not metrics["cross_validation_accepted"]:
                 return rejected
         mixture = selection.beside(self.expert, config.expert_share)
-        factor, errors = self._update_factor(weights, other, parts)
-        cloning = _times(factor, self._robust)
-        return Found(mixture, cloning, metrics | selection.metrics | errors, selection.episodes())
+        factor, errors = self._update_factor(weights)
+        return Found(mixture, _times(factor, self._robust), metrics | selection.metrics | errors, selection.episodes())
 
-    def _residual_test(
-        self, test: ResidualTestConfig, similar: Floats, other: Recorded, parts: Parts
-    ) -> tuple[Floats, dict[str, float]]:
+    def _beside(self, weights: Floats) -> DemonstrationMixture:
+        return Selection.of(weights, self.other, self.parts).beside(self.expert, self.config.expert_share)
+
+    def _residual_test(self, test: ResidualTestConfig, similar: Floats) -> tuple[Floats, dict[str, float]]:
         """Weights of the episodes that pass (the similar ones where none does), and whether they are the expert's."""
-        beside = Selection.of(similar, other, parts).beside(self.expert, self.config.expert_share)
-        found = residuals(test, continuous(self._cloned(self._robust, beside, test.updates)), other)
+        other, clone = self.other, self._cloned(self._robust, self._beside(similar), test.updates)
+        found = residuals(test, continuous(clone), other)
         passed = found.passed(test)
         weights = found.weights(passed) if passed.any() else similar
         expert = recorded(self.data.demonstrated_parts)
@@ -226,20 +228,20 @@ class _Search:
         margin = chance(plain, mixed) if isinstance(table.action_space, DiscreteActions) else 0.0
         return verdict(plain, mixed, test.max_median_ratio, margin)
 
-    def _update_factor(self, weights: Floats, other: Recorded, parts: Parts) -> tuple[int, dict[str, float]]:
+    def _update_factor(self, weights: Floats) -> tuple[int, dict[str, float]]:
         """The factor whose clones predict every tenth accepted episode best, and its error."""
         factors, held_out = self.config.update_factors, np.zeros(len(weights), bool)
         held_out[np.flatnonzero(weights)[::HELD_OUT_EVERY]] = True
         known = np.where(held_out, 0, weights)
         if len(factors) == 1 or not known.any():
             return factors[0], {}
-        beside = Selection.of(known, other, parts).beside(self.expert, self.config.expert_share)
-        counts = (weights * np.bincount(other.episodes))[held_out]
+        beside = self._beside(known)
+        counts = (weights * np.bincount(self.other.episodes))[held_out]
 
         def error(factor: int) -> float:
             longer = _times(factor, self._robust)
             clone = continuous(self._cloned(longer, beside, longer.fewest_updates))
-            return float(np.average(residual_sizes(clone, other)[held_out], weights=counts))
+            return float(np.average(residual_sizes(clone, self.other)[held_out], weights=counts))
 
         errors = {factor: error(factor) for factor in factors}
         best = min(factors, key=lambda factor: errors[factor])
