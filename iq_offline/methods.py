@@ -41,6 +41,11 @@ class Method:
         kinds = (self.discrete, self.continuous) if discrete else (self.continuous, self.discrete)
         return next(_load(kind.config) for kind in kinds if kind is not None)
 
+    @property
+    def learns_reward(self) -> bool:
+        """Whether a reward can be recovered from what it learns: so is every method with a learner of its own."""
+        return any(kind is not None and kind.build is not None for kind in (self.continuous, self.discrete))
+
     def config_classes(self) -> Iterator[Any]:
         """Its configuration classes, one a kind of actions."""
         for kind in (self.continuous, self.discrete):

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 
 from iq_offline.baselines.cloning import fit_clone_all, fit_filtered, fit_weighted
-from iq_offline.baselines.filtering import CheckInterrupt, ignore
-from iq_offline.baselines.labelled import fit_labelled
+from iq_offline.baselines.filtering import CheckInterrupt, never_interrupt
+from iq_offline.baselines.reward_labelling import fit_labelled
 from iq_offline.baselines.sources import PeerData
 from iq_offline.config.baselines import EpisodeFilterConfig, RewardLabelledConfig, WeightedBCConfig
 from iq_offline.config.train import TrainConfig
@@ -16,7 +16,7 @@ from iq_offline.training.loop import Progress
 
 
 def fit_baseline(
-    config: TrainConfig, data: PeerData, device: torch.device, check_interrupt: CheckInterrupt = ignore
+    config: TrainConfig, data: PeerData, device: torch.device, check_interrupt: CheckInterrupt = never_interrupt
 ) -> Iterator[Progress]:
     """Train a peer; yields every LOG_EVERY updates and at the end, the last Progress with the trained learner.
 
@@ -29,7 +29,7 @@ def fit_baseline(
     if isinstance(algorithm, RewardLabelledConfig):
         return fit_labelled(algorithm, config.seed, data, device)
     if isinstance(algorithm, WeightedBCConfig):
-        return fit_weighted(algorithm, config.seed, data, device)  # type: ignore[arg-type]
+        return fit_weighted(algorithm, config.seed, data, device)
     if isinstance(algorithm, EpisodeFilterConfig):
         return fit_filtered(algorithm, config.seed, data, device, check_interrupt)
     return fit_clone_all(algorithm, config.seed, data, device)  # type: ignore[arg-type]

@@ -89,7 +89,7 @@ class RunResult(RunRecords):
     @property
     def learns_reward(self) -> bool:
         """Whether the reward stage has anything to recover: the methods with a learner, all of IQ-Learn's family."""
-        return self.method in METHODS and METHODS[self.method].continuous.build is not None
+        return self.method in METHODS and METHODS[self.method].learns_reward
 
     def has(self, table: str) -> bool:
         """Whether a table of that file name is there and can be read."""

@@ -77,7 +77,10 @@ def distil_reward(run: RunFolder, request: DistilRequest, on_update: Callable[[i
         "fitted": _explained(model, parts, held_out=False),
         "held_out": _explained(model, parts, held_out=True),
     }
-    _write(run, model, report)
+    header = {"inputs": str(model.inputs), "hidden": json.dumps(model.hidden)}
+    with whole_file(run.path / run_folder.REWARD_MODEL) as temporary:
+        temporary.write_bytes(tensor_bytes(model.state_dict(), header))
+    run_folder.seal_record(run.path / run_folder.REWARD_MODEL_REPORT, report)
     return report
 
 
@@ -121,10 +124,3 @@ def _explained(model: RewardModel, parts: list[_Part], *, held_out: bool) -> dic
         return {"r2": None, "n": n}
     error = (torch.cat(found).double() - rewards).square().mean() / rewards.var(correction=0)
     return {"r2": float(1 - error), "n": n}
-
-
-def _write(run: RunFolder, model: RewardModel, report: dict[str, Any]) -> None:
-    header = {"inputs": str(model.inputs), "hidden": json.dumps(model.hidden)}
-    with whole_file(run.path / run_folder.REWARD_MODEL) as temporary:
-        temporary.write_bytes(tensor_bytes(model.state_dict(), header))
-    run_folder.seal_record(run.path / run_folder.REWARD_MODEL_REPORT, report)

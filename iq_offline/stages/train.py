@@ -31,8 +31,7 @@ from iq_offline.stages.learning_data import (
     training_steps,
 )
 from iq_offline.stages.presets import read_preset, say_what_does_not_apply
-from iq_offline.tracking.mirror import describe, start_tracking
-from iq_offline.tracking.tracker import NullTracker, Tracker
+from iq_offline.tracking.mirror import Tracker, describe, start_tracking
 from iq_offline.training import run_folder
 from iq_offline.training.checkpointing import Checkpointer, Rows, SnapshotFolder, stop_requested
 from iq_offline.training.loop import Progress, resolve_device
@@ -253,7 +252,7 @@ def _train_into(
             snapshots.remove()
         resumed = snapshots.latest(config_hash, warn)
         checkpointer = Checkpointer(snapshots, config_hash, options.snapshot_seconds, stop, resumed)
-        tracker = start_tracking(describe(manifest, out.resolve()), out, warn) if options.tracked else NullTracker()
+        tracker = start_tracking(describe(manifest, out.resolve()), out, warn) if options.tracked else Tracker()
 
         def check_interrupt(progress: Progress) -> None:
             """Told of the search for more demonstrations as of a run that has not begun; a signal ends it."""

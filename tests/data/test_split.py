@@ -148,9 +148,9 @@ def test_rows_of_episodes_match_a_plain_loop(table):
 def test_a_run_records_its_split(linear_task: Path, tmp_path: Path, write_d4rl, numbered, monkeypatch):
     from iq_offline.stages import train
     from iq_offline.stages.train import train_run
-    from iq_offline.tracking.tracker import NullTracker
+    from iq_offline.tracking.mirror import Tracker
 
-    monkeypatch.setattr(train, "start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr(train, "start_tracking", lambda *_: Tracker())
     arrays = numbered([30], terminated=[True])
     arrays["actions"] = arrays["actions"][:, :1]
     extra = write_d4rl(arrays, name="extra.hdf5")

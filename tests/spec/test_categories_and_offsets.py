@@ -22,7 +22,7 @@ from iq_offline.stages.export import export_run
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.reward import RewardRequest, recover_reward
 from iq_offline.stages.train import train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.run_folder import RunFolder
 
 PLACES, START = 12, 5
@@ -57,7 +57,7 @@ class Scrambled(gymnasium.Env[Any, Any]):
 def registered(monkeypatch: pytest.MonkeyPatch):
     from iq_offline.stages import train
 
-    monkeypatch.setattr(train, "start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr(train, "start_tracking", lambda *_: Tracker())
     gymnasium.register("Scrambled-v0", entry_point=lambda **_: Scrambled(), max_episode_steps=24)
     gymnasium.register("Endless-v0", entry_point=lambda **_: Scrambled())
     yield

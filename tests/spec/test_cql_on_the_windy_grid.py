@@ -9,8 +9,14 @@ from scipy.optimize import minimize
 from iq_offline.tabular.experiments import WindySetting, windy_problems
 from iq_offline.tabular.gridworld import demonstrations, windy_gridworld
 from iq_offline.tabular.inverse import IQProblem, exact_iq_optimum, sampled_transitions
-from iq_offline.tabular.mdp import Floats
-from iq_offline.tabular.solve import expected_return, greedy_policy, hard_value_iteration, soft_values, softmax_policy
+from iq_offline.tabular.mdp import (
+    Floats,
+    expected_return,
+    greedy_policy,
+    hard_value_iteration,
+    soft_values,
+    softmax_policy,
+)
 
 CALM, WINDY, SETTING = windy_gridworld(0.0), windy_gridworld(), WindySetting()
 WEIGHT = 1.0

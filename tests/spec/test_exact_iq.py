@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from decision_processes import bounded_reward, random_mdp, shaped, with_absorbing_state
 
 from iq_offline.tabular.inverse import (
     Divergence,
     IQProblem,
     Pieces,
     ValueTerm,
-    bounded_reward,
     chi_squared,
     exact_iq_optimum,
     exact_transitions,
@@ -18,9 +18,8 @@ from iq_offline.tabular.inverse import (
     linear,
     sampled_transitions,
 )
-from iq_offline.tabular.mdp import MDP, random_mdp, with_absorbing_state
-from iq_offline.tabular.shaping import correlation_up_to_shaping, shaped
-from iq_offline.tabular.solve import (
+from iq_offline.tabular.mdp import (
+    MDP,
     NotConverged,
     expected_return,
     greedy_policy,
@@ -32,6 +31,7 @@ from iq_offline.tabular.solve import (
     softmax_policy,
     total_variation,
 )
+from iq_offline.tabular.shaping import correlation_up_to_shaping
 
 STATES, ACTIONS, GAMMA, TEMPERATURE = 6, 3, 0.9, 0.7
 SEEDS = range(5)

@@ -17,7 +17,7 @@ from iq_offline.data.observations import leaves
 from iq_offline.stages.eval import EvalRequest, evaluate_run
 from iq_offline.stages.reward import RewardRequest, recover_reward
 from iq_offline.stages.train import train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.run_folder import RunFolder
 
 STEPS, EPISODES = 10, 8
@@ -76,7 +76,7 @@ def lit_side(picture: Any) -> int:
 @pytest.fixture(autouse=True)
 def environments(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Both registered, and no store to mirror into."""
-    monkeypatch.setattr("iq_offline.stages.train.start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr("iq_offline.stages.train.start_tracking", lambda *_: Tracker())
     for stage in ("eval", "reward"):
         monkeypatch.setattr(f"iq_offline.stages.{stage}.mirror_stage", discard)
     for name, kind in {"Reach-v0": Reach, "Lamp-v0": Lamp}.items():

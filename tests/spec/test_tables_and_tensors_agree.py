@@ -7,7 +7,7 @@ import torch
 from iq_offline.algorithms.divergences import ChiSquared
 from iq_offline.algorithms.losses import implicit_reward, prior_soft_value, soft_value, telescoped_value
 from iq_offline.tabular.inverse import IQProblem, chi_squared, sampled_transitions
-from iq_offline.tabular.solve import soft_values
+from iq_offline.tabular.mdp import soft_values
 
 STATES, ACTIONS, GAMMA, TEMPERATURE, COEFFICIENT = 6, 3, 0.9, 0.7, 0.5
 

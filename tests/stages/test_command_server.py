@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from iq_offline.command_server.client import SOCKET, packed, unpacked
-from iq_offline.tracking.mlflow_access import tracking_uri
-from iq_offline.tracking.mlflow_sqlite import sqlite_file
+from iq_offline.tracking.mlflow_access import sqlite_file, tracking_uri
 from iq_offline.tracking.mlflow_store import MlflowStore
 
 SECONDS = 120

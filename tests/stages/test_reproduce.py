@@ -19,7 +19,7 @@ from iq_offline.stages import train as train_stage
 from iq_offline.stages.reproduce import compare
 from iq_offline.stages.rewarder import demonstrated_rows
 from iq_offline.stages.train import train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.run_folder import RunFolder
 
 SMALL = ("updates=20", "hidden_sizes=[8]")
@@ -32,7 +32,7 @@ def tracked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def start_tracking(description, *_):
         asked.append(description.name)
-        return NullTracker()
+        return Tracker()
 
     monkeypatch.setattr(train_stage, "start_tracking", start_tracking)
     return asked

@@ -42,7 +42,8 @@ def chosen(runs, **request):
 
 
 @pytest.mark.parametrize("signal", list(Signal))
-def test_the_better_clone_comes_first_whatever_the_order_of_the_runs(runs, signal):
+def test_better_clone_comes_first(runs, signal):
+    """The better clone comes first whatever the order of the runs."""
     for order in (runs, runs[::-1]):
         found = chosen(order, signal=str(signal))
         assert [row["run"] for row in found["runs"]] == ["trained", "another", "untrained"]
@@ -51,7 +52,8 @@ def test_the_better_clone_comes_first_whatever_the_order_of_the_runs(runs, signa
     assert found["spearman_with_return"] is None  # nothing was simulated
 
 
-def test_only_episodes_that_no_run_has_learnt_from_are_looked_at(runs):
+def test_only_unseen_episodes_are_judged(runs):
+    """Only episodes that no run has learnt from are looked at."""
     table = open_dataset(SWIMMER)
     seen = {episode for run in runs for episode in run.split["expert_episodes"]}
     assert chosen(runs)["transitions"] == min(8192, 1000 * (len(table.episodes) - len(seen)))

@@ -24,9 +24,9 @@ from iq_offline.stages.train import train_run
         ([(5, True), (30, False)], [(9, False), (9, False)], 0.0),  # others that never end say nothing
     ],
 )
-def test_staying_alive_is_worth_something_where_demonstrations_seldom_end(
-    demonstrations, others, worth, write_d4rl, numbered
-):
+def test_survival_counts_where_demonstrations_seldom_end(demonstrations, others, worth, write_d4rl, numbered):
+    """Staying alive is worth something where demonstrations seldom end."""
+
     def table_of(name, episodes):
         lengths, ends = zip(*episodes, strict=True)
         return write_d4rl(numbered(list(lengths), terminated=list(ends)), name=name)
@@ -37,7 +37,8 @@ def test_staying_alive_is_worth_something_where_demonstrations_seldom_end(
     assert survival_worth(run, [open_dataset(str(table_of("other.hdf5", others)))]) == worth
 
 
-def test_it_is_in_every_step_of_the_linear_form_and_of_its_null_and_in_no_other(tmp_path):
+def test_survival_is_in_linear_form_and_null(tmp_path):
+    """It is in every step of the linear form and of its null and in no other."""
     names = "demo/cartpole/expert-v0", "demo/cartpole/random-v0"
     few = ("prior.updates=60", "hidden_sizes=[16]", "prior.hidden_sizes=[16]")
     request = requested(dataset=names[0], demos=3, updates=30, overrides=few, out=tmp_path / "run", tracked=False)

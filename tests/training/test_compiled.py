@@ -14,7 +14,7 @@ from tests_support import requested, tasks
 from iq_offline.errors import CompilerFailed, ConfigError
 from iq_offline.stages import train as stage
 from iq_offline.stages.train import train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training import steps
 from iq_offline.training.compile import aot_cache, compiled_steps
 from iq_offline.training.compile.tracing import Function, Traceable
@@ -28,7 +28,7 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there i
 
 @pytest.fixture(autouse=True)
 def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr(stage, "start_tracking", lambda *_: Tracker())
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from iq_offline.errors import ConfigError, TrainingDiverged
 from iq_offline.methods import METHODS
 from iq_offline.stages.reward import RewardRequest, recover_reward
 from iq_offline.stages.train import train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.alarm import DivergenceAlarm
 from iq_offline.training.learnt import learner_of
 from iq_offline.training.loop import fit
@@ -38,7 +38,7 @@ def discard(*_: Any) -> None:
 @pytest.fixture(autouse=True)
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
     """No store to mirror into, and a short null for methods without a prior."""
-    monkeypatch.setattr("iq_offline.stages.train.start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr("iq_offline.stages.train.start_tracking", lambda *_: Tracker())
     monkeypatch.setattr("iq_offline.stages.reward.mirror_stage", discard)
     short = {"updates": 20, "hidden_sizes": (16,)}
     monkeypatch.setattr("iq_offline.stages.reward.ContinuousBCConfig", lambda: ContinuousBCConfig(**short))

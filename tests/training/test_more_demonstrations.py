@@ -15,17 +15,17 @@ from tests_support import Requested, requested
 from iq_offline.algorithms.bc import cloning_loss
 from iq_offline.baselines.filtering import more_demonstrations
 from iq_offline.baselines.sources import PeerData
-from iq_offline.config.baselines import EpisodeFilterConfig, LikenessConfig, ResidualTestConfig, ScreenConfig
+from iq_offline.config.baselines import CrossValidationConfig, EpisodeFilterConfig, ResidualTestConfig, SimilarityConfig
 from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig
 from iq_offline.config.train import algorithm_config
 from iq_offline.data.split import choose_expert, rows_with_successors
-from iq_offline.errors import ConfigError, Interrupted, NothingAlike
+from iq_offline.errors import ConfigError, Interrupted, NoSimilarTransition
 from iq_offline.stages import train as stage
 from iq_offline.stages.convert import ConvertRequest, convert_dataset
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.presets import read_preset
 from iq_offline.stages.train import train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.batches import DemonstrationMixture, SupplementarySampler, TransitionSampler
 from iq_offline.training.loop import fit_clone
 from iq_offline.training.run_folder import RunFolder
@@ -41,7 +41,7 @@ SMALL_BC = ("updates=300", "hidden_sizes=[16]")
 
 @pytest.fixture(autouse=True)
 def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr(stage, "start_tracking", lambda *_: Tracker())
 
 
 @pytest.fixture
@@ -82,14 +82,14 @@ def test_only_the_preset_accepts_episodes(discrete: bool):
     for method in ("iq", "iq-cql"):
         assert algorithm_config(method, discrete=discrete).accept_episodes is None  # type: ignore[attr-defined]
     tested = algorithm_config("iq", discrete=discrete, presets=read_preset(PRESET)).accept_episodes  # type: ignore[attr-defined]
-    assert (tested.screen is not None) is discrete
+    assert (tested.cross_validation is not None) is discrete
     assert (tested.residual_test is None and tested.loss is None) is discrete
 
 
 def test_default_iq_is_safe_beside_a_foreign_agent(tmp_path: Path):
     """A foreign agent's episodes change no bit of `iq`, which stays at its `bc`; a run that accepts them leaves it."""
     foreign = an_episode_file(tmp_path / "foreign.hdf5", lambda actions: noisy(-actions))
-    lenient = ("residual_test.largest_foretold=0.9", "residual_test.largest_foretold_near=0.9")
+    lenient = ("residual_test.max_predictability=0.9", "residual_test.max_predictability_near=0.9")
     accepted = trained(tmp_path / "accepted", foreign, overrides=tuple(f"accept_episodes.{one}" for one in lenient))
     assert accepted.split["supplementary"][0]["accepted_episodes"]
     warnings: list[str] = []
@@ -256,7 +256,7 @@ def test_expert_under_heavy_noise_is_accepted(tmp_path: Path):
 
 
 def test_noise_bears_few_updates_clean_episodes_many(tmp_path: Path):
-    lenient = ResidualTestConfig(updates=300, largest_foretold=0.9, largest_foretold_near=0.9)
+    lenient = ResidualTestConfig(updates=300, max_predictability=0.9, max_predictability_near=0.9)
     both = TESTED.model_copy(update={"residual_test": lenient, "update_factors": (1, 10)})
     short = CLONING.model_copy(update={"updates": 60})
     data, expert = data_of(3, 20, EXPERT)
@@ -282,7 +282,7 @@ def test_another_policy_on_same_observations_is_refused(tmp_path: Path):
     data, expert = data_of(3, 20, an_episode_file(tmp_path / "other.hdf5", lambda actions: noisy(-actions)))
     found = more_demonstrations(TESTED, CLONING, 0, data, expert)
     assert found.metrics["residual_test_accepted"] == 0
-    assert found.metrics["residual_test_foretold"] > 0.2
+    assert found.metrics["residual_test_predictability"] > 0.2
     assert found.demonstrations is expert
     assert found.cloning is CLONING
 
@@ -290,18 +290,20 @@ def test_another_policy_on_same_observations_is_refused(tmp_path: Path):
 def test_all_is_refused_where_too_little_is_near():
     """Nothing can be told there."""
     data, expert = data_of(3, 20, EXPERT)
-    nothing_near = TESTED.model_copy(update={"residual_test": ResidualTestConfig(updates=300, near=1e-9)})
+    nothing_near = TESTED.model_copy(update={"residual_test": ResidualTestConfig(updates=300, neighbourhood=1e-9)})
     # The demonstrated steps themselves are near at any distance.
     assert more_demonstrations(nothing_near, CLONING, 0, data, expert).metrics["residual_test_accepted"] == 1
     steps = int(more_demonstrations(nothing_near, CLONING, 0, data, expert).metrics["residual_test_near"])
     by_dimension = steps // data.expert.observation_size
-    for fewest in ({"fewest_near": steps + 1}, {"fewest_near_by_dimension": by_dimension + 1}):
-        many = ResidualTestConfig(updates=300, near=1e-9, **fewest)
+    for fewest in ({"min_steps_near": steps + 1}, {"min_steps_near_per_dimension": by_dimension + 1}):
+        many = ResidualTestConfig(updates=300, neighbourhood=1e-9, **fewest)
         refused = more_demonstrations(TESTED.model_copy(update={"residual_test": many}), CLONING, 0, data, expert)
         assert refused.demonstrations is expert
         assert refused.metrics["residual_test_accepted"] == 0
-        assert "residual_test_foretold" not in refused.metrics
-    enough = ResidualTestConfig(updates=300, near=1e-9, fewest_near=steps, fewest_near_by_dimension=by_dimension)
+        assert "residual_test_predictability" not in refused.metrics
+    enough = ResidualTestConfig(
+        updates=300, neighbourhood=1e-9, min_steps_near=steps, min_steps_near_per_dimension=by_dimension
+    )
     taken = more_demonstrations(TESTED.model_copy(update={"residual_test": enough}), CLONING, 0, data, expert)
     assert taken.metrics["residual_test_accepted"] == 1
 
@@ -335,9 +337,9 @@ def test_discrete_actions_have_no_residual_to_test(method: str, setting: str, ma
 def test_too_few_transitions_to_leave_out_are_refused():
     data, expert = data_of(1, 150, EXPERT)
     assert len(expert) < 10
-    found = more_demonstrations(EpisodeFilterConfig(screen=ScreenConfig()), CLONING, 0, data, expert)
+    found = more_demonstrations(EpisodeFilterConfig(cross_validation=CrossValidationConfig()), CLONING, 0, data, expert)
     assert found.demonstrations is expert
-    assert found.metrics == {"screen_accepted": 0.0}
+    assert found.metrics == {"cross_validation_accepted": 0.0}
 
 
 def test_fold_of_one_transition_is_refused():
@@ -347,14 +349,16 @@ def test_fold_of_one_transition_is_refused():
     assert len(uneven) > 100
     uneven_data = replace(data, split=replace(data.split, rows=uneven))
     expert = TransitionSampler(data.expert, uneven, CPU)
-    found = more_demonstrations(EpisodeFilterConfig(screen=ScreenConfig()), CLONING, 0, uneven_data, expert)
+    found = more_demonstrations(
+        EpisodeFilterConfig(cross_validation=CrossValidationConfig()), CLONING, 0, uneven_data, expert
+    )
     assert found.demonstrations is expert
-    assert found.metrics == {"screen_accepted": 0.0}
+    assert found.metrics == {"cross_validation_accepted": 0.0}
 
 
 def test_share_of_one_leaves_supplementary_data_unread():
     data, expert = data_of(3, 20, RANDOM)
-    whole = EpisodeFilterConfig(expert_share=1, screen=ScreenConfig())
+    whole = EpisodeFilterConfig(expert_share=1, cross_validation=CrossValidationConfig())
     found = more_demonstrations(whole, CLONING, 0, data, expert)
     assert found.demonstrations is expert
     assert not found.metrics
@@ -363,8 +367,10 @@ def test_share_of_one_leaves_supplementary_data_unread():
 def test_screen_refuses_what_is_like_no_demonstration():
     """Without a screen it is an error."""
     data, expert = data_of(3, 20, RANDOM)
-    narrow = LikenessConfig(bandwidth=1e-9)
-    found = more_demonstrations(EpisodeFilterConfig(likeness=narrow, screen=ScreenConfig()), CLONING, 0, data, expert)
+    narrow = SimilarityConfig(bandwidth=1e-9)
+    found = more_demonstrations(
+        EpisodeFilterConfig(similarity=narrow, cross_validation=CrossValidationConfig()), CLONING, 0, data, expert
+    )
     assert found.demonstrations is expert
-    with pytest.raises(NothingAlike, match="anything like a demonstration"):
-        more_demonstrations(EpisodeFilterConfig(likeness=narrow), CLONING, 0, data, expert)
+    with pytest.raises(NoSimilarTransition, match="anything like a demonstration"):
+        more_demonstrations(EpisodeFilterConfig(similarity=narrow), CLONING, 0, data, expert)

@@ -10,7 +10,7 @@ from tests_support import requested, write_hdf5
 
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.train import train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.run_folder import RunFolder
 
 SMALL = ("batch_size=64", "hidden_sizes=[32, 32]")
@@ -23,7 +23,7 @@ def discard(*_: object) -> None:
 @pytest.fixture(autouse=True)
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
     """No store to mirror into."""
-    monkeypatch.setattr("iq_offline.stages.train.start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr("iq_offline.stages.train.start_tracking", lambda *_: Tracker())
 
 
 def scaled(task: Path, factor: float, shift: float = 0.0) -> Path:

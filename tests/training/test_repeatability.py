@@ -24,9 +24,9 @@ def run(out: Path, dataset: Path, method: str, *overrides: str, seed: int = 0) -
 @pytest.fixture(autouse=True)
 def untracked(monkeypatch: pytest.MonkeyPatch):
     from iq_offline.stages import train
-    from iq_offline.tracking.tracker import NullTracker
+    from iq_offline.tracking.mirror import Tracker
 
-    monkeypatch.setattr(train, "start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr(train, "start_tracking", lambda *_: Tracker())
 
 
 @pytest.mark.parametrize(

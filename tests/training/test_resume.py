@@ -15,7 +15,7 @@ from tests_support import Requested, requested
 from iq_offline.errors import ConfigError, Interrupted
 from iq_offline.stages import train as stage
 from iq_offline.stages.train import train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.checkpointing import SnapshotFolder
 from iq_offline.training.run_folder import RunFolder
 
@@ -27,7 +27,7 @@ BC = ("updates=400", "hidden_sizes=[8]")
 
 @pytest.fixture(autouse=True)
 def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr(stage, "start_tracking", lambda *_: Tracker())
 
 
 def request(out: Path, dataset: Path, method: str = "iq", **more: Any) -> Requested:

@@ -16,7 +16,7 @@ from iq_offline.methods import METHODS
 from iq_offline.stages import train as stage
 from iq_offline.stages.reward import RewardRequest, recover_reward
 from iq_offline.stages.train import train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.run_folder import RunFolder
 
 Rewards = Callable[[int], np.ndarray]
@@ -26,11 +26,11 @@ CLONING_PEERS = ("bc-all", "weighted-bc", "filtered-bc")
 PRIOR = ("prior.updates=30", "prior.hidden_sizes=[16]")
 LENIENT = (
     "accept_episodes.residual_test.updates=30",
-    "accept_episodes.residual_test.largest_foretold=0.99",
-    "accept_episodes.residual_test.largest_foretold_near=0.99",
-    "accept_episodes.residual_test.fewest_steps=2",
-    "accept_episodes.residual_test.fewest_near=2",
-    "accept_episodes.residual_test.fewest_near_by_dimension=0",
+    "accept_episodes.residual_test.max_predictability=0.99",
+    "accept_episodes.residual_test.max_predictability_near=0.99",
+    "accept_episodes.residual_test.min_steps=2",
+    "accept_episodes.residual_test.min_steps_near=2",
+    "accept_episodes.residual_test.min_steps_near_per_dimension=0",
 )
 TAKING = {("iq", "accept-episodes"), ("filtered-bc", None)}
 """Methods with presets that clone supplementary episodes and name them."""
@@ -65,7 +65,7 @@ def falling(count: int) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr(stage, "start_tracking", lambda *_: Tracker())
     monkeypatch.setattr("iq_offline.stages.reward.mirror_stage", discard)
 
 
@@ -95,7 +95,7 @@ def settings(method: str, preset: str | None, *, discrete: bool) -> tuple[str, .
     if method in ("iq", "iq-cql", "csil"):
         found += PRIOR
     if preset == "accept-episodes":
-        found += ("accept_episodes.screen=none",) if discrete else LENIENT
+        found += ("accept_episodes.cross_validation=none",) if discrete else LENIENT
     return found
 
 

@@ -4,9 +4,8 @@ import json
 import math
 from pathlib import Path
 
-from iq_offline.tracking.fill import put_files, put_metrics
-from iq_offline.tracking.mlflow_store import MlflowStore, StoredRun
-from iq_offline.tracking.tracker import RunDescription
+from iq_offline.tracking.mirror import put_files, put_metrics
+from iq_offline.tracking.mlflow_store import MlflowStore, RunDescription, StoredRun
 
 LINEAR = {"reward/transition_pearson": 0.5, "reward/episode_pearson": 0.9, "reward/null_linear_pearson": 0.3}
 IMPLICIT = {"reward/transition_pearson": 0.2, "reward/episode_pearson": None}
@@ -25,7 +24,8 @@ def put_report(store: MlflowStore, run: StoredRun, folder: Path, form: str) -> b
     return put_files(store, run, folder, ("reward.json",))
 
 
-def test_figures_that_a_newer_reward_report_lacks_are_no_numbers_and_the_form_is_a_tag(tmp_path: Path):
+def test_missing_figures_become_nan_and_form_a_tag(tmp_path: Path):
+    """Figures that a newer reward report lacks are no numbers and the form is a tag."""
     store = MlflowStore.open()
     run_id = store.create(RunDescription("run", "group", "hash", {}, ()), store.parent("group"))
     put_metrics(store, stored(store, run_id), LINEAR | {"eval/return_mean": 7.0})

@@ -6,7 +6,14 @@ import sys
 import numpy as np
 import pytest
 
-from iq_offline.baselines.labels import cosine_costs, evenly, otr_rewards, seabo_rewards, transport_costs, uds_rewards
+from iq_offline.baselines.reward_labelling import (
+    cosine_costs,
+    otr_rewards,
+    seabo_rewards,
+    thinned,
+    transport_costs,
+    uds_rewards,
+)
 from iq_offline.config.baselines import OTRConfig, SEABOConfig
 from iq_offline.errors import PackageMissing
 
@@ -49,7 +56,8 @@ def test_seabo_rewards_equal_their_slow_twin():
     np.testing.assert_allclose(rewards, slow_seabo(triples, demonstrated, 3), rtol=1e-12)
 
 
-def test_a_copy_of_a_demonstrated_transition_earns_the_greatest_seabo_reward():
+def test_copied_transition_earns_greatest_seabo_reward():
+    """A copy of a demonstrated transition earns the greatest seabo reward."""
     demonstrated = RNG.normal(size=(9, 6))
     supplementary = np.concatenate([RNG.normal(size=(20, 6)), demonstrated[4:5]])
     rewards = seabo_rewards(SEABOConfig(scale=3.0), supplementary, demonstrated, action_size=2)
@@ -64,7 +72,8 @@ def test_cosine_costs_by_hand():
     np.testing.assert_allclose(cosine_costs(first, second), expected, atol=1e-12)
 
 
-def test_one_step_is_carried_to_all_steps_of_a_demonstration():
+def test_one_step_transports_to_all_demonstrated_steps():
+    """One step is carried to all steps of a demonstration."""
     demonstration = np.array([[1.0, 0.0], [0.0, 1.0]])
     rewards = otr_rewards(OTRConfig(), np.array([[1.0, 0.0]]), [demonstration])
     np.testing.assert_allclose(rewards, [5 * math.exp(-5 * 0.5)])
@@ -77,20 +86,23 @@ def test_transport_costs_equal_their_slow_twin():
     np.testing.assert_allclose(found, slow, rtol=1e-6)
 
 
-def test_a_copy_of_a_demonstration_earns_the_greatest_otr_reward_at_every_step():
+def test_copied_demonstration_earns_greatest_otr_reward():
+    """A copy of a demonstration earns the greatest otr reward at every step."""
     demonstrations = [np.eye(4), RNG.normal(size=(6, 4))]
     np.testing.assert_allclose(otr_rewards(OTRConfig(), np.eye(4), demonstrations), [5.0] * 4)
     assert otr_rewards(OTRConfig(), RNG.normal(size=(5, 4)), demonstrations).max() < 5.0
 
 
-def test_an_episode_is_measured_against_the_demonstration_nearest_to_all_of_it():
+def test_otr_uses_the_demonstration_nearest_overall():
+    """An episode is measured against the demonstration nearest to all of it."""
     episode, near, far = np.eye(3), np.eye(3), -np.eye(3)
     alone = otr_rewards(OTRConfig(), episode, [near])
     np.testing.assert_array_equal(otr_rewards(OTRConfig(), episode, [far, near]), alone)
     assert otr_rewards(OTRConfig(), episode, [far]).max() < alone.min()
 
 
-def test_twice_the_steps_do_not_change_what_one_costs():
+def test_repeated_steps_do_not_change_costs():
+    """Twice the steps do not change what one costs."""
     demonstration, episode = RNG.normal(size=(5, 3)), RNG.normal(size=(4, 3))
     config = OTRConfig(regularisation=0.1, iterations=2000)
     once, twice = (transport_costs(config, steps, demonstration) for steps in (episode, np.repeat(episode, 2, axis=0)))
@@ -98,8 +110,8 @@ def test_twice_the_steps_do_not_change_what_one_costs():
 
 
 def test_long_demonstrations_are_thinned_evenly_with_both_ends():
-    np.testing.assert_array_equal(evenly(np.arange(11.0)[:, None], 3)[:, 0], [0, 5, 10])
-    np.testing.assert_array_equal(evenly(np.arange(3.0)[:, None], 3)[:, 0], [0, 1, 2])
+    np.testing.assert_array_equal(thinned(np.arange(11.0)[:, None], 3)[:, 0], [0, 5, 10])
+    np.testing.assert_array_equal(thinned(np.arange(3.0)[:, None], 3)[:, 0], [0, 1, 2])
 
 
 def test_costs_stay_finite_where_every_step_is_opposite():

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from iq_offline.baselines.filtering import chance, folds, verdict
 from iq_offline.baselines.fit import fit_baseline
-from iq_offline.baselines.screening import Verdict, chance, folds
 from iq_offline.baselines.sources import PeerData
-from iq_offline.config.baselines import ContinuousFilteredBCConfig, DiscreteFilteredBCConfig, ScreenConfig
+from iq_offline.config.baselines import ContinuousFilteredBCConfig, CrossValidationConfig, DiscreteFilteredBCConfig
 from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
 from iq_offline.data.split import choose_expert
 from iq_offline.stages.fetch import open_dataset
@@ -24,24 +24,31 @@ def data_of(demos: int, subsample: int, *supplementary: str) -> PeerData:
     return PeerData(table, split, tuple(open_dataset(name) for name in supplementary))
 
 
+def errors(mean: float, median: float) -> np.ndarray:
+    """Three errors of that mean and median."""
+    return np.array([median, median, 3 * mean - 2 * median])
+
+
 @pytest.mark.parametrize(
-    ("mean", "median", "accepted"),
+    ("plain", "mixed", "accepted"),
     [
-        ((1.0, 0.9), (0.5, 0.4), True),  # better both ways
-        ((1.0, 1.1), (0.5, 0.1), False),  # worse in the mean
-        ((1.0, 0.9), (0.5, 0.7), True),  # median 1.4 times as large
-        ((1.0, 0.9), (0.5, 0.8), False),  # median 1.6 times as large: a few better ones pay for many worse
+        (errors(1.0, 0.5), errors(0.9, 0.4), True),  # better both ways
+        (errors(1.0, 0.5), errors(1.1, 0.1), False),  # worse in the mean
+        (errors(1.0, 0.5), errors(0.9, 0.7), True),  # median 1.4 times as large
+        (errors(1.0, 0.5), errors(0.9, 0.8), False),  # median 1.6 times as large: a few better ones pay for many worse
     ],
 )
-def test_the_verdict_by_hand(mean, median, accepted):
-    verdict = Verdict(mean, median, largest_ratio=1.5)
-    assert verdict.accepted is accepted
-    assert verdict.metrics()["screen_accepted"] == float(accepted)
+def test_verdict_by_hand(plain, mixed, accepted):
+    metrics = verdict(plain, mixed, max_median_ratio=1.5)
+    assert metrics["cross_validation_accepted"] == float(accepted)
+    assert metrics["cross_validation_error_without"] == pytest.approx(1.0)
+    assert metrics["cross_validation_error_with_median"] == np.median(mixed)
 
 
-def test_a_mean_that_is_less_by_no_more_than_the_margin_is_chance():
-    assert Verdict((0.5, 0.3), (0.0, 0.0), largest_ratio=1.5, margin=0.19).accepted
-    assert not Verdict((0.5, 0.3), (0.0, 0.0), largest_ratio=1.5, margin=0.2).accepted
+def test_difference_within_margin_is_rejected():
+    mistakes = np.array([1.0, 1, 1, 1, 1, 0, 0, 0, 0, 0]), np.array([1.0, 1, 1, 0, 0, 0, 0, 0, 0, 0])
+    assert verdict(*mistakes, max_median_ratio=1.5, margin=0.19)["cross_validation_accepted"] == 1
+    assert verdict(*mistakes, max_median_ratio=1.5, margin=0.2)["cross_validation_accepted"] == 0
 
 
 def test_chance_by_hand():
@@ -50,7 +57,8 @@ def test_chance_by_hand():
     assert chance(plain, plain) == 0
 
 
-def test_folds_leave_each_demonstration_out_once_and_keep_the_others():
+def test_folds_leave_each_demonstration_out_once():
+    """Folds leave each demonstration out once and keep the others."""
     data = data_of(4, 10)
     parts = list(folds(data, 3))
     left_out = np.concatenate([rows for _, rows in parts])
@@ -70,30 +78,32 @@ def test_a_single_demonstration_is_cut_into_stretches():
     assert sum(sizes) == len(data.split.rows)
 
 
-def last_of(data: PeerData, screen: ScreenConfig | None):
+def last_of(data: PeerData, test: CrossValidationConfig | None):
     small = ContinuousBCConfig(hidden_sizes=(32,), updates=300)
-    config = ContinuousFilteredBCConfig(cloning=small, screen=screen)
+    config = ContinuousFilteredBCConfig(cloning=small, cross_validation=test)
     *_, last = fit_baseline(config, 0, data, CPU)
     return last
 
 
-def test_random_episodes_are_refused_and_what_comes_out_is_plain_cloning_to_the_bit():
+def test_random_episodes_are_rejected_and_cloning_unchanged():
+    """Random episodes are refused and what comes out is plain cloning to the bit."""
     data = data_of(3, 20, RANDOM)
-    screened = last_of(data, ScreenConfig(updates=300))
+    screened = last_of(data, CrossValidationConfig(updates=300))
     plain_config = ContinuousFilteredBCConfig(
         cloning=ContinuousBCConfig(hidden_sizes=(32,), updates=300), expert_share=1
     )
     *_, plain = fit_baseline(plain_config, 0, data, CPU)
-    assert screened.metrics["screen_accepted"] == 0
-    assert screened.metrics["screen_error_with"] > screened.metrics["screen_error_without"]
+    assert screened.metrics["cross_validation_accepted"] == 0
+    assert screened.metrics["cross_validation_error_with"] > screened.metrics["cross_validation_error_without"]
     for name, tensor in plain.learner.policy.state_dict().items():
         torch.testing.assert_close(screened.learner.policy.state_dict()[name], tensor, atol=0, rtol=0)
 
 
-def test_more_of_the_expert_is_accepted_and_cloned_as_without_a_screen():
+def test_more_of_the_expert_is_accepted():
+    """More of the expert is accepted and cloned as without a screen."""
     data = data_of(3, 20, EXPERT)
-    screened, filtered = last_of(data, ScreenConfig(updates=300)), last_of(data, None)
-    assert screened.metrics["screen_accepted"] == 1
+    screened, filtered = last_of(data, CrossValidationConfig(updates=300)), last_of(data, None)
+    assert screened.metrics["cross_validation_accepted"] == 1
     assert screened.metrics["kept_episodes"] == filtered.metrics["kept_episodes"]
     for name, tensor in filtered.learner.policy.state_dict().items():
         torch.testing.assert_close(screened.learner.policy.state_dict()[name], tensor, atol=0, rtol=0)
@@ -101,7 +111,7 @@ def test_more_of_the_expert_is_accepted_and_cloned_as_without_a_screen():
 
 def discrete_verdict(data: PeerData) -> dict[str, float]:
     config = DiscreteFilteredBCConfig(
-        cloning=DiscreteBCConfig(hidden_sizes=(32,), updates=300), screen=ScreenConfig(updates=600)
+        cloning=DiscreteBCConfig(hidden_sizes=(32,), updates=300), cross_validation=CrossValidationConfig(updates=600)
     )
     *_, last = fit_baseline(config, 0, data, CPU)
     return last.metrics
@@ -113,14 +123,15 @@ def noisy(share: float) -> Callable[[np.ndarray], np.ndarray]:
     return lambda actions: np.where(random.random(len(actions)) < share, random.integers(2, size=len(actions)), actions)
 
 
-def test_the_expert_under_noise_is_accepted_and_its_errors_are_shares_of_mistakes(discrete_beside):
+def test_noisy_expert_is_accepted_by_shares_of_mistakes(discrete_beside):
+    """The expert under noise is accepted and its errors are shares of mistakes."""
     metrics = discrete_verdict(discrete_beside(noisy(0.4)))
-    assert metrics["screen_accepted"] == 1
-    assert metrics["screen_error_with"] < metrics["screen_error_without"] < 1
-    for name in ("screen_error_with", "screen_error_without"):
+    assert metrics["cross_validation_accepted"] == 1
+    assert metrics["cross_validation_error_with"] < metrics["cross_validation_error_without"] < 1
+    for name in ("cross_validation_error_with", "cross_validation_error_without"):
         assert metrics[name] * 120 == pytest.approx(round(metrics[name] * 120)), "of 120 demonstrated steps"
 
 
 @pytest.mark.parametrize("change", [noisy(1.0), lambda actions: 1 - actions], ids=["random", "the opposite"])
 def test_others_discrete_episodes_are_refused(discrete_beside, change):
-    assert discrete_verdict(discrete_beside(change))["screen_accepted"] == 0
+    assert discrete_verdict(discrete_beside(change))["cross_validation_accepted"] == 0

@@ -11,13 +11,13 @@ from iq_offline.algorithms.encoders import initialise
 from iq_offline.algorithms.losses import censored_absolute_error, censored_squared_error
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Standardiser
 from iq_offline.baselines.distances import Scaling
-from iq_offline.baselines.residuals import (
+from iq_offline.baselines.residual_test import (
     Residuals,
     bounds_reached,
-    foretold_of,
-    foretold_share,
     near,
+    predictability_near,
     residuals,
+    sign_predictability,
     soft_signs,
 )
 from iq_offline.baselines.sources import Recorded
@@ -61,59 +61,67 @@ def episodes_of(policy: ContinuousPolicy, noises: list[float], steps: int = 400,
     )
 
 
-def test_an_episode_of_the_clones_own_policy_passes_at_any_noise_and_anothers_at_none():
+def test_own_policy_passes_at_any_noise():
+    """An episode of the clones own policy passes at any noise and anothers at none."""
     expert, other = a_policy(0), a_policy(1)
     noises = [0.0, 0.15, 0.5, 1.0]
     own = residuals(TEST, expert, episodes_of(expert, noises, arbitrary=0.1))
     foreign = residuals(TEST, expert, episodes_of(other, noises, arbitrary=0.1))
-    assert own.expert(TEST).tolist() == [True] * 4
-    assert foreign.expert(TEST).tolist() == [False] * 4
-    assert own.foretold.max() < 0.03
-    assert foreign.foretold.min() > 0.1
+    assert own.passed(TEST).tolist() == [True] * 4
+    assert foreign.passed(TEST).tolist() == [False] * 4
+    assert own.predictability.max() < 0.03
+    assert foreign.predictability.min() > 0.1
     assert (np.diff(own.size) > 0.02).all()  # what noise adds is measured, and is no ground for refusal
 
 
-def test_a_small_error_of_the_clone_itself_is_no_ground_for_refusal():
+def test_small_error_of_clone_passes():
+    """A small error of the clone itself is no ground for refusal."""
     expert = a_policy(0)
     clone = a_policy(0)
     with torch.no_grad():
         clone.network[-1].bias += 0.02
     found = residuals(TEST, clone, episodes_of(expert, [0.0]))
-    assert found.expert(TEST).all()
-    assert not residuals(TEST.model_copy(update={"small": 0.001}), clone, episodes_of(expert, [0.0])).expert(TEST).any()
+    assert found.passed(TEST).all()
+    assert (
+        not residuals(TEST.model_copy(update={"negligible_residual": 0.001}), clone, episodes_of(expert, [0.0]))
+        .passed(TEST)
+        .any()
+    )
 
 
 def test_short_episodes_are_left_out():
     expert = a_policy(0)
-    assert not residuals(TEST, expert, episodes_of(expert, [0.1, 0.1], steps=99)).expert(TEST).any()
-    assert residuals(TEST, expert, episodes_of(expert, [0.1, 0.1], steps=100)).expert(TEST).all()
+    assert not residuals(TEST, expert, episodes_of(expert, [0.1, 0.1], steps=99)).passed(TEST).any()
+    assert residuals(TEST, expert, episodes_of(expert, [0.1, 0.1], steps=100)).passed(TEST).all()
 
 
 def test_what_is_foretold_by_hand():
     feature = np.tile([[-1.0], [-1.0], [1.0], [1.0]], (250, 1))
     free = np.zeros((1000, 1))
     # 500 known steps with feature +-1: the slope is 500 / (500 + ridge 10), so 1 - (10/510)^2 of the square is gone.
-    assert foretold_share(feature, feature, free) == pytest.approx(1 - (10 / 510) ** 2)
+    assert sign_predictability(feature, feature, free) == pytest.approx(1 - (10 / 510) ** 2)
     noise = np.random.default_rng(0).choice([-1.0, 1.0], size=(1000, 3))
-    assert abs(foretold_share(feature, noise, np.zeros((1000, 3)))) < 0.02
-    assert foretold_share(feature, np.zeros((1000, 2)), np.zeros((1000, 2))) == 0
+    assert abs(sign_predictability(feature, noise, np.zeros((1000, 3)))) < 0.02
+    assert sign_predictability(feature, np.zeros((1000, 2)), np.zeros((1000, 2))) == 0
 
 
-def test_at_a_bound_more_than_half_of_the_signs_inwards_count():
+def test_bound_counts_signs_inwards_above_half():
+    """At a bound more than half of the signs inwards count."""
     nothing, at_the_top = np.zeros((1000, 1)), np.ones((1000, 1))
     half_inwards = np.repeat([[0.0], [-1.0], [-1.0], [0.0]], 250, axis=0)
     all_inwards = np.full((1000, 1), -1.0)
-    assert abs(foretold_share(nothing, half_inwards, at_the_top)) < 1e-3
+    assert abs(sign_predictability(nothing, half_inwards, at_the_top)) < 1e-3
     # The target is 1/2 throughout, and 500 known steps make the foretold 1/2 * 500/510 of it.
-    assert foretold_share(nothing, all_inwards, at_the_top) == pytest.approx(0.25 * (1 - (10 / 510) ** 2))
-    assert foretold_share(nothing, -all_inwards, -at_the_top) == pytest.approx(0.25 * (1 - (10 / 510) ** 2))
-    assert foretold_share(nothing, 0 * all_inwards, at_the_top) == 0  # clean, on the bound: nothing points inwards
+    assert sign_predictability(nothing, all_inwards, at_the_top) == pytest.approx(0.25 * (1 - (10 / 510) ** 2))
+    assert sign_predictability(nothing, -all_inwards, -at_the_top) == pytest.approx(0.25 * (1 - (10 / 510) ** 2))
+    assert sign_predictability(nothing, 0 * all_inwards, at_the_top) == 0  # clean, on the bound: nothing points inwards
 
 
-def test_at_a_bound_it_counts_where_observations_foretell_most_of_them_inwards():
+def test_bound_counts_predictable_signs_inwards():
+    """At a bound it counts where observations predict most of them inwards."""
     feature = np.tile([[-1.0], [-1.0], [1.0], [1.0]], (250, 1))
     inwards_on_one_side = np.where(feature > 0, -1.0, 0.0)
-    assert foretold_share(feature, inwards_on_one_side, np.ones((1000, 1))) == pytest.approx(0.125, abs=0.01)
+    assert sign_predictability(feature, inwards_on_one_side, np.ones((1000, 1))) == pytest.approx(0.125, abs=0.01)
 
 
 def expected_soft_sign(shift: float, noise: float, small: float) -> float:
@@ -131,7 +139,7 @@ def expected_soft_sign(shift: float, noise: float, small: float) -> float:
 
 
 @pytest.mark.parametrize("noise", [0.05, 0.3, 1.0])
-def test_on_a_table_of_states_the_statistic_is_its_exact_value(noise):
+def test_statistic_on_table_is_its_exact_value(noise):
     """Of states told apart without error it is the mean square of what is expected: exactly 0 of the clone's own."""
     clone, steps = np.array([-0.6, -0.2, 0.0, 0.3, 0.7]), 40_000
     random = np.random.default_rng(0)
@@ -139,12 +147,14 @@ def test_on_a_table_of_states_the_statistic_is_its_exact_value(noise):
         states = random.integers(5, size=steps)
         actions = np.clip((clone + shifts)[states] + noise * random.normal(size=steps), -1, 1)[:, None]
         acted = clone[states][:, None]
-        found = foretold_share(
-            np.eye(5)[states], soft_signs(actions, acted, TEST.small), bounds_reached(acted, TEST.small)
+        found = sign_predictability(
+            np.eye(5)[states],
+            soft_signs(actions, acted, TEST.negligible_residual),
+            bounds_reached(acted, TEST.negligible_residual),
         )
-        exact = np.mean([expected_soft_sign(shift, noise, TEST.small) ** 2 for shift in shifts])
+        exact = np.mean([expected_soft_sign(shift, noise, TEST.negligible_residual) ** 2 for shift in shifts])
         assert found == pytest.approx(exact, abs=0.01)
-        assert (found <= TEST.largest_foretold) == (not shifts.any() or exact <= TEST.largest_foretold)
+        assert (found <= TEST.max_predictability) == (not shifts.any() or exact <= TEST.max_predictability)
         assert exact == 0 if not shifts.any() else exact > 0.03
 
 
@@ -175,16 +185,20 @@ def test_near_is_measured_in_distances_between_demonstrations():
     assert near(2.0, demonstrated, asked.observations, scaling).tolist() == [False, True, True, True, False]
 
 
-def test_what_is_foretold_of_chosen_steps_is_that_of_an_episode_of_them():
+def test_predictability_of_chosen_steps_is_an_episodes():
+    """What is predictable of chosen steps is that of an episode of them."""
     expert, other = a_policy(0), a_policy(1)
     both = episodes_of(other, [0.1, 0.3])
     first = both.episodes == 0
-    alike = TEST.model_copy(update={"small_near": TEST.small})
-    assert foretold_of(alike, expert, both, first) == pytest.approx(residuals(TEST, expert, both).foretold[0])
+    alike = TEST.model_copy(update={"negligible_residual_near": TEST.negligible_residual})
+    assert predictability_near(alike, expert, both, first) == pytest.approx(
+        residuals(TEST, expert, both).predictability[0]
+    )
 
 
 @pytest.mark.parametrize("wanted", [0.0, 0.5, 0.9])
-def test_median_cloning_sees_through_clipped_noise_exactly_where_the_mean_does_not(wanted):
+def test_median_cloning_is_exact_under_clipped_noise(wanted):
+    """Median cloning sees through clipped noise exactly where the mean does not."""
     noisy = np.clip(wanted + 0.6 * np.random.default_rng(0).normal(size=200_001), -1, 1)
     actions = torch.tensor(noisy).unsqueeze(1)
     grid = torch.linspace(-1, 1, 401, dtype=torch.float64)
@@ -200,7 +214,7 @@ def test_median_cloning_sees_through_clipped_noise_exactly_where_the_mean_does_n
         assert abs(best(censored_absolute_error) - wanted) < abs(best(censored_squared_error) - wanted)
 
 
-def test_the_median_under_arbitrary_actions_is_off_by_what_the_mixture_says():
+def test_median_under_arbitrary_actions_is_the_mixtures():
     """(1 - share) Phi((m - a) / sigma) + share (m + 1) / 2 = 1/2 has the solution m that the loss finds."""
     wanted, sigma, share = 0.5, 0.3, 0.2
     random = np.random.default_rng(1)
