@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from seeds import seeds_of
 
-from iq_offline.baselines.fit import fit_baseline, needs_successors
+from iq_offline.baselines.fit import fit_baseline
 from iq_offline.baselines.sources import PeerData
 from iq_offline.config.baselines import (
     BaselineConfig,
@@ -83,7 +83,7 @@ def trained(method: str, seed: int, options: argparse.Namespace) -> tuple[Iterat
         demos=options.demos,
         subsample=options.subsample,
         seed=seed,
-        need_successors=config is not None and needs_successors(config),
+        need_successors=config is not None and config.needs_successors,
     )
     if config is None:
         sampler = TransitionSampler(table, split.rows, CPU)

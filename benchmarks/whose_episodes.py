@@ -15,8 +15,8 @@ from seeds import seeds_of
 
 from iq_offline.baselines.filtering import more_demonstrations
 from iq_offline.baselines.sources import PeerData
-from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig
 from iq_offline.config.baselines import EpisodeFilterConfig, ResidualTestConfig
+from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig
 from iq_offline.data.split import choose_expert
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.training.batches import TransitionSampler

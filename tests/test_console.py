@@ -66,6 +66,7 @@ def test_bugs_keep_their_traceback():
     assert cli.told_by_the_system(OSError(errno.EBADF, "Bad file descriptor")) is None
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_nothing_half_written(tmp_path: Path):
     """A training whose files do not fit ends with exit status 2 and leaves no run folder."""
     home = tmp_path / "home"

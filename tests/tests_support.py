@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+import pytest
 
 if TYPE_CHECKING:
     from iq_offline.config.train import TrainConfig
@@ -32,6 +35,10 @@ def requested(
 
     options = {name: asked.pop(name) for name in RunOptions.__dataclass_fields__ if name in asked}
     return train_config(dataset, method, preset, updates, overrides, warn, **asked), RunOptions(**options)
+
+
+PIXEL = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII=")
+"""A PNG of one pixel."""
 
 
 def numbered_arrays(lengths: list[int], *, terminated: list[bool], observation_size: int = 3) -> Arrays:
@@ -108,3 +115,13 @@ def tasks(folder: Path, linear_task: Path, *, discrete: bool) -> tuple[Path, Pat
         chosen = (actions[:, 0] > 0).astype("int64") if discrete else actions
         files.append(write_hdf5(folder / f"{name}.hdf5", arrays | {"actions": chosen}))
     return files[0], files[1]
+
+
+@contextmanager
+def without_drawing() -> Iterator[None]:
+    """Lay figures out, but save a single pixel for each: for tests of `reward` and `report` that look at no picture."""
+    from matplotlib.figure import Figure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda _, file, **__: file.write(PIXEL))
+        yield

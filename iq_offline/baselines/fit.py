@@ -8,15 +8,20 @@ from iq_offline.baselines.cloning import fit_clone_all, fit_filtered, fit_weight
 from iq_offline.baselines.filtering import CheckInterrupt, never_interrupt
 from iq_offline.baselines.reward_labelling import fit_labelled
 from iq_offline.baselines.sources import PeerData
+from iq_offline.config.base import AlgorithmConfig
 from iq_offline.config.baselines import EpisodeFilterConfig, RewardLabelledConfig, WeightedBCConfig
-from iq_offline.config.train import TrainConfig
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.errors import ConfigError
+from iq_offline.methods import METHODS
 from iq_offline.training.loop import Progress
 
 
 def fit_baseline(
-    config: TrainConfig, data: PeerData, device: torch.device, check_interrupt: CheckInterrupt = never_interrupt
+    config: AlgorithmConfig,
+    seed: int,
+    data: PeerData,
+    device: torch.device,
+    check_interrupt: CheckInterrupt = never_interrupt,
 ) -> Iterator[Progress]:
     """Train a peer; yields every LOG_EVERY updates and at the end, the last Progress with the trained learner.
 
@@ -25,24 +30,23 @@ def fit_baseline(
     Raises ConfigError for what the peer cannot learn from, PackageMissing without its package, and TrainingDiverged.
     """
     _check(config, data)
-    algorithm = config.algorithm
-    if isinstance(algorithm, RewardLabelledConfig):
-        return fit_labelled(algorithm, config.seed, data, device)
-    if isinstance(algorithm, WeightedBCConfig):
-        return fit_weighted(algorithm, config.seed, data, device)
-    if isinstance(algorithm, EpisodeFilterConfig):
-        return fit_filtered(algorithm, config.seed, data, device, check_interrupt)
-    return fit_clone_all(algorithm, config.seed, data, device)  # type: ignore[arg-type]
+    if isinstance(config, RewardLabelledConfig):
+        return fit_labelled(config, seed, data, device)
+    if isinstance(config, WeightedBCConfig):
+        return fit_weighted(config, seed, data, device)
+    if isinstance(config, EpisodeFilterConfig):
+        return fit_filtered(config, seed, data, device, check_interrupt)
+    return fit_clone_all(config, seed, data, device)  # type: ignore[arg-type]
 
 
-def _check(config: TrainConfig, data: PeerData) -> None:
-    name = config.method
-    if isinstance(config.algorithm, RewardLabelledConfig) and isinstance(data.expert.action_space, DiscreteActions):
+def _check(config: AlgorithmConfig, data: PeerData) -> None:
+    name = _method_of(config)
+    if isinstance(config, RewardLabelledConfig) and isinstance(data.expert.action_space, DiscreteActions):
         raise ConfigError(
             f"{name} trains continuous actions only; {data.expert.info.name} has discrete ones",
             "use weighted-bc, filtered-bc, bc-all, bc or iq",
         )
-    if not data.supplementary and not config.algorithm.reads_rewards:
+    if not data.supplementary and not config.reads_rewards:
         raise ConfigError(
             f"{name} learns from supplementary data, and none are given",
             "name some with --supplementary, or use --method bc",
@@ -52,3 +56,13 @@ def _check(config: TrainConfig, data: PeerData) -> None:
             f"{name} measures distances between vectors; {data.expert.info.name} has pictures",
             "use bc-all, bc or iq",
         )
+
+
+def _method_of(config: AlgorithmConfig) -> str:
+    """The method's name as users give it."""
+    return next(
+        method.name
+        for method in METHODS.values()
+        if type(config) in method.config_classes()
+        and all(str(getattr(config, key)) == value for key, value in method.settings.items())
+    )

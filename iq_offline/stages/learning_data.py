@@ -128,7 +128,7 @@ def training_steps(
         from iq_offline.baselines.fit import fit_baseline
 
         peers = PeerData(data.table, data.split, data.supplementary)
-        yield from watched(fit_baseline(config, peers, device, check_interrupt), held_out)
+        yield from watched(fit_baseline(algorithm, config.seed, peers, device, check_interrupt), held_out)
         return
     starts = data.table.episodes["start_row"].to_numpy()[list(data.split.episodes)]
     sampler = TransitionSampler(data.table, data.split.rows, device, starts)

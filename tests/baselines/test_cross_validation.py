@@ -99,6 +99,7 @@ def test_random_episodes_are_rejected_and_cloning_unchanged():
         torch.testing.assert_close(screened.learner.policy.state_dict()[name], tensor, atol=0, rtol=0)
 
 
+@pytest.mark.slow
 def test_more_of_the_expert_is_accepted():
     """More of the expert is accepted and cloned as without a screen."""
     data = data_of(3, 20, EXPERT)
@@ -123,6 +124,7 @@ def noisy(share: float) -> Callable[[np.ndarray], np.ndarray]:
     return lambda actions: np.where(random.random(len(actions)) < share, random.integers(2, size=len(actions)), actions)
 
 
+@pytest.mark.slow
 def test_noisy_expert_is_accepted_by_shares_of_mistakes(discrete_beside):
     """The expert under noise is accepted and its errors are shares of mistakes."""
     metrics = discrete_verdict(discrete_beside(noisy(0.4)))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from iq_offline.baselines.filtering import Selection, similar_episodes
-from iq_offline.baselines.fit import fit_baseline, needs_successors, reads_rewards
+from iq_offline.baselines.fit import fit_baseline
 from iq_offline.baselines.reward_labelling import label
 from iq_offline.baselines.sources import PeerData, Pool, drawn, recorded
 from iq_offline.config.baselines import (
@@ -104,8 +104,8 @@ def test_cloning_peers_take_discrete_actions(peer_data, config):
 def test_the_oracle_reads_rewards_and_says_so(peer_data):
     data = peer_data()
     config = RewardLabelledConfig(labeller=Labeller.TRUE, **LABELLED)
-    assert reads_rewards(config)
-    assert not any(reads_rewards(other) for other in CONTINUOUS + DISCRETE)
+    assert config.reads_rewards
+    assert not any(other.reads_rewards for other in CONTINUOUS + DISCRETE)
     (table, rows), *_ = data.supplementary_parts
     labels = label(config, data)
     np.testing.assert_array_equal(labels.expert, data.expert.rewards(data.split.rows))
@@ -243,8 +243,8 @@ def test_reward_labelled_methods_refuse_discrete_actions(peer_data):
     with pytest.raises(ConfigError, match="continuous actions only") as caught:
         fit_baseline(RewardLabelledConfig(), 0, peer_data(discrete=True), CPU)
     assert "filtered-bc" in caught.value.remedy
-    assert needs_successors(RewardLabelledConfig())
-    assert not needs_successors(CONTINUOUS[0])
+    assert RewardLabelledConfig().needs_successors
+    assert not CONTINUOUS[0].needs_successors
 
 
 def test_a_diverging_peer_says_so(peer_data):

@@ -99,7 +99,11 @@ def test_reward_advantage_and_value_are_parts_of_one_equation(maze, tmp_path):
         maze.learn(file, None, 0, argparse.Namespace(method="ls-iq", updates=5, set=[]))
 
 
-@pytest.mark.parametrize("extra", [(), ("--roaming", "2", "--set", "value_term=mixture")], ids=["expert", "roaming"])
+@pytest.mark.parametrize(
+    "extra",
+    [(), pytest.param(("--roaming", "2", "--set", "value_term=mixture"), marks=pytest.mark.slow)],
+    ids=["expert", "roaming"],
+)
 def test_few_updates_give_maps_a_table_and_a_picture(maze, tmp_path, capsys, extra):
     (found,) = maze.main([*TINY, *extra, "--picture", str(tmp_path / "maze.png")])
     maps = found.maps

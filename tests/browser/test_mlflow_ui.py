@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from iq_offline.cli import app
 
+pytestmark = pytest.mark.slow
 START_SECONDS = 240
 SHOWN_SECONDS = 120
 STOP_SECONDS = 60

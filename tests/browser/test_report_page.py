@@ -9,6 +9,7 @@ from written_runs import write_folder
 
 from iq_offline.stages.report import write_report
 
+pytestmark = pytest.mark.slow
 PHONE = 360
 
 

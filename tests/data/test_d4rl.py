@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iq_offline.data.episodes import Episode
@@ -123,7 +123,6 @@ def test_links_out_of_the_file_are_not_followed(numbered, write_d4rl):
         read(path)
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=6),
     flags=st.lists(st.booleans(), min_size=6, max_size=6),

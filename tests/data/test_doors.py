@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iq_offline.data.catalogue import Located
@@ -22,7 +22,6 @@ from iq_offline.data.table import TransitionTable, open_table
 
 FORMATS = {"d4rl": (d4rl, "x.hdf5"), "minari": (minari, "x-v0")}
 LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=8)
-FAST = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,6 @@ def assert_aligned(table: TransitionTable, source: EpisodeSource) -> None:
 
 
 @pytest.mark.parametrize("door", FORMATS)
-@FAST
 @given(source=sources())
 def test_what_is_written_reads_the_same(door: str, source: EpisodeSource, tmp_path_factory):
     module, name = FORMATS[door]
@@ -126,7 +124,6 @@ def test_what_is_written_reads_the_same(door: str, source: EpisodeSource, tmp_pa
     assert_aligned(open_table(Located("x", path)), source)
 
 
-@FAST
 @given(source=sources())
 def test_there_and_back_through_both_is_the_same(source: EpisodeSource, tmp_path_factory):
     folder = tmp_path_factory.mktemp("both")
@@ -135,7 +132,6 @@ def test_there_and_back_through_both_is_the_same(source: EpisodeSource, tmp_path
     assert_same(source, d4rl.read(folder / "x.hdf5", "x"))
 
 
-@FAST
 @given(source=sources(), rows=st.integers(1, 40))
 def test_reading_in_pieces_is_reading_at_once(source: EpisodeSource, rows: int, tmp_path_factory):
     path = tmp_path_factory.mktemp("pieces") / "x.hdf5"
@@ -145,7 +141,6 @@ def test_reading_in_pieces_is_reading_at_once(source: EpisodeSource, rows: int, 
         assert_same(source, d4rl.read(path, "x"))
 
 
-@FAST
 @given(source=sources(), rows=st.integers(2, 9))
 def test_a_small_buffer_packs_the_same_rows(source: EpisodeSource, rows: int, tmp_path_factory):
     from iq_offline.data import packing
@@ -161,7 +156,6 @@ def test_a_small_buffer_packs_the_same_rows(source: EpisodeSource, rows: int, tm
     assert (folder / "large" / "rows.f32").read_bytes() == (folder / "small" / "rows.f32").read_bytes()
 
 
-@FAST
 @given(
     lengths=LENGTHS,
     flagged=st.sampled_from(["timeouts", "discontinuity", "horizon"]),

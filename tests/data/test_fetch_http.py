@@ -523,6 +523,7 @@ def test_two_at_once_download_once(server, listed):
     assert told == ["another process is fetching test/x: waiting for it"]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_next_fetch_completes(server, home):
     """Killed at any moment nothing passes for whole and the next completes."""
     data = np.random.default_rng(1).bytes(6_000_000)

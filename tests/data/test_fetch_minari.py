@@ -249,6 +249,7 @@ def test_a_fetch_killed_before_its_record_is_verified(hub: Server, monkeypatch):
     assert locate(ID).record["revision"] == FIRST
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_next_fetch_completes(hub: Server, dataset: Path, home: Path):
     """Killed at any moment nothing passes for whole and the next completes."""
     code = "import sys; from iq_offline.data.download import fetch; print('begun', flush=True); fetch(sys.argv[1])"

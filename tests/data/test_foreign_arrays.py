@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from foreign_files import LENGTHS, Arrays, check_aligned, flat, save, steps
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iq_offline.data.episodes import DatasetInfo, Episode, EpisodeSource
@@ -154,7 +154,6 @@ def check_same(written: list[Episode], found: list[Episode]) -> None:
 
 
 @pytest.mark.parametrize(("read_back", "write", "name"), WRITERS, ids=["npz", "d3rlpy"])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_episodes_survive_being_written_and_read(
     tmp_path: Path, read_back: Reader, write: Any, name: str, data: Any

@@ -180,6 +180,7 @@ def test_deep_nesting_needs_no_recursion(tmp_path: Path):
         dictionaries.read(path, "demo")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("innermost", [[0.0], []])
 def test_a_billion_laughs_are_not_laughed(tmp_path: Path, innermost: list[Any]):
     laughs = innermost

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests_support import requested
 
@@ -56,7 +56,6 @@ def test_one_episode_is_held_out_never_all(table):
         chosen(table, demos=1, held_out=0.5)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 50), demos=st.integers(1, 10), subsample=st.integers(1, 6))
 def test_rows_are_every_kth_of_each_chosen_episode(seed: int, demos: int, subsample: int, table: TransitionTable):
     split = chosen(table, demos=demos, subsample=subsample, seed=seed)
@@ -66,7 +65,6 @@ def test_rows_are_every_kth_of_each_chosen_episode(seed: int, demos: int, subsam
     np.testing.assert_array_equal(successors, 1)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 50), subsample=st.integers(1, 6))
 def test_a_random_start_precedes_every_kth_step(seed: int, subsample: int, table: TransitionTable):
     """A random start is one of the first k steps and every kth follows."""

@@ -81,9 +81,9 @@ def lively_policy(observation_size: int, actions: int, hidden=(256, 256)) -> Con
 
 
 TASKS = {
-    "HalfCheetah-v5": ({"max_episode_steps": 120}, 17, 6),
+    "HalfCheetah-v5": ({"max_episode_steps": 40}, 17, 6),
     "Hopper-v5": ({}, 11, 3),
-    "Ant-v5": ({"max_episode_steps": 60}, 105, 8),
+    "Ant-v5": ({"max_episode_steps": 20}, 105, 8),
 }
 
 

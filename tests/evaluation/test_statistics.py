@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
@@ -12,7 +12,6 @@ from iq_offline.evaluation.statistics import mean, performance_profile, probabil
 
 NUMBERS = st.floats(-1e3, 1e3).map(lambda number: round(number, 2))
 STRATA = st.lists(st.lists(NUMBERS, min_size=2, max_size=5), min_size=1, max_size=3)
-FEW = settings(max_examples=25, deadline=None)
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +109,6 @@ def test_interval_covers_the_truth():
     assert 0.84 <= held <= 0.98
 
 
-@FEW
 @given(STRATA)
 def test_figures_lie_within_runs_and_repeat(strata):
     """Figures lie within the runs and their intervals and are the same each time."""
@@ -121,7 +119,6 @@ def test_figures_lie_within_runs_and_repeat(strata):
         assert min(values) - 1e-6 <= estimate.value <= max(values) + 1e-6
 
 
-@FEW
 @given(STRATA, st.floats(-100, 100).map(round))
 def test_shift_moves_mean_and_interval(strata, shift):
     """A shift of every run shifts the interquartile mean and its interval."""
@@ -129,7 +126,6 @@ def test_shift_moves_mean_and_interval(strata, shift):
     assert [after.value - before.value, after.low - before.low, after.high - before.high] == pytest.approx([shift] * 3)
 
 
-@FEW
 @given(STRATA, st.data())
 def test_directions_of_improvement_add_to_one(ours, data):
     """The two directions of improvement add up to one and equal samples give a half."""
@@ -140,7 +136,6 @@ def test_directions_of_improvement_add_to_one(ours, data):
     assert probability_of_improvement(ours, ours).value == pytest.approx(0.5)
 
 
-@FEW
 @given(STRATA)
 def test_profile_falls_within_its_band(strata):
     """A profile falls from one to nothing within its band."""

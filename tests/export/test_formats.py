@@ -38,8 +38,14 @@ def built(kind: str) -> Policy:
 KINDS = [*ActionHead, "categorical", "pictures"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("form", Format)
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [
+        pytest.param(form, kind, marks=pytest.mark.slow if form is Format.ONNX and kind != KINDS[0] else ())
+        for form in Format
+        for kind in KINDS
+    ],
+)
 def test_an_exported_policy_gives_the_originals_actions(kind: str, form: Format):
     if form is Format.ONNX:
         pytest.importorskip("onnxscript")

@@ -23,6 +23,7 @@ def fuzz(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_damaged_inputs_give_no_finding(tmp_path: Path):
     """The first hundred quick inputs of seed 0: no traceback, hang, signal, or result from damaged tensors."""
     done = fuzz(tmp_path, "--quick", "--inputs", str(INPUTS))

@@ -68,6 +68,7 @@ def ran(table: Path, profile: str, out: Path, **environment: str) -> subprocess.
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
 
 
+@pytest.mark.slow
 @needs_slurm
 def test_slurm_runs_a_table(table, tmp_path):
     result = ran(table, "slurm", tmp_path / "work")
@@ -76,6 +77,7 @@ def test_slurm_runs_a_table(table, tmp_path):
     assert result.stderr.count("has been submitted with SLURM jobid") == 2
 
 
+@pytest.mark.slow
 @needs_generic
 def test_kubernetes_runs_a_table_by_its_manifests(table, tmp_path, home):
     (tmp_path / "bin").mkdir()

@@ -183,6 +183,7 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, text):
         load_table(file)
 
 
+@pytest.mark.slow
 def test_the_shipped_tables_ask_for_the_runs_that_they_always_asked_for():
     counts = {file.stem: len(Plan.of(load_table(file, Path("/data"))).runs) for file in SHIPPED.glob("*.yaml")}
     assert counts == {

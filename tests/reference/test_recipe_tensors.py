@@ -29,6 +29,8 @@ CASES = [
     if not (recipe == "iq+reward" and discrete)
 ]
 
+QUICK = {("bc", False, False), ("iq", False, False), ("iq", False, True), ("iq", True, True)}
+
 
 def case_name(recipe: str, discrete: bool, beside: bool) -> str:
     return f"{recipe}, {'discrete' if discrete else 'continuous'}{', supplementary' if beside else ''}"
@@ -67,7 +69,10 @@ def learn(folder: Path, recipe: str, *, discrete: bool, beside: bool) -> dict[st
     return {name: run.manifest[f"{name}_sha256"] for name in ("policy", "checkpoint")}
 
 
-@pytest.mark.parametrize(("recipe", "discrete", "beside"), CASES, ids=[case_name(*case) for case in CASES])
+@pytest.mark.parametrize(
+    ("recipe", "discrete", "beside"),
+    [pytest.param(*case, id=case_name(*case), marks=() if case in QUICK else pytest.mark.slow) for case in CASES],
+)
 def test_recipe_tensors_stay_the_same(tmp_path: Path, recipe: str, discrete: bool, beside: bool):
     recorded: dict[str, Any] = json.loads(RECORD.read_text())
     if recorded["surroundings"] != surroundings():

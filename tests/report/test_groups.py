@@ -103,6 +103,7 @@ def test_no_path_is_printed(write_run):
         assert "/data" not in text
 
 
+@pytest.mark.slow
 def test_long_settings_leave_room_for_axes(write_run, monkeypatch):
     """A layout that finds no room warns, and a warning fails the test."""
     shown = []

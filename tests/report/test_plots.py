@@ -1,6 +1,7 @@
 """Plots: PNG files, the same bytes each time, that show the data and nothing of the machine."""
 
 import polars as pl
+import pytest
 
 from iq_offline.report import plots
 from iq_offline.report.groups import grouped
@@ -19,6 +20,11 @@ from iq_offline.report.plots import (
 )
 
 PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iq_offline.report.plots.DPI", 40)
 
 
 def two_by_two(write_run, **facts):

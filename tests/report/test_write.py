@@ -11,6 +11,8 @@ from iq_offline.errors import RunError
 from iq_offline.methods import METHODS
 from iq_offline.stages.report import write_report
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 class References(HTMLParser):
     """Every src and href of a page."""
@@ -185,6 +187,7 @@ def test_constant_returns_raise_no_warning(write_run, tmp_path):
     assert row["improvement"] is None
 
 
+@pytest.mark.slow
 def test_many_runs_make_a_small_page(write_run, tmp_path):
     """A page of 60 runs stays below a megabyte and shows each of them."""
     folders = [

@@ -125,7 +125,7 @@ def test_categories_are_learnt_and_evaluated(tmp_path: Path):
     assert evaluated(run)["return_mean"] == 24
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pt2", ".onnx"])
+@pytest.mark.parametrize("suffix", [".pt", ".pt2", pytest.param(".onnx", marks=pytest.mark.slow)])
 def test_exported_policy_takes_raw_categories(tmp_path: Path, suffix: str):
     """An exported policy takes the numbers that the environment gives, start included."""
     run = trained(scrambled(tmp_path / "places-v0"), tmp_path / "run")

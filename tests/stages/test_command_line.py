@@ -17,6 +17,7 @@ from iq_offline.errors import UserError
 ROOT = Path(__file__).parents[2]
 TRAIN = ("train", "--device", "cpu", "--demos", "2")
 SMALL = ("--set", "hidden_sizes=[8]", "--updates", "20")
+SMALL_PRIOR = ("--set", "prior.updates=20", "--set", "prior.hidden_sizes=[8]")
 
 
 def call(*arguments: object) -> Result:
@@ -76,9 +77,9 @@ def hopper(write_d4rl) -> Path:
     return write_d4rl(arrays, name="hopper.hdf5", env_id="Hopper-v5")
 
 
-@pytest.mark.parametrize("method", ["bc", "iq"])
-def test_the_line_runs_on_a_discrete_task(cartpole, tmp_path, method):
-    trained = answer(*TRAIN, "--dataset", cartpole, "--method", method, *SMALL, "--out", tmp_path / "run")
+@pytest.mark.parametrize(("method", "prior"), [("bc", ()), ("iq", SMALL_PRIOR)])
+def test_the_line_runs_on_a_discrete_task(cartpole, tmp_path, method, prior):
+    trained = answer(*TRAIN, "--dataset", cartpole, "--method", method, *SMALL, *prior, "--out", tmp_path / "run")
     assert trained["runs"][0]["run"] == str(tmp_path / "run")
     evaluated = answer("eval", tmp_path / "run", "--episodes", 3)
     (run,) = evaluated["runs"]
@@ -89,8 +90,8 @@ def test_the_line_runs_on_a_discrete_task(cartpole, tmp_path, method):
 
 
 def test_the_line_runs_on_a_continuous_task_and_recovers_a_reward(hopper, tmp_path):
-    small = (*SMALL, "--set", "prior.updates=20", "--set", "prior.hidden_sizes=[8]")
-    trained = answer(*TRAIN, "--dataset", hopper, "--seeds", "0,1", *small, "--out", tmp_path / "runs")
+    seeds = ("--seeds", "0,1", "--together")
+    trained = answer(*TRAIN, "--dataset", hopper, *seeds, *SMALL, *SMALL_PRIOR, "--out", tmp_path / "runs")
     assert [run["seed"] for run in trained["runs"]] == [0, 1]
     assert len(answer("eval", tmp_path / "runs", "--episodes", 2)["runs"]) == 2
     run = tmp_path / "runs" / "seed-0"
@@ -176,7 +177,8 @@ def test_a_run_in_the_way_is_kept_unless_overwriting_is_asked_for(cartpole, tmp_
 
 
 def test_the_same_command_twice_gives_two_runs_with_the_same_tensors(cartpole, home):
-    runs = [Path(answer(*TRAIN, "--dataset", cartpole, "--method", "iq", *SMALL)["runs"][0]["run"]) for _ in range(2)]
+    arguments = (*TRAIN, "--dataset", cartpole, "--method", "iq", *SMALL, *SMALL_PRIOR)
+    runs = [Path(answer(*arguments)["runs"][0]["run"]) for _ in range(2)]
     assert runs[1].name == f"{runs[0].name}-2"
     assert all(run.parent == home / "runs" for run in runs)
     first, second = (json.loads((run / "manifest.json").read_text()) for run in runs)

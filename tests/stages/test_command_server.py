@@ -65,6 +65,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_answers_as_it_does_by_itself(name, place, tmp_path):
     arguments, status = COMMANDS[name]
@@ -73,6 +74,7 @@ def test_a_command_answers_as_it_does_by_itself(name, place, tmp_path):
     assert (warm.stdout, warm.stderr) == (cold.stdout, cold.stderr)
 
 
+@pytest.mark.slow
 def test_a_run_has_the_tensors_that_it_has_in_a_process_of_its_own(place, tmp_path, linear_task):
     arguments = ("train", "--dataset", linear_task, "--method", "iq", "--preset", "quick", "--device", "cpu", "--out")
     for socket, folder in ((place, "warm"), (None, "cold")):
@@ -82,6 +84,7 @@ def test_a_run_has_the_tensors_that_it_has_in_a_process_of_its_own(place, tmp_pa
     assert (tmp_path / "warm" / "tracking.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_store_that_is_there_is_opened_once_and_no_connection_outlives_a_fork(tmp_path, linear_task):
     warm = started(place := tmp_path / "socket")
     arguments = ("train", "--dataset", linear_task, "--method", "bc", "--preset", "quick", "--device", "cpu", "--out")
@@ -112,6 +115,7 @@ def test_where_nobody_listens_a_command_runs_by_itself(tmp_path):
     assert "iq-offline" in ran(tmp_path / "nothing", "--version", cwd=tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_a_command_ends_when_whoever_asked_is_killed(place, tmp_path, linear_task):
     environment = os.environ | {SOCKET: str(place)}
     with subprocess.Popen(long_training(linear_task, tmp_path / "run"), env=environment) as process:
@@ -121,6 +125,7 @@ def test_a_command_ends_when_whoever_asked_is_killed(place, tmp_path, linear_tas
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_group_ends_a_command_in_its_own_way(tmp_path, linear_task):
     place = tmp_path / "socket"
     environment = os.environ | {SOCKET: str(place)}
@@ -139,6 +144,7 @@ def test_a_signal_to_the_group_ends_a_command_in_its_own_way(tmp_path, linear_ta
     assert warm.returncode == 0
 
 
+@pytest.mark.slow
 def test_the_process_ends_with_its_owner_but_not_before_its_commands(tmp_path, linear_task):
     place = tmp_path / "socket"
     environment = os.environ | {SOCKET: str(place)}

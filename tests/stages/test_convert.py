@@ -193,6 +193,7 @@ def test_a_writer_that_loses_something_is_found_out(recording: Path, tmp_path: P
     assert not (tmp_path / "out.hdf5").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["minari", "d4rl"])
 def test_a_killed_conversion_leaves_nothing_whole(target: str, numbered, write_d4rl, tmp_path: Path):
     """Killed at any moment it leaves nothing that passes for whole."""

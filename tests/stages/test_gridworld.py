@@ -74,6 +74,7 @@ def test_on_a_terminal_the_cells_are_shaded(capsys, monkeypatch):
     assert "2.0" in told
 
 
+@pytest.mark.slow
 def test_the_windy_grid_tells_the_regularisers_apart():
     found = json.loads(call("--windy", "--json").stdout)
     windy = {name: returns["windy"] for name, returns in found["returns"].items()}

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 import pytest
-from tests_support import requested, write_hdf5
+from tests_support import requested, without_drawing, write_hdf5
 
 from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.recovery import Normalisation
@@ -45,7 +45,8 @@ def discrete(tmp_path_factory):
 
 
 def recovered(run, form, *datasets):
-    report = recover_reward(run, RewardRequest(datasets or (DEMO, RANDOM), form), ignore, ignore)
+    with without_drawing():
+        report = recover_reward(run, RewardRequest(datasets or (DEMO, RANDOM), form), ignore, ignore)
     return report, pl.read_parquet(run.path / "rewards.parquet")
 
 

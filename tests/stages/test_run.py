@@ -70,6 +70,7 @@ def finished_files(out: Path) -> dict[Path, int]:
     return {file: file.stat().st_mtime_ns for file in files}
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was_and_then_has_nothing_to_do(tmp_path, table):
     out = tmp_path / "work"
     with subprocess.Popen(command(table, "--cores", 1, "--out", out), stderr=subprocess.PIPE, text=True) as process:
@@ -116,6 +117,7 @@ def test_snakemake_waits_for_its_jobs_without_looking_again_and_again(tmp_path, 
     assert (tmp_path / "timers").read_text() == "0"
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_is_shown_and_exits_1(tmp_path, numbered, write_d4rl):
     data = write_d4rl(numbered([5], terminated=[True]))
     result = ran(

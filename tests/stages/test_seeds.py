@@ -33,6 +33,7 @@ def test_seeds_side_by_side_make_the_tensors_that_each_makes_alone(tmp_path: Pat
     assert [row["seed"] for row in as_rows(together)] == [0, 1]
 
 
+@pytest.mark.slow
 def test_one_seed_that_fails_lets_the_other_end(tmp_path: Path, linear_task: Path):
     (tmp_path / "bad").write_text("a file in the place of a run")
     requests = [request(tmp_path / name, linear_task, seed) for seed, name in enumerate(("bad", "good"))]
@@ -55,6 +56,7 @@ def test_an_interruption_is_told_whole_by_another_process():
     assert (told.problem, told.remedy, told.signal) == ("stopped", "go on", 15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batched", [[], ["--together"]], ids=["processes", "together"])
 def test_a_preempted_command_keeps_what_its_seeds_have_and_goes_on(
     batched: list[str], tmp_path: Path, linear_task: Path

@@ -90,6 +90,7 @@ def test_run_is_mirrored_whole(tmp_path, linear_task):
     assert {file.path for file in client.list_artifacts(note["run_id"])} >= {"policy.safetensors", "manifest.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("store")
 def test_model_loads_without_this_package(tmp_path, linear_task):
     """The policy is a model that loads without this package."""

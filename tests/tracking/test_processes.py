@@ -39,6 +39,7 @@ def copies(run: RunFolder, count: int) -> list[Path]:
     return folders
 
 
+@pytest.mark.slow
 def test_eight_processes_make_eight_whole_runs(tmp_path, linear_task, monkeypatch):
     """Eight processes at once on a fresh store give eight whole runs."""
     with monkeypatch.context() as untracked:
@@ -105,6 +106,7 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
+@pytest.mark.slow
 def test_training_outlives_a_killed_server(tmp_path, linear_task, server, monkeypatch):
     """Training outlives a server that is killed and sync then shows all."""
     url, process = server
@@ -152,6 +154,7 @@ def test_missing_server_costs_a_warning_and_seconds(tmp_path, linear_task, monke
     assert type(start_tracking(mirror.describe(run.manifest, run.path), run.path, warnings.append)) is Tracker
 
 
+@pytest.mark.slow
 def test_mlflows_telemetry_is_off_unless_asked_for(tmp_path):
     code = """
 from iq_offline.tracking.mlflow_store import MlflowStore

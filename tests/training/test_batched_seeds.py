@@ -32,7 +32,7 @@ def requests(out: Path, data: tuple[Path, Path], method: str, *overrides: str) -
             method,
             demos=3,
             supplementary=(str(data[1]),),
-            overrides=("updates=40", "hidden_sizes=[8]", "batch_size=16", *overrides),
+            overrides=("updates=13", "hidden_sizes=[8]", "batch_size=16", *overrides),
             device="cpu",
             seed=seed,
             out=out / f"seed-{seed}",
@@ -44,14 +44,19 @@ def requests(out: Path, data: tuple[Path, Path], method: str, *overrides: str) -
 
 
 @pytest.mark.parametrize(
-    ("method", "discrete"), [("bc", False), ("iq", False), ("recoil", False), ("iq", True), ("iq-awr", True)]
+    ("method", "discrete"),
+    [
+        ("bc", False),
+        ("iq", True),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("iq", False), ("recoil", False), ("iq-awr", True)]),
+    ],
 )
 def test_seeds_together_make_what_each_makes_alone(
     method: str, discrete: bool, tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(steps, "UNROLLED", 3)  # of 40 updates one is left over
+    monkeypatch.setattr(steps, "UNROLLED", 3)  # of 13 updates one is left over
     data = tasks(tmp_path, linear_task, discrete=discrete)
-    prior = ("prior.updates=20", "prior.hidden_sizes=[8]") if method == "iq" else ()
+    prior = ("prior.updates=5", "prior.hidden_sizes=[8]") if method == "iq" else ()
     alone = [train_run(*each, lambda _: None, print) for each in requests(tmp_path / "alone", data, method, *prior)]
     seen: list[tuple[int, int]] = []
     asked = requests(tmp_path / "together", data, method, *prior)
@@ -84,6 +89,7 @@ def test_a_method_without_updates_of_ours_is_refused(tmp_path: Path, linear_task
         train_together(asked, lambda *_: None, print)
 
 
+@pytest.mark.slow
 def test_seeds_of_several_graphs_end(tmp_path: Path, linear_task: Path):
     """Seeds whose updates are different graphs do not wait for each other for ever."""
     data = tasks(tmp_path, linear_task, discrete=False)

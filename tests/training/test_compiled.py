@@ -70,17 +70,22 @@ def assert_near(first: RunFolder, second: RunFolder) -> None:
 
 
 @pytest.mark.usefixtures("traced_only")
-@pytest.mark.parametrize("discrete", [False, True], ids=["continuous", "discrete"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "discrete", [pytest.param(False, marks=pytest.mark.slow), True], ids=["continuous", "discrete"]
+)
+@pytest.mark.parametrize(
+    "method", ["iq", *(pytest.param(name, marks=pytest.mark.slow) for name in METHODS if name != "iq")]
+)
 def test_trace_of_every_method_makes_same_updates(method: str, discrete: bool, tmp_path: Path, linear_task: Path):
     data = tasks(tmp_path, linear_task, discrete=discrete)
-    prior = ("prior.updates=30", "prior.hidden_sizes=[8, 8]") if method in ("iq", "iq-cql", "csil") else ()
-    eager = trained(tmp_path / "eager", data, method, "off", *prior)
-    traced = trained(tmp_path / "traced", data, method, "on", *prior)
+    prior = ("prior.updates=10", "prior.hidden_sizes=[8, 8]") if method in ("iq", "iq-cql", "csil") else ()
+    eager = trained(tmp_path / "eager", data, method, "off", "updates=20", *prior)
+    traced = trained(tmp_path / "traced", data, method, "on", "updates=20", *prior)
     assert (eager.manifest["compiled"], traced.manifest["compiled"]) == (False, True)
     assert_near(eager, traced)
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("discrete", [False, True], ids=["continuous", "discrete"])
@@ -103,6 +108,7 @@ def test_compiled_and_eager_agree_after_hundred_updates(
     )
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_compiled_gradient_of_recorded_q_is_right(tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch):
@@ -114,7 +120,7 @@ def test_compiled_gradient_of_recorded_q_is_right(tmp_path: Path, linear_task: P
     assert_near(eager, trained(tmp_path / "compiled", data, "iq-awr", "on", *own))
 
 
-@pytest.mark.parametrize("wrong", [1.05, float("nan")])
+@pytest.mark.parametrize("wrong", [1.05, pytest.param(float("nan"), marks=pytest.mark.slow)])
 def test_wrong_compiled_updates_stop_the_run(
     wrong: float, tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -136,6 +142,7 @@ def test_wrong_compiled_updates_stop_the_run(
     assert not (tmp_path / "on").exists()
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_failing_compiler_is_told_and_leaves_nothing(
     tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
@@ -188,6 +195,7 @@ print(key(1e-3, 0.0, 8), key(1e-3, 1.0, 8), key(2e-3, 0.0, 8), key(1e-3, 0.0, 9)
 """
 
 
+@pytest.mark.slow
 def test_library_is_found_by_settings_and_shapes():
     """And by these alone."""
     printed = [
@@ -210,9 +218,9 @@ def test_library_is_found_by_settings_and_shapes():
 def test_updates_left_over_are_made_eagerly(tmp_path: Path, linear_task: Path):
     """Those that do not fill an unrolled graph."""
     data = tasks(tmp_path, linear_task, discrete=False)
-    eager = trained(tmp_path / "eager", data, "bc", "off", "updates=103")
-    traced = trained(tmp_path / "traced", data, "bc", "on", "updates=103")
-    assert eager.manifest["updates"] == traced.manifest["updates"] == 103
+    eager = trained(tmp_path / "eager", data, "bc", "off", "updates=23")
+    traced = trained(tmp_path / "traced", data, "bc", "on", "updates=23")
+    assert eager.manifest["updates"] == traced.manifest["updates"] == 23
     assert_near(eager, traced)
 
 

@@ -19,15 +19,17 @@ from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.checkpointing import SnapshotFolder
 from iq_offline.training.run_folder import RunFolder
 
-SMALL = ("prior.updates=300", "prior.hidden_sizes=[8]", "hidden_sizes=[8]", "batch_size=16")
-IQ = ("updates=400", *SMALL, "cql.weight=1", "absorbing_value=learned")
+SMALL = ("prior.updates=30", "prior.hidden_sizes=[8]", "hidden_sizes=[8]", "batch_size=16")
+IQ = ("updates=40", *SMALL, "cql.weight=1", "absorbing_value=learned")
 INITIAL = (*IQ, "value_term=initial", "polyak_rate=none")
-BC = ("updates=400", "hidden_sizes=[8]")
+BC = ("updates=40", "hidden_sizes=[8]")
 
 
 @pytest.fixture(autouse=True)
-def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No store to mirror into, and a tenth of the usual updates between two log lines."""
     monkeypatch.setattr(stage, "start_tracking", lambda *_: Tracker())
+    monkeypatch.setattr("iq_offline.training.loop.LOG_EVERY", 10)
 
 
 def request(out: Path, dataset: Path, method: str = "iq", **more: Any) -> Requested:
@@ -53,7 +55,7 @@ def assert_the_same(first: RunFolder, second: RunFolder) -> None:
     assert first.split == second.split
 
 
-@pytest.mark.parametrize(("method", "at"), [("bc", 200), ("iq", 100), ("iq", 300), ("iq", 500), ("iq-initial", 500)])
+@pytest.mark.parametrize(("method", "at"), [("bc", 20), ("iq", 10), ("iq", 30), ("iq", 50), ("iq-initial", 50)])
 def test_a_run_that_was_cut_off_ends_as_an_unbroken_one(method: str, at: int, tmp_path: Path, linear_task: Path):
     whole = train_run(*request(tmp_path / "whole", linear_task, method), lambda _: None, lambda _: None)
     cut_off(request(tmp_path / "cut", linear_task, method), at)
@@ -65,7 +67,7 @@ def test_a_run_that_was_cut_off_ends_as_an_unbroken_one(method: str, at: int, tm
 
 def test_a_run_can_be_cut_off_again_and_again(tmp_path: Path, linear_task: Path):
     whole = train_run(*request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
-    for at in (100, 200, 400, 600):
+    for at in (10, 20, 40, 60):
         cut_off(request(tmp_path / "cut", linear_task, resume=True), at)
     again = train_run(*request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
     assert_the_same(whole, again)
@@ -85,7 +87,7 @@ def test_snapshots_change_nothing_and_two_are_kept(tmp_path: Path, linear_task: 
 
 def test_a_damaged_snapshot_is_passed_over_for_the_one_before(tmp_path: Path, linear_task: Path):
     whole = train_run(*request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
-    cut_off(request(tmp_path / "cut", linear_task, snapshot_seconds=0), 500)
+    cut_off(request(tmp_path / "cut", linear_task, snapshot_seconds=0), 50)
     last = SnapshotFolder.of(tmp_path / "cut").files()[-1]
     content = bytearray(last.read_bytes())
     content[-3] ^= 1
@@ -97,7 +99,7 @@ def test_a_damaged_snapshot_is_passed_over_for_the_one_before(tmp_path: Path, li
 
 
 def test_other_settings_are_not_gone_on_with_and_nothing_is_thrown_away(tmp_path: Path, linear_task: Path):
-    cut_off(request(tmp_path / "cut", linear_task), 300)
+    cut_off(request(tmp_path / "cut", linear_task), 30)
     with pytest.raises(ConfigError, match="had other settings"):
         train_run(*request(tmp_path / "cut", linear_task, seed=1, resume=True), lambda _: None, lambda _: None)
     with pytest.raises(ConfigError, match="was cut off"):
@@ -111,7 +113,7 @@ def test_other_settings_are_not_gone_on_with_and_nothing_is_thrown_away(tmp_path
     [({"threads": 2}, "--threads 1, not with --threads 2"), ({"compile": "off"}, "--compile auto, not with --compile")],
 )
 def test_other_means_are_not_gone_on_with(other: dict[str, Any], flag: str, tmp_path: Path, linear_task: Path):
-    cut_off(request(tmp_path / "cut", linear_task), 300)
+    cut_off(request(tmp_path / "cut", linear_task), 30)
     with pytest.raises(ConfigError, match=flag) as refused:
         train_run(*request(tmp_path / "cut", linear_task, resume=True, **other), lambda _: None, lambda _: None)
     assert "the same flags as before, or leave --resume out" in refused.value.remedy
@@ -127,24 +129,24 @@ def change_headers(out: Path, **changes: str | None) -> None:
 
 
 def test_a_snapshot_of_another_device_or_of_seeds_together_is_refused(tmp_path: Path, linear_task: Path):
-    cut_off(request(tmp_path / "cut", linear_task), 300)
-    for flags in ({"--device": "cuda"}, {"--together": "of 3 seeds"}):
-        change_headers(tmp_path / "cut", means=json.dumps(flags))
-        ((flag, value),) = flags.items()
+    cut_off(request(tmp_path / "cut", linear_task), 30)
+    for means in ({"--device": "cuda"}, {"--together": "of 3 seeds"}):
+        change_headers(tmp_path / "cut", means=json.dumps(means))
+        ((flag, value),) = means.items()
         with pytest.raises(ConfigError, match=f"was trained with {flag} {value}, not with {flag} (cpu|off)"):
             train_run(*request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
 
 
 def test_a_snapshot_of_an_older_version_is_gone_on_with(tmp_path: Path, linear_task: Path):
     whole = train_run(*request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
-    cut_off(request(tmp_path / "cut", linear_task), 500)
+    cut_off(request(tmp_path / "cut", linear_task), 50)
     change_headers(tmp_path / "cut", means=None, prior_compiled=None)
     again = train_run(*request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
     assert_the_same(whole, again)
     assert "prior_compiled" not in again.manifest
 
 
-@pytest.mark.parametrize("at", [200, 300, 500])
+@pytest.mark.parametrize("at", [20, 30, 50])
 def test_whether_the_prior_was_compiled_is_known_after_it_was_cut_off(at: int, tmp_path: Path, linear_task: Path):
     cut_off(request(tmp_path / "cut", linear_task), at)
     again = train_run(*request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)

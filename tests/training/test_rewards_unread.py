@@ -19,6 +19,7 @@ from iq_offline.stages.train import train_run
 from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 Rewards = Callable[[int], np.ndarray]
 ORACLES = tuple(method for method in METHODS if method.startswith("oracle-"))
 LABELLED = tuple(method for method in METHODS if method.startswith(("seabo-", "otr-", "uds-")))
@@ -44,6 +45,7 @@ CASES = [
     for discrete in (False, True)
     if not (discrete and method in LABELLED)
 ]
+QUICK = {"bc", "iq", "filtered-bc", "sprinql"}
 
 
 def discard(*_: Any) -> None:
@@ -133,7 +135,10 @@ def learnt(run: RunFolder) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(("method", "preset", "discrete"), CASES)
+@pytest.mark.parametrize(
+    ("method", "preset", "discrete"),
+    [pytest.param(*case, marks=() if case[0] in QUICK else pytest.mark.slow) for case in CASES],
+)
 def test_other_rewards_change_no_tensor(tmp_path: Path, method: str, preset: str | None, discrete: bool):
     """Files that differ in their rewards alone teach the same, episodes taken as demonstrations included."""
     plain = trained(tmp_path / "ones", ones, method, preset, discrete=discrete)
