@@ -11,9 +11,16 @@ from torch import Tensor, nn
 
 from iq_offline.algorithms.adam import Adam, Changed, SlowCopy, descend
 from iq_offline.algorithms.distributions import ContinuousActionDistribution
-from iq_offline.algorithms.learner import Metrics, Regulariser, named, regularised
-from iq_offline.algorithms.losses import actor_loss, bootstrap, bounded, implicit_reward
-from iq_offline.algorithms.networks import ContinuousPolicy, CriticEnsemble, pessimistic
+from iq_offline.algorithms.losses import (
+    Metrics,
+    Regulariser,
+    actor_loss,
+    bootstrap,
+    bounded,
+    implicit_reward,
+    regularised,
+)
+from iq_offline.algorithms.networks import ContinuousPolicy, CriticEnsemble, named, pessimistic
 from iq_offline.algorithms.noise import Drawn, Noise, normal, symmetric
 from iq_offline.batch import Batch
 from iq_offline.config.q_learning import ActorCriticConfig

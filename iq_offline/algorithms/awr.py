@@ -15,7 +15,7 @@ from iq_offline.algorithms.build import NetworkSpec, actor_and_critics, q_with_a
 from iq_offline.algorithms.distributions import ContinuousActionDistribution
 from iq_offline.algorithms.divergences import ChiSquared
 from iq_offline.algorithms.iq import expert_value
-from iq_offline.algorithms.learner import Metrics
+from iq_offline.algorithms.losses import Metrics
 from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.algorithms.regularisers import DISCRETE, chosen, regularisers_of
 from iq_offline.algorithms.soft_q import SoftQLearner

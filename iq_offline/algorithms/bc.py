@@ -6,8 +6,8 @@ from torch import Tensor
 from iq_offline.algorithms.adam import Adam, Changed, descend
 from iq_offline.algorithms.distributions import ON_THE_BOUND
 from iq_offline.algorithms.encoders import with_precision
-from iq_offline.algorithms.learner import Metrics, named
-from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Policy, scaled_actions
+from iq_offline.algorithms.losses import Metrics
+from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Policy, named, scaled_actions
 from iq_offline.algorithms.noise import Noise
 from iq_offline.batch import Batch
 from iq_offline.config.cloning import BCConfig, CloningLoss, ContinuousBCConfig

@@ -41,11 +41,8 @@ class NetworkSpec:
     @classmethod
     def of_policy(cls, policy: Policy) -> "NetworkSpec":
         """That of a policy's own networks."""
-        if isinstance(policy, ContinuousPolicy):
-            return cls(policy.layout, policy.standardiser, policy.action_scale)
-        last = policy.network[-1]
-        assert isinstance(last, nn.Linear)
-        return cls(policy.layout, policy.standardiser, last.out_features)
+        actions = policy.action_scale if isinstance(policy, ContinuousPolicy) else actions_of(policy)[1]
+        return cls(policy.layout, policy.standardiser, actions)
 
     def initialised(self, module: nn.Module, stream: Stream) -> None:
         """Draw the module's initial weights from that stream of the seed, and move it to the device."""
@@ -141,3 +138,12 @@ def q_with_actor(config: SoftQConfig, spec: NetworkSpec) -> QWithActor:
     q = discrete_policy(config.hidden_sizes, config.activation, spec, norm=config.layer_norm)
     actor = discrete_policy(config.hidden_sizes, config.activation, spec)
     return QWithActor(q, config.temperature, actor=actor)
+
+
+def actions_of(policy: Policy) -> tuple[str, int]:
+    """The kind of a policy's actions, continuous or discrete, and how many numbers one has, or how many there are."""
+    if isinstance(policy, ContinuousPolicy):
+        return "continuous", len(policy.action_centre)
+    last = policy.network[-1]
+    assert isinstance(last, nn.Linear)
+    return "discrete", last.out_features

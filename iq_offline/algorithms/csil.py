@@ -10,8 +10,7 @@ from iq_offline.algorithms.actor_critic import ActorCritic, PriorEntropy, Transi
 from iq_offline.algorithms.bc import censored_residuals
 from iq_offline.algorithms.build import NetworkSpec, actor_and_critics, soft_q_function
 from iq_offline.algorithms.distributions import ClippedGaussian, Std, gaussian_log_density
-from iq_offline.algorithms.learner import Metrics
-from iq_offline.algorithms.losses import bellman_error, mixed
+from iq_offline.algorithms.losses import Metrics, bellman_error, mixed
 from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy
 from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.algorithms.regularisers import DISCRETE, chosen, q_of_actions, regularisers_of

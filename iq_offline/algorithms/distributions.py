@@ -35,14 +35,6 @@ class ClippedGaussian:
         """Actions as executed, from standard normal `noise` of the mean's shape; differentiable inside the bounds."""
         return (self.mean + self.std * noise).clamp(-1, 1)
 
-    def log_prob(self, actions: Tensor) -> Tensor:
-        """Censored log likelihood, nats, (B,): a density inside, the mass beyond the bound on it."""
-        inside = gaussian_log_density(self.mean, self.std, actions)
-        above = torch.special.log_ndtr((self.mean - 1) / self.std)
-        below = torch.special.log_ndtr((-1 - self.mean) / self.std)
-        chosen = torch.where(actions >= 1 - ON_THE_BOUND, above, inside)
-        return torch.where(actions <= -1 + ON_THE_BOUND, below, chosen).sum(dim=-1)
-
     def sample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """`sample`, (B, A), and the mean log density of draws before they are clipped, nats, (B,).
 
@@ -84,16 +76,6 @@ class TanhGaussian:
     def sample(self, noise: Tensor) -> Tensor:
         """Actions from standard normal `noise` of the mean's shape; differentiable."""
         return (self.mean + self.std * noise).tanh()
-
-    def log_prob(self, actions: Tensor) -> Tensor:
-        """Log density of recorded actions, nats, (B,). They are moved 1e-6 inside the bounds, where it is infinite.
-
-        Not for the policy's own draws: once the mean lies beyond the moved bound, 7.25, a draw on the bound would seem
-        the less likely the farther the mean, and an actor with an entropy would be paid for running away.
-        """
-        inside = actions.clamp(-1 + ON_THE_BOUND, 1 - ON_THE_BOUND)
-        density = gaussian_log_density(self.mean, self.std, inside.atanh())
-        return (density - torch.log1p(-inside.square())).sum(dim=-1)
 
     def sample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """`sample`, (B, A), and the draws' log density, nats, (B,), by what they are before they are squashed.

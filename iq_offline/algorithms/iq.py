@@ -17,8 +17,7 @@ from iq_offline.algorithms.actor_critic import (
     Regularisers,
     TransitionValues,
 )
-from iq_offline.algorithms.learner import Metrics
-from iq_offline.algorithms.losses import initial_value, mixed, telescoped_value
+from iq_offline.algorithms.losses import Metrics, initial_value, mixed, telescoped_value
 from iq_offline.algorithms.networks import ContinuousPolicy, CriticEnsemble
 from iq_offline.batch import Batch
 from iq_offline.config.q_learning import ActorCriticConfig

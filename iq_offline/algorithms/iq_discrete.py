@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from iq_offline.algorithms.iq import ValueTerm
-from iq_offline.algorithms.learner import Metrics, Regulariser
-from iq_offline.algorithms.losses import initial_value
+from iq_offline.algorithms.losses import Metrics, Regulariser, initial_value
 from iq_offline.algorithms.networks import DiscretePolicy
 from iq_offline.algorithms.soft_q import SoftQ, SoftQLearner
 from iq_offline.batch import Batch

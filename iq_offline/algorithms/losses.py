@@ -1,7 +1,30 @@
 """The losses: pure functions of tensors and numbers, each to be minimised unless it says otherwise."""
 
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
+
+Metrics = dict[str, Tensor]
+
+
+class Regulariser(NamedTuple):
+    """A term of a loss: its name in the metrics, its weight, and its function of what the loss has at hand."""
+
+    name: str
+    weight: float
+    function: Callable[..., Tensor]
+
+
+def regularised(loss: Tensor, regularisers: Sequence[Regulariser], *inputs: Any) -> tuple[Tensor, Metrics]:
+    """The loss plus each weighted term, and the terms by name."""
+    metrics: Metrics = {}
+    for name, weight, function in regularisers:
+        term = function(*inputs)
+        metrics[name] = term.detach()
+        loss = loss + weight * term
+    return loss, metrics
 
 
 def soft_value(q: Tensor, temperature: float) -> Tensor:

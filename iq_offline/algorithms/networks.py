@@ -197,15 +197,6 @@ class DiscretePolicy(Policy):
         return (self.act(batch.observations) != batch.actions).float().mean()
 
 
-def actions_of(policy: Policy) -> tuple[str, int]:
-    """The kind of a policy's actions, continuous or discrete, and how many numbers one has, or how many there are."""
-    if isinstance(policy, ContinuousPolicy):
-        return "continuous", len(policy.action_centre)
-    last = policy.network[-1]
-    assert isinstance(last, nn.Linear)
-    return "discrete", last.out_features
-
-
 class Critic(nn.Module):
     """Q(s, a) over standardised observations and scaled actions, optionally with LayerNorm [LN16]."""
 
@@ -265,3 +256,8 @@ class ValueNetwork(nn.Module):
         """Shapes: (B, D) -> (B,)."""
         values: Tensor = self.network(self.encoder(observations))
         return values.squeeze(-1)
+
+
+def named(prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    """A module's tensors, their names behind a prefix."""
+    return {f"{prefix}.{name}": tensor.detach() for name, tensor in module.state_dict().items()}

@@ -1,6 +1,5 @@
 """Random numbers for an update, drawn or played back, so that an update can be traced as a pure function."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -44,32 +43,6 @@ class Drawn:
     def draw(self, draw: Draw) -> Tensor:
         """Fresh numbers."""
         return draw.make(self.generator)
-
-
-class Noted:
-    """Zeros, and a note of what was asked for."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.asked: list[Draw] = []
-        self._device = device
-
-    def draw(self, draw: Draw) -> Tensor:
-        """Zeros of that shape."""
-        self.asked.append(draw)
-        return torch.zeros(draw.shape, device=self._device)
-
-
-class Played:
-    """Numbers that were drawn before, in the order in which they are asked for."""
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._next = iter(tensors)
-
-    def draw(self, draw: Draw) -> Tensor:
-        """The next, which must have that shape."""
-        tensor = next(self._next)
-        assert tensor.shape == draw.shape
-        return tensor
 
 
 def normal(noise: Noise, like: Tensor) -> Tensor:

@@ -13,8 +13,7 @@ from iq_offline.algorithms.adam import Adam, descend
 from iq_offline.algorithms.awr import NoEntropy, advantage_weights, weighted_cloning
 from iq_offline.algorithms.bc import cloning_errors
 from iq_offline.algorithms.build import NetworkSpec, actor_and_critics, q_with_actor, value_network
-from iq_offline.algorithms.learner import Metrics
-from iq_offline.algorithms.losses import bellman_error, mixed
+from iq_offline.algorithms.losses import Metrics, bellman_error, mixed
 from iq_offline.algorithms.networks import CriticEnsemble
 from iq_offline.algorithms.noise import Noise, Stream, generator
 from iq_offline.algorithms.regularisers import DISCRETE, chosen, q_of_actions, regularisers_of

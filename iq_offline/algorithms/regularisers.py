@@ -15,8 +15,7 @@ from torch import Tensor
 
 from iq_offline.algorithms.actor_critic import CriticInputs, Regularisers
 from iq_offline.algorithms.bc import cloning_loss
-from iq_offline.algorithms.learner import Regulariser
-from iq_offline.algorithms.losses import mixed
+from iq_offline.algorithms.losses import Regulariser, mixed
 from iq_offline.algorithms.networks import ContinuousPolicy
 from iq_offline.algorithms.noise import NORMAL, Draw, normal, share, symmetric
 from iq_offline.batch import Batch

@@ -11,9 +11,16 @@ from torch import Tensor, nn
 
 from iq_offline.algorithms.actor_critic import TransitionValues
 from iq_offline.algorithms.adam import Adam, Changed, SlowCopy, descend
-from iq_offline.algorithms.learner import Metrics, Regulariser, named, regularised
-from iq_offline.algorithms.losses import bootstrap, bounded, prior_soft_value, soft_value
-from iq_offline.algorithms.networks import DiscretePolicy, ValueNetwork
+from iq_offline.algorithms.losses import (
+    Metrics,
+    Regulariser,
+    bootstrap,
+    bounded,
+    prior_soft_value,
+    regularised,
+    soft_value,
+)
+from iq_offline.algorithms.networks import DiscretePolicy, ValueNetwork, named
 from iq_offline.algorithms.noise import Noise
 from iq_offline.algorithms.regularisers import DiscreteCriticInputs, q_of_actions
 from iq_offline.batch import Batch

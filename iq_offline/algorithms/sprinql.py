@@ -8,8 +8,7 @@ from torch import Tensor
 from iq_offline.algorithms.actor_critic import ActorCritic, SampledEntropy, TransitionValues
 from iq_offline.algorithms.build import NetworkSpec, actor_and_critics, soft_q_function
 from iq_offline.algorithms.iq import mixture_value
-from iq_offline.algorithms.learner import Metrics
-from iq_offline.algorithms.losses import mixed, reward_penalty
+from iq_offline.algorithms.losses import Metrics, mixed, reward_penalty
 from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.algorithms.regularisers import DISCRETE, chosen, regularisers_of
 from iq_offline.algorithms.soft_q import SoftQLearner

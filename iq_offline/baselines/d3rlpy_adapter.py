@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from iq_offline.algorithms.learner import Metrics, named
-from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy
+from iq_offline.algorithms.losses import Metrics
+from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, named
 from iq_offline.algorithms.noise import Stream
 from iq_offline.batch import Batch
 from iq_offline.config.base import ActionHead, Activation

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from iq_offline.algorithms.networks import Policy, actions_of
+from iq_offline.algorithms.build import actions_of
+from iq_offline.algorithms.networks import Policy
 from iq_offline.data.environments import RawEnvironment, action_kind_of, make_filmed_environment, make_raw_environment
 from iq_offline.data.files import whole_file
 from iq_offline.data.observations import flattened

@@ -7,9 +7,10 @@ from enum import StrEnum
 import numpy as np
 import torch
 
+from iq_offline.algorithms.build import actions_of
 from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.linear_reward import LinearReward, fit_linear_reward
-from iq_offline.algorithms.networks import Policy, actions_of
+from iq_offline.algorithms.networks import Policy
 from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.algorithms.recovery import Normalisation, Recovered, Recovery, normalisation, recovery_of
 from iq_offline.algorithms.reward_model import RewardInputs, RewardModel

@@ -10,8 +10,8 @@ import torch
 
 from iq_offline.algorithms.bc import BCLearner, cloning_loss
 from iq_offline.algorithms.build import clone_policy
-from iq_offline.algorithms.learner import Learner, OwnLearner, named
-from iq_offline.algorithms.networks import Policy
+from iq_offline.algorithms.learner import Learner, OwnLearner
+from iq_offline.algorithms.networks import Policy, named
 from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.batch import Batch
 from iq_offline.config.cloning import BCConfig

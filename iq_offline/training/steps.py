@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from iq_offline.algorithms.learner import Learner, Metrics, OwnLearner
+from iq_offline.algorithms.learner import Learner, OwnLearner
+from iq_offline.algorithms.losses import Metrics
 from iq_offline.batch import Batch
 from iq_offline.config.train import Compile
 from iq_offline.errors import ConfigError

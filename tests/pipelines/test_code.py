@@ -56,10 +56,10 @@ def test_a_changed_cloning_loss_makes_all_of_ours_stale(copy):
 
 
 def test_a_changed_peer_makes_peers_stale(copy):
-    assert stale_after(lambda: append(copy / "baselines" / "labels.py")) == {"otr-iql"}
+    assert stale_after(lambda: append(copy / "baselines" / "reward_labelling.py")) == {"otr-iql"}
 
 
-@pytest.mark.parametrize("module", ["filtering", "distances", "residuals", "screening"])
+@pytest.mark.parametrize("module", ["filtering", "distances", "residual_test"])
 def test_how_more_demonstrations_are_found_is_part_of_iq_and_not_of_bc(copy, module):
     assert (
         {"iq", "otr-iql"}

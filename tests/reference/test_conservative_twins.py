@@ -19,7 +19,7 @@ from iq_offline.algorithms.networks import (
     Standardiser,
     pessimistic,
 )
-from iq_offline.algorithms.noise import Draw, Noise, Played
+from iq_offline.algorithms.noise import Draw, Noise
 from iq_offline.algorithms.recoil import gumbel_loss
 from iq_offline.algorithms.regularisers import (
     DiscreteCriticInputs,
@@ -51,6 +51,7 @@ from iq_offline.config.regularisers import (
     Source,
     ValueSuppressionConfig,
 )
+from iq_offline.training.compile.tracing import ReplayedDraws
 
 STEP = 1e-6
 
@@ -184,14 +185,14 @@ def test_value_suppression_equals_its_twin():
     for critic in critics.members:
         twin += sum(value(critic, *row) for row in zip(elsewhere, drawn, strict=True)) / 12
         twin -= sum(value(critic, *row) for row in zip(seen, recorded, strict=True)) / 8
-    played = Played(tensors(noise))
+    played = ReplayedDraws(tensors(noise))
     inputs = critic_inputs(critics, seen, recorded, None, played, transitions(elsewhere, others), policy)
     assert value_suppression(ValueSuppressionConfig(), inputs).item() == pytest.approx(twin, rel=1e-10)
-    alone = critic_inputs(critics, seen, recorded, None, Played([]))
+    alone = critic_inputs(critics, seen, recorded, None, ReplayedDraws([]))
     assert value_suppression(ValueSuppressionConfig(), alone).item() == 0
 
 
-class Recorded(Played):
+class Recorded(ReplayedDraws):
     """Plays numbers, and keeps what was asked for."""
 
     def __init__(self, *arrays: np.ndarray) -> None:
@@ -300,7 +301,7 @@ def test_diversity_term_is_mean_over_both_sources():
             for one, other in permutations(slopes, 2):
                 total += one @ other / math.sqrt((one @ one) * (other @ other)) / 6
         means.append(total / len(seen))
-    inputs = critic_inputs(critics, *sources[0], None, Played([]), transitions(*sources[1]))
+    inputs = critic_inputs(critics, *sources[0], None, ReplayedDraws([]), transitions(*sources[1]))
     assert diversity(DiversityConfig(), inputs).item() == pytest.approx(sum(means) / 2, rel=1e-6)
 
 
@@ -313,7 +314,7 @@ def test_observation_noise_equals_its_twin():
         for row in range(4):
             moved = value(critic, seen[row] + 0.2 * noise[row], recorded[row])
             total += (moved - value(critic, seen[row], recorded[row])) ** 2
-    inputs = critic_inputs(critics, seen, recorded, None, Played(tensors(noise)))
+    inputs = critic_inputs(critics, seen, recorded, None, ReplayedDraws(tensors(noise)))
     assert observation_noise(ObservationNoiseConfig(std=0.2), inputs).item() == pytest.approx(total / 8, rel=1e-9)
 
 
@@ -371,7 +372,7 @@ def test_action_gradient_between_actions_equals_its_twin():
             point = shares[row] * expert[row] + (1 - shares[row]) * policy[row]
             of_action = difference_quotients(critic, observations[row], point)[3:]
             total += of_action @ of_action
-    inputs = critic_inputs(critics, observations, expert, policy, Played(tensors(shares)))
+    inputs = critic_inputs(critics, observations, expert, policy, ReplayedDraws(tensors(shares)))
     penalty = action_gradient(ActionGradientConfig(at=ActionGradientAt.BETWEEN), inputs)
     assert penalty.item() == pytest.approx(total / 8, rel=1e-7)
 
@@ -397,7 +398,7 @@ def test_fall_between_actions_is_bounded_by_penalty(weight: float, steepness: fl
     observations, expert, policy = tensors(*arrays)
     shares = (torch.arange(40, dtype=torch.float64) + 0.5) / 40
     penalties = [
-        action_gradient(ActionGradientConfig(), critic_inputs(critics, *arrays, Played([share.expand(50, 1)])))
+        action_gradient(ActionGradientConfig(), critic_inputs(critics, *arrays, ReplayedDraws([share.expand(50, 1)])))
         for share in shares
     ]
     falls, way = (
@@ -428,5 +429,5 @@ def test_gradient_penalty_is_taken_between_actions(kind: GradientPenaltyKind):
     else:
         total = sum((math.sqrt(point @ point) - target) ** 2 for point in slopes)
     settings = GradientPenaltyConfig(kind=kind, target=target)
-    inputs = critic_inputs(critics, observations, expert, None, Played(tensors(noise, shares)), policy=actor)
+    inputs = critic_inputs(critics, observations, expert, None, ReplayedDraws(tensors(noise, shares)), policy=actor)
     assert gradient_penalty(settings, inputs).item() == pytest.approx(total / 8, rel=1e-6)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests_support import requested, write_hdf5
 
-from iq_offline.algorithms.learner import Metrics
+from iq_offline.algorithms.losses import Metrics
 from iq_offline.batch import Batch
 from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
 from iq_offline.config.q_learning import QLearningConfig

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from iq_offline import paths
 from iq_offline.algorithms.adam import Adam
-from iq_offline.algorithms.learner import Metrics, OwnLearner
+from iq_offline.algorithms.learner import OwnLearner
+from iq_offline.algorithms.losses import Metrics
 from iq_offline.algorithms.noise import Draw, Drawn
 from iq_offline.batch import Batch
 from iq_offline.errors import CompilerFailed

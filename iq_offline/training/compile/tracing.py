@@ -17,12 +17,39 @@ from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
 from iq_offline.algorithms.adam import Scale
-from iq_offline.algorithms.learner import Metrics, OwnLearner
-from iq_offline.algorithms.noise import Draw, Noted, Played
+from iq_offline.algorithms.learner import OwnLearner
+from iq_offline.algorithms.losses import Metrics
+from iq_offline.algorithms.noise import Draw
 from iq_offline.batch import Batch
 
 Function = Callable[[list[Tensor]], Sequence[Tensor]]
 """A trace with its constants filled in."""
+
+
+class RecordedDraws:
+    """Zeros, and a note of what was asked for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.asked: list[Draw] = []
+        self._device = device
+
+    def draw(self, draw: Draw) -> Tensor:
+        """Zeros of that shape."""
+        self.asked.append(draw)
+        return torch.zeros(draw.shape, device=self._device)
+
+
+class ReplayedDraws:
+    """Numbers that were drawn before, in the order in which they are asked for."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._next = iter(tensors)
+
+    def draw(self, draw: Draw) -> Tensor:
+        """The next, which must have that shape."""
+        tensor = next(self._next)
+        assert tensor.shape == draw.shape
+        return tensor
 
 
 @dataclass
@@ -55,7 +82,7 @@ class Traceable:
 
     def dry_run(self) -> tuple[list[str], list[Draw]]:
         """The names of an update's metrics, and the random numbers that it asks for."""
-        twin, noted = _without_noise(self.learner), Noted(self.example.observations.device)
+        twin, noted = _without_noise(self.learner), RecordedDraws(self.example.observations.device)
         twin.noise = noted
         return list(twin.update(self.example)), noted.asked
 
@@ -84,7 +111,7 @@ class Traceable:
         for number, (tensors, drawn) in enumerate(zip(batches, noise, strict=True)):
             for adam, (size, correction, kept) in zip(learner.adams, scales[number], strict=True):
                 adam.scale = Scale(size, correction, kept)
-            learner.noise = Played(drawn)
+            learner.noise = ReplayedDraws(drawn)
             metrics = learner.update(_batch_of(self.example, iter(tensors)))
         return [piece for part in learner.changed for piece in part.pieces()], list(metrics.values())
 
