@@ -97,7 +97,10 @@ def _correlation(name: str, header: str, meaning: str, *path: str) -> Column:
     """Pearson's r at that path of reward.json; over seeds, the mean."""
     value = _of_reward(*path, "pearson")
     shown: dict[str, Any] = {"decimals": 2, "mlflow": ("reward",) if len(path) == 1 else (), "family": CORRELATION}
-    by_task = lambda row: _mean([value(run) for run in row.group.rewarded_runs])  # noqa: E731
+
+    def by_task(row: "TaskRow") -> float | None:
+        return _mean([value(run) for run in row.group.rewarded_runs])
+
     return Column(name, header, meaning, run=value, by_task=by_task, **shown)
 
 
