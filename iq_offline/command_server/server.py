@@ -137,6 +137,7 @@ def _run(body: bytes, streams: list[int]) -> NoReturn:
     os.environ.update({name: value for name, value in environment.items() if name != SOCKET})
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.modules["__main__"].__package__ = "iq_offline"  # what messages call the program
     sys.argv = [str(Path(iq_offline.__file__).with_name("__main__.py")), *arguments]
     status = _status_of_command()
     sys.stdout.flush()
