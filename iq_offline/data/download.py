@@ -140,7 +140,7 @@ def _fetch_file(entry: CatalogueEntry, options: FetchOptions) -> None:
     partial = _partial(entry) / target.name
     source = _bring(entry, check, partial, options)
     fetched = Fetched(check.found, source)
-    _pin(entry, fetched, partial.stat().st_size, options)
+    pin(entry, fetched, partial.stat().st_size, options.tell)
     with whole_file(target) as temporary:
         _move(partial, temporary)
     shutil.rmtree(_partial(entry))
@@ -208,7 +208,7 @@ def _fetch_minari(entry: CatalogueEntry, options: FetchOptions) -> None:
             f"{entry.id} has other bytes than at its first fetch (SHA-256 {fetched.sha256}, not {pinned['sha256']})",
             "accept them with --repin",
         )
-    _pin(entry, fetched, listing.bytes, options)
+    pin(entry, fetched, listing.bytes, options.tell)
     with whole_folder(entry.stored_path) as temporary:
         for file in listing.files:
             (temporary / file.path).parent.mkdir(parents=True, exist_ok=True)
@@ -314,10 +314,5 @@ def _move(source: Path, destination: Path) -> None:
 
 def _settle(entry: CatalogueEntry, fetched: Fetched, options: FetchOptions) -> None:
     """What lies under its final name already is what it should be."""
-    _pin(entry, fetched, sum(file.stat().st_size for file in data_files(entry.stored_path)), options)
+    pin(entry, fetched, sum(file.stat().st_size for file in data_files(entry.stored_path)), options.tell)
     record(entry, fetched)
-
-
-def _pin(entry: CatalogueEntry, fetched: Fetched, size: int, options: FetchOptions) -> None:
-    if said := pin(entry, fetched, size):
-        options.tell(said)

@@ -5,6 +5,7 @@ fetched again must be the one that it was.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,14 +63,14 @@ def pin_of(entry: CatalogueEntry) -> dict[str, Any]:
     return {} if entry.sha256 else _pins().get(entry.id, {})
 
 
-def pin(entry: CatalogueEntry, fetched: Fetched, size: int) -> str | None:
-    """Hold a dataset without a published hash to this one; returns what is to be said of it, if it is new."""
+def pin(entry: CatalogueEntry, fetched: Fetched, size: int, tell: Callable[[str], None]) -> None:
+    """Hold a dataset without a published hash to this one, and tell of it if it is new."""
     if entry.sha256:
-        return None
+        return
     with FileLock(_path().with_suffix(".lock")):
         pins = _pins()
         if pins.get(entry.id, {}).get("sha256") == fetched.sha256:
-            return None
+            return
         pins[entry.id] = {
             "sha256": fetched.sha256,
             "bytes": size,
@@ -80,7 +81,7 @@ def pin(entry: CatalogueEntry, fetched: Fetched, size: int) -> str | None:
         with whole_file(_path()) as temporary:
             temporary.write_text(json.dumps(pins, indent=1, sort_keys=True))
     at = f" at revision {fetched.revision}" if fetched.revision else ""
-    return f"no hash is published for {entry.id}: pinned to SHA-256 {fetched.sha256}{at}"
+    tell(f"no hash is published for {entry.id}: pinned to SHA-256 {fetched.sha256}{at}")
 
 
 def _pins() -> dict[str, dict[str, Any]]:

@@ -4,7 +4,6 @@ Numbers like 1.7e9 + 0.05 t or UTM coordinates vary by less than the spacing of 
 offset they do not: the offset is subtracted in 64 bits, before the numbers are narrowed.
 """
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -153,7 +152,7 @@ class Precision:
             if kind == "observations"
             for column in sorted(set(spread.unseen()) - set(spread.offsets()))
         ]
-        return {"lost": [asdict(lost) for lost in _lost(source, columns, offsets)], "unseen": unseen}
+        return {"lost": _lost(source, columns, offsets), "unseen": unseen}
 
     def _watch(self, kind: str, path: str, values: Array) -> None:
         if not is_wide(values.dtype):
@@ -173,8 +172,8 @@ class Precision:
         return sorted({*spread.offsets(), *np.flatnonzero(large).tolist()})
 
 
-def _lost(source: EpisodeSource, columns: list[Column], offsets: dict[str, Floats64]) -> list["Lost"]:
-    """Of those columns, the ones that have fewer distinct values in 32 bits than in the source."""
+def _lost(source: EpisodeSource, columns: list[Column], offsets: dict[str, Floats64]) -> list[dict[str, Any]]:
+    """Of those columns, the ones that have fewer distinct values in 32 bits than in the source: both counts of each."""
     parts: dict[Column, list[tuple[Array, Array]]] = {column: [] for column in columns}
     if columns:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -189,19 +188,10 @@ def _lost(source: EpisodeSource, columns: list[Column], offsets: dict[str, Float
     for (kind, path, number), pieces in parts.items():
         values, narrowed = (np.concatenate(arrays)[:MOST_COUNTED] for arrays in zip(*pieces, strict=True))
         name = kind if kind == "rewards" else f"{name_of(path) if kind == 'observations' else kind}[{number}]"
-        counted = Lost(name, len(np.unique(values)), len(np.unique(narrowed)))
-        if counted.kept < counted.distinct:
-            found.append(counted)
+        distinct, kept = len(np.unique(values)), len(np.unique(narrowed))
+        if kept < distinct:
+            found.append({"name": name, "distinct": distinct, "kept": kept})
     return found
-
-
-@dataclass(frozen=True)
-class Lost:
-    """Distinct values of one column in 64 bits, and how many of them are still distinct in 32."""
-
-    name: str
-    distinct: int
-    kept: int
 
 
 def _too_narrow(low: Floats64, high: Floats64) -> NDArray[np.bool_]:

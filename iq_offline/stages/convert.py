@@ -87,14 +87,14 @@ def convert_dataset(
         record = _made_before(destination, chosen, made_from)
         _show_to_minari(destination, chosen)
         return record
-    passing = _Passing(origin, request, chosen, advance, relabelling)
+    counted = _CountedEpisodes(origin, request, chosen, advance, relabelling)
     record = made_from
     with whole_folder(destination) if chosen is Format.MINARI else whole_file(destination) as temporary:
-        _write(EpisodeSource(origin.info, passing), temporary, destination, chosen)
-        table = _read_back(Located(name=destination.stem, path=temporary), destination, chosen, passing)
+        _write(EpisodeSource(origin.info, counted), temporary, destination, chosen)
+        table = _read_back(Located(name=destination.stem, path=temporary), destination, chosen, counted)
         written = summarise(table)
-        record |= passing.record()
-        record["notes"] = [*origin.info.notes, *passing.notes(), *_lost_actions(origin, table, chosen)]
+        record |= counted.record()
+        record["notes"] = [*origin.info.notes, *counted.notes(), *_lost_actions(origin, table, chosen)]
         record["written"] = {key: value for key, value in written.items() if key not in {"dataset", "path"}}
         _write_record(temporary, destination, chosen, record)
     _show_to_minari(destination, chosen)
@@ -119,7 +119,7 @@ def _show_to_minari(destination: Path, chosen: Format) -> None:
         module_of(chosen).mark_namespaces(destination)
 
 
-class _Passing:
+class _CountedEpisodes:
     """Passes episodes on as they are asked for, and keeps count and a hash of what went by."""
 
     def __init__(
@@ -225,9 +225,9 @@ def _write(source: EpisodeSource, temporary: Path, destination: Path, chosen: Fo
         module.write(source, temporary)
 
 
-def _read_back(located: Located, destination: Path, chosen: Format, passed: _Passing) -> TransitionTable:
-    """The table of what was written, which must read as what was passed to the writer, to the bit."""
-    digest = ContentDigest(infos=passed.infos)
+def _read_back(located: Located, destination: Path, chosen: Format, counted: _CountedEpisodes) -> TransitionTable:
+    """The table of what was written, which must read to the bit as what the writer was given."""
+    digest = ContentDigest(infos=counted.infos)
     try:
         table = open_table(located, chosen, digest)
     except DatasetError as error:  # told of the name that it would have had
@@ -235,7 +235,7 @@ def _read_back(located: Located, destination: Path, chosen: Format, passed: _Pas
     if digest.steps == 0:  # the table of the same bytes was there already
         for segment in read_episodes(located, chosen).segments(infos=True):
             digest.add(segment)
-    if digest.value() != passed.digest.value():
+    if digest.value() != counted.digest.value():
         raise DatasetUnreadable(
             f"{destination}: what was written as {chosen} does not read back as it was",
             "report this with the dataset's name; another --format may hold it",
