@@ -16,9 +16,8 @@ from seeds import seeds_of
 from torch import Tensor
 
 from iq_offline.algorithms import bc
-from iq_offline.algorithms.losses import censored_squared_error
 from iq_offline.algorithms.networks import ContinuousPolicy
-from iq_offline.config import ContinuousBCConfig
+from iq_offline.config.cloning import ContinuousBCConfig
 from iq_offline.data.split import choose_expert
 from iq_offline.data.table import TransitionTable, rows_of_episodes
 from iq_offline.evaluation.simulation import simulate
@@ -30,18 +29,18 @@ HELD_OUT_EVERY = 7
 CPU = torch.device("cpu")
 
 
-def plain_squared_error(means: Tensor, actions: Tensor) -> Tensor:
-    """Squared error without censoring."""
-    return (means - actions).square().mean()
+def plain_residuals(means: Tensor, actions: Tensor) -> Tensor:
+    """Differences without censoring."""
+    return means - actions
 
 
-LOSSES = {"plain": plain_squared_error, "censored": censored_squared_error}
+RESIDUALS = {"plain": plain_residuals, "censored": bc.censored_residuals}
 
 
 def clone(table: TransitionTable, loss: str, seed: int, options: argparse.Namespace) -> tuple[float, float]:
     """Held-out error and return in percent of one cloned policy."""
     split = choose_expert(table, demos=options.demos, subsample=options.subsample, seed=seed, need_successors=False)
-    bc.censored_squared_error = LOSSES[loss]
+    bc.censored_residuals = RESIDUALS[loss]
     config = ContinuousBCConfig(learning_rate=options.learning_rate)
     *_, last = fit_clone(config, seed, TransitionSampler(table, split.rows, CPU), table.action_space, CPU)
     policy = last.learner.policy
@@ -73,7 +72,7 @@ def main() -> None:
     print("| dataset | demonstrations | loss | held-out error, x 1e-4 | return, % |\n|---|---|---|---|---|")
     for dataset in options.datasets:
         table = open_dataset(dataset)
-        for loss in LOSSES:
+        for loss in RESIDUALS:
             results = [clone(table, loss, seed, options) for seed in seeds]
             errors = ", ".join(f"{1e4 * error:.2f}" for error, _ in results)
             returns = ", ".join(f"{percent:.0f}" for _, percent in results)

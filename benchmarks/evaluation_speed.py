@@ -25,7 +25,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Standardiser
-from iq_offline.config import ActionHead, Activation
+from iq_offline.config.base import ActionHead, Activation
 from iq_offline.data.environments import make_environment, make_raw_environment
 from iq_offline.evaluation.simulation import FIRST_SEED, LOCK_STEP, lock_step
 

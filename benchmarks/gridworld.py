@@ -17,7 +17,7 @@ from iq_offline.tabular.experiments import (
     PaperSetting,
     Recovery,
     WindySetting,
-    exact_experiment,
+    paper_experiment,
     paper_expert,
     visits_null,
     windy_experiment,
@@ -31,8 +31,8 @@ from iq_offline.tabular.inverse import (
     exact_transitions,
     implicit_reward,
 )
-from iq_offline.tabular.shaping import correlation_up_to_shaping, shaping_null
-from iq_offline.tabular.solve import hard_value_iteration, occupancy, total_variation
+from iq_offline.tabular.mdp import hard_value_iteration, occupancy, total_variation
+from iq_offline.tabular.shaping import correlation_up_to_shaping
 
 COEFFICIENTS = (0.5, 5.0, 50.0)
 TEMPERATURES = (1.0, 0.3, 0.1)
@@ -106,11 +106,12 @@ def thirty_demonstrations(seeds: list[int], steps: list[int]) -> None:
     columns = "reward | reward, partial | reward, visited | raw, by state | value | occupancy | cloned occupancy"
     print(f"\n| setting, {len(seeds)} seeds: mean (worst) | {columns} |\n|---|---|---|---|---|---|---|---|")
     for name, setting in settings(steps).items():
-        print(row(name, [exact_experiment(seed, setting) for seed in seeds]), flush=True)
+        print(row(name, [paper_experiment(seed, setting).recovery for seed in seeds]), flush=True)
 
     mdp = paper_gridworld()
-    null = shaping_null(mdp.rewards, mdp, np.random.default_rng(0), NULL_DRAWS)
-    freedom = null[0].residual_freedom
+    rng = np.random.default_rng(0)
+    null = [correlation_up_to_shaping(mdp.rewards, rng.normal(size=mdp.rewards.shape), mdp) for _ in range(NULL_DRAWS)]
+    freedom = mdp.rewards.size - mdp.states - 1
     print(f"\nNoise in place of the reward, {freedom} residual degrees of freedom, {NULL_DRAWS} draws:")
     for name, sizes in {
         "reward": [abs(fit.pearson) for fit in null],

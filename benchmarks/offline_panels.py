@@ -17,12 +17,11 @@ from run_log import is_logged, runs_of
 from scipy.stats import t as student
 from seeds import seeds_of
 
-from iq_offline.config import Device, Method, TrainConfig, algorithm_config
+from iq_offline.config.train import Device, TrainConfig, algorithm_config
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import choose_expert
 from iq_offline.evaluation.simulation import simulate
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.presets import recipe
 from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.loop import train
 
@@ -48,20 +47,20 @@ def main() -> None:
                 for method in methods:
                     key = {"task": Path(file).stem, "demos": demos, "seed": seed, "method": method}
                     if not is_logged(options.log, key):
-                        mean = _return(file, int(subsample), demos, seed, Method(method), options.episodes)
+                        mean = _return(file, int(subsample), demos, seed, method, options.episodes)
                         with options.log.open("a") as log:
                             log.write(json.dumps(key | {"return": mean}) + "\n")
     _print(options.log, methods)
 
 
-def _return(file: str, subsample: int, demos: int, seed: int, method: Method, episodes: int) -> float:
+def _return(file: str, subsample: int, demos: int, seed: int, method: str, episodes: int) -> float:
     table = open_dataset(file)
     discrete = isinstance(table.action_space, DiscreteActions)
-    algorithm = algorithm_config(method, discrete=discrete, presets=recipe(method))
+    algorithm = algorithm_config(method, discrete=discrete)
     config = TrainConfig(
         dataset=file, method=method, seed=seed, demos=demos, subsample=subsample, device=Device.CPU, algorithm=algorithm
     )
-    split = choose_expert(table, demos=demos, subsample=subsample, seed=seed, need_successors=method is not Method.BC)
+    split = choose_expert(table, demos=demos, subsample=subsample, seed=seed, need_successors=method != "bc")
     *_, last = train(config, TransitionSampler(table, split.rows, CPU), table.action_space, CPU)
     info = table.info
     assert info.env_id

@@ -6,8 +6,9 @@ Usage: peers.py --expert FILE --supplementary FILE... [--demos 5] [--subsample 1
 
 Everything runs in this process on one thread: train, then simulate the deterministic policy in the environment that
 the expert's data name. Prints one Markdown row a method: percent of the expert's mean return, seed by seed.
-Methods: bc, bc-all, filtered-bc, screened-bc (filtered-bc with its screen), weighted-bc, weighted-bc-nearest, and
-<labeller>-<trainer> of seabo, otr, uds, true and iql, td3bc, cql (true reads the recorded rewards: an oracle).
+Methods: bc, bc-all, filtered-bc, cross-validated-bc (filtered-bc with cross-validation), weighted-bc,
+weighted-bc-nearest, and <labeller>-<trainer> of seabo, otr, uds, true and iql, td3bc, cql (true reads the recorded
+rewards: an oracle).
 --updates and --set concern reward-labelled methods.
 """
 
@@ -19,19 +20,19 @@ import numpy as np
 import torch
 from seeds import seeds_of
 
-from iq_offline.baselines.fit import fit_baseline, needs_successors
+from iq_offline.baselines.fit import fit_baseline
 from iq_offline.baselines.sources import PeerData
 from iq_offline.config.baselines import (
     BaselineConfig,
     ContinuousCloneAllConfig,
     ContinuousFilteredBCConfig,
     ContinuousWeightedBCConfig,
+    CrossValidationConfig,
     DiscreteCloneAllConfig,
     DiscreteFilteredBCConfig,
     DiscreteWeightedBCConfig,
     Labeller,
     RewardLabelledConfig,
-    ScreenConfig,
     Trainer,
     WeightKind,
 )
@@ -44,7 +45,7 @@ from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.loop import Progress, fit_clone
 
 CPU = torch.device("cpu")
-CLONING = ("bc", "bc-all", "filtered-bc", "screened-bc", "weighted-bc", "weighted-bc-nearest")
+CLONING = ("bc", "bc-all", "filtered-bc", "cross-validated-bc", "weighted-bc", "weighted-bc-nearest")
 LABELLED = tuple(f"{labeller}-{trainer}" for labeller in Labeller for trainer in Trainer)
 
 
@@ -54,9 +55,13 @@ def config_of(method: str, *, discrete: bool, options: argparse.Namespace) -> Ba
         return None
     if method == "bc-all":
         return DiscreteCloneAllConfig() if discrete else ContinuousCloneAllConfig()
-    if method in ("filtered-bc", "screened-bc"):
-        screen = ScreenConfig() if method == "screened-bc" else None
-        return DiscreteFilteredBCConfig(screen=screen) if discrete else ContinuousFilteredBCConfig(screen=screen)
+    if method in ("filtered-bc", "cross-validated-bc"):
+        test = CrossValidationConfig() if method == "cross-validated-bc" else None
+        return (
+            DiscreteFilteredBCConfig(cross_validation=test)
+            if discrete
+            else ContinuousFilteredBCConfig(cross_validation=test)
+        )
     if method.startswith("weighted-bc"):
         kind = WeightKind.NEAREST if method.endswith("nearest") else WeightKind.DISCRIMINATOR
         return DiscreteWeightedBCConfig(kind=kind) if discrete else ContinuousWeightedBCConfig(kind=kind)
@@ -78,7 +83,7 @@ def trained(method: str, seed: int, options: argparse.Namespace) -> tuple[Iterat
         demos=options.demos,
         subsample=options.subsample,
         seed=seed,
-        need_successors=config is not None and needs_successors(config),
+        need_successors=config is not None and config.needs_successors,
     )
     if config is None:
         sampler = TransitionSampler(table, split.rows, CPU)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from iq_offline.handover import PLACE
+from iq_offline.command_server.client import SOCKET
 
 BENCHMARK = Path(__file__).resolve()
 LOG = "IQ_OFFLINE_OVERHEAD_LOG"
@@ -46,7 +46,7 @@ if not os.environ.get({place!r}):
     finally:
         sys.path.remove({folder!r})
 """
-"""A job that hands its command over works in the warm process, and is watched there."""
+"""A job that hands its command over works in the command server, and is watched there."""
 
 
 def watch() -> None:
@@ -129,7 +129,7 @@ def _cpu_of_pipeline(folder: Path, options: argparse.Namespace) -> float:
     demo = (BENCHMARK.parents[1] / "pipelines" / "demo.yaml").read_text()
     table = demo.replace("seeds: 0-1", f"seeds: {options.seeds}")
     (folder / "table.yaml").write_text(f"{table}\nupdates: {options.updates}" if options.updates else table)
-    (folder / "sitecustomize.py").write_text(SITE.format(folder=str(BENCHMARK.parent), place=PLACE))
+    (folder / "sitecustomize.py").write_text(SITE.format(folder=str(BENCHMARK.parent), place=SOCKET))
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": path, LOG: str(folder / "log"), "IQ_OFFLINE_HOME": str(folder / "home")}
     environment = {"OMP_NUM_THREADS": "1"} | environment

@@ -41,17 +41,16 @@ from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 from seeds import seeds_of
 
-from iq_offline.algorithms.iq_continuous import ContinuousIQLearner
-from iq_offline.algorithms.learner import Stream, generator
+from iq_offline.algorithms.actor_critic import ActorCritic
+from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.algorithms.recovery import ContinuousRecovery
 from iq_offline.batch import Batch
-from iq_offline.config import ContinuousIQConfig, Device, Method, ObjectiveKind, TrainConfig, algorithm_config
+from iq_offline.config.train import Device, TrainConfig, algorithm_config
 from iq_offline.data.episodes import DatasetInfo, Episode, EpisodeSource
 from iq_offline.data.formats import d4rl
 from iq_offline.data.split import choose_expert, rows_with_successors
 from iq_offline.evaluation.correlation import correlate
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.presets import recipe
 from iq_offline.training.batches import SupplementarySampler, TransitionSampler
 from iq_offline.training.loop import train
 
@@ -103,7 +102,6 @@ class Trained:
 CANONICAL = "reward, canonical: Q - V"
 
 Act = Callable[[Floats], Floats]
-Learnt = tuple[ContinuousIQLearner, ContinuousIQConfig]
 
 
 def episode_of(act: Act, environment: PointMaze, first: Floats, index: int = 0) -> Episode:
@@ -154,13 +152,11 @@ def written(episodes: list[Episode], path: Path) -> str:
     return str(path)
 
 
-def learn(file: str, roaming_file: str | None, seed: int, options: argparse.Namespace) -> Learnt:
+def learn(file: str, roaming_file: str | None, seed: int, options: argparse.Namespace) -> ActorCritic:
     """What `iq-offline train --device cpu` learns from the file, and its settings."""
-    table, method = open_dataset(file), Method(options.method)
+    table, method = open_dataset(file), options.method
     changes = [*options.set, *([f"updates={options.updates}"] if options.updates else [])]
-    algorithm = algorithm_config(method, discrete=False, presets=recipe(method), overrides=changes)
-    assert isinstance(algorithm, ContinuousIQConfig), f"{method} recovers no reward"
-    assert algorithm.objective is ObjectiveKind.INVERSE, f"{method} has fixed rewards: nothing to draw"
+    algorithm = algorithm_config(method, discrete=False, overrides=changes)
     more = () if roaming_file is None else (roaming_file,)
     config = TrainConfig(
         dataset=file, method=method, seed=seed, device=Device.CPU, algorithm=algorithm, supplementary=more
@@ -171,11 +167,12 @@ def learn(file: str, roaming_file: str | None, seed: int, options: argparse.Name
     supplementary = SupplementarySampler(others) if others else None
     sampler = TransitionSampler(table, split.rows, CPU)
     *_, last = train(config, sampler, table.action_space, CPU, supplementary=supplementary)
-    assert isinstance(last.learner, ContinuousIQLearner)
-    return last.learner, algorithm
+    assert isinstance(last.learner, ActorCritic), f"{method} recovers no reward"
+    assert last.learner.reward_bounds is None, f"{method} has fixed rewards: nothing to draw"
+    return last.learner
 
 
-def policy_of(learner: ContinuousIQLearner) -> Act:
+def policy_of(learner: ActorCritic) -> Act:
     """Its executed action, observation (..., 4) -> (..., 2)."""
 
     @torch.no_grad()
@@ -187,12 +184,10 @@ def policy_of(learner: ContinuousIQLearner) -> Act:
     return act
 
 
-def recovered(
-    learner: ContinuousIQLearner, config: ContinuousIQConfig, rows: tuple[Floats, Floats, Floats], seed: int
-) -> tuple[Floats, Floats, Floats]:
+def recovered(learner: ActorCritic, rows: tuple[Floats, Floats, Floats], seed: int) -> tuple[Floats, Floats, Floats]:
     """Recovered reward of transitions, Q(s, a) - V(s), and V(s), (N,) each. rows: observations, actions, next ones."""
     here, actions, following = (torch.as_tensor(part, dtype=torch.float32) for part in rows)
-    recovery = ContinuousRecovery(learner.networks, config, generator(seed, Stream.REWARD))
+    recovery = ContinuousRecovery(learner, generator(seed, Stream.REWARD))
     found = recovery(Batch(here, actions, following, torch.zeros(len(here))))
     # Behind a termination nothing follows: the reward is Q alone.
     ended = recovery(Batch(here, actions, following, torch.ones(len(here))))
@@ -200,7 +195,7 @@ def recovered(
     return tuple(part.double().numpy() for part in (found.rewards, found.canonical, value))
 
 
-def maps_of(learner: ContinuousIQLearner, config: ContinuousIQConfig, visited: Floats, seed: int) -> Maps:
+def maps_of(learner: ActorCritic, visited: Floats, seed: int) -> Maps:
     """Every map at the free places, the point at rest."""
     environment, places = PointMaze(), free_places()
     resting = np.concatenate([places, np.zeros_like(places)], axis=1)
@@ -209,7 +204,7 @@ def maps_of(learner: ContinuousIQLearner, config: ContinuousIQConfig, visited: F
     for row, (place, action) in enumerate(zip(places, actions, strict=True)):
         environment.put(place)
         following[row], rewards[row], *_ = environment.step(action)
-    reward, advantage, value = recovered(learner, config, (resting, actions, following), seed)
+    reward, advantage, value = recovered(learner, (resting, actions, following), seed)
     return Maps(
         places,
         KDTree(visited).query(places)[0] <= NEAR,
@@ -217,7 +212,7 @@ def maps_of(learner: ContinuousIQLearner, config: ContinuousIQConfig, visited: F
         advantage,
         rewards,
         value,
-        true_values(environment, places, config.gamma),
+        true_values(environment, places, learner.config.gamma),
         log_density(places, visited),
         np.array([distance(place) for place in places]),
         np.array([way(place) for place in places]),
@@ -240,19 +235,15 @@ def run(seed: int, options: argparse.Namespace, folder: Path) -> Trained:
     recorded = demonstrations(options.episodes, seed)
     file = written(recorded, folder / f"expert-{seed}.hdf5")
     extra = written(roaming(options.roaming, seed), folder / f"roaming-{seed}.hdf5") if options.roaming else None
-    learner, config = learn(file, extra, seed, options)
+    learner = learn(file, extra, seed, options)
     visited = np.concatenate([episode.observations[:, :2] for episode in recorded]).astype(np.float64)
     tested = demonstrations(20, FIRST_TEST_SEED // 1000 + seed, policy_of(learner))
     expert = demonstrations(20, FIRST_TEST_SEED // 1000 + seed)
     means = [float(np.mean([one.episode_return for one in episodes])) for episodes in (expert, tested)]
-    return Trained(
-        maps_of(learner, config, visited, seed), visited, steps_along(learner, config, expert, visited, seed), *means
-    )
+    return Trained(maps_of(learner, visited, seed), visited, steps_along(learner, expert, visited, seed), *means)
 
 
-def steps_along(
-    learner: ContinuousIQLearner, config: ContinuousIQConfig, episodes: list[Episode], visited: Floats, seed: int
-) -> dict[str, Floats]:
+def steps_along(learner: ActorCritic, episodes: list[Episode], visited: Floats, seed: int) -> dict[str, Floats]:
     """What the episodes' own steps are worth: truly, by the recovered reward, and by what knows no method."""
     here, actions, following, rewards, numbers = (
         np.concatenate(parts)
@@ -261,7 +252,7 @@ def steps_along(
             strict=True,
         )
     )
-    reward, advantage, _ = recovered(learner, config, (here, actions, following), seed)
+    reward, advantage, _ = recovered(learner, (here, actions, following), seed)
     return {
         "true": rewards,
         "reward": reward,

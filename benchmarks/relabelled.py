@@ -24,7 +24,6 @@ from seeds import seeds_of
 
 from iq_offline.baselines.fit import fit_baseline
 from iq_offline.baselines.sources import PeerData
-from iq_offline.config import Method
 from iq_offline.config.baselines import ContinuousCloneAllConfig, ContinuousFilteredBCConfig, RewardLabelledConfig
 from iq_offline.config.cloning import ContinuousBCConfig
 from iq_offline.data.split import choose_expert
@@ -32,7 +31,7 @@ from iq_offline.evaluation.simulation import simulate
 from iq_offline.stages.distil import DistilRequest, distil_reward
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.relabel import RelabelRequest, relabel_dataset
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import RunOptions, train_config, train_run
 from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.loop import fit_clone
 
@@ -90,17 +89,9 @@ def _percent(options: argparse.Namespace, task: str, method: str, seed: int) -> 
 def _relabelled(
     options: argparse.Namespace, folder: Path, files: tuple[str, str], labeller: str, seed: int
 ) -> tuple[str, str]:
-    request = TrainRequest(
-        dataset=files[0],
-        method=Method.IQ,
-        preset="reward",
-        demos=options.demos,
-        subsample=options.subsample,
-        seed=seed,
-        out=folder / "run",
-        tracked=False,
-    )
-    run = train_run(request, lambda _: None, lambda _: None)
+    shares = {"demos": options.demos, "subsample": options.subsample, "seed": seed}
+    config = train_config(files[0], "iq", "reward", **shares)
+    run = train_run(config, RunOptions(folder / "run", tracked=False), lambda _: None, lambda _: None)
     if labeller == "distilled":
         distil_reward(run, DistilRequest(files), lambda _: None)
     written = []

@@ -21,12 +21,11 @@ import polars as pl
 from run_log import is_logged, runs_of
 from seeds import seeds_of
 
-from iq_offline.config import Method
 from iq_offline.evaluation.correlation import reward_report
 from iq_offline.stages.distil import DistilRequest, distil_reward
 from iq_offline.stages.reward import RewardRequest, recover_reward
 from iq_offline.stages.rewarder import Form
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import RunOptions, train_config, train_run
 from iq_offline.training.run_folder import RunFolder
 
 MIX = ("expert", "medium", "random")
@@ -76,18 +75,15 @@ def main() -> None:
 def _run(options: argparse.Namespace, task: str, recipe: str, seed: int, forms: list[str]) -> dict[str, dict[str, Any]]:
     files = {kind: str(options.folder / f"{task}-{kind}.hdf5") for kind in (*MIX, "replay", *options.supplementary)}
     with tempfile.TemporaryDirectory() as folder:
-        request = TrainRequest(
-            dataset=files["expert"],
-            method=recipe if recipe in list(Method) else Method.IQ,
-            preset=None if recipe in list(Method) else recipe,
+        config = train_config(
+            files["expert"],
+            preset=recipe,
+            overrides=options.set,
             demos=options.demos,
             seed=seed,
-            supplementary=tuple(files[kind] for kind in options.supplementary),
-            overrides=tuple(options.set),
-            out=Path(folder) / "run",
-            tracked=False,
+            supplementary=[files[kind] for kind in options.supplementary],
         )
-        run = train_run(request, lambda _: None, lambda _: None)
+        run = train_run(config, RunOptions(Path(folder) / "run", tracked=False), lambda _: None, lambda _: None)
         sources = tuple(files[kind] for kind in (*MIX, "replay"))
         recovered: dict[str, pl.DataFrame] = {}
         return {form: _judged(run, sources, form, recovered) for form in forms}

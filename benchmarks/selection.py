@@ -23,7 +23,6 @@ from torch import Tensor
 from iq_offline.algorithms.networks import ContinuousPolicy
 from iq_offline.baselines.d3rlpy_adapter import RewardedBatch, load_d3rlpy, minibatch
 from iq_offline.batch import Batch
-from iq_offline.config import IQConfig
 from iq_offline.data.spaces import ActionSpace
 from iq_offline.data.split import rows_with_successors
 from iq_offline.evaluation.correlation import correlate
@@ -31,7 +30,7 @@ from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.rewarder import Form, Rewarder
 from iq_offline.stages.select import signals, unseen_demonstrations
 from iq_offline.training.batches import TransitionSampler
-from iq_offline.training.learnt import continuous_networks_of
+from iq_offline.training.learnt import learner_of
 from iq_offline.training.run_folder import EVALUATION, RunFolder
 
 CPU = torch.device("cpu")
@@ -50,7 +49,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     runs = [RunFolder.open(path) for path in options.runs]
-    judges = [run for run in runs if isinstance(run.config.algorithm, IQConfig)]
+    judges = [run for run in runs if run.config.algorithm.learns_reward]
     judge = RunFolder.open(options.reward) if options.reward else judges[0] if judges else None
     if judge is None:
         sys.exit("no run has a reward: name an iq run with --reward")
@@ -98,13 +97,13 @@ class _Critic:
     """The least of a run's critics at the observations of one batch."""
 
     def __init__(self, judge: RunFolder, batch: Batch) -> None:
-        self._networks, self._observations = continuous_networks_of(judge), batch.observations
+        self._judge, self._observations = learner_of(judge), batch.observations
 
     @torch.no_grad()
     def __call__(self, actions: Tensor) -> float:
         """Mean Q of those actions, (B, A)."""
-        scale = self._networks.policy
-        values = self._networks.critic(scale.standardise(self._observations), scale.scale_actions(actions))
+        scale = self._judge.policy
+        values = self._judge.critic(scale.standardise(self._observations), scale.scale_actions(actions))
         return float(values.amin(0).mean())
 
 

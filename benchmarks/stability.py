@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from run_log import is_logged, runs_of
 
-from iq_offline.config import Compile, Device, Method, TrainConfig, algorithm_class, algorithm_config, updates_key
+from iq_offline.config.train import Compile, Device, TrainConfig, algorithm_class, algorithm_config, updates_key
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import choose_expert, rows_with_successors
 from iq_offline.errors import TrainingDiverged
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.presets import recipe
 from iq_offline.training.batches import SupplementarySampler, TransitionSampler
 from iq_offline.training.loop import train
 from iq_offline.training.provenance import git_commit
@@ -65,24 +64,22 @@ def main() -> None:
                 "set": options.set,
             }
             if not is_logged(options.log, key):
-                result = _run(file, Method(method), options)
+                result = _run(file, method, options)
                 with options.log.open("a") as log:
                     log.write(json.dumps(key | result) + "\n")
     runs = runs_of(options.log)
     for run in runs:
         _show(run)
-    unexpected = [run for run in runs if run["outcome"] == "alarm" and run["method"] != Method.IQ_PAPER]
+    unexpected = [run for run in runs if run["outcome"] == "alarm" and run["method"] != "iq-paper"]
     if unexpected:
         raise SystemExit(f"{len(unexpected)} runs of recipes that should hold were stopped by the alarm")
 
 
-def _run(file: str, method: Method, options: argparse.Namespace) -> dict[str, Any]:
+def _run(file: str, method: str, options: argparse.Namespace) -> dict[str, Any]:
     table = open_dataset(file)
     discrete = isinstance(table.action_space, DiscreteActions)
     key = updates_key(algorithm_class(method, discrete=discrete))
-    algorithm = algorithm_config(
-        method, discrete=discrete, presets=recipe(method), overrides=[f"{key}={options.updates}", *options.set]
-    )
+    algorithm = algorithm_config(method, discrete=discrete, overrides=[f"{key}={options.updates}", *options.set])
     config = TrainConfig(
         dataset=file,
         method=method,

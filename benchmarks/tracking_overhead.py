@@ -22,7 +22,7 @@ from typing import Any
 def train_once(updates: int, *, tracked: bool) -> dict[str, float]:
     """Train in this process; CPU seconds of everything, and of each call into the tracker."""
     from iq_offline.stages import train as stage
-    from iq_offline.tracking.tracker import NullTracker
+    from iq_offline.tracking.mirror import Tracker
 
     spent = dict.fromkeys(("open", "log", "finish"), 0.0)
 
@@ -46,13 +46,13 @@ def train_once(updates: int, *, tracked: bool) -> dict[str, float]:
         def fail(self) -> None:
             self.tracker.fail()
 
-    start = stage.start_tracking if tracked else (lambda *_: NullTracker())
+    start = stage.start_tracking if tracked else (lambda *_: Tracker())
     stage.start_tracking = lambda *arguments: Timed(timed("open", start, *arguments))
     out = Path(os.environ["IQ_OFFLINE_HOME"]) / f"run-{os.getpid()}"
     settings = (f"updates={updates}", "prior.updates=500")
-    request = stage.TrainRequest("demo/swimmer/expert-v0", "iq", demos=5, overrides=settings, device="cpu", out=out)
     begun = time.process_time()
-    stage.train_run(request, lambda _: None, lambda problem: sys.exit(f"not mirrored: {problem}"))
+    config = stage.train_config("demo/swimmer/expert-v0", "iq", overrides=settings, demos=5, device="cpu")
+    stage.train_run(config, stage.RunOptions(out), lambda _: None, lambda problem: sys.exit(f"not mirrored: {problem}"))
     return spent | {"all": time.process_time() - begun}
 
 

@@ -4,8 +4,8 @@
 Usage: whose_episodes.py EXPERT:SUPPLEMENTARY... [--demos 5] [--subsample 20] [--seeds 0-2]
 
 One Markdown row a pair and seed: how many episodes pass, how many of their steps lie near a demonstration, what of the
-demonstrations' own clone's residuals there is foretold (the threshold is `largest_foretold_near`), and whether they
-are taken. No reward is read, and nothing is simulated.
+demonstrations' own clone's residuals there is predictable (the threshold is `max_predictability_near`), and whether
+they are accepted. No reward is read, and nothing is simulated.
 """
 
 import argparse
@@ -15,8 +15,8 @@ from seeds import seeds_of
 
 from iq_offline.baselines.filtering import more_demonstrations
 from iq_offline.baselines.sources import PeerData
-from iq_offline.config import CloningLoss, ContinuousBCConfig
 from iq_offline.config.baselines import EpisodeFilterConfig, ResidualTestConfig
+from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig
 from iq_offline.data.split import choose_expert
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.training.batches import TransitionSampler
@@ -33,14 +33,14 @@ def row(pair: str, seed: int, options: argparse.Namespace) -> str:
     sampler = TransitionSampler(table, split.rows, CPU)
     found = more_demonstrations(CONFIG, ContinuousBCConfig(), seed, PeerData(table, split, (other,)), sampler)
     metrics = found.metrics
-    foretold = metrics.get("residual_test_foretold")
+    predictability = metrics.get("residual_test_predictability")
     cells = [
         f"{table.info.name}, {options.demos}, every {options.subsample}",
         other.info.name,
         str(seed),
         f"{metrics.get('residual_test_passed', 0):.0f} of {len(other.episodes)}",
         f"{metrics.get('residual_test_near', 0):.0f}",
-        "-" if foretold is None else f"{foretold:.3f}",
+        "-" if predictability is None else f"{predictability:.3f}",
         "yes" if metrics["residual_test_accepted"] else "no",
     ]
     return f"| {' | '.join(cells)} |"
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-2"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print("| demonstrations | supplementary | seed | pass | steps near | foretold | taken |")
+    print("| demonstrations | supplementary | seed | pass | steps near | predictability | accepted |")
     print("|---|---|---|---|---|---|---|")
     for pair in options.pairs:
         for seed in options.seeds:

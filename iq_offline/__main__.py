@@ -1,11 +1,11 @@
-"""`python -m iq_offline` is `iq-offline`, run in the warm process of a pipeline where there is one."""
+"""`python -m iq_offline` is `iq-offline`, run by the command server of a pipeline where there is one."""
 
 import sys
 
-from iq_offline.handover import hand_over
+from iq_offline.command_server.client import send_command
 
-hand_over(sys.argv[1:])
+send_command(sys.argv[1:])
 
-from iq_offline.cli import main  # noqa: E402  (costs nothing where the command was handed over)
+from iq_offline.cli import main  # noqa: E402  (costs nothing where the server ran the command)
 
 main()

@@ -6,12 +6,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iq_offline.credentials import masked
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+FIRST_LINE_SECONDS = 15.0
+"""Without a terminal, the first line of progress comes after so long."""
 CONTROL = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160)) if number not in (9, 10)}
 """Control characters by their escapes: a name in a file must not move the cursor or colour the terminal."""
 
@@ -22,25 +28,18 @@ def printable(text: str) -> str:
 
 
 def prepare_streams() -> None:
-    """Let any text be printed: what an encoding lacks is escaped, and a closed stream swallows what it is told."""
+    """Let any text be printed: what an encoding lacks is escaped, and a closed stream swallows its text."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, TextIOWrapper):
-            _let_escape(name, stream)
-
-
-def _let_escape(name: str, stream: TextIOWrapper) -> None:
-    try:
-        stream.reconfigure(errors="backslashreplace")
-    except OSError:  # a stream that was a file when it was opened, and is a pipe since
-        again = Path(f"/dev/fd/{stream.fileno()}").open("w", encoding=stream.encoding, errors="backslashreplace")  # noqa: SIM115
-        setattr(sys, name, again)
-
-
-FIRST_LINE_SECONDS = 15.0
-"""Without a terminal, progress is first told after so long."""
+            try:
+                stream.reconfigure(errors="backslashreplace")
+            except OSError:  # a stream that was a file when it was opened, and is a pipe since
+                place = Path(f"/dev/fd/{stream.fileno()}")
+                again = place.open("w", encoding=stream.encoding, errors="backslashreplace")
+                setattr(sys, name, again)
 
 
 def show(text: str = "") -> None:
@@ -53,25 +52,23 @@ def show_json(content: Any) -> None:
     print(json.dumps(content, indent=2, allow_nan=False))
 
 
-def warn(text: str) -> None:
-    """A warning, off the answer's stream."""
-    print(f"warning: {printable(masked(text))}", file=sys.stderr)
+def _aside(kind: str, text: str) -> None:
+    """A line off the answer's stream."""
+    print(f"{kind}: {printable(masked(text))}", file=sys.stderr)
 
 
-def fail(text: str) -> None:
-    """The error that ends a command, off the answer's stream."""
-    print(f"error: {printable(masked(text))}", file=sys.stderr)
-
-
-def note(text: str) -> None:
-    """Something that the user should know, off the answer's stream."""
-    print(f"note: {printable(masked(text))}", file=sys.stderr)
+warn: Callable[[str], None] = partial(_aside, "warning")
+fail: Callable[[str], None] = partial(_aside, "error")
+"""The error that ends a command."""
+note: Callable[[str], None] = partial(_aside, "note")
+"""Something that the user should know."""
 
 
 def size(count: int) -> str:
     """A number of bytes in a unit that fits."""
-    unit = next(name for name, least in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("B", 0)) if count >= least)
-    return f"{count / {'GB': 10**9, 'MB': 10**6, 'kB': 10**3, 'B': 1}[unit]:.4g} {unit}"
+    units = {"GB": 10**9, "MB": 10**6, "kB": 10**3, "B": 1}
+    unit = next((name for name, least in units.items() if count >= least), "B")
+    return f"{count / units[unit]:.4g} {unit}"
 
 
 def show_details(content: dict[str, Any]) -> None:
@@ -157,48 +154,39 @@ Advance = Callable[[int, str], None]
 
 
 @contextmanager
+def _bars(columns: str, **options: Any) -> Iterator["Progress"]:
+    """Progress on standard error. Columns: text with {task} in it, or the name of rich's column without `Column`."""
+    from rich import progress as rich
+    from rich.console import Console
+
+    shown = [
+        rich.TextColumn(column, markup=False) if "{" in column else getattr(rich, f"{column}Column")()
+        for column in columns.split("|")
+    ]
+    with rich.Progress(*shown, console=Console(stderr=True), **options) as bars:
+        yield bars
+
+
+@contextmanager
 def progress(title: str, total: int) -> Iterator[Advance]:
     """A bar on a terminal; elsewhere a line now and then, so that logs stay short. Call it with (completed, note)."""
     if not sys.stderr.isatty():
         yield _ProgressLines(title, total)
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with _bars("{task.description}|Bar|{task.completed}/{task.total}|TimeRemaining|{task.fields[note]}") as bar:
         task = bar.add_task(title, total=total, note="")
-
-        def advance(completed: int, note: str) -> None:
-            bar.update(task, completed=completed, note=note)
-
-        yield advance
+        yield lambda completed, note: bar.update(task, completed=completed, note=note)
 
 
 @contextmanager
 def bars(title: str, numbers: Sequence[int]) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar a number on a terminal; elsewhere nothing. Call it with (number, percentage, note)."""
+    """A bar for each number on a terminal; elsewhere nothing. Call it with (number, percentage, note)."""
     if not sys.stderr.isatty():
-        yield _no_bars
+        yield lambda _number, _percent, _note: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as together:
-        tasks = {number: together.add_task(f"{title} seed {number}", total=100, note="") for number in numbers}
-        yield lambda number, percent, note: together.update(tasks[number], completed=percent, note=note)
+    with _bars("{task.description}|Bar|TimeRemaining|{task.fields[note]}") as bar:
+        tasks = {number: bar.add_task(f"{title} seed {number}", total=100, note="") for number in numbers}
+        yield lambda number, percent, note: bar.update(tasks[number], completed=percent, note=note)
 
 
 @contextmanager
@@ -207,15 +195,7 @@ def counter(title: str, unit: str) -> Iterator[Callable[[int], None]]:
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description} {task.completed:,} " + unit, markup=False),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with _bars("Spinner|{task.description} {task.completed:,} " + unit + "|TimeElapsed") as bar:
         task = bar.add_task(title, total=None)
         yield lambda completed: bar.update(task, completed=completed)
 
@@ -226,14 +206,7 @@ def transfer(title: str) -> Iterator[Callable[[int, int | None], None]]:
     if not sys.stderr.isatty():
         yield lambda _, __: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (
-        *(TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn()),
-        *(TransferSpeedColumn(), TimeRemainingColumn()),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with _bars("{task.description}|Bar|Download|TransferSpeed|TimeRemaining", transient=True) as bar:
         task = bar.add_task(masked(title), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -250,7 +223,3 @@ class _ProgressLines:
         if passed >= self._next:
             self._next = 2 * passed
             note(f"{self._title}: {completed} of {self._total} after {passed:.0f} s{', ' if note_ else ''}{note_}")
-
-
-def _no_bars(number: int, percent: int, note: str) -> None:
-    """Without a terminal there are no bars to move."""

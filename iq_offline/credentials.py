@@ -28,23 +28,13 @@ SIGNED_NAMES = {"expires", "policy", "key-pair-id", "googleaccessid", "accesskey
 SHARED_ACCESS = {"sv", "se", "sp", "sr", "st", "ss", "srt", "spr", "sip", "skoid", "sktid", "skt", "ske", "sks", "skv"}
 """Azure's companions of `sig`."""
 PERHAPS_SECRET = {
-    "key",
-    "code",
-    "pass",
-    "pw",
-    "pin",
-    "otp",
-    "session",
-    "sessionid",
-    "sid",
-    "cookie",
-    "private",
-    "access",
+    *("key", "code", "pass", "pw", "pin", "otp"),
+    *("session", "sessionid", "sid", "cookie", "private", "access"),
 }
 PUBLIC_NAMES = {"version", "versionid", "revision", "rev", "ref", "commit", "generation", "sha256", "sha1", "md5"}
 LONG_VALUE = 20
 """Characters from which on a value of letters and digits may be a token, whatever its name."""
-SHORTEST_SECRET = 4
+MIN_SECRET = 4
 """Shorter values are not searched for in messages: they occur by chance."""
 
 
@@ -53,12 +43,16 @@ def public_url(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.partition("+")[0] == "file" or scheme in {"sqlite", "sqlite+pysqlite"}:
         return url
-    rest = rest[len(_user(rest)) :]
-    rest, _, fragment = rest.partition("#")
+    rest, _, fragment = rest[len(_user(rest)) :].partition("#")
     place, _, query = rest.partition("?")
-    kept, kept_fragment = _public_parameters(query), _public_parameters(fragment)
-    place = TOKENS.sub(MASK, place)
-    return f"{scheme}://{place}" + (f"?{kept}" if kept else "") + (f"#{kept_fragment}" if kept_fragment else "")
+    shown = f"{scheme}://{TOKENS.sub(MASK, place)}"
+    for mark, parameters in (("?", query), ("#", fragment)):
+        parts = [part for part in parameters.split("&") if part]
+        signed = any(part.partition("=")[0].lower() == "sig" for part in parts)
+        public = (_public_parameter(part, shared_access=signed) for part in parts)
+        if kept := "&".join(part for part in public if part is not None):
+            shown += mark + kept
+    return shown
 
 
 def public_name(dataset: str) -> str:
@@ -83,13 +77,6 @@ def _user(rest: str) -> str:
     _, colon, port = authority[0].partition(":")
     broken = colon and not authority[0].startswith("[") and not port.isdigit() and "@" in rest
     return rest[: rest.rindex("@") + 1] if broken else ""
-
-
-def _public_parameters(query: str) -> str:
-    parts = [part for part in query.split("&") if part]
-    signed = {"sig"} & {part.partition("=")[0].lower() for part in parts}
-    kept = (_public_parameter(part, shared_access=bool(signed)) for part in parts)
-    return "&".join(part for part in kept if part is not None)
 
 
 def _public_parameter(part: str, *, shared_access: bool) -> str | None:
@@ -144,4 +131,4 @@ def _secrets(url: str) -> set[str]:
         key, equals, value = part.partition("=")
         if equals and (_is_secret(key) or _may_be_secret(key, value)):
             found.add(value)
-    return {form for value in found for form in (value, unquote(value)) if len(form) >= SHORTEST_SECRET}
+    return {form for value in found for form in (value, unquote(value)) if len(form) >= MIN_SECRET}

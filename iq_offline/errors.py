@@ -2,7 +2,7 @@
 
 UserError
 ├── ConfigError            an option, key or value that is not valid
-│   └── NothingAlike       no supplementary transition is like a demonstration
+│   └── NoSimilarTransition  no supplementary transition is similar to a demonstration
 ├── NotYet                 asked for by the contract, built in a later release
 ├── DatasetError
 │   ├── UnknownDataset     no such name, id or path
@@ -40,8 +40,8 @@ class ConfigError(UserError):
     """An option, key or value that is not valid."""
 
 
-class NothingAlike(ConfigError):
-    """Supplementary data of which no transition is like a demonstration."""
+class NoSimilarTransition(ConfigError):
+    """Supplementary data of which no transition is similar to a demonstration."""
 
 
 class NotYet(UserError):
@@ -88,7 +88,7 @@ class Interrupted(UserError):
         self.signal = signal
 
     def __reduce__(self) -> "tuple[type[Interrupted], tuple[str, str, int]]":
-        """So that it can be told by another process."""
+        """So that it can be raised again in another process."""
         return type(self), (self.problem, self.remedy, self.signal)
 
 

@@ -29,7 +29,7 @@ def home() -> Path:
 def writable_home() -> Path:
     """The store, or a temporary folder of this process where the store cannot be written: reading needs none.
 
-    A store that is a file, or lies below one, is told by whoever makes a folder in it.
+    A store that is a file, or lies below one, is reported when a folder is made in it.
     """
     there = next(folder for folder in (home(), *home().parents) if folder.exists())
     return home() if not there.is_dir() or os.access(there, os.W_OK) else _substitute(home())

@@ -39,7 +39,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stores_are_copied(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Later SQLite stores start as copies of the first: MLflow takes more than a second to make its tables."""
     from iq_offline.tracking import mlflow_store
-    from iq_offline.tracking.mlflow_sqlite import sqlite_file
+    from iq_offline.tracking.mlflow_access import sqlite_file
 
     def connect(uri: str) -> Any:
         file = sqlite_file(uri)

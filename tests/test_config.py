@@ -3,77 +3,112 @@
 import pytest
 from pydantic import ValidationError
 
-from iq_offline.config import (
-    BCConfig,
-    ContinuousBCConfig,
-    ContinuousIQConfig,
-    DiscreteBCConfig,
-    DiscreteIQConfig,
-    Method,
-    TrainConfig,
-    algorithm_config,
-)
+from iq_offline.config.cloning import BCConfig, ContinuousBCConfig, DiscreteBCConfig
+from iq_offline.config.iq import DiscreteIQConfig, IQConfig
+from iq_offline.config.train import TrainConfig, algorithm_class, algorithm_config, config_classes
 from iq_offline.errors import ConfigError, nearest
+from iq_offline.methods import METHODS
 
 
 def train_config(**changes: object) -> TrainConfig:
-    values = {"dataset": "demo", "method": "iq", "demos": 5, "algorithm": ContinuousIQConfig()}
+    values = {"dataset": "demo", "method": "iq", "demos": 5, "algorithm": IQConfig()}
     return TrainConfig(**(values | changes))  # type: ignore[arg-type]
 
 
 def test_toml_gives_back_the_same_configuration():
-    config = train_config(algorithm=ContinuousIQConfig(prior=ContinuousBCConfig(updates=7, hidden_sizes=(8,))))
+    config = train_config(algorithm=IQConfig(prior=ContinuousBCConfig(updates=7, hidden_sizes=(8,))))
     assert TrainConfig.from_toml(config.to_toml()) == config
 
 
-def test_what_is_off_stays_off_through_toml_and_on_the_command_line():
+def test_what_is_off_stays_off():
+    """Through TOML and on the command line."""
     config = train_config(demos=None, algorithm=DiscreteIQConfig(polyak_rate=None))
     assert TrainConfig.from_toml(config.to_toml()) == config
     for text in ("none", "null"):
-        off = algorithm_config(Method.IQ, discrete=True, overrides=[f"polyak_rate={text}"])
+        off = algorithm_config("iq", discrete=True, overrides=[f"polyak_rate={text}"])
         assert isinstance(off, DiscreteIQConfig)
         assert off.polyak_rate is None
 
 
-def test_a_configuration_cannot_be_changed_or_given_unknown_keys():
+def test_configurations_are_frozen_and_refuse_unknown_keys():
     with pytest.raises(ValidationError, match="frozen"):
-        BCConfig().updates = 3  # type: ignore[misc]
+        ContinuousBCConfig().updates = 3  # type: ignore[misc]
     with pytest.raises(ValidationError, match="Extra inputs"):
-        BCConfig(upates=3)  # type: ignore[call-arg]
+        ContinuousBCConfig(upates=3)  # type: ignore[call-arg]
 
 
-def test_the_hash_names_the_content_and_not_the_place():
+def test_hash_names_content_and_not_place():
     reference = train_config().content_hash("data")
     assert reference == train_config(dataset="/elsewhere", device="cpu", threads=2).content_hash("data")
     assert reference != train_config(seed=1).content_hash("data")
     assert reference != train_config().content_hash("other data")
 
 
-def test_overrides_follow_the_preset_which_follows_the_defaults():
+def test_overrides_follow_preset_which_follows_defaults():
     preset = {"iq-continuous": {"temperature": 1.0, "prior.updates": 10}, "bc-continuous": {"updates": 3}}
-    config = algorithm_config(Method.IQ, discrete=False, presets=[preset], overrides=["temperature=0.5", "updates=9"])
-    assert isinstance(config, ContinuousIQConfig)
+    config = algorithm_config("iq", discrete=False, presets=[preset], overrides=["temperature=0.5", "updates=9"])
+    assert isinstance(config, IQConfig)
     assert (config.temperature, config.updates, config.prior.updates) == (0.5, 9, 10)
-    assert config.gamma == ContinuousIQConfig().gamma
+    assert config.gamma == IQConfig().gamma
 
 
-def test_the_action_space_decides_which_iq_is_configured():
-    assert isinstance(algorithm_config(Method.IQ, discrete=True), DiscreteIQConfig)
-    assert isinstance(algorithm_config(Method.BC, discrete=True), DiscreteBCConfig)
+def test_action_space_decides_which_iq_is_configured():
+    assert isinstance(algorithm_config("iq", discrete=True), DiscreteIQConfig)
+    assert isinstance(algorithm_config("bc", discrete=True), DiscreteBCConfig)
 
 
 def test_lists_and_names_are_parsed():
-    config = algorithm_config(Method.BC, discrete=False, overrides=["hidden_sizes=[32, 16]", "activation=relu"])
+    config = algorithm_config("bc", discrete=False, overrides=["hidden_sizes=[32, 16]", "activation=relu"])
     assert isinstance(config, BCConfig)
     assert (config.hidden_sizes, config.activation) == ((32, 16), "relu")
 
 
-def test_the_configurations_own_name_cannot_be_overridden():
+@pytest.mark.parametrize("config", config_classes(), ids=lambda config: config.__name__)
+def test_toml_tells_the_class_of_settings(config):
+    """By its `name`, for every method and kind of actions."""
+    method = next(name for name, method in METHODS.items() if config in method.config_classes())
+    held = TrainConfig(dataset="demo", method=method, algorithm=config())
+    read = TrainConfig.from_toml(held.to_toml())
+    assert type(read.algorithm) is config
+    assert read == held
+
+
+def test_names_of_settings_are_unique():
+    names = [config.model_fields["name"].default for config in config_classes()]
+    assert len(set(names)) == len(names)
+
+
+def test_settings_of_no_method_are_refused():
+    """Such as those of an earlier version, whose keys were others."""
+    text = train_config().to_toml()
+    with pytest.raises(ValueError, match="no method has settings called 'iq-old'"):
+        TrainConfig.from_toml(text.replace('name = "iq-continuous"', 'name = "iq-old"'))
+    with pytest.raises(ValueError, match=r"algorithm\.alarm_q: Extra inputs"):
+        TrainConfig.from_toml(text.replace("[algorithm]", "[algorithm]\nalarm_q = 5"))
+    with pytest.raises(ValueError, match="no method is called iq-cq: iq-cql"):
+        TrainConfig.from_toml(text.replace('method = "iq"', 'method = "iq-cq"'))
+
+
+def test_settings_of_a_method_follow_preset_and_override():
+    """`iq-cql` is `iq` with CQL's weight of one."""
+    assert algorithm_class("iq-cql", discrete=False) is IQConfig
+    for discrete in (False, True):
+        plain, by_cql = (algorithm_config(method, discrete=discrete) for method in ("iq", "iq-cql"))
+        assert (plain.cql, by_cql.cql.weight) == (None, 1.0)  # type: ignore[attr-defined]
+        assert by_cql.model_copy(update={"cql": None}) == plain
+    halved = algorithm_config("iq-cql", discrete=False, overrides=["cql.weight=0.5"])
+    assert halved.cql.weight == 0.5  # type: ignore[attr-defined]
+    off = algorithm_config("iq-cql", discrete=False, overrides=["cql=none"])
+    assert off.cql is None  # type: ignore[attr-defined]
+
+
+def test_name_of_configuration_cannot_be_overridden():
     with pytest.raises(ConfigError, match="unknown key 'name'"):
-        algorithm_config(Method.BC, discrete=False, overrides=["name=iq"])
+        algorithm_config("bc", discrete=False, overrides=["name=iq"])
 
 
-def test_few_names_are_all_listed_nearest_first_and_many_are_not():
+def test_few_names_are_all_listed_nearest_first():
+    """Of many, only the near ones are."""
     assert nearest("cuba", ["auto", "cpu", "cuda"]).startswith("cuda, ")
     assert nearest("alpha", [f"name{i}" for i in range(9)] + ["alphas"]) == "alphas"
     assert nearest("xyz", [f"hopper-{number}" for number in range(100)]) == "none of 100 is near"
@@ -83,11 +118,13 @@ def test_few_names_are_all_listed_nearest_first_and_many_are_not():
     ("transitions", "updates"),
     [(1, 5000), (5000, 5000), (5001, 5001), (10_000, 10_000), (20_000, 20_000), (10**6, 20_000)],
 )
-def test_more_transitions_are_cloned_for_more_updates_within_bounds(transitions: int, updates: int):
+def test_more_transitions_are_cloned_for_more_updates(transitions: int, updates: int):
+    """Within bounds."""
     assert ContinuousBCConfig().settled(transitions).updates == updates
     assert ContinuousBCConfig(updates=7).settled(transitions).updates == 7
     assert DiscreteBCConfig().settled(transitions).updates == 5000
 
 
-def test_half_the_batch_is_twice_the_updates_for_as_many_passes():
+def test_half_the_batch_is_twice_the_updates():
+    """For as many passes."""
     assert ContinuousBCConfig(batch_size=128).settled(6000).updates == 12_000

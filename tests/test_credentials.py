@@ -2,8 +2,7 @@
 
 import pytest
 
-from iq_offline.config import TrainConfig, algorithm_config
-from iq_offline.config.train import Method
+from iq_offline.config.train import TrainConfig, algorithm_config
 from iq_offline.credentials import masked, public_url
 from iq_offline.data.catalogue import CatalogueEntry, locate
 from iq_offline.errors import ConfigError
@@ -71,9 +70,9 @@ def test_configuration_holds_no_credentials():
     """Of the demonstrations and of supplementary data."""
     config = TrainConfig(
         dataset="http://ann:secret@host/x.hdf5",
-        method=Method.BC,
+        method="bc",
         supplementary=("https://host/y.hdf5?token=secret",),
-        algorithm=algorithm_config(Method.BC, discrete=False),
+        algorithm=algorithm_config("bc", discrete=False),
     )
     assert (config.dataset, config.supplementary) == ("http://host/x.hdf5", ("https://host/y.hdf5",))
     assert "secret" not in config.to_toml()

@@ -1,17 +1,42 @@
 """Small recorded episodes whose numbers tell where they belong."""
 
+from __future__ import annotations
+
 import json
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 import pytest
 
+if TYPE_CHECKING:
+    from iq_offline.config.train import TrainConfig
+    from iq_offline.stages.train import RunOptions
+
 Arrays = dict[str, np.ndarray]
+Requested = tuple["TrainConfig", "RunOptions"]
+
+
+def requested(
+    dataset: str,
+    method: str | None = None,
+    preset: str | None = None,
+    updates: int | None = None,
+    overrides: Sequence[str] = (),
+    warn: Callable[[str], None] = lambda _: None,
+    **asked: Any,
+) -> Requested:
+    """What `train_run` takes first: the configuration, and the options, whose names are told from its own."""
+    from iq_offline.stages.train import RunOptions, train_config
+
+    options = {name: asked.pop(name) for name in RunOptions.__dataclass_fields__ if name in asked}
+    return train_config(dataset, method, preset, updates, overrides, warn, **asked), RunOptions(**options)
+
+
 PIXEL = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII=")
 """A PNG of one pixel."""
 
@@ -50,11 +75,12 @@ def write_hdf5(path: Path, arrays: Arrays, env_id: str = "", env_kwargs: dict[st
 def reseal(folder: Path, **changes: Any) -> None:
     """Make a run folder sound again after a change to its files; `changes`: of the manifest, None takes a key out."""
     from iq_offline.training import run_folder
+    from iq_offline.training.tensor_files import read_tensors, tensors_sha256
 
     manifest = json.loads((folder / run_folder.MANIFEST).read_text())
     manifest |= {
-        "policy_sha256": run_folder.tensors_sha256(run_folder.read_tensors(folder / run_folder.POLICY)),
-        "checkpoint_sha256": run_folder.tensors_sha256(run_folder.read_tensors(folder / run_folder.CHECKPOINT)),
+        "policy_sha256": tensors_sha256(read_tensors(folder / run_folder.POLICY)),
+        "checkpoint_sha256": tensors_sha256(read_tensors(folder / run_folder.CHECKPOINT)),
     }
     kept = {key: value for key, value in (manifest | changes).items() if value is not None}
     run_folder.seal_record(folder / run_folder.MANIFEST, kept)

@@ -1,11 +1,34 @@
 """Tiny run folders, written by hand: what training, evaluation and reward recovery leave behind."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+
+from iq_offline.training.run_schema import FORMAT_VERSION
+
+WriteRun = Callable[..., Path]
+
+
+def run_writer(parent: Path) -> WriteRun:
+    """A function that writes one run folder, `runs/NAME` below `parent`, and returns it.
+
+    `supplementary`: the data that the run's configuration names beside the expert's; else as `write_folder`.
+    """
+
+    def write(name: str, supplementary: Sequence[str] | None = None, **facts: Any) -> Path:
+        folder = parent / "runs" / name
+        folder.mkdir(parents=True)
+        write_folder(folder, **facts)
+        if supplementary is not None:
+            config = folder / "config.toml"
+            config.write_text(f"supplementary = {json.dumps(list(supplementary))}\n{config.read_text()}")
+        return folder
+
+    return write
 
 
 def write_folder(
@@ -30,7 +53,14 @@ def write_folder(
     data = {"name": dataset, "sha256": sha256, "format": "d4rl", "env_id": "Hopper-v2", "env_kwargs": {}}
     data |= {"path": None, "origin_sha256": None, "reference": None}
     data |= {"episodes": 10, "steps": 1000, "return_mean": data_return}
-    manifest = {"run": folder.name, "method": method, "seed": seed, "demos": demos, "subsample": subsample}
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "run": folder.name,
+        "method": method,
+        "seed": seed,
+        "demos": demos,
+        "subsample": subsample,
+    }
     manifest |= {
         "transitions": 500,
         "updates": 100,

@@ -47,15 +47,6 @@ CANDIDATES = (
     Candidate(
         "ours-iq-bf16", "ours-iq, hidden products in bfloat16", ("ours.py", "iq", "--bfloat16"), terms=flops.iq()
     ),
-    Candidate(
-        "ours-iq-one", "ours-iq, one backward pass, mean critic", ("ours.py", "iq-one"), terms=flops.iq_one_backward()
-    ),
-    Candidate(
-        "ours-iq-one-bf16",
-        "ours-iq-one, hidden products in bfloat16",
-        ("ours.py", "iq-one", "--bfloat16"),
-        terms=flops.iq_one_backward(),
-    ),
     Candidate("ours-iq-cql", "the same, CQL over 2 x 15 sampled actions", ("ours.py", "iq-cql"), terms=flops.iq_cql()),
     Candidate("ours-iq-default", "`--method iq` as it comes", ("ours.py", "iq-default"), terms=flops.iq_default()),
     Candidate("ours-bc", "`--method bc` with ReLU", ("ours.py", "bc"), terms=flops.bc()),
@@ -96,8 +87,6 @@ COMPARISONS = (
     Comparison("ours-iq", "jax-iq", "the same mathematics", 0.9),
     Comparison("ours-iq", "eager-iq", "the same mathematics"),
     Comparison("ours-iq-bf16", "ours-iq", "the same mathematics, hidden products in bfloat16"),
-    Comparison("ours-iq-one", "ours-iq", "critics and actor by one backward pass"),
-    Comparison("ours-iq-one-bf16", "d3rlpy-sac", "both options; SAC in 32 bits"),
     Comparison("ours-iq-cql", "d3rlpy-cql", "30 sampled actions each", 1.05),
     Comparison("ours-iq-default", "d3rlpy-sac", "another method, networks alike"),
     Comparison("ours-bc", "d3rlpy-bc", "the same networks", 4.0),

@@ -24,7 +24,8 @@ from ours import CONFIGS, data_of, learner_of
 from synthetic import ACTION, BATCH, SMALL_BATCH, continuous_episodes, discrete_episodes
 from torch import Tensor, nn
 
-from iq_offline.algorithms.learner import Learner, Stream, generator
+from iq_offline.algorithms.learner import Learner
+from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.batch import Batch
 
 UPDATES = 5

@@ -64,17 +64,6 @@ def iq(critics: int = 2) -> Terms:
     }
 
 
-def iq_one_backward(critics: int = 2) -> Terms:
-    """The same where the critics' backward pass at (s, policy) goes on to the action."""
-    return {
-        "critics at (s, a) and (s, policy), forward and backward": critics * CRITIC.learnt(2 * BATCH),
-        "critics at (s, policy), back to the action": critics * (CRITIC.inside(BATCH, ACTION) - CRITIC.inside(BATCH)),
-        "target critics at (s', policy)": critics * CRITIC.forward(BATCH),
-        "actor at s and s'": ACTOR.forward(2 * BATCH),
-        "actor, backward": ACTOR.weights(BATCH) + ACTOR.inside(BATCH),
-    }
-
-
 def iq_cql() -> Terms:
     """The same with the conservative term over CQL_ACTIONS sampled actions."""
     return iq() | {

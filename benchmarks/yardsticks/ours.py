@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Our learners: ours.py iq | iq-one | iq-cql | iq-default | bc | discrete [--eager] [--bfloat16]."""
+"""Our learners: ours.py iq | iq-cql | iq-default | bc | discrete [--eager] [--bfloat16]."""
 
 import sys
 from collections.abc import Callable
@@ -22,17 +22,23 @@ from synthetic import (
 )
 from worker import Measure, Updates, counted, serve
 
+from iq_offline.algorithms.awr import NoEntropy
 from iq_offline.algorithms.bc import BCLearner
-from iq_offline.algorithms.iq_continuous import ContinuousIQLearner
-from iq_offline.algorithms.iq_discrete import DiscreteIQLearner
-from iq_offline.algorithms.learner import Learner, Stream, generator
-from iq_offline.algorithms.networks import ContinuousPolicy
-from iq_offline.config import BCConfig, Compile, ContinuousBCConfig, ContinuousIQConfig, DiscreteIQConfig, Precision
+from iq_offline.algorithms.build import actor_and_critics, clone_policy
+from iq_offline.algorithms.divergences import ChiSquared
+from iq_offline.algorithms.iq import IQLearner, expert_value
+from iq_offline.algorithms.learner import Learner
+from iq_offline.algorithms.noise import Stream, generator
+from iq_offline.algorithms.regularisers import regularisers_of
+from iq_offline.config.base import Precision
+from iq_offline.config.cloning import BCConfig, ContinuousBCConfig
+from iq_offline.config.iq import DiscreteIQPaperConfig, IQConfig
+from iq_offline.config.train import Compile
 from iq_offline.data.episodes import DatasetInfo
 from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions
 from iq_offline.data.table import Leaf, TransitionTable
 from iq_offline.training.batches import TransitionSampler
-from iq_offline.training.build import Data, cloned_policy, continuous_networks, discrete_networks
+from iq_offline.training.learnt import Data, build_learner
 from iq_offline.training.steps import Seconds, steps_of
 
 CPU = torch.device("cpu")
@@ -40,49 +46,29 @@ COMPILED = Compile.OFF if "--eager" in sys.argv else Compile.ON
 FOR_EVER = 10**9
 """Updates of a run, so that its learning rate stays where it is."""
 
-Config = BCConfig | ContinuousIQConfig | DiscreteIQConfig
+Config = BCConfig | IQConfig | DiscreteIQPaperConfig
 
 PLAIN = {
     "updates": FOR_EVER,
     "batch_size": BATCH,
     "hidden_sizes": HIDDEN,
-    "prior": None,
-    "entropy": "off",
-    "policy_std": 0.135,
     "actor_activation": "relu",
     "critic_activation": "relu",
     "critic_layer_norm": False,
-    "action_gradient_weight": 0,
+    "action_gradient": None,
     "target_bound": None,
     "ensemble": {"members": 2},
 }
-"""The mathematics of the JAX yardstick and of the plain loop."""
+"""The mathematics of the JAX yardstick and of the plain loop: without a prior and without entropy."""
 CONFIGS: dict[str, Callable[[], Config]] = {
-    "iq": lambda: ContinuousIQConfig.model_validate(PLAIN),
-    "iq-one": lambda: ContinuousIQConfig.model_validate(
-        PLAIN | {"one_backward": True, "ensemble": {"members": 2, "pessimism": "mean"}}
-    ),
-    "iq-cql": lambda: ContinuousIQConfig.model_validate(
-        PLAIN | {"cql": {"weight": 1, "actions": CQL_ACTIONS // 2}},
-    ),
-    "iq-default": lambda: ContinuousIQConfig(updates=FOR_EVER),
+    "iq": lambda: IQConfig.model_validate(PLAIN),
+    "iq-cql": lambda: IQConfig.model_validate(PLAIN | {"cql": {"weight": 1, "actions": CQL_ACTIONS // 2}}),
+    "iq-default": lambda: IQConfig(updates=FOR_EVER),
     "bc": lambda: ContinuousBCConfig.model_validate(
         {"updates": FOR_EVER, "batch_size": BATCH, "hidden_sizes": HIDDEN, "activation": "relu"}
     ),
-    "discrete": lambda: DiscreteIQConfig.model_validate(
-        {
-            "updates": FOR_EVER,
-            "batch_size": SMALL_BATCH,
-            "hidden_sizes": SMALL_HIDDEN,
-            "activation": "silu",
-            "separate_value": False,
-            "prior": None,
-            "temperature": 0.01,
-            "polyak_rate": None,
-            "target_bound": None,
-            "learning_rate": 1e-4,
-            "weight_decay": 0,
-        }
+    "discrete": lambda: DiscreteIQPaperConfig.model_validate(
+        {"updates": FOR_EVER, "batch_size": SMALL_BATCH, "hidden_sizes": SMALL_HIDDEN, "activation": "silu"}
     ),
 }
 """`iq-cql`: so many uniform actions an observation and as many of the policy, d3rlpy's three times ten together."""
@@ -103,19 +89,22 @@ def ours(config: Config, data: Data) -> Updates:
 
 def learner_of(config: Config, data: Data) -> Learner:
     """A learner with the initial weights of seed 0; a prior, where there is one, is not trained first."""
+    spec = data.spec(0)
     if isinstance(config, BCConfig):
-        return BCLearner(config, cloned_policy(config, 0, data))
-    prior = None if config.prior is None else cloned_policy(config.prior, 0, data)
-    if isinstance(config, DiscreteIQConfig):
-        assert prior is None
-        return DiscreteIQLearner(config, discrete_networks(config, 0, data, None))
-    assert prior is None or isinstance(prior, ContinuousPolicy)
-    return ContinuousIQLearner(config, continuous_networks(config, 0, data, prior), generator(0, Stream.ACTIONS))
+        return BCLearner(config, clone_policy(config, spec))
+    if isinstance(config, DiscreteIQPaperConfig):
+        return build_learner(config, spec, None)
+    if config.action_gradient is not None:
+        return build_learner(config, spec, clone_policy(config.prior, spec))
+    networks, noise = actor_and_critics(config, spec), generator(0, Stream.ACTIONS)
+    phi = ChiSquared(config.reward_penalty).phi
+    regularisers = regularisers_of(config)
+    return IQLearner(config, *networks, noise, NoEntropy(), regularisers, phi=phi, value_term=expert_value)
 
 
 def data_of(config: Config) -> Data:
     """The synthetic data as training holds them."""
-    if isinstance(config, DiscreteIQConfig):
+    if isinstance(config, DiscreteIQPaperConfig):
         table = table_of(discrete_episodes(), DiscreteActions(SMALL_ACTIONS))
     else:
         table = table_of(continuous_episodes(), ContinuousActions((-1.0,) * ACTION, (1.0,) * ACTION, "unit"))

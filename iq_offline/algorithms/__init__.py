@@ -11,6 +11,7 @@ Papers are cited by key:
 [XQL23]    Garg et al., Extreme Q-Learning: MaxEnt RL without Entropy, ICLR 2023, arXiv 2301.02328
 [AWR19]    Peng et al., Advantage-Weighted Regression, arXiv 1910.00177
 [EDAC21]   An et al., Uncertainty-Based Offline RL with Diversified Q-Ensemble, NeurIPS 2021, arXiv 2110.01548
+[RORL22]   Yang et al., RORL: Robust Offline RL via Conservative Smoothing, NeurIPS 2022, arXiv 2206.02829
 [TD3BC21]  Fujimoto and Gu, A Minimalist Approach to Offline RL, NeurIPS 2021, arXiv 2106.06860
 [WGANGP17] Gulrajani et al., Improved Training of Wasserstein GANs, NeurIPS 2017, arXiv 1704.00028
 [SAC18]    Haarnoja et al., Soft Actor-Critic, ICML 2018, arXiv 1801.01290

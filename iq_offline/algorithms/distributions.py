@@ -35,14 +35,6 @@ class ClippedGaussian:
         """Actions as executed, from standard normal `noise` of the mean's shape; differentiable inside the bounds."""
         return (self.mean + self.std * noise).clamp(-1, 1)
 
-    def log_prob(self, actions: Tensor) -> Tensor:
-        """Censored log likelihood, nats, (B,): a density inside, the mass beyond the bound on it."""
-        inside = gaussian_log_density(self.mean, self.std, actions)
-        above = torch.special.log_ndtr((self.mean - 1) / self.std)
-        below = torch.special.log_ndtr((-1 - self.mean) / self.std)
-        chosen = torch.where(actions >= 1 - ON_THE_BOUND, above, inside)
-        return torch.where(actions <= -1 + ON_THE_BOUND, below, chosen).sum(dim=-1)
-
     def sample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """`sample`, (B, A), and the mean log density of draws before they are clipped, nats, (B,).
 
@@ -85,16 +77,6 @@ class TanhGaussian:
         """Actions from standard normal `noise` of the mean's shape; differentiable."""
         return (self.mean + self.std * noise).tanh()
 
-    def log_prob(self, actions: Tensor) -> Tensor:
-        """Log density of recorded actions, nats, (B,). They are moved 1e-6 inside the bounds, where it is infinite.
-
-        Not for the policy's own draws: once the mean lies beyond the moved bound, 7.25, a draw on the bound would seem
-        the less likely the farther the mean, and an actor with an entropy would be paid for running away.
-        """
-        inside = actions.clamp(-1 + ON_THE_BOUND, 1 - ON_THE_BOUND)
-        density = gaussian_log_density(self.mean, self.std, inside.atanh())
-        return (density - torch.log1p(-inside.square())).sum(dim=-1)
-
     def sample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """`sample`, (B, A), and the draws' log density, nats, (B,), by what they are before they are squashed.
 
@@ -118,46 +100,7 @@ class TanhGaussian:
         return gaussian_kl(self.mean, self.std, other.mean, other.std)
 
 
-@dataclass(frozen=True)
-class Deterministic:
-    """One action: the clipped mean. It has no likelihood and no entropy."""
-
-    mean: Tensor
-
-    def mode(self) -> Tensor:
-        """The clipped mean, (B, A)."""
-        return self.mean.clamp(-1, 1)
-
-    def sample(self, noise: Tensor) -> Tensor:
-        """The clipped mean, whatever the noise."""
-        del noise
-        return self.mode()
-
-    def log_prob(self, actions: Tensor) -> Tensor:
-        """Raises ValueError."""
-        del actions
-        raise ValueError("a deterministic policy has no likelihood")
-
-    def sample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Raises ValueError."""
-        return self.proposal(noise)
-
-    def proposal(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Raises ValueError."""
-        del noise
-        raise ValueError("a deterministic policy has no density")
-
-    def entropy(self) -> Tensor:
-        """Zeros, (B,): there is nothing to be uncertain about."""
-        return torch.zeros_like(self.mean[..., 0])
-
-    def kl(self, other: "Deterministic") -> Tensor:
-        """Raises ValueError."""
-        del other
-        raise ValueError("a deterministic policy has no KL divergence")
-
-
-ContinuousActionDistribution = ClippedGaussian | TanhGaussian | Deterministic
+ContinuousActionDistribution = ClippedGaussian | TanhGaussian
 
 
 def gaussian_log_density(mean: Tensor, std: Std, values: Tensor) -> Tensor:
@@ -184,26 +127,6 @@ def gaussian_kl(mean: Tensor, std: Std, other_mean: Tensor, other_std: Std) -> T
     distance = (mean - other_mean).square() / (2 * variance)
     width = _log(other_std) - _log(std) + (std**2 / variance - 1) / 2
     return (distance + width).sum(dim=-1)
-
-
-def bounded_log_density(mean: Tensor, std: Std, actions: Tensor) -> Tensor:
-    """Log density of scaled actions under a Gaussian, its residual censored at the bounds; nats, summed over actions.
-
-    Where the recorded action lies on a bound and the mean beyond it, the residual is zero. Bounded above by the density
-    at the mean, and comparable between actions inside and on the bounds, which a mixture of densities and masses is
-    not. Shapes: (B, A) -> (B,).
-    """
-    return gaussian_log_density(censored_residuals(mean, actions), std, torch.zeros_like(actions)).sum(dim=-1)
-
-
-def censored_residuals(means: Tensor, actions: Tensor) -> Tensor:
-    """means - actions, zero where the recorded action lies on a bound and the mean beyond it. Shapes: (B, A)."""
-    if means.shape != actions.shape:
-        raise ValueError(f"means {tuple(means.shape)} for actions {tuple(actions.shape)}")
-    residuals = means - actions
-    right_above = (actions >= 1 - ON_THE_BOUND) & (residuals > 0)
-    right_below = (actions <= -1 + ON_THE_BOUND) & (residuals < 0)
-    return residuals.masked_fill(right_above | right_below, 0)
 
 
 def _log(std: Std) -> Std:

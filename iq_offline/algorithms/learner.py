@@ -1,17 +1,14 @@
-"""What a trainer asks of an algorithm, and the random streams that every algorithm draws from."""
+"""What a trainer asks of a learner."""
 
-from enum import IntEnum
 from typing import Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
 from iq_offline.algorithms.adam import Adam, Changed
+from iq_offline.algorithms.losses import Metrics
 from iq_offline.algorithms.networks import Policy
 from iq_offline.algorithms.noise import Noise
 from iq_offline.batch import Batch
-
-Metrics = dict[str, Tensor]
 
 
 class Learner(Protocol):
@@ -27,7 +24,7 @@ class Learner(Protocol):
         ...
 
     def diagnostics(self, batch: Batch) -> Metrics:
-        """Further metrics on a batch, computed where metrics are logged; decides nothing and changes nothing learnt."""
+        """Further metrics on a batch, computed where metrics are logged; changes nothing learnt."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
@@ -48,32 +45,3 @@ class OwnLearner(Learner, Protocol):
     def changed(self) -> list[Changed]:
         """All tensors that an update changes."""
         ...
-
-
-class Stream(IntEnum):
-    """Independent random streams of one seed, so that adding draws to one leaves the others as they were."""
-
-    POLICY = 10
-    CRITIC = 11
-    ACTIONS = 12
-    CLONING_BATCHES = 13
-    BATCHES = 14
-    REWARD = 15
-    SUPPLEMENTARY_BATCHES = 16
-    INITIAL_BATCHES = 17
-    VALUE = 18
-    DISTILLED = 19
-    DISTILLED_BATCHES = 20
-
-
-def generator(seed: int, stream: Stream, device: torch.device | None = None) -> torch.Generator:
-    """The random generator of a stream: a function of seed and stream alone."""
-    import numpy as np
-
-    state = np.random.SeedSequence([seed, int(stream)]).generate_state(1, dtype=np.uint64)
-    return torch.Generator(device=device or torch.device("cpu")).manual_seed(int(state[0]) >> 1)
-
-
-def named(prefix: str, module: torch.nn.Module) -> dict[str, Tensor]:
-    """A module's tensors, their names behind a prefix."""
-    return {f"{prefix}.{name}": tensor.detach() for name, tensor in module.state_dict().items()}

@@ -1,13 +1,30 @@
 """The losses: pure functions of tensors and numbers, each to be minimised unless it says otherwise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from iq_offline.algorithms.distributions import censored_residuals
+Metrics = dict[str, Tensor]
 
-Phi = Callable[[Tensor], Tensor]
+
+class Regulariser(NamedTuple):
+    """A term of a loss: its name in the metrics, its weight, and its function of what the loss has at hand."""
+
+    name: str
+    weight: float
+    function: Callable[..., Tensor]
+
+
+def regularised(loss: Tensor, regularisers: Sequence[Regulariser], *inputs: Any) -> tuple[Tensor, Metrics]:
+    """The loss plus each weighted term, and the terms by name."""
+    metrics: Metrics = {}
+    for name, weight, function in regularisers:
+        term = function(*inputs)
+        metrics[name] = term.detach()
+        loss = loss + weight * term
+    return loss, metrics
 
 
 def soft_value(q: Tensor, temperature: float) -> Tensor:
@@ -27,22 +44,24 @@ def prior_soft_value(q: Tensor, log_prior: Tensor, temperature: float) -> Tensor
     return temperature * torch.logsumexp(q / temperature + log_prior, dim=-1)
 
 
-def kl_soft_value(q: Tensor, kl: Tensor, temperature: float) -> Tensor:
-    """V(s) = Q(s, a) - temperature * KL(policy || prior) at s, with one action a of the policy.
-
-    Shapes: q, kl (B,) -> (B,). Source: [CSIL23]: the policy's entropy is measured against the cloned prior,
-    with the divergence in closed form in place of the sampled log ratio.
-    """
-    _same_vectors(q, kl)
-    return q - temperature * kl
-
-
 def bounded(next_v: Tensor, bound: float | None) -> Tensor:
-    """Values clipped to [-bound, bound], so that bootstrapping cannot run away; unchanged for None.
+    """Values clipped to [-bound, bound], so that bootstrapping cannot diverge; unchanged for None.
 
     Shapes: (B,) -> (B,). Source: [LSIQ23] sec. 4: a regularised reward is bounded, and with it every true value.
     """
     return next_v if bound is None else next_v.clamp(-bound, bound)
+
+
+def bootstrap(
+    next_v: Tensor, terminations: Tensor, gamma: float, absorbing: Tensor | float | None
+) -> tuple[Tensor, Tensor]:
+    """Next values and discounts, with the absorbing state's value after terminations; None: that value is zero.
+
+    Shapes: (B,) -> (B,), (B,).
+    """
+    if absorbing is None:
+        return next_v, gamma * (1 - terminations)
+    return torch.where(terminations > 0, absorbing, next_v), torch.full_like(terminations, gamma)
 
 
 def implicit_reward(q: Tensor, next_v: Tensor, discounts: Tensor) -> Tensor:
@@ -73,13 +92,13 @@ def initial_value(v: Tensor, gamma: float) -> Tensor:
     return (1 - gamma) * v.mean()
 
 
-def reward_penalty(rewards: Tensor, references: Tensor | float, coefficient: float) -> Tensor:
-    """E[(r - reference)^2] / (4c): chi-squared on whichever transitions are given, and [SPRINQL24]'s reference.
+def reward_penalty(rewards: Tensor, reference: float, coefficient: float) -> Tensor:
+    """E[(r - reference)^2] / (4c): chi-squared on the given transitions, and [SPRINQL24]'s reference.
 
     Over expert and policy data alike it keeps every reward bounded ([LSIQ23] sec. 4). Shapes: rewards (B,) -> ().
     """
     _same_vectors(rewards)
-    return (rewards - references).square().mean() / (4 * coefficient)
+    return (rewards - reference).square().mean() / (4 * coefficient)
 
 
 def bellman_error(q: Tensor, rewards: Tensor | float, next_v: Tensor, discounts: Tensor) -> Tensor:
@@ -91,48 +110,18 @@ def bellman_error(q: Tensor, rewards: Tensor | float, next_v: Tensor, discounts:
     return (q - rewards - discounts * next_v).square().mean() / 2
 
 
-def iq_expert_loss(rewards: Tensor, v: Tensor, next_v: Tensor, discounts: Tensor, phi: Phi) -> Tensor:
-    """Offline IQ-Learn on expert transitions: -E[phi(r)] + E[V(s) - discount * V(s')].
+def actor_loss(q: Tensor, entropy_cost: Tensor, temperature: float) -> Tensor:
+    """-E[V(s)] as a function of the policy: E[temperature * cost - Q(s, a)], a drawn from the policy.
 
-    The second term is (1 - gamma) E[V(s0)], telescoped over the expert's occupancy measure ([IQ21] cor. 2.1); with
-    phi(r) = r - r^2 / (4c) the sum is [IQ21] eq. 12. Shapes: all (B,) -> (). With a `next_v` that carries no gradient
-    (target network) the weight of V(s) is 1, not 1 - gamma, as in the authors' description.
+    `entropy_cost`: log pi(a | s), or KL(policy || prior). Shapes: (B,), (B,) -> (). Source: [SAC18] eq. 7.
     """
-    _same_vectors(rewards, v, next_v, discounts)
-    return (v - discounts * next_v).mean() - phi(rewards).mean()
+    _same_vectors(q, entropy_cost)
+    return -(q - temperature * entropy_cost).mean()
 
 
-def actor_loss(q: Tensor, kl: Tensor, temperature: float) -> Tensor:
-    """-E[V(s)] as a function of the policy: E[temperature * KL - Q(s, a)], a drawn from the policy.
-
-    Shapes: q, kl (B,) -> (). Source: [SAC18] eq. 7, entropy measured against the prior as in [CSIL23].
-    """
-    return -kl_soft_value(q, kl, temperature).mean()
-
-
-def censored_squared_error(means: Tensor, actions: Tensor) -> Tensor:
-    """Squared error of an un-squashed mean, censored at the bounds -1 and 1; averaged over batch and dimensions.
-
-    Shapes: (B, A), (B, A) -> (). Means are clipped when executed, so one beyond a bound that the recorded action lies
-    on is right, and costs nothing (Tobit's censoring, Tobin 1958); all else is the plain squared error. Experts often
-    act on the bounds: the plain error spends the network on them, and a tanh-squashed likelihood diverges there.
-    """
-    return censored_residuals(means, actions).square().mean()
-
-
-def censored_absolute_error(means: Tensor, actions: Tensor) -> Tensor:
-    """Absolute error of an un-squashed mean, censored at the bounds -1 and 1; averaged over batch and dimensions.
-
-    Shapes: (B, A), (B, A) -> (). Least at the median of the recorded actions (least absolute deviations; censored:
-    Powell 1984). Actions that an expert's are but for noise of median zero, clipped at the bounds, and for a minority
-    of arbitrary ones, have a mean that is off and a median that is the expert's.
-    """
-    return censored_residuals(means, actions).abs().mean()
-
-
-def cloning_cross_entropy(logits: Tensor, actions: Tensor) -> Tensor:
-    """Cross entropy of discrete actions, in nats. Shapes: logits (B, actions), actions (B,) integers -> ()."""
-    return torch.nn.functional.cross_entropy(logits, actions)
+def mixed(expert: Tensor, supplementary: Tensor | None) -> Tensor:
+    """Half of each, or the expert's where there is no other. Shapes: () -> ()."""
+    return expert if supplementary is None else (expert + supplementary) / 2
 
 
 def _same_vectors(*tensors: Tensor) -> None:

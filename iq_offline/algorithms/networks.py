@@ -6,43 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from iq_offline.algorithms.distributions import (
-    ClippedGaussian,
-    ContinuousActionDistribution,
-    Deterministic,
-    TanhGaussian,
-)
-from iq_offline.algorithms.encoders import ObservationLayout, OneHot, initialise, mlp, shown_by, with_precision
-from iq_offline.config import ActionHead, Activation, HiddenSizes
-
-__all__ = [
-    "AbsorbingState",
-    "ActionScale",
-    "ContinuousPolicy",
-    "Critic",
-    "CriticEnsemble",
-    "DiscretePolicy",
-    "Policy",
-    "Standardiser",
-    "ValueNetwork",
-    "initialise",
-    "scaled_actions",
-    "with_precision",
-]
+from iq_offline.algorithms.distributions import ClippedGaussian, ContinuousActionDistribution, TanhGaussian
+from iq_offline.algorithms.encoders import ObservationLayout, mlp
+from iq_offline.batch import Batch
+from iq_offline.config.base import ActionHead, Activation, HiddenSizes
+from iq_offline.config.q_learning import Pessimism
 
 LARGEST_STANDARDISED = 10.0
 """Standardised observations are clipped here: a dimension nearly constant in the data may jump in simulation."""
-ROWS_AT_ONCE = 8192
-"""Rows that are widened to 64 bits at a time."""
-SMALLEST_STD = 1e-3
-"""Dimensions that vary less than this are divided by it, not by their own deviation."""
-LARGEST_BYTE = 255.0
-WIDEST_BOX = 20.0
-"""Standard deviations of demonstrated actions that half the range of scaled ones holds, at most."""
-BEYOND_FARTHEST = 1.25
-"""The box of scaled actions ends so many times as far from the mean as the farthest demonstrated action."""
-CONSTANT = 1e-6
-"""Of the bounds' half range: what varies less does not vary."""
 LOG_STD_BOUNDS = (-5.0, 2.0)
 """Between these a learnt log standard deviation lies ([SAC18]'s practice)."""
 DEFAULT_STD = 0.135
@@ -56,29 +27,7 @@ class Standardiser:
     mean: Tensor
     std: Tensor
     shown: Tensor | None = None
-    """Which categories the training data show, as `OneHot` takes them; None where this is not known, or none are."""
-
-    @classmethod
-    def fit(
-        cls, observations: Tensor, layout: ObservationLayout | None = None, *, smallest: float = SMALLEST_STD
-    ) -> "Standardiser":
-        """From training observations, shape (N, D), or the vector part of them; pictures are divided by 255.
-
-        Standard deviations are `smallest` at least.
-        """
-        count = max(len(observations), 1)
-        mean, squares = torch.zeros(2, observations.shape[1], dtype=torch.float64)
-        for part in torch.split(observations, ROWS_AT_ONCE):
-            mean += part.double().sum(dim=0) / count
-        for part in torch.split(observations, ROWS_AT_ONCE):
-            squares += (part.double() - mean).square().sum(dim=0) / count
-        std = squares.sqrt().clamp_min(smallest)
-        pixels = layout.size - layout.vector if layout else 0
-        return cls(
-            torch.cat([mean.float(), torch.zeros(pixels)]),
-            torch.cat([std.float(), torch.full((pixels,), LARGEST_BYTE)]),
-            shown_by(observations, layout) if layout and layout.categories else None,
-        )
+    """Which categories the training data show, as `categories.OneHot` takes them; None where there are none."""
 
 
 @dataclass(frozen=True)
@@ -93,30 +42,6 @@ class ActionScale:
         """From the bounds of each action dimension; of one without a choice the half range is zero."""
         low_bound, high_bound = torch.tensor(low), torch.tensor(high)
         return cls((high_bound + low_bound) / 2, (high_bound - low_bound) / 2)
-
-    @classmethod
-    def of_demonstrations(cls, low: Sequence[float], high: Sequence[float], actions: Tensor) -> "ActionScale":
-        """From the bounds, or from a narrower box within them in a dimension of which demonstrations use next to none.
-
-        The box reaches to WIDEST_BOX standard deviations from the mean and past the farthest action, so that what
-        networks learn is not far below one however wide the bounds. A dimension that never varies keeps the bounds.
-        Shape of actions: (N, A).
-        """
-        bounds = cls.of_bounds(low, high)
-        if len(actions) == 0:
-            return bounds
-        spread = Standardiser.fit(actions, smallest=0)
-        farthest = torch.zeros_like(spread.mean)
-        for part in torch.split(actions, ROWS_AT_ONCE):
-            farthest = torch.maximum(farthest, (part - spread.mean).abs().amax(dim=0))
-        reach = torch.maximum(WIDEST_BOX * spread.std, BEYOND_FARTHEST * farthest)
-        narrow = (reach < bounds.half_range) & (farthest > CONSTANT * bounds.half_range)
-        box_low = torch.maximum(torch.tensor(low), spread.mean - reach)
-        box_high = torch.minimum(torch.tensor(high), spread.mean + reach)
-        return cls(
-            torch.where(narrow, (box_high + box_low) / 2, bounds.centre),
-            torch.where(narrow, (box_high - box_low) / 2, bounds.half_range),
-        )
 
 
 def scaled_actions(actions: Tensor, scale: ActionScale) -> Tensor:
@@ -148,7 +73,7 @@ class Policy(nn.Module):
         self.register_buffer("observation_mean", standardiser.mean.clone())
         self.register_buffer("observation_std", standardiser.std.clone())
         self.layout = layout or ObservationLayout(len(standardiser.mean))
-        self.one_hot = OneHot(self.layout, standardiser.shown) if self.layout.categories else None
+        self.one_hot = self.layout.one_hot(standardiser.shown) if self.layout.categories else None
         self.encoder = self.layout.encoder()
         self.network = mlp(self.encoder.features, outputs, hidden, activation, norm=norm)
 
@@ -174,6 +99,14 @@ class Policy(nn.Module):
 
     def act(self, observations: Tensor) -> Tensor:
         """The deterministic action for each raw observation, in the environment's units."""
+        raise NotImplementedError
+
+    def entropy(self, observations: Tensor) -> Tensor:
+        """Mean entropy in nats at raw observations, ()."""
+        raise NotImplementedError
+
+    def action_error(self, batch: Batch) -> Tensor:
+        """Mean squared difference of executed and recorded scaled actions, or the share of actions that differ, ()."""
         raise NotImplementedError
 
 
@@ -220,8 +153,6 @@ class ContinuousPolicy(Policy):
     def distribution(self, observations: Tensor) -> ContinuousActionDistribution:
         """The policy at raw observations (B, D)."""
         outputs = self.forward(observations)
-        if self.head is ActionHead.DETERMINISTIC:
-            return Deterministic(outputs)
         kind = TanhGaussian if self.head is ActionHead.TANH_GAUSSIAN else ClippedGaussian
         if not self.learnt_std:
             return kind(outputs, self.std)
@@ -229,11 +160,24 @@ class ContinuousPolicy(Policy):
         low, high = LOG_STD_BOUNDS
         return kind(mean, (low + (high - low) * (squeezed.tanh() + 1) / 2).exp())
 
+    def unclipped_mode(self, observations: Tensor) -> Tensor:
+        """The mode in scaled actions before it is clipped to the bounds, (B, D) -> (B, A)."""
+        mean = self.mean(observations)
+        return mean.tanh() if self.head is ActionHead.TANH_GAUSSIAN else mean
+
     def act(self, observations: Tensor) -> Tensor:
         """The mode. Shape (B, D) -> (B, A)."""
-        mean = self.mean(observations)
-        scaled = mean.tanh() if self.head is ActionHead.TANH_GAUSSIAN else mean.clamp(-1, 1)
+        scaled = self.unclipped_mode(observations).clamp(-1, 1)
         return scaled * self.action_half_range + self.action_centre
+
+    def entropy(self, observations: Tensor) -> Tensor:
+        """Of the Gaussian before clipping or squashing."""
+        return self.distribution(observations).entropy().mean()
+
+    def action_error(self, batch: Batch) -> Tensor:
+        """Mean squared difference of executed and recorded scaled actions, ()."""
+        executed = self.scale_actions(self.act(batch.observations))
+        return (executed - self.scale_actions(batch.actions)).square().mean()
 
 
 class DiscretePolicy(Policy):
@@ -243,14 +187,14 @@ class DiscretePolicy(Policy):
         """Shape (B, D) -> (B,) integers."""
         return self.forward(observations).argmax(dim=-1)
 
+    def entropy(self, observations: Tensor) -> Tensor:
+        """Of the softmax of its outputs."""
+        log_probabilities = torch.log_softmax(self.forward(observations), dim=-1)
+        return -(log_probabilities.exp() * log_probabilities).sum(dim=-1).mean()
 
-def actions_of(policy: Policy) -> tuple[str, int]:
-    """The kind of a policy's actions, continuous or discrete, and how many numbers one has, or how many there are."""
-    if isinstance(policy, ContinuousPolicy):
-        return "continuous", len(policy.action_centre)
-    last = policy.network[-1]
-    assert isinstance(last, nn.Linear)
-    return "discrete", last.out_features
+    def action_error(self, batch: Batch) -> Tensor:
+        """The share of actions that differ, ()."""
+        return (self.act(batch.observations) != batch.actions).float().mean()
 
 
 class Critic(nn.Module):
@@ -288,6 +232,18 @@ class CriticEnsemble(nn.Module):
         return torch.stack([member(observations, actions) for member in self.members])
 
 
+def pessimistic(q: Tensor, how: Pessimism, deviations: float) -> Tensor:
+    """One value from several critics: mean, minimum, or mean less `deviations` standard deviations.
+
+    Shapes: (N, B) -> (B,); of one critic, its own.
+    """
+    if len(q) == 1:
+        return q[0]
+    if how is Pessimism.MINIMUM:
+        return q.amin(dim=0)
+    return q.mean(dim=0) - (0.0 if how is Pessimism.MEAN else deviations) * q.std(dim=0, correction=0)
+
+
 class ValueNetwork(nn.Module):
     """V(s) over standardised observations: the in-sample value."""
 
@@ -302,18 +258,6 @@ class ValueNetwork(nn.Module):
         return values.squeeze(-1)
 
 
-class AbsorbingState(nn.Module):
-    """The state behind terminations, where its value is learnt [LSIQ23]: a reward for ever, which is the parameter.
-
-    As a parameter itself, the value would take 1 / (1 - gamma) times as many updates to get anywhere.
-    """
-
-    def __init__(self, gamma: float) -> None:
-        super().__init__()
-        self.reward = nn.Parameter(torch.zeros(()))
-        self._gamma = gamma
-
-    @property
-    def value(self) -> Tensor:
-        """reward / (1 - gamma), ()."""
-        return self.reward / (1 - self._gamma)
+def named(prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    """A module's tensors, their names behind a prefix."""
+    return {f"{prefix}.{name}": tensor.detach() for name, tensor in module.state_dict().items()}

@@ -1,7 +1,7 @@
 """Random numbers for an update, drawn or played back, so that an update can be traced as a pure function."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol
 
 import torch
@@ -45,32 +45,6 @@ class Drawn:
         return draw.make(self.generator)
 
 
-class Noted:
-    """Zeros, and a note of what was asked for."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.asked: list[Draw] = []
-        self._device = device
-
-    def draw(self, draw: Draw) -> Tensor:
-        """Zeros of that shape."""
-        self.asked.append(draw)
-        return torch.zeros(draw.shape, device=self._device)
-
-
-class Played:
-    """Numbers that were drawn before, in the order in which they are asked for."""
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._next = iter(tensors)
-
-    def draw(self, draw: Draw) -> Tensor:
-        """The next, which must have that shape."""
-        tensor = next(self._next)
-        assert tensor.shape == draw.shape
-        return tensor
-
-
 def normal(noise: Noise, like: Tensor) -> Tensor:
     """Standard normal numbers of that tensor's shape."""
     return noise.draw(Draw(tuple(like.shape), NORMAL))
@@ -84,3 +58,27 @@ def symmetric(noise: Noise, *shape: int) -> Tensor:
 def share(noise: Noise, *shape: int) -> Tensor:
     """Uniform between 0 and 1."""
     return noise.draw(Draw(shape, SHARE))
+
+
+class Stream(IntEnum):
+    """Independent random streams of one seed, so that adding draws to one leaves the others as they were."""
+
+    POLICY = 10
+    CRITIC = 11
+    ACTIONS = 12
+    CLONING_BATCHES = 13
+    BATCHES = 14
+    REWARD = 15
+    SUPPLEMENTARY_BATCHES = 16
+    INITIAL_BATCHES = 17
+    VALUE = 18
+    DISTILLED = 19
+    DISTILLED_BATCHES = 20
+
+
+def generator(seed: int, stream: Stream, device: torch.device | None = None) -> torch.Generator:
+    """The random generator of a stream: a function of seed and stream alone."""
+    import numpy as np
+
+    state = np.random.SeedSequence([seed, int(stream)]).generate_state(1, dtype=np.uint64)
+    return torch.Generator(device=device or torch.device("cpu")).manual_seed(int(state[0]) >> 1)

@@ -10,19 +10,15 @@ itself bounded, by 0 and 1: what is worse than chance or better than the demonst
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from iq_offline.algorithms.distributions import ContinuousActionDistribution
-from iq_offline.algorithms.iq_continuous import ContinuousNetworks
-from iq_offline.algorithms.iq_discrete import DiscreteNetworks, q_values, soft_state_value
-from iq_offline.algorithms.losses import implicit_reward
-from iq_offline.algorithms.objective import bootstrap
-from iq_offline.algorithms.pieces import within_fixed
+from iq_offline.algorithms.actor_critic import ActorCritic
+from iq_offline.algorithms.losses import bootstrap, implicit_reward
+from iq_offline.algorithms.noise import Draw
+from iq_offline.algorithms.soft_q import SoftQLearner
 from iq_offline.batch import Batch
-from iq_offline.config import ContinuousIQConfig, DiscreteIQConfig, EntropyReference
 
 VALUE_SAMPLES = 16
 """Actions that a stochastic policy's V is the mean over; half of them mirror the other half."""
@@ -70,111 +66,103 @@ class Normalisation:
         return ((bound - self.uniform) / gap).clamp(0, 1)
 
 
-class Recovery(Protocol):
-    """Recovers the rewards of a batch of raw transitions."""
-
-    def __call__(self, batch: Batch) -> Recovered: ...
-
-    def uniform(self, batch: Batch) -> Tensor:
-        """Canonical reward of uniform actions at the batch's observations, (B,)."""
-        ...
-
-
 @dataclass(frozen=True)
 class ContinuousRecovery:
-    """Of an actor and critics. V is the in-sample value, or the policy's: a mean over VALUE_SAMPLES of its actions.
+    """Of an actor and critics. V is the in-sample value, or the policy's: a mean over VALUE_SAMPLES of its actions."""
 
-    The entropy's part of V is in closed form where it is measured against the prior, sampled against the uniform one.
-    `absorbing`: the value behind a termination, zero for None.
-    """
-
-    networks: ContinuousNetworks
-    config: ContinuousIQConfig
+    learner: ActorCritic
     noise: torch.Generator
-    absorbing: Tensor | float | None = None
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Recovered:
-        """Rewards are means over critics.
+        """Rewards of a batch of raw transitions, as means over critics.
 
         Where a transition's successor is the batch's next one, V(s') is that one's V(s), same actions drawn: half the
         work for whole episodes.
         """
-        q = self._q(batch.observations, self.networks.policy.scale_actions(batch.actions))
+        q = self._q(batch.observations, self.learner.policy.scale_actions(batch.actions))
         v, error = self._values(batch.observations)
         next_v, error = v.roll(-1, dims=-1), error.roll(-1)
         alone = torch.ones_like(error, dtype=torch.bool)
         alone[:-1] = (batch.next_observations[:-1] != batch.observations[1:]).flatten(1).any(dim=1)
         if alone.any():
             next_v[:, alone], error[alone] = self._values(batch.next_observations[alone])
-        return _recovered(self.config, q, (v, next_v), error, batch, self.absorbing)
+        return _recovered(self.learner, q, (v, next_v), error, batch)
 
     @torch.no_grad()
     def uniform(self, batch: Batch) -> Tensor:
-        """Each observation with one uniform action."""
+        """Canonical reward of a uniform action at each observation, (B,)."""
         actions = torch.rand(batch.actions.shape, generator=self.noise) * 2 - 1
         v, _ = self._values(batch.observations)
         return (self._q(batch.observations, actions) - v).mean(dim=0)
 
     def _q(self, observations: Tensor, scaled_actions: Tensor) -> Tensor:
-        q: Tensor = self.networks.critic(self.networks.policy.standardise(observations), scaled_actions)
+        q: Tensor = self.learner.critic(self.learner.policy.standardise(observations), scaled_actions)
         return q
 
     def _values(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """V of each critic, (N, B), and the standard error of their mean, (B,)."""
-        if self.networks.value is not None:
-            value: Tensor = self.networks.value(self.networks.policy.standardise(observations))
-            return value.unsqueeze(0), torch.zeros_like(value)
-        here = self.networks.policy.distribution(observations)
-        pairs = torch.stack([self._pair(here, observations) for _ in range(VALUE_SAMPLES // 2)])
-        cost = torch.zeros_like(pairs[0, 0])
-        if self.config.entropy is EntropyReference.PRIOR:
-            assert self.networks.prior is not None
-            cost = here.kl(self.networks.prior.distribution(observations))  # type: ignore[arg-type]
-        error = pairs.mean(dim=1).std(dim=0) / len(pairs) ** 0.5
-        return pairs.mean(dim=0) - self.config.temperature * cost, error
+        noise, critic = _Mirrored(self.noise), self.learner.critic
+        pairs = []
+        for _ in range(VALUE_SAMPLES // 2):
+            first = self.learner.soft_value(observations, critic, noise)
+            if noise.last is None:  # in-sample: no action is drawn
+                return first, torch.zeros_like(first[0])
+            pairs.append((first + self.learner.soft_value(observations, critic, noise)) / 2)
+        each = torch.stack(pairs)
+        return each.mean(dim=0), each.mean(dim=1).std(dim=0) / len(pairs) ** 0.5
 
-    def _pair(self, here: ContinuousActionDistribution, observations: Tensor) -> Tensor:
-        """Mean over an action and its mirror image of Q, less a sampled entropy's cost; of each critic, (N, B)."""
-        offset = torch.empty_like(here.mean).normal_(generator=self.noise)
-        total = torch.zeros(())
-        for noise in (offset, -offset):
-            if self.config.entropy is EntropyReference.UNIFORM:
-                actions, log_prob = here.sample_with_log_prob(noise)
-                total = total + (self._q(observations, actions) - self.config.temperature * log_prob) / 2
-            else:
-                total = total + self._q(observations, here.sample(noise)) / 2
-        return total
+
+class _Mirrored:
+    """Normal numbers, each draw followed by its mirror image."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+        self._mirror = False
+        self.last: Tensor | None = None
+
+    def draw(self, draw: Draw) -> Tensor:
+        """Fresh numbers, or the last ones with their sign changed."""
+        if not self._mirror or self.last is None:
+            self.last = draw.make(self._generator)
+        else:
+            self.last = -self.last
+        self._mirror = not self._mirror
+        return self.last
 
 
 @dataclass(frozen=True)
 class DiscreteRecovery:
-    """Of a soft Q-function: V is closed form. `absorbing`: the value behind a termination, zero for None."""
+    """Of a soft Q-function, whose V is in closed form: there is no uncertainty to state."""
 
-    networks: DiscreteNetworks
-    config: DiscreteIQConfig
-    absorbing: Tensor | float | None = None
+    learner: SoftQLearner
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Recovered:
-        """Of one Q-function: there is no uncertainty to state."""
+        """Rewards of a batch of raw transitions."""
         all_q, v = self._at(batch.observations)
         q = all_q.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
         _, next_v = self._at(batch.next_observations)
         values = (v.unsqueeze(0), next_v.unsqueeze(0))
-        return _recovered(self.config, q.unsqueeze(0), values, torch.zeros_like(q), batch, self.absorbing)
+        return _recovered(self.learner, q.unsqueeze(0), values, torch.zeros_like(q), batch)
 
     @torch.no_grad()
     def uniform(self, batch: Batch) -> Tensor:
-        """The mean over all actions."""
+        """Mean canonical reward of all actions at each observation, (B,)."""
         all_q, v = self._at(batch.observations)
         return all_q.mean(dim=-1) - v
 
     def _at(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        all_q = q_values(self.config, self.networks, observations)
-        if self.networks.value is not None:
-            return all_q, self.networks.value(self.networks.q.standardise(observations))
-        return all_q, soft_state_value(self.config, self.networks, all_q, observations)
+        q = self.learner.function.q(observations)
+        return q, self.learner.soft_value(observations, self.learner.function, q)
+
+
+Recovery = ContinuousRecovery | DiscreteRecovery
+
+
+def recovery_of(learner: ActorCritic | SoftQLearner, noise: torch.Generator) -> Recovery:
+    """How rewards are recovered from a learner."""
+    return ContinuousRecovery(learner, noise) if isinstance(learner, ActorCritic) else DiscreteRecovery(learner)
 
 
 def normalisation(recovery: Recovery, demonstrated: Batch) -> Normalisation:
@@ -186,19 +174,16 @@ def normalisation(recovery: Recovery, demonstrated: Batch) -> Normalisation:
 
 
 def _recovered(
-    config: ContinuousIQConfig | DiscreteIQConfig,
-    q: Tensor,
-    values: tuple[Tensor, Tensor],
-    error: Tensor,
-    batch: Batch,
-    absorbing: Tensor | float | None,
+    learner: ActorCritic | SoftQLearner, q: Tensor, values: tuple[Tensor, Tensor], error: Tensor, batch: Batch
 ) -> Recovered:
     """From each critic's Q and its V at s and s', (N, B)."""
     v, next_v = values
-    found = [bootstrap(one, batch.terminations, config.gamma, absorbing) for one in next_v]
+    gamma, absorbing = learner.config.gamma, learner.recovery_absorbing_value
+    found = [bootstrap(one, batch.terminations, gamma, absorbing) for one in next_v]
     next_v, discounts = torch.stack([one for one, _ in found]), found[0][1]
-    behind = next_v if len(next_v) == len(q) else next_v.expand_as(q)
-    each = torch.stack([within_fixed(config, implicit_reward(a, b, discounts)) for a, b in zip(q, behind, strict=True)])
+    each = torch.stack([implicit_reward(a, b, discounts) for a, b in zip(q, next_v.expand_as(q), strict=True)])
+    if learner.reward_bounds is not None:
+        each = each.clamp(*learner.reward_bounds)
     canonical = each + discounts * next_v - v
     return Recovered(
         rewards=each.mean(dim=0),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from iq_offline.algorithms.encoders import initialise, mlp
 from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Policy
 from iq_offline.batch import Batch
-from iq_offline.config import Activation, HiddenSizes
+from iq_offline.config.base import Activation, HiddenSizes
 
 
 class RewardInputs(StrEnum):

@@ -1,117 +1,141 @@
 """Peers that clone: all data, the better episodes, or transitions by their weight."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from iq_offline.algorithms.bc import BCLearner
-from iq_offline.algorithms.learner import Stream, generator
+from iq_offline.algorithms.build import clone_policy
+from iq_offline.algorithms.encoders import initialise, mlp
+from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.baselines.distances import Floats, Scaling
-from iq_offline.baselines.filtering import CloningConfig, Heed, likenesses, more_demonstrations
-from iq_offline.baselines.sources import Parts, PeerData, Pool, drawn, recorded, supplementary_rows
-from iq_offline.baselines.weights import discriminator_weights, effective_share
+from iq_offline.baselines.filtering import CheckInterrupt, CloningConfig, more_demonstrations, similarities
+from iq_offline.baselines.sources import Parts, PeerData, Pool, drawn, recorded, samplers_of
 from iq_offline.batch import Batch
+from iq_offline.config.base import Activation
 from iq_offline.config.baselines import (
-    ContinuousCloneAllConfig,
-    ContinuousFilteredBCConfig,
-    ContinuousWeightedBCConfig,
-    DiscreteCloneAllConfig,
-    DiscreteFilteredBCConfig,
-    DiscreteWeightedBCConfig,
+    CloneAllConfig,
+    DiscriminatorConfig,
+    FilteredBCConfig,
+    WeightedBCConfig,
     WeightKind,
 )
+from iq_offline.data.spaces import ActionSpace
 from iq_offline.training.alarm import DivergenceAlarm
 from iq_offline.training.batches import SupplementarySampler, TransitionSampler, joined, sizes
-from iq_offline.training.build import Data, cloned_policy
+from iq_offline.training.learnt import Data
 from iq_offline.training.loop import BC_REMEDY, Progress, fit, fit_clone, with_metrics
 
-WeightedConfig = ContinuousWeightedBCConfig | DiscreteWeightedBCConfig
-FilteredConfig = ContinuousFilteredBCConfig | DiscreteFilteredBCConfig
-CloneAll = ContinuousCloneAllConfig | DiscreteCloneAllConfig
+CHUNK = 65_536
+"""Observations that the discriminator classifies in one call."""
 
 
-@dataclass(frozen=True)
-class Mixture:
-    """What is cloned beside the demonstrations: rows by table, the share of these, and the rows' weights.
-
-    `weights`: (N,) in proportion to which they are drawn.
-    """
-
-    parts: Parts
-    expert_share: float
-    weights: Floats
-
-
-def fit_clone_all(config: CloneAll, seed: int, data: PeerData, device: torch.device) -> Iterator[Progress]:
-    """Cloning of all transitions, drawn uniformly."""
-    parts = [(data.expert, data.split.rows), *supplementary_rows(data)]
-    samplers = _samplers(parts, device)
+def fit_clone_all(config: CloneAllConfig, seed: int, data: PeerData, device: torch.device) -> Iterator[Progress]:
+    """Clone all transitions, drawn uniformly."""
+    samplers = samplers_of(data.parts, device)
     pool = Pool(samplers, device)
     draws = drawn(len(pool), config.cloning.batch_size, generator(seed, Stream.CLONING_BATCHES))
-    batches = (pool.gather(positions) for positions in draws)
-    yield from _clone(config.cloning.settled(len(pool)), seed, _everything(data, samplers, device), batches)
+    cloning = config.cloning.settled(len(pool))
+    yield from _clone(cloning, seed, data.expert.action_space, samplers, map(pool.gather, draws))
 
 
 def fit_filtered(
-    config: FilteredConfig, seed: int, data: PeerData, device: torch.device, heed: Heed
+    config: FilteredBCConfig, seed: int, data: PeerData, device: torch.device, check_interrupt: CheckInterrupt
 ) -> Iterator[Progress]:
-    """Cloning of the demonstrations and of the episodes that are most like them."""
+    """Clone the demonstrations and the episodes that are most similar to them."""
     expert = TransitionSampler(data.expert, data.split.rows, device)
-    found = more_demonstrations(config, config.cloning, seed, data, expert, heed)
+    found = more_demonstrations(config, config.cloning, seed, data, expert, check_interrupt)
     steps = fit_clone(found.cloning, seed, found.demonstrations, data.expert.action_space, device)
-    yield from with_metrics(steps, found.metrics, found.taken)
+    yield from with_metrics(steps, found.metrics, found.accepted_episodes)
 
 
-def fit_weighted(config: WeightedConfig, seed: int, data: PeerData, device: torch.device) -> Iterator[Progress]:
-    """Cloning of the demonstrations and of supplementary transitions, these drawn in proportion to their weights."""
+def fit_weighted(config: WeightedBCConfig, seed: int, data: PeerData, device: torch.device) -> Iterator[Progress]:
+    """Clone the demonstrations, and supplementary transitions drawn in proportion to their weights.
+
+    With `expert_share` 1 this is `bc`, to the bit.
+    """
+    cloning, space = config.cloning, data.expert.action_space
     if config.expert_share == 1:
-        yield from _plain(config.cloning, seed, data, device)
+        expert = TransitionSampler(data.expert, data.split.rows, device)
+        yield from fit_clone(cloning, seed, expert, space, device)
         return
-    parts = supplementary_rows(data)
-    weights, metrics = _weights(config, seed, data, parts)
-    metrics |= {"weights_effective_share": effective_share(weights)}
-    mixture = Mixture(parts, config.expert_share, weights)
-    yield from with_metrics(_mixed(config.cloning, seed, data, mixture, device), metrics)
+    weights, metrics = _weights(config, seed, data, data.supplementary_parts)
+    expert, *others = samplers_of(data.parts, device)
+    expert_size, other_size = sizes(cloning.batch_size, config.expert_share)
+    pool, random = Pool(others, device), generator(seed, Stream.SUPPLEMENTARY_BATCHES)
+    supplementary = map(pool.gather, drawn(len(pool), other_size, random, weights))
+    demonstrated = expert.batches(expert_size, generator(seed, Stream.CLONING_BATCHES))
+    batches = map(joined, zip(demonstrated, supplementary, strict=True))
+    steps = _clone(cloning, seed, space, [expert, *others], batches)
+    yield from with_metrics(steps, metrics | {"weights_effective_share": effective_share(weights)})
 
 
-def _weights(config: WeightedConfig, seed: int, data: PeerData, parts: Parts) -> tuple[Floats, dict[str, float]]:
+def _clone(
+    cloning: CloningConfig,
+    seed: int,
+    space: ActionSpace,
+    samplers: Sequence[TransitionSampler],
+    batches: Iterator[Batch],
+) -> Iterator[Progress]:
+    """Clone `batches`, with observations standardised by all transitions of `samplers`, the expert's first."""
+    expert, *others = samplers
+    data = Data(expert, space, expert.device, SupplementarySampler(others) if others else None)
+    learner = BCLearner(cloning, clone_policy(cloning, data.spec(seed)))
+    yield from fit(learner, batches, cloning.fewest_updates, DivergenceAlarm(None, BC_REMEDY))
+
+
+def _weights(config: WeightedBCConfig, seed: int, data: PeerData, parts: Parts) -> tuple[Floats, dict[str, float]]:
     if config.kind is WeightKind.NEAREST:
-        return likenesses(config.likeness.bandwidth, data, recorded(parts)), {}
-    sources = [recorded([(data.expert, data.split.rows)]), recorded(parts)]
+        return similarities(config.similarity.bandwidth, data, recorded(parts)), {}
+    sources = [recorded(data.demonstrated_parts), recorded(parts)]
     scaling = Scaling.fit(sources, data.expert.action_space)
     expert, other = (torch.from_numpy(scaling.observations(source.observations)).float() for source in sources)
     return discriminator_weights(config.discriminator, seed, expert, other)
 
 
-def _plain(cloning: CloningConfig, seed: int, data: PeerData, device: torch.device) -> Iterator[Progress]:
-    """Cloning of the demonstrations alone: `bc`, to the bit."""
-    sampler = TransitionSampler(data.expert, data.split.rows, device)
-    yield from fit_clone(cloning, seed, sampler, data.expert.action_space, device)
+def discriminator_loss(expert_logits: Tensor, other_logits: Tensor) -> Tensor:
+    """Mean cross entropy of telling the two apart, nats; minimise. Shapes: (B,), (B',) -> ()."""
+    return (softplus(-expert_logits).mean() + softplus(other_logits).mean()) / 2
 
 
-def _mixed(
-    cloning: CloningConfig, seed: int, data: PeerData, mixture: Mixture, device: torch.device
-) -> Iterator[Progress]:
-    expert, *others = _samplers([(data.expert, data.split.rows), *mixture.parts], device)
-    expert_size, other_size = sizes(cloning.batch_size, mixture.expert_share)
-    pool, random = Pool(others, device), generator(seed, Stream.SUPPLEMENTARY_BATCHES)
-    supplementary = (pool.gather(positions) for positions in drawn(len(pool), other_size, random, mixture.weights))
-    demonstrated = expert.batches(expert_size, generator(seed, Stream.CLONING_BATCHES))
-    batches = (joined(pair) for pair in zip(demonstrated, supplementary, strict=True))
-    yield from _clone(cloning, seed, _everything(data, [expert, *others], device), batches)
+def discriminator_weights(
+    config: DiscriminatorConfig, seed: int, expert: Tensor, other: Tensor
+) -> tuple[Floats, dict[str, float]]:
+    """exp(logit) of a discriminator between standardised observations, for each of `other`; and its last loss.
+
+    With a perfect discriminator, the ratio of expert to supplementary density of observations. It learns from noisy
+    observations and decays its weights: it must not memorise the few expert ones. Shapes: (M, D), (N, D) -> (N,).
+    """
+    network = mlp(expert.shape[1], 1, config.hidden_sizes, Activation.RELU)
+    initialise(network, generator(seed, Stream.CRITIC))
+    loss = _train_discriminator(network, config, generator(seed, Stream.ACTIONS), expert, other)
+    low, high = config.log_weight_bounds
+    with torch.no_grad():
+        logits = torch.cat([network(part)[:, 0] for part in torch.split(other, CHUNK)])
+    return logits.double().clamp(low, high).exp().numpy(), {"discriminator_loss": loss}
 
 
-def _clone(cloning: CloningConfig, seed: int, data: Data, batches: Iterator[Batch]) -> Iterator[Progress]:
-    """Behavioural cloning on `batches`, its observations standardised by all that `data` hold."""
-    learner = BCLearner(cloning, cloned_policy(cloning, seed, data))
-    yield from fit(learner, batches, cloning.fewest_updates, DivergenceAlarm(None, BC_REMEDY))
+def _train_discriminator(
+    network: nn.Module, config: DiscriminatorConfig, random: torch.Generator, expert: Tensor, other: Tensor
+) -> float:
+    def logits(source: Tensor) -> Tensor:
+        batch = source[torch.randint(len(source), (config.batch_size,), generator=random)]
+        noisy: Tensor = network(batch + config.noise * torch.randn(batch.shape, generator=random))
+        return noisy[:, 0]
+
+    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    for _ in range(config.updates):
+        loss = discriminator_loss(logits(expert), logits(other))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    return float(loss.detach())
 
 
-def _everything(data: PeerData, samplers: Sequence[TransitionSampler], device: torch.device) -> Data:
-    expert, *others = samplers
-    return Data(expert, data.expert.action_space, device, SupplementarySampler(others) if others else None)
-
-
-def _samplers(parts: Parts, device: torch.device) -> list[TransitionSampler]:
-    return [TransitionSampler(table, rows, device) for table, rows in parts]
+def effective_share(weights: Floats) -> float:
+    """(sum w)^2 / (n sum w^2): 1 where all weights are equal, 1 / n where one alone counts; 0 where all are zero."""
+    squares = float(np.square(weights).sum()) * len(weights)
+    return float(weights.sum()) ** 2 / squares if squares > 0 else 0.0

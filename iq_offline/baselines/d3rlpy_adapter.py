@@ -1,10 +1,11 @@
 """The one home of d3rlpy: its IQL, TD3+BC and CQL, trained by its public `update` on our batches.
 
-Ours are the minibatches (true successors; a truncation is no termination), the scaling of observations and actions,
-the seed, and the policy that comes out: plain weights, no pickle. d3rlpy sees one-step transitions already scaled.
+This module supplies the minibatches (true successors; a truncation is no termination), the scaling of observations and
+actions and the seed, and takes the policy out as plain weights. d3rlpy sees one-step transitions already scaled.
 """
 
 import contextlib
+import copy
 import io
 from dataclasses import dataclass
 from typing import Any
@@ -14,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from iq_offline.algorithms.bc import action_error
-from iq_offline.algorithms.learner import Metrics, Stream, named
-from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy
+from iq_offline.algorithms.losses import Metrics
+from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, named
+from iq_offline.algorithms.noise import Stream
 from iq_offline.batch import Batch
-from iq_offline.config import ActionHead, Activation
+from iq_offline.config.base import ActionHead, Activation
 from iq_offline.config.baselines import RewardLabelledConfig, Trainer
 from iq_offline.data.spaces import ContinuousActions
 from iq_offline.errors import PackageMissing
-from iq_offline.training.build import Data
+from iq_offline.training.learnt import Data
 
 Array = NDArray[np.float32]
 
@@ -34,25 +35,10 @@ class RewardedBatch(Batch):
     rewards: Tensor
 
 
-@dataclass(frozen=True)
-class PlainNetwork:
-    """A perceptron as numbers: (weight, bias) of each layer, first to last, shapes (out, in) and (out,).
-
-    ReLU between layers; tanh behind the last.
-    """
-
-    layers: tuple[tuple[Tensor, Tensor], ...]
-
-    @property
-    def hidden_sizes(self) -> tuple[int, ...]:
-        """Outputs of all layers but the last."""
-        return tuple(len(bias) for _, bias in self.layers[:-1])
-
-
 class D3rlpyLearner:
-    """An algorithm of d3rlpy, on the CPU, seen as a learner of ours; its policies are on `device`.
+    """An algorithm of d3rlpy, on the CPU, behind the interface of our learners; its policies are on `device`.
 
-    Random numbers that d3rlpy draws come from a stream of the seed; the process's own generator is left as it was.
+    d3rlpy draws its random numbers from a stream of the seed; the process's own generator is left as it was.
     Raises PackageMissing without d3rlpy.
     """
 
@@ -61,7 +47,7 @@ class D3rlpyLearner:
         self._d3rlpy, self._prefix, self._device = load_d3rlpy(), config.trainer.value, device
         scale = ActionScale.of_bounds(data.space.low, data.space.high)
         self._blank = ContinuousPolicy(
-            data.standardiser(),
+            data.spec(seed).standardiser,
             scale,
             config.hidden_sizes,
             Activation.RELU,
@@ -77,8 +63,14 @@ class D3rlpyLearner:
 
     @property
     def policy(self) -> ContinuousPolicy:
-        """The deterministic policy as it now is: a copy."""
-        return as_policy(export(self._algorithm), self._blank).to(self._device)
+        """A copy of the present deterministic policy: hidden layers, then means that tanh squashes; no deviations."""
+        policy, trained = copy.deepcopy(self._blank), self._algorithm.impl.policy
+        spread = getattr(trained, "_logstd", None)  # a layer of a stochastic policy such as CQL's
+        linear = [module for module in trained.modules() if isinstance(module, nn.Linear) and module is not spread]
+        layers = [layer for layer in policy.network if isinstance(layer, nn.Linear)]
+        for layer, own in zip(layers, linear, strict=True):
+            layer.load_state_dict(own.state_dict())
+        return policy.eval().requires_grad_(False).to(self._device)
 
     def update(self, batch: Batch) -> Metrics:
         """One step of d3rlpy on a RewardedBatch; metrics under d3rlpy's own names, behind the trainer's.
@@ -94,10 +86,10 @@ class D3rlpyLearner:
 
     def diagnostics(self, batch: Batch) -> Metrics:
         """Mean Q of the batch's transitions; how far the executed actions are from the recorded ones."""
-        policy = as_policy(export(self._algorithm), self._blank)
         values = self._algorithm.predict_value(*scaled(batch, self._blank))
         with torch.no_grad():
-            return {"q": torch.tensor(float(values.mean())), "action_error": action_error(policy, batch)}
+            error = self.policy.to("cpu").action_error(batch)
+        return {"q": torch.tensor(float(values.mean())), "action_error": error}
 
     def tensors(self) -> dict[str, Tensor]:
         """The policy and d3rlpy's own networks, targets included."""
@@ -106,11 +98,6 @@ class D3rlpyLearner:
             if isinstance(module, nn.Module):
                 found |= named(f"{self._prefix}.{name}", module)
         return found
-
-    def predict(self, observations: Tensor) -> Tensor:
-        """d3rlpy's own scaled actions at raw observations, (B, D) -> (B, A)."""
-        standardised = self._blank.standardise(observations).numpy()
-        return torch.from_numpy(self._algorithm.predict(standardised))
 
 
 def load_d3rlpy() -> Any:
@@ -143,32 +130,6 @@ def minibatch(batch: RewardedBatch, scale: ContinuousPolicy) -> Any:
     )
 
 
-def export(algorithm: Any) -> PlainNetwork:
-    """The deterministic policy: hidden layers, then means that tanh squashes; deviations are left out."""
-    policy = algorithm.impl.policy
-    spread = getattr(policy, "_logstd", None)  # a layer of a stochastic policy such as CQL's
-    linear = [module for module in policy.modules() if isinstance(module, nn.Linear) and module is not spread]
-    return PlainNetwork(tuple((layer.weight.detach().clone(), layer.bias.detach().clone()) for layer in linear))
-
-
-def as_policy(network: PlainNetwork, like: ContinuousPolicy) -> ContinuousPolicy:
-    """A policy of those weights, scaled as `like` is."""
-    policy = ContinuousPolicy(
-        like.standardiser,
-        ActionScale(like.action_centre, like.action_half_range),
-        network.hidden_sizes,
-        Activation.RELU,
-        head=ActionHead.TANH_GAUSSIAN,
-        layout=like.layout,
-    )
-    linear = [layer for layer in policy.network if isinstance(layer, nn.Linear)]
-    with torch.no_grad():
-        for layer, (weight, bias) in zip(linear, network.layers, strict=True):
-            layer.weight.copy_(weight)
-            layer.bias.copy_(bias)
-    return policy.eval().requires_grad_(False)
-
-
 def _algorithm(d3rlpy: Any, config: RewardLabelledConfig) -> Any:
     """By d3rlpy's public configuration, on the CPU."""
     units = list(config.hidden_sizes)
@@ -190,7 +151,7 @@ def _algorithm(d3rlpy: Any, config: RewardLabelledConfig) -> Any:
             critic_learning_rate=config.iql.learning_rate,
             expectile=config.iql.expectile,
             weight_temp=config.iql.inverse_temperature,
-            max_weight=config.iql.largest_weight,
+            max_weight=config.iql.max_weight,
             value_encoder_factory=normed,
             **shared,
         )

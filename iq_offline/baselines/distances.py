@@ -10,12 +10,11 @@ from iq_offline.baselines.sources import Recorded
 from iq_offline.data.spaces import ActionSpace, DiscreteActions
 from iq_offline.errors import ConfigError
 
-SMALLEST_STD = 1e-3
+MIN_STD = 1e-3
 """Columns that vary less than this are divided by it."""
-WRONG_ACTION = np.sqrt(2.0)
-"""Distance between two discrete actions, one-hot."""
-
-MOST_ONE_HOT = 1 << 27
+MIN_BANDWIDTH = 1e-6
+"""Bandwidth where demonstrations repeat each other: only what equals one is similar to it."""
+MAX_ONE_HOT = 1 << 27
 """Numbers of one-hot categories that are held at once: 1 GiB."""
 
 Floats = NDArray[np.float64]
@@ -41,7 +40,12 @@ class Scaling:
         """From all transitions of those parts."""
         observations = np.concatenate([part.observations for part in parts])
         categories = parts[0].categories
-        _check_memory(len(observations), sum(categories))
+        if len(observations) * sum(categories) > MAX_ONE_HOT:
+            raise ConfigError(
+                f"distances between {len(observations):,} transitions with {sum(categories):,} categories do not fit "
+                "into memory",
+                "name less supplementary data, or use a method without distances (bc, iq-cql, ls-iq)",
+            )
         mean, std = _moments(observations)
         if isinstance(space, DiscreteActions):
             return cls(mean, std, np.zeros(space.count), np.ones(space.count), space, categories)
@@ -62,8 +66,7 @@ class Scaling:
         """Standardised or one-hot actions, (N, A)."""
         if isinstance(self.space, DiscreteActions):
             return np.eye(self.space.count)[raw[:, 0].astype(np.int64)]
-        scaled: Floats = (raw - self.action_mean) / self.action_std
-        return scaled
+        return np.asarray((raw - self.action_mean) / self.action_std)
 
     def pairs(self, part: Recorded) -> Floats:
         """(s, a) of each transition, (N, D + A)."""
@@ -74,29 +77,25 @@ class Scaling:
         return np.concatenate([self.pairs(part), self.observations(part.next_observations)], axis=1)
 
 
-def nearest_distances(points: Floats, demonstrated: Floats) -> Floats:
-    """Distance of each point to the nearest demonstrated one. Shapes: (N, F), (M, F) -> (N,)."""
+def nearest_distances(points: Floats, demonstrated: Floats, neighbour: int = 1) -> Floats:
+    """Distance of each point to the nearest demonstrated one, or to its n-th neighbour. (N, F), (M, F) -> (N,)."""
     from scipy.spatial import KDTree
 
-    distances, _ = KDTree(demonstrated).query(points)
-    found: Floats = np.asarray(distances, dtype=np.float64)
-    return found
+    distances, _ = KDTree(demonstrated).query(points, k=[neighbour])
+    return np.asarray(distances[:, 0], dtype=np.float64)
 
 
 def left_out_distances(demonstrated: Floats, episodes: NDArray[np.int64]) -> Floats:
     """Distance of each demonstrated step to the nearest of another demonstration. Shapes: (M, F), (M,) -> (M,).
 
-    Of a single demonstration, to its own nearest other step: there is no better measure of what is near.
+    With a single demonstration: to its own nearest other step, for want of a better scale.
     Raises ValueError for fewer than two steps.
     """
     if len(demonstrated) < 2:
         raise ValueError("distances within demonstrations need two steps")
     numbers = np.unique(episodes)
     if len(numbers) == 1:
-        from scipy.spatial import KDTree
-
-        distances, _ = KDTree(demonstrated).query(demonstrated, k=2)
-        return np.asarray(distances[:, 1], dtype=np.float64)
+        return nearest_distances(demonstrated, demonstrated, neighbour=2)
     found = np.empty(len(demonstrated))
     for number in numbers:
         own = episodes == number
@@ -104,19 +103,20 @@ def left_out_distances(demonstrated: Floats, episodes: NDArray[np.int64]) -> Flo
     return found
 
 
-def likeness(distances: Floats, bandwidth: float) -> Floats:
-    """exp(-d^2 / (2 h^2)): 1 on a demonstration, falling to 0. Shapes: (N,) -> (N,)."""
-    scaled: Floats = np.exp(-0.5 * np.square(distances / bandwidth))
-    return scaled
+def similarity(distances: Floats, bandwidth: float) -> Floats:
+    """Gaussian kernel exp(-d^2 / (2 h^2)): 1 on a demonstration, falling to 0. Shapes: (N,) -> (N,)."""
+    return np.asarray(np.exp(-0.5 * np.square(distances / bandwidth)))
 
 
-def _check_memory(transitions: int, categories: int) -> None:
-    if transitions * categories > MOST_ONE_HOT:
-        raise ConfigError(
-            f"distances between {transitions:,} transitions with {categories:,} categories do not fit into memory",
-            "name less supplementary data, or use a method without distances (bc, iq-cql, ls-iq)",
-        )
+def nearest_similarities(points: Floats, demonstrated: Floats, episodes: NDArray[np.int64], bandwidth: float) -> Floats:
+    """Similarity of each point to its nearest demonstrated one, between 0 and 1.
+
+    `bandwidth` is in median distances between demonstrations (`left_out_distances`), which `episodes` numbers.
+    Shapes: (N, F), (M, F), (M,) -> (N,).
+    """
+    typical = float(np.median(left_out_distances(demonstrated, episodes)))
+    return similarity(nearest_distances(points, demonstrated), max(bandwidth * typical, MIN_BANDWIDTH))
 
 
 def _moments(values: NDArray[np.float32]) -> tuple[Floats, Floats]:
-    return values.mean(axis=0, dtype=np.float64), np.maximum(values.std(axis=0, dtype=np.float64), SMALLEST_STD)
+    return values.mean(axis=0, dtype=np.float64), np.maximum(values.std(axis=0, dtype=np.float64), MIN_STD)

@@ -19,7 +19,7 @@ Parts = Sequence[tuple[TransitionTable, Rows]]
 
 @dataclass(frozen=True)
 class PeerData:
-    """The expert's table with what is used of it, and supplementary tables of any quality."""
+    """The expert's table with its split, and supplementary tables of any quality."""
 
     expert: TransitionTable
     split: Split
@@ -27,8 +27,23 @@ class PeerData:
 
     @property
     def demonstrated_steps(self) -> float:
-        """The demonstrations' mean length, whatever is kept of their steps."""
+        """The demonstrations' mean length, before any subsampling."""
         return float(self.expert.episodes["steps"].to_numpy()[list(self.split.episodes)].mean())
+
+    @property
+    def demonstrated_parts(self) -> Parts:
+        """The rows of the demonstrations."""
+        return [(self.expert, self.split.rows)]
+
+    @property
+    def supplementary_parts(self) -> Parts:
+        """Every supplementary step whose successor is known, or that ended the task."""
+        return [(table, rows_with_successors(table)) for table in self.supplementary]
+
+    @property
+    def parts(self) -> Parts:
+        """The demonstrations, then the supplementary steps."""
+        return [*self.demonstrated_parts, *self.supplementary_parts]
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,7 @@ class Recorded:
     next_observations: NDArray[np.float32]
     episodes: NDArray[np.int64]
     categories: tuple[int, ...] = ()
-    """How many categories each number of an observation tells apart, 0 for a real number; empty if all are real."""
+    """How many categories each number of an observation has, 0 for a real number; empty if all are real."""
 
     def __len__(self) -> int:
         return len(self.episodes)
@@ -59,8 +74,8 @@ def recorded(parts: Parts) -> Recorded:
     """Those rows of those tables, one table after the other."""
     episodes, first = [], 0
     for table, rows in parts:
-        numbers = _episode_numbers(table, rows)
-        episodes.append(numbers + first)
+        _, numbers = np.unique(table.episode_numbers(rows), return_inverse=True)
+        episodes.append(numbers.astype(np.int64) + first)
         first += int(numbers[-1]) + 1
     return Recorded(
         observations=np.concatenate([table.observations(rows) for table, rows in parts]),
@@ -71,9 +86,9 @@ def recorded(parts: Parts) -> Recorded:
     )
 
 
-def supplementary_rows(data: PeerData) -> list[tuple[TransitionTable, Rows]]:
-    """Every supplementary step whose successor is known, or that ended the task."""
-    return [(table, rows_with_successors(table)) for table in data.supplementary]
+def samplers_of(parts: Parts, device: torch.device) -> list[TransitionSampler]:
+    """A sampler for each part."""
+    return [TransitionSampler(table, rows, device) for table, rows in parts]
 
 
 class Pool:
@@ -96,8 +111,10 @@ class Pool:
             order.append(inside)
             pieces.append(part.gather((positions[inside] - start).to(self._device)))
             start = end
-        back = torch.cat(order).argsort().to(self._device)
-        return _indexed(joined(pieces), back)
+        batch, back = joined(pieces), torch.cat(order).argsort().to(self._device)
+        return Batch(
+            batch.observations[back], batch.actions[back], batch.next_observations[back], batch.terminations[back]
+        )
 
 
 def drawn(
@@ -114,15 +131,3 @@ def drawn(
     while True:
         points = torch.rand(size, dtype=torch.float64, generator=random) * ends[-1]
         yield torch.searchsorted(ends, points, right=True).clamp_max(count - 1)
-
-
-def _indexed(batch: Batch, index: Tensor) -> Batch:
-    return Batch(
-        batch.observations[index], batch.actions[index], batch.next_observations[index], batch.terminations[index]
-    )
-
-
-def _episode_numbers(table: TransitionTable, rows: Rows) -> NDArray[np.int64]:
-    """Consecutive numbers, from zero, of the episodes in which those ascending rows lie."""
-    _, numbers = np.unique(table.episode_numbers(rows), return_inverse=True)
-    return numbers.astype(np.int64)

@@ -3,28 +3,23 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from iq_offline import console
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Dataset = Annotated[
-    str, typer.Argument(help="A catalogue id, a Minari id, a URL, or the path of a file or a Minari folder.")
-]
-METHODS_HELP = (
-    "iq (default), bc; iq-paper, iq-cql, iq-awr, ls-iq, csil, recoil, sprinql; bc-all, weighted-bc, filtered-bc, "
-    "and {seabo,otr,uds,oracle}-{iql,td3bc,cql}."
-)
+Json = Annotated[bool, Option("--json", help="Print one JSON object and nothing else.")]
+Dataset = Annotated[str, Argument(help="A catalogue id, a Minari id, a URL, or the path of a file or a Minari folder.")]
 Form = Annotated[
     str,
-    typer.Option(
+    Option(
         "--form",
         help="linear (in the observation: what explains the normalised one), normalised (0 for uniform actions, 1 for "
         "demonstrated ones), canonical (Q - V), implicit (Q - discount V of the next observation), or distilled (what "
         "`distil` fitted).",
     ),
 ]
-Runs = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")]
+Run = Annotated[Path, Argument(help="A run folder.")]
+Runs = Annotated[list[Path], Argument(help="Run folders, or folders that hold some.")]
 
 
 def bring(*datasets: str) -> None:

@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from iq_offline import console
 from iq_offline.commands.arguments import Dataset, Json, bring
 
 
 def datasets(
-    pattern: Annotated[str, typer.Argument(help="Part of an id; * stands for anything.")] = "",
-    family: Annotated[str, typer.Option("--family", help="Part of a family's name.")] = "",
-    environment: Annotated[str, typer.Option("--env", help="Part of an environment's id.")] = "",
-    on_disk: Annotated[bool, typer.Option("--on-disk", help="Only what is on this machine.")] = False,
+    pattern: Annotated[str, Argument(help="Part of an id; * stands for anything.")] = "",
+    family: Annotated[str, Option(help="Part of a family's name.")] = "",
+    environment: Annotated[str, Option("--env", help="Part of an environment's id.")] = "",
+    on_disk: Annotated[bool, Option("--on-disk", help="Only what is on this machine.")] = False,
     json: Json = False,
 ) -> None:
     """List the catalogue, with what is on disk and verified; one dataset by its full id in detail."""
@@ -42,9 +42,9 @@ def datasets(
 
 def fetch(
     dataset: Dataset,
-    source: Annotated[str | None, typer.Option("--from", help="Take the data from this path or URL.")] = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="Of Minari's remote: a commit or a tag.")] = None,
-    repin: Annotated[bool, typer.Option("--repin", help="Accept other bytes than at the first fetch.")] = False,
+    source: Annotated[str | None, Option("--from", help="Take the data from this path or URL.")] = None,
+    revision: Annotated[str | None, Option(help="Of Minari's remote: a commit or a tag.")] = None,
+    repin: Annotated[bool, Option("--repin", help="Accept other bytes than at the first fetch.")] = False,
     json: Json = False,
 ) -> None:
     """Fetch a dataset, verify it, and print where it lies."""
@@ -61,20 +61,14 @@ def fetch(
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="The dataset to convert: an id or a path.")],
-    to: Annotated[Path, typer.Option("--to", help="Where to write: a Minari folder, or a file.")],
-    output_format: Annotated[str, typer.Option("--format", help="minari, d4rl, d3rlpy or npz.")] = "minari",
-    input_format: Annotated[
-        str, typer.Option("--input-format", help="auto, d4rl, minari, d3rlpy, npz or dictionaries.")
-    ] = "auto",
-    ends: Annotated[
-        str, typer.Option("--ends", help="Ends of a layout with one flag: auto, termination or truncation.")
-    ] = "auto",
-    dtype: Annotated[str, typer.Option("--dtype", help="Real numbers: keep, float32 or float64.")] = "keep",
-    keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Leave out broken episodes, and count them.")
-    ] = False,
-    infos: Annotated[bool, typer.Option("--infos/--no-infos", help="Carry infos where the format can.")] = True,
+    source: Annotated[str, Argument(help="The dataset to convert: an id or a path.")],
+    to: Annotated[Path, Option(help="Where to write: a Minari folder, or a file.")],
+    output_format: Annotated[str, Option("--format", help="minari, d4rl, d3rlpy or npz.")] = "minari",
+    input_format: Annotated[str, Option(help="auto, d4rl, minari, d3rlpy, npz or dictionaries.")] = "auto",
+    ends: Annotated[str, Option(help="Ends of a layout with one flag: auto, termination or truncation.")] = "auto",
+    dtype: Annotated[str, Option(help="Real numbers: keep, float32 or float64.")] = "keep",
+    keep_going: Annotated[bool, Option("--keep-going", help="Leave out broken episodes, and count them.")] = False,
+    infos: Annotated[bool, Option("--infos/--no-infos", help="Carry infos where the format can.")] = True,
     json: Json = False,
 ) -> None:
     """Convert a dataset, read it back, and write its provenance and a validation summary with it."""
@@ -96,8 +90,8 @@ def convert(
 def inspect(
     dataset: Dataset,
     json: Json = False,
-    episodes: Annotated[bool, typer.Option("--episodes", help="List every episode.")] = False,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Write a picture: .png, .pdf or .svg.")] = None,
+    episodes: Annotated[bool, Option("--episodes", help="List every episode.")] = False,
+    plot: Annotated[Path | None, Option(help="Write a picture: .png, .pdf or .svg.")] = None,
 ) -> None:
     """Show counts, ranges, returns, saturated actions, duplicates and defects of a dataset."""
     from iq_offline.stages.inspect import inspect_dataset

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
 from iq_offline import console
 from iq_offline.commands.arguments import Json, Runs, bring
@@ -12,12 +12,10 @@ from iq_offline.errors import ConfigError
 
 def evaluate(
     runs: Runs,
-    episodes: Annotated[int, typer.Option("--episodes", min=1, help="Simulated episodes a run.")] = 20,
-    env_id: Annotated[str | None, typer.Option("--env-id", help="Another environment than the data's.")] = None,
-    env_kwargs: Annotated[str | None, typer.Option("--env-kwargs", help="Its arguments, a JSON object.")] = None,
-    video: Annotated[
-        Path | None, typer.Option("--video", help="Film the first episode of one run: an .mp4 file.")
-    ] = None,
+    episodes: Annotated[int, Option(min=1, help="Simulated episodes a run.")] = 20,
+    env_id: Annotated[str | None, Option(help="Another environment than the data's.")] = None,
+    env_kwargs: Annotated[str | None, Option(help="Its arguments, a JSON object.")] = None,
+    video: Annotated[Path | None, Option(help="Film the first episode of one run: an .mp4 file.")] = None,
     json: Json = False,
 ) -> None:
     """Simulate the last policy of each run; print returns and scores."""
@@ -40,7 +38,7 @@ def evaluate(
     return console.show_fields(combined)
 
 
-def report(runs: Runs, out: Annotated[Path, typer.Option("--out", help="The folder to write into.")]) -> None:
+def report(runs: Runs, out: Annotated[Path, Option(help="The folder to write into.")]) -> None:
     """Write tables, plots and one HTML page of a comparison; print the table."""
     from iq_offline.stages.report import make_report
 
@@ -49,10 +47,8 @@ def report(runs: Runs, out: Annotated[Path, typer.Option("--out", help="The fold
 
 def select(
     runs: Runs,
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", help="Demonstrations to judge on; the runs' own if none.")
-    ] = None,
-    signal: Annotated[str, typer.Option("--signal", help="mean, median or worst (95th percentile) error.")] = "mean",
+    dataset: Annotated[str | None, Option(help="Demonstrations to judge on; the runs' own if none.")] = None,
+    signal: Annotated[str, Option(help="mean, median or worst (95th percentile) error.")] = "mean",
     json: Json = False,
 ) -> None:
     """Rank runs without a simulator, best first, by their error on demonstrations that none has learnt from."""

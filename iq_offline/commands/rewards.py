@@ -3,19 +3,17 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from iq_offline import console
-from iq_offline.commands.arguments import Form, Json, bring
+from iq_offline.commands.arguments import Form, Json, Run, bring
 
 
 def reward(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    dataset: Annotated[
-        list[str] | None, typer.Option("--dataset", help="Recorded data; the run's own if none.")
-    ] = None,
+    run: Run,
+    dataset: Annotated[list[str] | None, Option(help="Recorded data; the run's own if none.")] = None,
     form: Form = "linear",
-    plot: Annotated[Path | None, typer.Option("--plot", help="Write the picture here, too: .png, .svg, .pdf.")] = None,
+    plot: Annotated[Path | None, Option(help="Write the picture here, too: .png, .svg, .pdf.")] = None,
     json: Json = False,
 ) -> None:
     """Correlate the recovered reward with the true reward of recorded data, beside nulls."""
@@ -31,20 +29,19 @@ def reward(
 
 
 def gridworld(
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the demonstrations; all else is exact.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Of the demonstrations; all else is exact.")] = 0,
     steps: Annotated[
         int | None,
-        typer.Option(
-            "--steps",
+        Option(
             min=1,
             max=100_000,
             help="Length of a demonstration. 4000 if none: what the bars need (docs/gridworld.md); with --windy 100.",
         ),
     ] = None,
     windy: Annotated[
-        bool, typer.Option("--windy", help="The 10x10 grid where regularisers differ: returns without wind and with.")
+        bool, Option("--windy", help="The 10x10 grid where regularisers differ: returns without wind and with.")
     ] = False,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the four grids: a .png, .svg or .pdf file.")] = None,
+    plot: Annotated[Path | None, Option(help="Draw the four grids: a .png, .svg or .pdf file.")] = None,
     json: Json = False,
 ) -> None:
     """Recover reward and value of the paper's 5x5 GridWorld (its figure 4) from 30 demonstrations, beside the truth."""
@@ -60,13 +57,11 @@ def gridworld(
 
 
 def distil(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    dataset: Annotated[
-        list[str] | None, typer.Option("--dataset", help="Transitions to fit it on; the run's own if none.")
-    ] = None,
-    inputs: Annotated[str, typer.Option("--inputs", help="What it sees: s, sa, or sas (the next observation).")] = "sa",
+    run: Run,
+    dataset: Annotated[list[str] | None, Option(help="Transitions to fit it on; the run's own if none.")] = None,
+    inputs: Annotated[str, Option(help="What it sees: s, sa, or sas (the next observation).")] = "sa",
     form: Form = "normalised",
-    updates: Annotated[int, typer.Option("--updates", min=1)] = 5000,
+    updates: Annotated[int, Option(min=1)] = 5000,
     json: Json = False,
 ) -> None:
     """Fit an explicit reward r(s, a) to the recovered one; `--form distilled` uses it from then on."""
@@ -81,14 +76,14 @@ def distil(
 
 
 def relabel(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    dataset: Annotated[str, typer.Option("--dataset", help="The data to relabel.")],
-    to: Annotated[Path, typer.Option("--to", help="Where to write: NAME-v0 for Minari, FILE.hdf5 for D4RL's layout.")],
-    format: Annotated[str, typer.Option("--format", help="minari or d4rl.")] = "minari",
+    run: Run,
+    dataset: Annotated[str, Option(help="The data to relabel.")],
+    to: Annotated[Path, Option(help="Where to write: NAME-v0 for Minari, FILE.hdf5 for D4RL's layout.")],
+    format: Annotated[str, Option(help="minari or d4rl.")] = "minari",
     form: Form = "normalised",
     fitted_to: Annotated[
         list[str] | None,
-        typer.Option("--fitted-to", help="With --form linear: the data that it is fitted to; DATASET if none."),
+        Option(help="With --form linear: the data that it is fitted to; DATASET if none."),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -3,19 +3,19 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Exit, Option
 
 from iq_offline import console
-from iq_offline.commands.arguments import Json, Runs
+from iq_offline.commands.arguments import Json, Run, Runs
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    to: Annotated[Path, typer.Option("--to", help="The file to write: .onnx, .pt or .pt2.")],
+    run: Run,
+    to: Annotated[Path, Option(help="The file to write: .onnx, .pt or .pt2.")],
     output_format: Annotated[
-        str | None, typer.Option("--format", help="onnx, torchscript or torch-export; by the suffix if none.")
+        str | None, Option("--format", help="onnx, torchscript or torch-export; by the suffix if none.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace a file that is there.")] = False,
     json: Json = False,
 ) -> None:
     """Write the policy as one file that runs without this package, checked against the original."""
@@ -34,12 +34,8 @@ def export(
 
 def sync(
     runs: Runs,
-    register: Annotated[
-        str | None, typer.Option("--register", help="Make each run's policy a version of this registered model.")
-    ] = None,
-    report: Annotated[
-        Path | None, typer.Option("--report", help="A report's folder, to go onto the comparison in MLflow.")
-    ] = None,
+    register: Annotated[str | None, Option(help="Make each run's policy a version of this registered model.")] = None,
+    report: Annotated[Path | None, Option(help="A report's folder, to go onto the comparison in MLflow.")] = None,
     json: Json = False,
 ) -> None:
     """Make MLflow's mirror of finished runs whole: runs, stages, policies, and the rows of their comparison."""
@@ -59,20 +55,20 @@ def sync(
 
 
 def ui(
-    host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser, where there is one.")] = True,
+    host: str = "127.0.0.1",
+    port: Annotated[int, Option(min=1, max=65535)] = 5000,
+    browser: Annotated[bool, Option("--browser/--no-browser", help="Open a browser, where there is one.")] = True,
 ) -> None:
     """Serve MLflow's interface on this project's store and open the latest comparison; stop it with Ctrl-C."""
     from iq_offline.stages.ui import prepare_ui, serve
 
     prepared = prepare_ui(host, port)
     console.show(f"comparison: {prepared.url}")
-    raise typer.Exit(serve(prepared, open_browser=browser))
+    raise Exit(serve(prepared, open_browser=browser))
 
 
 def clean(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="List what would be removed, and remove nothing.")] = False,
     json: Json = False,
 ) -> None:
     """Remove caches that nothing uses and temporary files of dead processes; datasets and runs stay."""

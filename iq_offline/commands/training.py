@@ -1,24 +1,44 @@
 """Commands that make runs: one, several seeds, a whole table; and one again."""
 
+import ast
 import math
 import re
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Exit, Option
 
+import iq_offline
 from iq_offline import console
-from iq_offline.commands.arguments import METHODS_HELP, Json, bring
+from iq_offline.commands.arguments import Json, Run, bring
 from iq_offline.errors import ConfigError
+from iq_offline.methods import METHODS
 
 MOST_SEEDS = 1000
 LARGEST_SEED = 2**32 - 1
 
 
+def _field_docs(module: str, name: str) -> dict[str, str]:
+    """What the fields of a class say of themselves, from its source: importing it takes longer than `--help` may."""
+    source = (Path(iq_offline.__file__).parent / module).read_text()
+    body = next(node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name).body
+    return {
+        field.target.id: str(ast.literal_eval(said.value))
+        for field, said in pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(said, ast.Expr)
+    }
+
+
+HELP = _field_docs("config/train.py", "TrainConfig") | _field_docs("stages/train.py", "RunOptions")
+"""What an option of `train` does is said once, where its field is."""
+
+
 def methods(
-    method: Annotated[str | None, typer.Argument(help="One of them, for all its settings.")] = None,
-    actions: Annotated[str, typer.Option("--actions", help="continuous or discrete.")] = "continuous",
-    preset: Annotated[str | None, typer.Option("--preset", help="With these settings, as train has it.")] = None,
+    method: Annotated[str | None, Argument(help="One of them, for all its settings.")] = None,
+    actions: Annotated[str, Option(help="continuous or discrete.")] = "continuous",
+    preset: Annotated[str | None, Option(help="With these settings, as train has it.")] = None,
     json: Json = False,
 ) -> None:
     """List the methods; one by its name with every setting that --set takes."""
@@ -47,45 +67,33 @@ def methods(
 
 
 def train(
-    dataset: Annotated[str, typer.Option("--dataset", help="A catalogue id, a Minari id, a URL or a path.")],
-    method: Annotated[str | None, typer.Option("--method", help=METHODS_HELP)] = None,
-    preset: Annotated[
-        str | None, typer.Option("--preset", help="Settings by name (quick, or a method's own), or a TOML file.")
+    dataset: Annotated[str, Option(help=HELP["dataset"])],
+    method: Annotated[
+        str | None, Option(help=f"{', '.join(METHODS)}; iq if not given. `methods` describes each.")
     ] = None,
-    demos: Annotated[int | None, typer.Option("--demos", min=1, help="Expert episodes; all if not given.")] = None,
-    subsample: Annotated[int, typer.Option("--subsample", min=1, help="Keep every k-th transition.")] = 1,
-    subsample_from: Annotated[
-        str, typer.Option("--subsample-from", help="An episode's first step, or a random one of its first k.")
-    ] = "first",
-    select: Annotated[str, typer.Option("--select", help="Episodes: random, or top (by return).")] = "random",
-    held_out: Annotated[
-        float | None, typer.Option("--held-out", help="Share of the episodes to set aside and watch the loss on.")
-    ] = None,
-    supplementary: Annotated[list[str] | None, typer.Option("--supplementary", help="Reward-free extra data.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, max=LARGEST_SEED, help="One seed (default 0).")] = None,
-    seeds: Annotated[str | None, typer.Option("--seeds", help="Several: 0-4 or 0,2,5.")] = None,
-    updates: Annotated[int | None, typer.Option("--updates", min=1, help="Gradient updates of the method.")] = None,
+    preset: Annotated[str | None, Option(help="Settings by name (quick, or a method's own), or a TOML file.")] = None,
+    demos: Annotated[int | None, Option(min=1, help=HELP["demos"])] = None,
+    subsample: Annotated[int, Option(min=1, help=HELP["subsample"])] = 1,
+    subsample_from: Annotated[str, Option(help=HELP["subsample_from"])] = "first",
+    select: Annotated[str, Option(help=HELP["select"])] = "random",
+    held_out: Annotated[float | None, Option(help=HELP["held_out"])] = None,
+    supplementary: Annotated[list[str] | None, Option(help=HELP["supplementary"])] = None,
+    seed: Annotated[int | None, Option(min=0, max=LARGEST_SEED, help="One seed (default 0).")] = None,
+    seeds: Annotated[str | None, Option(help="Several: 0-4 or 0,2,5.")] = None,
+    updates: Annotated[int | None, Option(min=1, help="Gradient updates of the method.")] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting, key=value; `methods NAME` tells all.")
+        list[str] | None, Option("--set", help="A setting, key=value; `methods NAME` tells all.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads; one makes runs repeatable.")] = 1,
-    out: Annotated[Path | None, typer.Option("--out", help="The run folder; with --seeds, the folder of them.")] = None,
-    group: Annotated[
-        str | None, typer.Option("--group", help="The comparison in MLflow to file the runs under.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a run that was cut off; train where there is none.")
-    ] = False,
-    snapshot_seconds: Annotated[
-        float, typer.Option("--snapshot-seconds", min=0, help="Time between snapshots to resume from.")
-    ] = 60.0,
-    compiling: Annotated[
-        str, typer.Option("--compile", help="auto (long runs), on or off: the updates as compiled code.")
-    ] = "auto",
+    device: Annotated[str, Option(help=HELP["device"])] = "auto",
+    threads: Annotated[int, Option(min=1, help=HELP["threads"])] = 1,
+    out: Annotated[Path | None, Option(help=HELP["out"])] = None,
+    group: Annotated[str | None, Option(help=HELP["group"])] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help=HELP["overwrite"])] = False,
+    resume: Annotated[bool, Option("--resume", help=HELP["resume"])] = False,
+    snapshot_seconds: Annotated[float, Option(min=0, help=HELP["snapshot_seconds"])] = 60.0,
+    compiling: Annotated[str, Option("--compile", help=HELP["compile"])] = "auto",
     together: Annotated[
-        bool, typer.Option("--together", help="Batch the seeds' updates into one process: for a GPU.")
+        bool, Option("--together", help="Batch the seeds' updates into one process: for a GPU.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -95,67 +103,64 @@ def train(
     if held_out is not None and not 0 < held_out < 1:
         raise ConfigError(f"--held-out {held_out} is no share", "give a number between 0 and 1, such as 0.2")
     from iq_offline.stages.seeds import as_rows, train_seeds, train_together, workers_for
-    from iq_offline.stages.train import TrainRequest, percent, train_run
+    from iq_offline.stages.train import RunOptions, percent, train_config, train_run
 
     bring(dataset, *(supplementary or ()))
-    requests = [
-        TrainRequest(
-            dataset=dataset,
-            method=method,
-            preset=preset,
-            demos=demos,
-            subsample=subsample,
-            subsample_from=subsample_from,
-            select=select,
-            held_out=held_out,
-            supplementary=tuple(supplementary or ()),
-            seed=number,
-            updates=updates,
-            overrides=tuple(overrides or ()),
-            device=device,
-            threads=threads,
-            out=out / f"seed-{number}" if out and several else out,
-            group=group,
-            overwrite=overwrite,
-            resume=resume,
-            compile=compiling,
-            snapshot_seconds=snapshot_seconds,
-        )
-        for number, several in _seeds(seed, seeds)
-    ]
-    title = method or preset or "iq"
-    workers = 1 if device == "cuda" else workers_for(len(requests), threads)
-    if together and len(requests) < 2:
+    numbers = [seed or 0] if seeds is None else _seeds(seed, seeds)
+    workers = 1 if device == "cuda" else workers_for(len(numbers), threads)
+    if together and len(numbers) < 2:
         raise ConfigError("--together batches several seeds", "name them with --seeds 0-4, or leave --together out")
+    config = train_config(
+        *(dataset, method, preset, updates, overrides or (), console.warn),
+        demos=demos,
+        subsample=subsample,
+        subsample_from=subsample_from,
+        select=select,
+        held_out=held_out,
+        supplementary=supplementary or (),
+        device=device,
+        threads=threads,
+        compile=compiling,
+    )
+    options = RunOptions(out, group, overwrite, resume, snapshot_seconds)
+    runs = [
+        (
+            config.model_copy(update={"seed": number}),
+            replace(options, out=out / f"seed-{number}") if out and seeds is not None else options,
+        )
+        for number in numbers
+    ]
     if together or workers > 1:
-        with console.bars(title, [request.seed for request in requests]) as advance_of:
+        with console.bars(config.method, numbers) as advance_of:
 
             def tell(seed: int, percent: int, metrics: dict[str, float]) -> None:
                 advance_of(seed, percent, _short(metrics))
 
             if together:
-                runs = train_together(requests, tell, console.warn)
+                folders = train_together(runs, tell, console.warn)
             else:
-                runs = train_seeds(requests, workers, tell, console.warn)
+                folders = train_seeds(runs, workers, tell, console.warn)
     else:
-        runs = []
-        for request in requests:
-            with console.progress(f"{title} seed {request.seed}", total=100) as advance:
-                runs.append(train_run(request, lambda p: advance(percent(p), _short(p.metrics)), console.warn))
+        folders = []
+        for config, options in runs:
+            with console.progress(f"{config.method} seed {config.seed}", total=100) as advance:
+                folders.append(
+                    train_run(config, options, lambda p: advance(percent(p), _short(p.metrics)), console.warn)
+                )
     if json:
-        return console.show_json({"runs": as_rows(runs)})
-    for run in runs:
-        console.show(str(run.path))
+        return console.show_json({"runs": as_rows(folders)})
+    for folder in folders:
+        console.show(str(folder.path))
     return None
 
 
 def run(
-    pipeline: Annotated[str, typer.Argument(help="A shipped pipeline's name (demo, quick, ...), or a YAML file.")],
-    cores: Annotated[int | None, typer.Option("--cores", min=1, help="At most so many; the profile's if none.")] = None,
-    profile: Annotated[str, typer.Option("--profile", help="local, slurm, kubernetes, or a folder.")] = "local",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be done.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="The folder to work in; one of your store if none.")] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="The folder that {data} in the table stands for.")] = None,
+    pipeline: Annotated[str, Argument(help="A shipped pipeline's name (demo, quick, ...), or a YAML file.")],
+    cores: Annotated[int | None, Option(min=1, help="At most so many; the profile's if none.")] = None,
+    profile: Annotated[str, Option(help="local, slurm, kubernetes, or a folder.")] = "local",
+    dry_run: Annotated[bool, Option("--dry-run", help="Only list what would be done.")] = False,
+    out: Annotated[Path | None, Option(help="The folder to work in; one of your store if none.")] = None,
+    data: Annotated[Path | None, Option(help="The folder that {data} in the table stands for.")] = None,
 ) -> None:
     """Run a results table to its report, or go on with it where it stopped; what is finished is not done again."""
     from iq_offline.stages.run import RunRequest, run_pipeline
@@ -165,14 +170,12 @@ def run(
         console.show(finished.text.rstrip())
     if finished.status:
         console.note(f"not finished; logs: {finished.folder / 'logs'}; the same command goes on from here")
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def reproduce(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    tolerance: Annotated[
-        float, typer.Option("--tolerance", min=0, help="Largest difference of a tensor; 0 is bit for bit.")
-    ] = 0.0,
+    run: Run,
+    tolerance: Annotated[float, Option(min=0, help="Largest difference of a tensor; 0 is bit for bit.")] = 0.0,
     json: Json = False,
 ) -> None:
     """Train again from what a run recorded, and compare; exit 3 where the tensors differ by more than the tolerance."""
@@ -190,7 +193,7 @@ def reproduce(
         console.show(found.sentence)
         console.show_table([] if found.bitwise else found.differences)
     if not found.reproduced:
-        raise typer.Exit(3)
+        raise Exit(3)
 
 
 def _setting_line(setting: dict[str, Any]) -> str:
@@ -200,9 +203,7 @@ def _setting_line(setting: dict[str, Any]) -> str:
     return f"{'*' if setting['chosen'] else ' '} {text}   [{setting['accepts']}]"
 
 
-def _seeds(seed: int | None, seeds: str | None) -> list[tuple[int, bool]]:
-    if seeds is None:
-        return [(seed or 0, False)]
+def _seeds(seed: int | None, seeds: str) -> list[int]:
     if seed is not None:
         raise ConfigError("--seed and --seeds are both given", "give one of them")
     numbers: list[int] = []
@@ -218,7 +219,7 @@ def _seeds(seed: int | None, seeds: str | None) -> list[tuple[int, bool]]:
         numbers += range(first, last + 1)
     if not numbers or len(set(numbers)) < len(numbers):
         raise ConfigError(f"--seeds {seeds} names no seed, or one twice", "write it as 0-4 or 0,2,5")
-    return [(number, True) for number in numbers]
+    return numbers
 
 
 def _short(metrics: dict[str, float]) -> str:

@@ -5,14 +5,14 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from iq_offline.config.base import ActionHead, FrozenModel, HiddenSizes
+from iq_offline.config.base import AlgorithmConfig, FrozenModel, HiddenSizes
 from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig, DiscreteBCConfig
 
 
 class WeightKind(StrEnum):
-    """Whence the weights of supplementary transitions. DISCRIMINATOR: how expert-like the observation is.
+    """What weighs supplementary transitions. DISCRIMINATOR: the density ratio of expert to other observations.
 
-    NEAREST: how near observation and action are to a demonstration's.
+    NEAREST: the similarity of observation and action to the nearest demonstration.
     """
 
     DISCRIMINATOR = "discriminator"
@@ -20,7 +20,7 @@ class WeightKind(StrEnum):
 
 
 class DiscriminatorConfig(FrozenModel):
-    """Tells expert observations from supplementary ones; regularised, since there are few of the former."""
+    """A classifier of expert against supplementary observations; regularised, since there are few of the former."""
 
     updates: int = Field(1500, ge=1)
     """Gradient updates of the discriminator, before cloning."""
@@ -38,21 +38,24 @@ class DiscriminatorConfig(FrozenModel):
     """Logits, and so logarithms of weights, are clipped to these."""
 
 
-class LikenessConfig(FrozenModel):
-    """Likeness exp(-d^2 / (2 h^2)) of a transition at distance d from its nearest demonstration."""
+class SimilarityConfig(FrozenModel):
+    """Similarity exp(-d^2 / (2 h^2)) of a transition at distance d from its nearest demonstration."""
 
     bandwidth: float = Field(1.5, gt=0)
     """h, in median distances from one demonstration to the nearest step of another."""
 
 
-class WeightedBCConfig(FrozenModel):
+class WeightedBCConfig(AlgorithmConfig):
     """Behavioural cloning of supplementary transitions by their weight, beside the demonstrations."""
+
+    needs_successors = False
 
     kind: WeightKind = WeightKind.DISCRIMINATOR
     expert_share: float = Field(0.5, gt=0, le=1)
     """Of each batch; 1 is cloning of the demonstrations alone."""
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
-    likeness: LikenessConfig = LikenessConfig()
+    similarity: SimilarityConfig = SimilarityConfig()
+    cloning: ContinuousBCConfig | DiscreteBCConfig
 
 
 class ContinuousWeightedBCConfig(WeightedBCConfig):
@@ -69,114 +72,115 @@ class DiscreteWeightedBCConfig(WeightedBCConfig):
     cloning: DiscreteBCConfig = DiscreteBCConfig()
 
 
-class ScreenConfig(FrozenModel):
-    """Clone supplementary episodes only where that foretells held-out demonstrations better."""
+class CrossValidationConfig(FrozenModel):
+    """Clone supplementary episodes only where that predicts held-out demonstrations better."""
 
     folds: int = Field(3, ge=2)
     """Parts of the demonstrations, each left out once."""
     updates: int = Field(2000, ge=1)
     """Of each clone that is compared; no more than cloning itself has."""
-    largest_median_ratio: float = Field(1.5, gt=0)
+    max_median_ratio: float = Field(1.5, gt=0)
     """By which the median error may be worse where the mean is better."""
 
 
 class ResidualTestConfig(FrozenModel):
-    """Whose is an episode? The expert's under noise, if observations foretell nothing of what a clone leaves over."""
+    """Accept an episode as the expert's under noise if observations do not predict the residuals of a clone."""
 
     updates: int = Field(2000, ge=1)
     """Of each of the two clones whose residuals are tested; no more than cloning itself has."""
-    small: float = Field(0.1, gt=0, lt=1)
-    """Residuals count in full from this part of the actions' half range on: smaller ones may be the clone's own."""
-    largest_foretold: float = Field(0.05, gt=0, lt=1)
-    """Of the residuals' signs, the largest mean square that observations may foretell in an episode of the expert's."""
-    fewest_steps: int = Field(100, ge=2)
-    """Shorter episodes tell too little, and are left out."""
-    near: float = Field(2.5, gt=0)
-    """How near a demonstration all that is chosen is held against it, in median distances between demonstrations."""
-    small_near: float = Field(0.3, gt=0, lt=1)
-    """As `small`, of the demonstrations' own clone, which errs more."""
-    largest_foretold_near: float = Field(0.06, gt=0, lt=1)
-    """As `largest_foretold`, of all that is near and what the demonstrations' own clone leaves; beyond it all go."""
-    fewest_near: int = Field(50, ge=2)
-    """Steps; where fewer are near, nothing can be told, and all are refused."""
-    fewest_near_by_dimension: int = Field(10, ge=0)
-    """As `fewest_near`, for each dimension of the observation: a regression on fewer foretells nothing of anybody."""
+    negligible_residual: float = Field(0.1, gt=0, lt=1)
+    """Residuals below this part of the actions' half range count in proportion: they may be the clone's own errors."""
+    max_predictability: float = Field(0.05, gt=0, lt=1)
+    """Largest mean square of the residuals' signs that observations may predict in an episode of the expert's."""
+    min_steps: int = Field(100, ge=2)
+    """Shorter episodes say too little, and are left out."""
+    neighbourhood: float = Field(2.5, gt=0)
+    """Largest distance to a demonstration of the steps that the second test uses, in median distances between those."""
+    negligible_residual_near: float = Field(0.3, gt=0, lt=1)
+    """As `negligible_residual`, under the clone of the demonstrations alone, which errs more."""
+    max_predictability_near: float = Field(0.06, gt=0, lt=1)
+    """As `max_predictability`, of all passed steps near demonstrations, under their own clone; beyond it, all go."""
+    min_steps_near: int = Field(50, ge=2)
+    """With fewer steps near demonstrations the second test is undecided, and all episodes are rejected."""
+    min_steps_near_per_dimension: int = Field(10, ge=0)
+    """As `min_steps_near`, for each dimension of the observation: a regression on fewer predicts nothing."""
 
 
 class EpisodeFilterConfig(FrozenModel):
-    """Which supplementary episodes are taken for more demonstrations: those that are most like the ones there are."""
+    """Which supplementary episodes serve as more demonstrations: those most similar to the ones there are."""
 
     expert_share: float = Field(0.25, gt=0, le=1)
     """Of each batch; 1 is cloning of the demonstrations alone."""
-    likeness: LikenessConfig = LikenessConfig()
+    similarity: SimilarityConfig = SimilarityConfig()
     short_episode: int = Field(200, ge=1)
-    """Steps by which a shorter episode's summed likeness is divided, too: one good step makes no good episode.
+    """Steps by which a shorter episode's summed similarity is divided, too: one good step makes no good episode.
 
     At most the mean length of the demonstrations: where these are short, no good episode is long.
     """
     transitions: int = Field(5000, ge=1)
-    """The best episodes are taken while they have together no more than so many; the best one in any case."""
+    """The best episodes are accepted while they have together no more than so many; the best one in any case."""
     residual_test: ResidualTestConfig | None = None
-    """Take in place of these every episode that is the expert's but for noise, weighted by how little of that it has.
+    """Accept in place of these every episode that is the expert's up to noise, weighted by how little noise it has.
 
-    Continuous actions. Where no episode passes, those that look like demonstrations are left; and all are refused where
-    the demonstrations' own clone says that they are another's.
+    Continuous actions. Where no episode passes, the most similar ones are used; and all are rejected where the clone of
+    the demonstrations alone shows that they are another policy's.
     """
-    screen: ScreenConfig | None = None
-    """Refuse all of them where held-out demonstrations say so; None: never."""
+    cross_validation: CrossValidationConfig | None = None
+    """Reject all of them where held-out demonstrations are predicted better without; None: never."""
     loss: CloningLoss | None = None
-    """Of cloning where such episodes are taken (continuous actions); None: the clone's own."""
+    """Of cloning where such episodes are accepted (continuous actions); None: the clone's own."""
     update_factors: tuple[PositiveInt, ...] = Field((1,), min_length=1)
-    """Where such episodes are taken, the clone makes one of so many times its updates (continuous actions).
+    """Where such episodes are accepted, the clone makes one of so many times its updates (continuous actions).
 
-    Of several that one under which held-out ones of these episodes are foretold best: more data of a policy that is
+    Of several the one whose clone predicts held-out ones of these episodes best: more data of a policy that is
     hard to learn bear more updates, and noise bears fewer.
     """
 
     def check_fits(self, cloning: ContinuousBCConfig | DiscreteBCConfig, prefix: str = "") -> None:
-        """Raises ValueError where such episodes cannot be told or cloned that way; `prefix` leads to these settings."""
-        if isinstance(cloning, DiscreteBCConfig) and (self.residual_test or self.loss):
-            raise ValueError(
-                f"discrete actions leave no residual: set {prefix}residual_test=none, {prefix}loss=none and a screen"
-            )
-        if isinstance(cloning, DiscreteBCConfig) and len(self.update_factors) > 1:
-            raise ValueError(f"discrete actions leave no residual to choose by: set {prefix}update_factors=[1]")
-        if isinstance(cloning, DiscreteBCConfig) or self.loss is None:
-            return
-        if cloning.head is ActionHead.DETERMINISTIC and self.loss is CloningLoss.LIKELIHOOD:
-            raise ValueError(f"a deterministic head has no likelihood: set {prefix}loss=none or absolute")
-        if cloning.learnt_std and self.loss is not CloningLoss.LIKELIHOOD:
-            raise ValueError(
-                f"{prefix}loss={self.loss} teaches no standard deviation: set {prefix}loss=none, or learnt_std=false"
-            )
+        """Raises ValueError where such episodes cannot be tested or cloned; `prefix` leads to these settings."""
+        if isinstance(cloning, DiscreteBCConfig):
+            if self.residual_test or self.loss:
+                raise ValueError(
+                    f"discrete actions leave no residual: set {prefix}residual_test=none, {prefix}loss=none and a "
+                    f"{prefix}cross_validation"
+                )
+            if len(self.update_factors) > 1:
+                raise ValueError(f"discrete actions leave no residual to choose by: set {prefix}update_factors=[1]")
 
 
-class ContinuousFilteredBCConfig(EpisodeFilterConfig):
-    """Behavioural cloning of the demonstrations and such episodes; continuous actions."""
+class FilteredBCConfig(EpisodeFilterConfig, AlgorithmConfig):
+    """Behavioural cloning of the demonstrations and such episodes."""
+
+    needs_successors = False
+
+    cloning: ContinuousBCConfig | DiscreteBCConfig
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        self.check_fits(self.cloning)
+        return self
+
+
+class ContinuousFilteredBCConfig(FilteredBCConfig):
+    """Of continuous actions."""
 
     name: Literal["filtered-bc-continuous"] = "filtered-bc-continuous"
     cloning: ContinuousBCConfig = ContinuousBCConfig()
 
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        self.check_fits(self.cloning)
-        return self
 
-
-class DiscreteFilteredBCConfig(EpisodeFilterConfig):
-    """Behavioural cloning of the demonstrations and such episodes; discrete actions."""
+class DiscreteFilteredBCConfig(FilteredBCConfig):
+    """Of discrete actions."""
 
     name: Literal["filtered-bc-discrete"] = "filtered-bc-discrete"
     cloning: DiscreteBCConfig = DiscreteBCConfig()
 
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        self.check_fits(self.cloning)
-        return self
 
+class CloneAllConfig(AlgorithmConfig):
+    """Behavioural cloning of expert and supplementary transitions alike: the null of methods that separate them."""
 
-class CloneAllConfig(FrozenModel):
-    """Behavioural cloning of expert and supplementary transitions alike: the null of methods that tell them apart."""
+    needs_successors = False
+
+    cloning: ContinuousBCConfig | DiscreteBCConfig
 
 
 class ContinuousCloneAllConfig(CloneAllConfig):
@@ -204,7 +208,7 @@ CloningPeerConfig = (
 
 
 class Labeller(StrEnum):
-    """Whence rewards. TRUE reads the recorded ones: an oracle, no imitation; the others never do."""
+    """Where rewards come from. TRUE reads the recorded ones: an oracle, no imitation; the others never do."""
 
     SEABO = "seabo"
     OTR = "otr"
@@ -258,7 +262,7 @@ class IQLConfig(FrozenModel):
     """Of recorded Q that the value is fitted to."""
     inverse_temperature: float = Field(3.0, ge=0)
     """Weights of recorded actions are exp(inverse_temperature * advantage)."""
-    largest_weight: float = Field(100.0, gt=0)
+    max_weight: float = Field(100.0, gt=0)
     """Weights of recorded actions are clipped to this."""
     actor_cosine: bool = True
     """Let the actor's learning rate fall to zero along a cosine, as the paper's does; the critics' stays."""
@@ -286,7 +290,7 @@ class ConservativeQConfig(FrozenModel):
     """Of each kind (uniform, the policy's at s, at s') that the gap samples."""
 
 
-class RewardLabelledConfig(FrozenModel):
+class RewardLabelledConfig(AlgorithmConfig):
     """Rewards by a labeller, then offline reinforcement learning by d3rlpy; continuous actions only."""
 
     name: Literal["reward-labelled"] = "reward-labelled"
@@ -313,6 +317,11 @@ class RewardLabelledConfig(FrozenModel):
     iql: IQLConfig = IQLConfig()
     td3bc: TD3BCConfig = TD3BCConfig()
     cql: ConservativeQConfig = ConservativeQConfig()
+
+    @property
+    def reads_rewards(self) -> bool:
+        """By the oracle."""
+        return self.labeller is Labeller.TRUE
 
 
 BaselineConfig = CloningPeerConfig | RewardLabelledConfig

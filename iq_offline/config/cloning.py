@@ -4,16 +4,18 @@ from enum import StrEnum
 from math import ceil
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from iq_offline.config.base import ActionHead, Activation, FrozenModel, HiddenSizes, Precision
+from iq_offline.config.base import Activation, AlgorithmConfig, HiddenSizes, Precision
 
 PASSES = 256
 FEWEST_UPDATES, MOST_UPDATES = 5000, 20_000
 
 
-class BCConfig(FrozenModel):
+class BCConfig(AlgorithmConfig):
     """Behavioural cloning, whatever the actions."""
+
+    needs_successors = False
 
     updates: int | None = Field(None, ge=1)
     """Gradient updates; the learning rate falls to zero along a cosine over them.
@@ -48,39 +50,27 @@ class BCConfig(FrozenModel):
 
 
 class CloningLoss(StrEnum):
-    """CENSORED: squared error that is nothing beyond a reached bound. SQUARED: plain. LIKELIHOOD: the head's own.
+    """Error of an un-squashed mean action, zero beyond a bound that the recorded action lies on.
 
-    ABSOLUTE: absolute error, likewise censored. It is drawn to the median of the actions, which noise leaves in place.
+    CENSORED: squared, least at the mean of the recorded actions. ABSOLUTE: absolute, least at their median, which noise
+    of median zero leaves in place.
     """
 
     CENSORED = "censored"
     ABSOLUTE = "absolute"
-    SQUARED = "squared"
-    LIKELIHOOD = "likelihood"
 
 
 class ContinuousBCConfig(BCConfig):
-    """Behavioural cloning of continuous actions: censored squared error of an un-squashed mean."""
+    """Behavioural cloning of continuous actions by the error of an un-squashed mean, censored at the bounds."""
 
     name: Literal["bc-continuous"] = "bc-continuous"
     learning_rate: float = Field(3e-3, gt=0)
     """At the first update."""
-    head: ActionHead = ActionHead.CLIPPED_GAUSSIAN
     loss: CloningLoss = CloningLoss.CENSORED
-    learnt_std: bool = False
-    """The network gives a standard deviation by observation, too (LIKELIHOOD teaches it)."""
-
-    @model_validator(mode="after")
-    def _loss_fits(self) -> Self:
-        if self.learnt_std and self.loss is not CloningLoss.LIKELIHOOD:
-            raise ValueError("learnt_std needs loss=likelihood: a squared error teaches no standard deviation")
-        if self.head is ActionHead.DETERMINISTIC and (self.learnt_std or self.loss is CloningLoss.LIKELIHOOD):
-            raise ValueError("a deterministic head has no likelihood: set loss=censored or squared")
-        return self
 
 
 class DiscreteBCConfig(BCConfig):
-    """Behavioural cloning of discrete actions: cross entropy."""
+    """Behavioural cloning of discrete actions by cross entropy."""
 
     name: Literal["bc-discrete"] = "bc-discrete"
     updates: int | None = Field(5000, ge=1)

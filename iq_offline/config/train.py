@@ -5,89 +5,111 @@ import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from types import UnionType
-from typing import Any, Self, Union, get_args, get_origin
+from typing import Any, Self, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator
 
-from iq_offline.config.base import NONE, Compile, Device, FrozenModel, Selection, SubsampleFrom
-from iq_offline.config.baselines import (
-    BaselineConfig,
-    ContinuousCloneAllConfig,
-    ContinuousFilteredBCConfig,
-    ContinuousWeightedBCConfig,
-    DiscreteCloneAllConfig,
-    DiscreteFilteredBCConfig,
-    DiscreteWeightedBCConfig,
-    RewardLabelledConfig,
-)
-from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
-from iq_offline.config.iq import ContinuousIQConfig, DiscreteIQConfig
+from iq_offline.config.base import NONE, AlgorithmConfig, FrozenModel
 from iq_offline.credentials import public_name
 from iq_offline.errors import ConfigError, nearest
+from iq_offline.methods import METHODS, Method
 
-AlgorithmConfig = ContinuousBCConfig | DiscreteBCConfig | ContinuousIQConfig | DiscreteIQConfig | BaselineConfig
-
-
-class Method(StrEnum):
-    """What `train --method` can train. A method with a file of its name among the presets is that recipe."""
-
-    BC = "bc"
-    IQ = "iq"
-    IQ_PAPER = "iq-paper"
-    IQ_CQL = "iq-cql"
-    IQ_AWR = "iq-awr"
-    LS_IQ = "ls-iq"
-    CSIL = "csil"
-    RECOIL = "recoil"
-    SPRINQL = "sprinql"
-    BC_ALL = "bc-all"
-    WEIGHTED_BC = "weighted-bc"
-    FILTERED_BC = "filtered-bc"
-    SEABO_IQL = "seabo-iql"
-    SEABO_TD3BC = "seabo-td3bc"
-    SEABO_CQL = "seabo-cql"
-    OTR_IQL = "otr-iql"
-    OTR_TD3BC = "otr-td3bc"
-    OTR_CQL = "otr-cql"
-    UDS_IQL = "uds-iql"
-    UDS_TD3BC = "uds-td3bc"
-    UDS_CQL = "uds-cql"
-    ORACLE_IQL = "oracle-iql"
-    ORACLE_TD3BC = "oracle-td3bc"
-    ORACLE_CQL = "oracle-cql"
-
-
-CLASSES: dict[Method, tuple[type[AlgorithmConfig], type[AlgorithmConfig]]] = {
-    Method.BC: (ContinuousBCConfig, DiscreteBCConfig),
-    Method.BC_ALL: (ContinuousCloneAllConfig, DiscreteCloneAllConfig),
-    Method.WEIGHTED_BC: (ContinuousWeightedBCConfig, DiscreteWeightedBCConfig),
-    Method.FILTERED_BC: (ContinuousFilteredBCConfig, DiscreteFilteredBCConfig),
+Choice = TypeVar("Choice", bound=StrEnum)
+RENAMED = {
+    "advantage_weights.largest": "max_weight",
+    "alarm_q": "max_abs_q",
+    "anchor.squared_error": "behavioural_cloning.weight",
+    "in_sample_value.largest": "max_exponent",
+    "more_demonstrations": "accept_episodes",
 }
-"""For continuous and for discrete actions; the other peers are RewardLabelledConfig, all else is IQ-Learn."""
-LABELLERS = ("seabo-", "otr-", "uds-", "oracle-")
+"""Keys of earlier versions whose present spelling is far from theirs."""
+
+
+def choice(kind: type[Choice], text: str, option: str) -> Choice:
+    """The choice of that name. Raises ConfigError where there is none, with the nearest."""
+    if text not in list(kind):
+        raise ConfigError(f"unknown {option} '{text}'", f"valid: {nearest(text, kind)}")
+    return kind(text)
+
+
+class Selection(StrEnum):
+    """How the expert's episodes are chosen. TOP takes those of the highest return, and so reads rewards."""
+
+    RANDOM = "random"
+    TOP = "top"
+
+
+class SubsampleFrom(StrEnum):
+    """From which step of an episode every k-th is kept.
+
+    FIRST: its first, as [IQ21] does. RANDOM: one of its first k, drawn by the seed for each episode.
+    """
+
+    FIRST = "first"
+    RANDOM = "random"
+
+
+class Device(StrEnum):
+    """Where to train. AUTO is CUDA where there is one, else the CPU."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Compile(StrEnum):
+    """Whether updates are compiled. AUTO: where there are enough of them to win the compiler's time back."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
 
 
 class TrainConfig(FrozenModel):
     """Everything that decides what a training run computes."""
 
     dataset: str
-    method: Method
+    """A catalogue id, a Minari id, a URL or a path."""
+    method: str
     seed: int = Field(0, ge=0, lt=2**62)
     """Chooses the demonstrations, the initial weights and the batches."""
     demos: int | None = Field(None, ge=1)
-    """Expert episodes to learn from; none given means all."""
+    """Expert episodes to learn from; all if not given."""
     subsample: int = Field(1, ge=1, le=10**9)
-    """Keep every k-th transition of each chosen episode, each with its true successor."""
+    """Keep every k-th transition of each episode, each with its true successor."""
     subsample_from: SubsampleFrom = SubsampleFrom.FIRST
+    """Where an episode's every k-th starts: first (its first step), or random (one of its first k)."""
     select: Selection = Selection.RANDOM
+    """Episodes: random, or top (those of the highest return: reads rewards)."""
     held_out: float | None = Field(None, gt=0, lt=1)
-    """Share of the chosen episodes that is set aside, to watch the cloning loss on."""
+    """Share of the episodes to set aside and watch the cloning loss on, between 0 and 1."""
     supplementary: tuple[str, ...] = ()
-    """Reward-free data of any quality."""
+    """Reward-free data of any quality, named as the dataset is; repeat it for several."""
     device: Device = Device.AUTO
+    """Where to train: auto (CUDA where there is one), cpu or cuda."""
     threads: int = Field(1, ge=1)
+    """Threads of the processor; one makes runs repeatable."""
     compile: Compile = Compile.AUTO
-    algorithm: AlgorithmConfig = Field(discriminator="name")
+    """Compiled updates: auto (in long runs), on or off."""
+    algorithm: SerializeAsAny[AlgorithmConfig]
+
+    @field_validator("method")
+    @classmethod
+    def _registered(cls, method: str) -> str:
+        if method not in METHODS:
+            raise ValueError(f"no method is called {method}: {nearest(method, METHODS)}")
+        return method
+
+    @field_validator("algorithm", mode="before")
+    @classmethod
+    def _by_name(cls, algorithm: Any) -> Any:
+        """The class that `name` tells, which the registry of methods knows."""
+        if not isinstance(algorithm, Mapping):
+            return algorithm
+        for config in config_classes():
+            if config.model_fields["name"].default == algorithm.get("name"):
+                return config.model_validate(algorithm)
+        raise ValueError(f"no method has settings called {algorithm.get('name')!r}: it was made by another version")
 
     @field_validator("dataset")
     @classmethod
@@ -134,21 +156,32 @@ class TrainConfig(FrozenModel):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def algorithm_class(method: Method, *, discrete: bool) -> type[AlgorithmConfig]:
+def method_of(name: str) -> Method:
+    """The method of that name. Raises ConfigError where there is none, with the nearest."""
+    if name not in METHODS:
+        raise ConfigError(f"unknown method '{name}'", f"valid: {nearest(name, METHODS)}")
+    return METHODS[name]
+
+
+def algorithm_class(method: str, *, discrete: bool) -> type[AlgorithmConfig]:
     """The configuration class of a method for a discrete or a continuous action space."""
-    if method.startswith(LABELLERS):
-        return RewardLabelledConfig
-    return CLASSES.get(method, (ContinuousIQConfig, DiscreteIQConfig))[discrete]
+    found: type[AlgorithmConfig] = method_of(method).config_class(discrete=discrete)
+    return found
+
+
+def config_classes() -> list[type[AlgorithmConfig]]:
+    """Every method's configuration classes, each once."""
+    return list(dict.fromkeys(config for method in METHODS.values() for config in method.config_classes()))
 
 
 def algorithm_config(
-    method: Method,
+    method: str,
     *,
     discrete: bool,
     presets: Sequence[Mapping[str, Mapping[str, Any]]] = (),
     overrides: Sequence[str] = (),
 ) -> AlgorithmConfig:
-    """Defaults of the method, then each preset's values for its configuration, then `key=value` overrides.
+    """The method's settings, then each preset's values for its configuration, then `key=value` overrides.
 
     `presets`: values by the configuration's name. Keys may be dotted (`prior.updates=1000`); a part that an earlier
     preset has turned off stays off.
@@ -156,7 +189,7 @@ def algorithm_config(
     """
     model = algorithm_class(method, discrete=discrete)
     values: dict[str, Any] = {}
-    for preset in presets:
+    for preset in ({model.model_fields["name"].default: method_of(method).settings}, *presets):
         for key, value in preset.get(model.model_fields["name"].default, {}).items():
             if values.get(key.partition(".")[0]) != NONE or "." not in key:
                 _assign(values, model, key, value)
@@ -207,7 +240,9 @@ def _without_null(content: dict[str, Any]) -> dict[str, Any]:
 def _assign(values: dict[str, Any], model: type[BaseModel], key: str, value: Any) -> None:
     keys = valid_keys(model)
     if key not in keys:
-        raise ConfigError(f"unknown key '{key}' for this method", f"nearest valid keys: {nearest(key, keys)}")
+        renamed = RENAMED.get(key)
+        found = renamed if renamed in keys else nearest(key, keys)
+        raise ConfigError(f"unknown key '{key}' for this method", f"nearest valid keys: {found}")
     if keys[key] is not None and value not in (NONE, {}):
         inner = [name for name in keys if name.startswith(f"{key}.")]
         raise ConfigError(f"'{key}' is a group of settings", f"set one of them ({', '.join(inner)}), or {key}=none")
@@ -226,7 +261,7 @@ def _parse(text: str) -> Any:
         return text
 
 
-def _invalid_value(error: ValidationError, method: Method) -> ConfigError:
+def _invalid_value(error: ValidationError, method: str) -> ConfigError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "value_error":

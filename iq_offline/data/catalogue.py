@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from iq_offline import paths
-from iq_offline.config import FrozenModel
+from iq_offline.config.base import FrozenModel
 from iq_offline.credentials import public_url
 from iq_offline.data.identity import state_of
 from iq_offline.data.strict_json import read_json
@@ -181,7 +181,8 @@ def locate(dataset: str) -> Located | CatalogueEntry:
         return _of_url(dataset)
     path = Path(dataset).expanduser()
     if path.exists():
-        return Located(name=_name_of(path), path=path.resolve())
+        path = path.resolve()
+        return Located(name=path.stem if path.is_file() else path.name, path=path)
     if is_like_a_path(dataset):
         raise UnknownDataset(f"no file or folder at {dataset}", "check the path")
     if D4RL_NAME.fullmatch(dataset):
@@ -259,8 +260,3 @@ def _nearest_d4rl(dataset: str) -> str:
     older = dataset.endswith(("-v0", "-v1")) and dataset.startswith(("halfcheetah", "hopper", "walker2d", "ant"))
     reason = "; v0 and v1 have wrong terminations and time-outs, v2 mends them" if older else ""
     return f"nearest: {close or 'none'}{reason}; all: iq-offline datasets"
-
-
-def _name_of(path: Path) -> str:
-    resolved = path.resolve()
-    return resolved.stem if resolved.is_file() else resolved.name

@@ -1,7 +1,7 @@
 """Which numbers of an observation are categories: decided by the space that the data or their environment declare."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iq_offline.data.observations import INDEX
+from iq_offline.data.declared import leaf_spaces
 from iq_offline.errors import DatasetUnreadable
 
 MOST_CATEGORIES = 16_384
@@ -45,12 +45,12 @@ class DeclaredSpace:
     arrays: dict[str, Categories | None]
 
     @classmethod
-    def of(cls, space: Mapping[str, Any] | None, source: str) -> "DeclaredSpace":
+    def of(cls, space: dict[str, Any] | None, source: str) -> "DeclaredSpace":
         """From a space as Minari describes it in JSON. Raises DatasetUnreadable where it is no such description."""
         if space is None:
             return cls({})
         try:
-            return cls({path: _categories(leaf) for path, leaf in _leaves(space)})
+            return cls({path: _categories(leaf) for path, leaf in leaf_spaces(space).items()})
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise DatasetUnreadable(
                 f"{source}: its observation space is not as Minari describes spaces ({type(error).__name__}: {error})",
@@ -117,17 +117,6 @@ def undeclared_note(dimensions: int, low: float, high: float) -> str:
 def name_of(path: str) -> str:
     """An observation array in words."""
     return f"observations['{path}']" if path else "observations"
-
-
-def _leaves(space: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    inner = space.get("subspaces")
-    if inner is None:
-        yield path, space
-        return
-    if isinstance(inner, list):
-        inner = {f"{INDEX}{number}": item for number, item in enumerate(inner)}
-    for name, item in inner.items():
-        yield from _leaves(item, f"{path}/{name}" if path else name)
 
 
 def _categories(space: Mapping[str, Any]) -> Categories | None:

@@ -14,16 +14,20 @@ WHOLE = frozenset({"Discrete", "MultiDiscrete", "MultiBinary"})
 
 def leaf_spaces(space: Space) -> dict[str, Space]:
     """The spaces of a Dict or Tuple by path; any other has the path ''."""
-    inner = space.get("subspaces")
-    if isinstance(inner, list):
-        inner = {f"{INDEX}{number}": item for number, item in enumerate(inner)}
-    if inner is None:
+    parts = _parts(space)
+    if parts is None:
         return {"": space}
-    return {
-        f"{name}/{path}" if path else name: leaf
-        for name, item in inner.items()
-        for path, leaf in leaf_spaces(item).items()
-    }
+    return {_below(name, path): leaf for name, item in parts.items() for path, leaf in leaf_spaces(item).items()}
+
+
+def _parts(space: Space) -> dict[str, Space] | None:
+    """The spaces directly in a Dict or Tuple, by name; None for any other space."""
+    inner: Any = space.get("subspaces")
+    return {f"{INDEX}{number}": item for number, item in enumerate(inner)} if isinstance(inner, list) else inner
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}/{name}" if path and name else path or name
 
 
 def without(space: Space, paths: frozenset[str], prefix: str = "") -> Space:
@@ -31,16 +35,15 @@ def without(space: Space, paths: frozenset[str], prefix: str = "") -> Space:
 
     A Tuple that loses an entry becomes a Dict, as the paths of the others are their numbers in it.
     """
-    inner = space.get("subspaces")
-    if inner is None:
+    parts = _parts(space)
+    if parts is None:
         return space
-    named = {f"{INDEX}{n}": item for n, item in enumerate(inner)} if isinstance(inner, list) else dict(inner)
     kept = {
         name: without(item, paths, f"{prefix}{name}/")
-        for name, item in named.items()
+        for name, item in parts.items()
         if f"{prefix}{name}" not in paths and not _is_empty(item, paths, f"{prefix}{name}/")
     }
-    if isinstance(inner, list) and len(kept) == len(inner):
+    if isinstance(space["subspaces"], list) and len(kept) == len(parts):
         return space | {"subspaces": list(kept.values())}
     return {"type": "Dict", "subspaces": kept}
 
@@ -69,18 +72,12 @@ def with_dtypes(space: Space, arrays: Leaves) -> Space:
 
 
 def _with_dtypes(space: Space, dtypes: Mapping[str, str], path: str) -> Space:
-    inner = space.get("subspaces")
-    if inner is None:
+    parts = _parts(space)
+    if parts is None:
         told = dtypes.get(path)
         return space | {"dtype": told} if told and space.get("type") == "Box" else space
-    if isinstance(inner, list):
-        numbered = enumerate(inner)
-        return space | {"subspaces": [_with_dtypes(item, dtypes, _below(path, f"{INDEX}{n}")) for n, item in numbered]}
-    return space | {"subspaces": {name: _with_dtypes(item, dtypes, _below(path, name)) for name, item in inner.items()}}
-
-
-def _below(path: str, name: str) -> str:
-    return f"{path}/{name}" if path else name
+    typed = {name: _with_dtypes(item, dtypes, _below(path, name)) for name, item in parts.items()}
+    return space | {"subspaces": list(typed.values()) if isinstance(space["subspaces"], list) else typed}
 
 
 def misfit(space: Space, arrays: Leaves) -> str | None:

@@ -4,9 +4,11 @@ A dataset without a published hash is pinned at its first fetch: its hash is kep
 must bring the same bytes. What is verified already is answered without a look at the network.
 """
 
+import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -17,7 +19,7 @@ from iq_offline import paths
 from iq_offline.credentials import public_url
 from iq_offline.data.catalogue import CatalogueEntry, Kind, Located, locate
 from iq_offline.data.fetched import Fetched, pin, pin_of, record
-from iq_offline.data.files import data_files, data_path, sha256_of_file, sha256_of_path, whole_file, whole_folder
+from iq_offline.data.files import data_files, data_path, digest_of, sha256_of_file, whole_file, whole_folder
 from iq_offline.data.remotes import http
 from iq_offline.data.remotes.listing import Listing
 from iq_offline.errors import ConfigError, DatasetUnreadable, DownloadFailed, UnknownDataset
@@ -55,7 +57,7 @@ def fetch(dataset: str, options: FetchOptions | None = None) -> Located:
     _check_options(located, options)
     if not _is_settled(located, options):
         located.record_path.parent.mkdir(parents=True, exist_ok=True)
-        with _Alone(located, options):
+        with _alone(located, options):
             if not _is_settled(located, options):
                 (_fetch_minari if located.kind is Kind.MINARI else _fetch_file)(located, options)
     return Located(name=located.id, path=located.stored_path, entry=located)
@@ -80,22 +82,19 @@ def _is_settled(entry: CatalogueEntry, options: FetchOptions) -> bool:
     return options.revision in (None, known.get("revision"))
 
 
-class _Alone:
+@contextmanager
+def _alone(entry: CatalogueEntry, options: FetchOptions) -> Iterator[None]:
     """Only one process at a time fetches a dataset; others wait, and find it there."""
-
-    def __init__(self, entry: CatalogueEntry, options: FetchOptions) -> None:
-        self._lock = FileLock(entry.record_path.with_name("fetch.lock"))
-        self._entry, self._tell = entry, options.tell
-
-    def __enter__(self) -> None:
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            self._tell(f"another process is fetching {self._entry.id}: waiting for it")
-            self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    lock = FileLock(entry.record_path.with_name("fetch.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        options.tell(f"another process is fetching {entry.id}: waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class _Check:
@@ -111,16 +110,11 @@ class _Check:
     def __call__(self, file: Path) -> str | None:
         self.found = sha256_of_file(file)
         if self._expected is None:
-            if _is_page(file):
-                return "it is a web page, not data"
+            with file.open("rb") as content:  # sites that want a log-in first answer with HTML or XML
+                if content.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
+                    return "it is a web page, not data"
             return _fault_of_hdf5(file) if self._hdf5 else None
         return None if self._expected == self.found else f"its SHA-256 is {self.found}, not {self._expected}"
-
-
-def _is_page(file: Path) -> bool:
-    """Whether a file is HTML or XML, as sites answer that want a log-in first; no format of ours begins so."""
-    with file.open("rb") as content:
-        return content.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
 
 
 def _fault_of_hdf5(file: Path) -> str | None:
@@ -146,7 +140,7 @@ def _fetch_file(entry: CatalogueEntry, options: FetchOptions) -> None:
     partial = _partial(entry) / target.name
     source = _bring(entry, check, partial, options)
     fetched = Fetched(check.found, source)
-    _pin(entry, fetched, partial.stat().st_size, options)
+    pin(entry, fetched, partial.stat().st_size, options.tell)
     with whole_file(target) as temporary:
         _move(partial, temporary)
     shutil.rmtree(_partial(entry))
@@ -194,6 +188,8 @@ def _local_source(entry: CatalogueEntry, options: FetchOptions) -> Path | None:
 
 
 def _fetch_minari(entry: CatalogueEntry, options: FetchOptions) -> None:
+    from iq_offline.data.formats import minari
+
     where = _remote(entry)
     if entry.on_disk and _is_kept(entry, options, where):
         return None
@@ -206,19 +202,19 @@ def _fetch_minari(entry: CatalogueEntry, options: FetchOptions) -> None:
     if not _is_whole(partial):
         raise DatasetUnreadable(f"{listing.place} is no whole Minari dataset", "check the id, or name another remote")
     sums = {file.path: file.sha256 or sha256_of_file(partial / file.path) for file in listing.files}
-    fetched = Fetched(sha256_of_path(data_path(partial)), listing.place, listing.revision, sums)
+    fetched = Fetched(digest_of(data_path(partial), hashlib.sha256), listing.place, listing.revision, sums)
     if pinned.get("sha256") not in (None, fetched.sha256) and options.revision is None:
         raise DownloadFailed(
             f"{entry.id} has other bytes than at its first fetch (SHA-256 {fetched.sha256}, not {pinned['sha256']})",
             "accept them with --repin",
         )
-    _pin(entry, fetched, listing.bytes, options)
+    pin(entry, fetched, listing.bytes, options.tell)
     with whole_folder(entry.stored_path) as temporary:
         for file in listing.files:
             (temporary / file.path).parent.mkdir(parents=True, exist_ok=True)
             _move(partial / file.path, temporary / file.path)
     shutil.rmtree(_partial(entry))
-    _mark_namespaces(entry.stored_path)
+    minari.mark_namespaces(entry.stored_path)
     return record(entry, fetched)
 
 
@@ -233,7 +229,7 @@ def _is_kept(entry: CatalogueEntry, options: FetchOptions, where: str) -> bool:
         raise ConfigError(
             f"{entry.id} is here already, from {known['source']}", "use it by its id, or replace it with --repin"
         )
-    if not asked and known.get("sha256") == sha256_of_path(data_path(path)):
+    if not asked and known.get("sha256") == digest_of(data_path(path), hashlib.sha256):
         sums = {file.relative_to(path).as_posix(): sha256_of_file(file) for file in data_files(path)}
         _settle(entry, Fetched(known["sha256"], known["source"], known.get("revision"), sums), options)
         return True
@@ -251,7 +247,6 @@ def _is_kept(entry: CatalogueEntry, options: FetchOptions, where: str) -> bool:
 
 
 def _bring_files(entry: CatalogueEntry, listing: Listing, partial: Path, options: FetchOptions) -> None:
-    """All files of a listing, each verified."""
     partial.mkdir(parents=True, exist_ok=True)
     here = sum(file.stat().st_size for file in data_files(partial))
     http.check_space(partial, listing.bytes - here, entry.id)
@@ -259,23 +254,21 @@ def _bring_files(entry: CatalogueEntry, listing: Listing, partial: Path, options
     with http.connect() as session:
         for file in listing.files:
             wanted = http.Wanted(f"{entry.id}: {file.path}", (file.url,), file.bytes, listing.headers, options.tell)
-            place = partial / file.path
+            place, advance = partial / file.path, _offset(options.advance, done, listing.bytes)
             if not place.is_file() or file.fault(place):
-                http.download(session, wanted, place, file.fault, _offset(options.advance, done, listing.bytes))
+                http.download(session, wanted, place, file.fault, advance)
             http.forget(place)
             done += file.bytes
 
 
 def _offset(advance: http.Advance, done: int, total: int) -> http.Advance:
-    """Progress of one file as progress of all."""
     return lambda size, _: advance(done + size, total)
 
 
 def _remote(entry: CatalogueEntry) -> str:
     """Where Minari's own rules look for a dataset, as SCHEME://PLACE/ID. Raises ConfigError."""
     remote = os.environ.get("MINARI_REMOTE") or DEFAULT_MINARI_REMOTE
-    address = entry.urls[0] if entry.urls else f"{remote.rstrip('/')}/{entry.id}"
-    address = public_url(address)
+    address = public_url(entry.urls[0] if entry.urls else f"{remote.rstrip('/')}/{entry.id}")
     scheme, _, place = address.strip("/").partition("://")
     scheme = "gcp" if scheme == "gs" else scheme
     if scheme not in {"hf", "gcp"}:
@@ -308,12 +301,6 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _mark_namespaces(folder: Path) -> None:
-    from iq_offline.data.formats import minari
-
-    minari.mark_namespaces(folder)
-
-
 def _move(source: Path, destination: Path) -> None:
     """Move onto a name that may exist, across file systems too, and on the disk when it is done."""
     try:
@@ -327,10 +314,5 @@ def _move(source: Path, destination: Path) -> None:
 
 def _settle(entry: CatalogueEntry, fetched: Fetched, options: FetchOptions) -> None:
     """What lies under its final name already is what it should be."""
-    _pin(entry, fetched, sum(file.stat().st_size for file in data_files(entry.stored_path)), options)
+    pin(entry, fetched, sum(file.stat().st_size for file in data_files(entry.stored_path)), options.tell)
     record(entry, fetched)
-
-
-def _pin(entry: CatalogueEntry, fetched: Fetched, size: int, options: FetchOptions) -> None:
-    if said := pin(entry, fetched, size):
-        options.tell(said)

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from iq_offline.data.categories import DeclaredSpace
 from iq_offline.data.episodes import DatasetInfo
@@ -21,6 +21,7 @@ from iq_offline.errors import EnvironmentMissing, NotYet, PackageMissing, RunErr
 if TYPE_CHECKING:
     import gymnasium
 
+T = TypeVar("T")
 UNCHECKED = {"disable_env_checker": True}
 """Of `gymnasium.make`: no checks of an environment's own conduct at every step."""
 STEP_LIMIT = "max_episode_steps"
@@ -54,6 +55,7 @@ BROKEN = (
     *(OSError, RuntimeError, TypeError, ValueError),
 )
 """What an environment's constructor raises for arguments that it does not like."""
+OTHER_ARGUMENTS = "mend the dataset's env_kwargs, or give others with --env-kwargs"
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,9 @@ def make_environment(
     _import_plug_in(env_id)
     _log_mujoco_warnings(gymnasium.registry.get(env_id))
     wrappers = _wrappers(env_id, env_kwargs)
+    package = _plug_in(env_id)
+    hint = f" (pip install {package.replace('_', '-')})" if package else ""
+    install = f"install what {env_id} needs (pip install 'gymnasium[all]' covers Gymnasium's own environments)"
     arguments = _constructors(env_kwargs) | {STEP_LIMIT: _told_limit(env_id, env_kwargs)} | (options or {})
     # What an environment's packages print as they are imported (pygame's greeting) is no part of a command's answer.
     with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
@@ -157,21 +162,19 @@ def make_environment(
                 environment = make(environment, **kwargs)
             return environment
         except DependencyNotInstalled as error:
-            raise EnvironmentMissing(f"environment {env_id} needs a package: {error}", _install_hint(env_id)) from None
+            raise EnvironmentMissing(f"environment {env_id} needs a package: {error}", install) from None
         except ModuleNotFoundError as error:
-            raise EnvironmentMissing(
-                f"environment {env_id} needs the module {error.name or error}", _install_hint(env_id)
-            ) from None
+            raise EnvironmentMissing(f"environment {env_id} needs the module {error.name or error}", install) from None
         except Error as error:
             raise EnvironmentMissing(
                 f"Gymnasium {gymnasium.__version__} cannot make environment {env_id}: {error}",
-                f"install the package that registers it{_plug_in_hint(env_id)}, or name another with --env-id; "
+                f"install the package that registers it{hint}, or name another with --env-id; "
                 f"nearest installed: {nearest(env_id, gymnasium.registry)}",
             ) from None
         except BROKEN as error:
             raise EnvironmentMissing(
                 f"environment {env_id} cannot be made with the arguments {env_kwargs}: {type(error).__name__}: {error}",
-                "mend the dataset's env_kwargs, or give others with --env-kwargs",
+                OTHER_ARGUMENTS,
             ) from error
 
 
@@ -189,14 +192,7 @@ def declared_observation_space(info: DatasetInfo, *, look: bool) -> dict[str, An
     """
     if info.observation_space or not info.env_id or not look:
         return info.observation_space
-    try:
-        environment = make_environment(info.env_id, info.env_kwargs)
-    except EnvironmentMissing:
-        return None
-    try:
-        return described_space(environment.observation_space)
-    finally:
-        environment.close()  # type: ignore[no-untyped-call]
+    return _of_environment(info.env_id, info.env_kwargs, lambda made: described_space(made.observation_space))
 
 
 def described_space(space: "gymnasium.Space[Any]") -> dict[str, Any]:
@@ -227,12 +223,18 @@ def step_limit(env_id: str, env_kwargs: dict[str, Any]) -> int | None:
 
 def environment_action_space(env_id: str, env_kwargs: dict[str, Any]) -> ActionSpace | None:
     """The environment's action space, or None where it is not installed here."""
+    return _of_environment(
+        env_id, env_kwargs, lambda made: action_space_from_gymnasium(made.action_space, "environment")
+    )
+
+
+def _of_environment(env_id: str, env_kwargs: dict[str, Any], ask: Callable[["gymnasium.Env[Any, Any]"], T]) -> T | None:
     try:
         environment = make_environment(env_id, env_kwargs)
     except EnvironmentMissing:
         return None
     try:
-        return action_space_from_gymnasium(environment.action_space, "environment")
+        return ask(environment)
     finally:
         environment.close()  # type: ignore[no-untyped-call]
 
@@ -300,11 +302,11 @@ def environment_of_spec(spec: dict[str, Any]) -> tuple[str | None, dict[str, Any
 
 
 def _constructors(env_kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in env_kwargs.items() if key not in {STEP_LIMIT, WRAPPERS, "render_mode"}}
+    return _without(env_kwargs, STEP_LIMIT, WRAPPERS, "render_mode")
 
 
-def _without_wrappers(env_kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in env_kwargs.items() if key != WRAPPERS}
+def _without(env_kwargs: dict[str, Any], *left_out: str) -> dict[str, Any]:
+    return {key: value for key, value in env_kwargs.items() if key not in left_out}
 
 
 def _told_limit(env_id: str, env_kwargs: dict[str, Any]) -> int | None:
@@ -314,7 +316,7 @@ def _told_limit(env_id: str, env_kwargs: dict[str, Any]) -> int | None:
         return limit
     raise EnvironmentMissing(
         f"environment {env_id}: {STEP_LIMIT} is {limit!r}, not a number of steps from 1",
-        "mend the dataset's env_kwargs, or give others with --env-kwargs",
+        OTHER_ARGUMENTS,
     )
 
 
@@ -325,7 +327,7 @@ def _described_wrappers(env_id: str, env_kwargs: dict[str, Any]) -> list[tuple[s
     except (KeyError, TypeError):
         raise EnvironmentMissing(
             f"environment {env_id}: {WRAPPERS} is not as Gymnasium writes it: {env_kwargs[WRAPPERS]}",
-            "mend the dataset's env_kwargs, or give others with --env-kwargs",
+            OTHER_ARGUMENTS,
         ) from None
 
 
@@ -345,7 +347,7 @@ def _wrappers(env_id: str, env_kwargs: dict[str, Any]) -> list[tuple[Callable[..
             raise EnvironmentMissing(
                 f"the data of {env_id} were recorded through the wrapper {name} ({entry_point}), "
                 "which cannot be applied here: without it, it is another task",
-                f"if that task is meant, leave it out: --env-kwargs '{json.dumps(_without_wrappers(env_kwargs))}'",
+                f"if that task is meant, leave it out: --env-kwargs '{json.dumps(_without(env_kwargs, WRAPPERS))}'",
             )
         found.append((getattr(gymnasium.wrappers, name), kwargs))
     return found
@@ -378,11 +380,6 @@ def _import_plug_in(env_id: str) -> None:
             importlib.import_module(package)
         except BROKEN as error:
             logging.getLogger(__name__).info("%s cannot be imported: %s", package, error)
-
-
-def _plug_in_hint(env_id: str) -> str:
-    package = _plug_in(env_id)
-    return f" (pip install {package.replace('_', '-')})" if package else ""
 
 
 def _log_mujoco_warnings(spec: "gymnasium.envs.registration.EnvSpec | None") -> None:
@@ -425,7 +422,3 @@ def _check_drawing(environment: "gymnasium.Env[Any, Any]", env_id: str) -> None:
             "install what draws it; MuJoCo without a screen needs EGL or OSMesa and MUJOCO_GL=egl or MUJOCO_GL=osmesa; "
             "or leave --video out",
         ) from None
-
-
-def _install_hint(env_id: str) -> str:
-    return f"install what {env_id} needs (pip install 'gymnasium[all]' covers Gymnasium's own environments)"

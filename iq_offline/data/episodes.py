@@ -204,19 +204,14 @@ class EpisodeSource:
     def _assembled(self, infos: bool) -> Iterator[Episode | InvalidEpisode]:
         assert self.stream is not None
         for index, segments in enumerate(_whole(self.stream(infos=infos, reuse=False))):
-            yield attempt(lambda: _assemble(segments, index, self.info.path))  # noqa: B023
+            try:
+                yield _assemble(segments, index, self.info.path)
+            except InvalidEpisode as fault:
+                yield fault
 
     def segments(self, *, infos: bool = False) -> Iterable[Segment]:
         """The steps as they come, unchecked; each holds only until the next is asked for."""
         return map(segment_of, self.checked()) if self.stream is None else self.stream(infos=infos, reuse=not infos)
-
-
-def attempt(make: Callable[[], Episode]) -> Episode | InvalidEpisode:
-    """The episode, or what is wrong with it."""
-    try:
-        return make()
-    except InvalidEpisode as fault:
-        return fault
 
 
 class ContentDigest:

@@ -5,13 +5,14 @@ fetched again must be the one that it was.
 """
 
 import json
-import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from iq_offline import paths
 from iq_offline.data.catalogue import CatalogueEntry
@@ -29,6 +30,16 @@ class Fetched:
     source: str
     revision: str | None = None
     files: dict[str, str] = field(default_factory=dict)
+
+
+class _Pin(BaseModel):
+    """What an entry of `pins.json` must hold; more is allowed."""
+
+    model_config = ConfigDict(strict=True)
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    source: str = ""
+    revision: str | None = None
 
 
 def record(entry: CatalogueEntry, fetched: Fetched) -> None:
@@ -52,14 +63,14 @@ def pin_of(entry: CatalogueEntry) -> dict[str, Any]:
     return {} if entry.sha256 else _pins().get(entry.id, {})
 
 
-def pin(entry: CatalogueEntry, fetched: Fetched, size: int) -> str | None:
-    """Hold a dataset without a published hash to this one; returns what is to be said of it, if it is new."""
+def pin(entry: CatalogueEntry, fetched: Fetched, size: int, tell: Callable[[str], None]) -> None:
+    """Hold a dataset without a published hash to this one, and tell of it if it is new."""
     if entry.sha256:
-        return None
+        return
     with FileLock(_path().with_suffix(".lock")):
         pins = _pins()
         if pins.get(entry.id, {}).get("sha256") == fetched.sha256:
-            return None
+            return
         pins[entry.id] = {
             "sha256": fetched.sha256,
             "bytes": size,
@@ -70,7 +81,7 @@ def pin(entry: CatalogueEntry, fetched: Fetched, size: int) -> str | None:
         with whole_file(_path()) as temporary:
             temporary.write_text(json.dumps(pins, indent=1, sort_keys=True))
     at = f" at revision {fetched.revision}" if fetched.revision else ""
-    return f"no hash is published for {entry.id}: pinned to SHA-256 {fetched.sha256}{at}"
+    tell(f"no hash is published for {entry.id}: pinned to SHA-256 {fetched.sha256}{at}")
 
 
 def _pins() -> dict[str, dict[str, Any]]:
@@ -83,19 +94,11 @@ def _pins() -> dict[str, dict[str, Any]]:
             f"{_path()} is not a JSON table of pins: {error}", "mend it, or remove it to pin anew"
         ) from None
     for name, value in content.items():
-        if not _is_pin(value):
-            raise ConfigError(f"{_path()}: {name!r} is no pin", "mend it, or remove it to pin anew")
+        try:
+            _Pin.model_validate(value)
+        except ValidationError:
+            raise ConfigError(f"{_path()}: {name!r} is no pin", "mend it, or remove it to pin anew") from None
     return content
-
-
-def _is_pin(value: object) -> bool:
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("sha256"), str)
-        and re.fullmatch("[0-9a-f]{64}", value["sha256"]) is not None
-        and isinstance(value.get("source", ""), str)
-        and isinstance(value.get("revision"), str | None)
-    )
 
 
 def _path() -> Path:

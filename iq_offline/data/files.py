@@ -9,13 +9,13 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from iq_offline.errors import ConfigError
 
-CHUNK_BYTES = 1 << 20
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^/]{1,40})-(?P<process>\d+)-[^-.]+\.(?:part|old)", re.DOTALL)
 """Names of temporary files: of the destination, the machine and the process."""
 LONGEST_PREFIX = 80
@@ -24,23 +24,26 @@ NO_PLACE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EROFS})
 """How a system says that nothing can be made somewhere, permissions and space apart."""
 
 
+def digest_of_file(path: Path, digest: Callable[[], Any]) -> str:
+    """A hash of a file's bytes, as hex; `digest` makes an empty one."""
+    with path.open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, digest).hexdigest()
+
+
+def digest_of(path: Path, digest: Callable[[], Any]) -> str:
+    """A hash of a file; of a folder, that of its files' relative names and hashes in sorted order."""
+    if path.is_file():
+        return digest_of_file(path, digest)
+    whole = digest()
+    for file in data_files(path):
+        whole.update(f"{file.relative_to(path).as_posix()}\0{digest_of_file(file, digest)}\n".encode())
+    found: str = whole.hexdigest()
+    return found
+
+
 def sha256_of_file(path: Path) -> str:
     """SHA-256 of a file's bytes, as hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def sha256_of_path(path: Path) -> str:
-    """SHA-256 of a file; of a folder, that of its files' relative names and hashes in sorted order."""
-    if path.is_file():
-        return sha256_of_file(path)
-    digest = hashlib.sha256()
-    for file in data_files(path):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_of_file(file)}\n".encode())
-    return digest.hexdigest()
+    return digest_of_file(path, hashlib.sha256)
 
 
 def data_path(path: Path) -> Path:
@@ -86,11 +89,7 @@ def whole_file(destination: Path) -> Iterator[Path]:
     """
     if destination.is_dir():
         raise ConfigError(f"{destination} is a folder", "name a file")
-    make_folder(destination.parent)
-    _clear_dead(destination)
-    temporary = _temporary_path(destination)
-    with _making_in(destination.parent):
-        temporary.touch(exist_ok=False)
+    temporary = _temporary(destination, lambda path: path.touch(exist_ok=False))
     try:
         yield temporary
         temporary.replace(destination)
@@ -105,11 +104,7 @@ def whole_folder(destination: Path) -> Iterator[Path]:
     Raises ConfigError, before the block, where there can be no such folder.
     """
     check_folder(destination)
-    make_folder(destination.parent)
-    _clear_dead(destination)
-    temporary = _temporary_path(destination)
-    with _making_in(destination.parent):
-        temporary.mkdir()
+    temporary = _temporary(destination, Path.mkdir)
     try:
         yield temporary
         if destination.exists():
@@ -123,6 +118,26 @@ def whole_folder(destination: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _temporary(destination: Path, make: Callable[[Path], None]) -> Path:
+    """A new file or folder beside `destination`, with the permissions that the umask leaves.
+
+    What dead processes left for the same destination is removed.
+    """
+    make_folder(destination.parent)
+    prefix = _prefix(destination)
+    for left in destination.parent.glob(f"{glob.escape(prefix.removesuffix(f'{os.getpid()}-'))}*"):
+        if not is_leftover(left.name, socket.gethostname()):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+    temporary = destination.with_name(f"{prefix}{secrets.token_hex(8)}.part")
+    with _making_in(destination.parent):
+        make(temporary)
+    return temporary
+
+
 def _prefix(destination: Path) -> str:
     """Names the destination, the machine and the process, so that what a dead one left can be told and removed.
 
@@ -133,33 +148,15 @@ def _prefix(destination: Path) -> str:
     return f".{name}.{socket.gethostname()[:40]}-{os.getpid()}-"
 
 
-def _temporary_path(destination: Path) -> Path:
-    """A new name beside `destination`. What is made there gets the permissions that the umask leaves."""
-    return destination.with_name(f"{_prefix(destination)}{secrets.token_hex(8)}.part")
-
-
 def is_leftover(name: str, host: str) -> bool:
     """Whether a file of that name is the temporary file of a dead process of this machine."""
     found = TEMPORARY.fullmatch(name)
-    return found is not None and found["host"] == host[:40] and not _alive(int(found["process"]))
-
-
-def _clear_dead(destination: Path) -> None:
-    start = _prefix(destination).rsplit(f"{os.getpid()}-", 1)[0]
-    for left in destination.parent.glob(f"{glob.escape(start)}*"):
-        process = left.name.removeprefix(start).split("-")[0]
-        if process.isdigit() and left.suffix in {".part", ".old"} and not _alive(int(process)):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+    if found is None or found["host"] != host[:40]:
         return False
-    except PermissionError:
+    try:
+        os.kill(int(found["process"]), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
         pass
-    return True
+    return False

@@ -11,16 +11,13 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from iq_offline import paths
-from iq_offline.data.files import data_files, make_folder, whole_file
+from iq_offline.data.files import data_files, digest_of, make_folder, whole_file
 from iq_offline.data.strict_json import read_json
 
-CHUNK_BYTES = 1 << 18
-"""Stays in the processor's cache between reading and hashing."""
 SETTLED_SECONDS = 0.1
 """A file changed this shortly before it was hashed might change again within one tick of the file system's clock."""
 
@@ -30,14 +27,6 @@ class Digest(Protocol):
 
     def update(self, data: Any, /) -> object: ...
     def hexdigest(self) -> str: ...
-
-
-@dataclass(frozen=True)
-class _Known:
-    """Hashes of a source in one state, by their names."""
-
-    state: str
-    hashes: dict[str, str]
 
 
 def new_digest() -> Digest:
@@ -71,47 +60,29 @@ def _hash(path: Path, name: str, digest: Callable[[], Digest]) -> str:
     state, started = state_of(path), time.time()
     record = paths.writable_home() / "hashes" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]}.json"
     known = _recall(record, state)
-    if name in known.hashes:
-        return known.hashes[name]
-    value = _digest_of(path, digest)
+    if name in known:
+        return known[name]
+    value = digest_of(path, digest)
     if state_of(path) == state and _changed_at(path) < started - SETTLED_SECONDS:
         make_folder(record.parent)
-        content = {"path": str(path), "state": state, "hashes": known.hashes | {name: value}}
+        content = {"path": str(path), "state": state, "hashes": known | {name: value}}
         with whole_file(record) as temporary:
             temporary.write_text(json.dumps(content))
     return value
 
 
-def _recall(record: Path, state: str) -> _Known:
+def _recall(record: Path, state: str) -> dict[str, str]:
+    """Hashes that are remembered of a source in that state, by their names."""
     try:
         content = read_json(record)
         hashes = dict(content["hashes"]) if content["state"] == state else {}
     except (OSError, ValueError, KeyError, TypeError):
-        hashes = {}
-    if not all(isinstance(value, str) and re.fullmatch("[0-9a-f]{32,64}", value) for value in hashes.values()):
-        hashes = {}
-    return _Known(state, hashes)
+        return {}
+    sound = all(isinstance(value, str) and re.fullmatch("[0-9a-f]{32,64}", value) for value in hashes.values())
+    return hashes if sound else {}
 
 
 def _changed_at(path: Path) -> float:
     """When the newest of the files changed. A clock of whole seconds counts as two seconds later."""
     newest = max(file.stat().st_ctime_ns for file in data_files(path))
     return newest / 1e9 + (2 if newest % 1_000_000_000 == 0 else 0)
-
-
-def _digest_of(path: Path, make: Callable[[], Digest]) -> str:
-    if path.is_file():
-        return _digest_of_file(path, make)
-    digest = make()
-    for file in data_files(path):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{_digest_of_file(file, make)}\n".encode())
-    return digest.hexdigest()
-
-
-def _digest_of_file(path: Path, make: Callable[[], Digest]) -> str:
-    digest, buffer = make(), bytearray(CHUNK_BYTES)
-    view = memoryview(buffer)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(view[:count])
-    return digest.hexdigest()

@@ -102,6 +102,11 @@ def map_leaves(function: Callable[[Array], Array], arrays: Leaves) -> Leaves:
     return {path: function(array) for path, array in arrays.items()}
 
 
+def flat(values: Array) -> Array:
+    """Values of shape (n, ...) as (n, D)."""
+    return values if values.ndim == 2 else values.reshape(len(values), -1)
+
+
 def is_picture(array: Array) -> bool:
     """Whether one observation's array is a picture: bytes with at least two dimensions."""
     return array.dtype == np.uint8 and array.ndim >= 2

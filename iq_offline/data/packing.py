@@ -1,21 +1,21 @@
 """Packing: a stream of segments into the rows of a training table, in constant memory."""
 
+import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from iq_offline.data.categories import Categories, DeclaredSpace, UndeclaredIntegers, name_of, undeclared_note
-from iq_offline.data.direct_file import BLOCK_BYTES, DirectFile, aligned
 from iq_offline.data.environments import declared_action_space, declared_observation_space
 from iq_offline.data.episodes import ContentDigest, DatasetInfo, End, EpisodeSource, Segment
-from iq_offline.data.observations import Array, is_image, less
+from iq_offline.data.observations import Array, flat, is_image, less
 from iq_offline.data.precision import LARGE, Precision
 from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions, bounds_note, infer_action_space
 from iq_offline.errors import DatasetUnreadable, InvalidEpisode
@@ -23,6 +23,8 @@ from iq_offline.errors import DatasetUnreadable, InvalidEpisode
 ROWS = "rows.f32"
 EPISODES = "episodes.arrow"
 BUFFER_BYTES = 1 << 20
+LEAST_ROWS = 1024
+"""The buffer holds a multiple of it, about BUFFER_BYTES."""
 
 FLAGS = ("terminated", "truncated", "unflagged", "discontinuous", "successor_known")
 """What the table records of how an episode ended."""
@@ -46,7 +48,7 @@ def pack(source: EpisodeSource, folder: Path, digest: ContentDigest | None = Non
         watched, packer = packer.precision, _packed(source, folder, None, offsets)
         packer.precision = watched
     space = packer.action_space()
-    pl.DataFrame(packer.episodes.columns()).write_ipc(folder / EPISODES)
+    packer.episodes.frame().write_ipc(folder / EPISODES)
     return {
         "format": info.format,
         "env_id": info.env_id,
@@ -183,15 +185,11 @@ class _EpisodeList:
     returns: list[float] = field(default_factory=list)
     flags: list[tuple[bool, ...]] = field(default_factory=list)
 
-    def columns(self) -> dict[str, Any]:
-        """As columns of a frame."""
-        return {
-            "episode": pl.Series(range(len(self.steps)), dtype=pl.Int64),
-            "start_row": pl.Series(self.start_rows, dtype=pl.Int64),
-            "steps": pl.Series(self.steps, dtype=pl.Int64),
-            **{name: [flags[place] for flags in self.flags] for place, name in enumerate(FLAGS)},
-            "return": self.returns,
-        }
+    def frame(self) -> pl.DataFrame:
+        numbers = {"episode": range(len(self.steps)), "start_row": self.start_rows, "steps": self.steps}
+        columns: dict[str, Any] = {name: pl.Series(values, dtype=pl.Int64) for name, values in numbers.items()}
+        columns |= {name: [flags[place] for flags in self.flags] for place, name in enumerate(FLAGS)}
+        return pl.DataFrame(columns | {"return": self.returns})
 
 
 class _Packer:
@@ -205,12 +203,12 @@ class _Packer:
         self._bounds_note: list[str] = []
         self._info = info
         self._path = folder / ROWS
-        self._file = files.enter_context(DirectFile(self._path))
+        self._file = files.enter_context(_new_file(self._path))
         self._pictures = {
-            path: files.enter_context(DirectFile(folder / name)) for path, name in columns.pictures.items()
+            path: files.enter_context(_new_file(folder / name)) for path, name in columns.pictures.items()
         }
-        blocks = max(1, BUFFER_BYTES // (BLOCK_BYTES * columns.width))
-        self._buffer = aligned(BLOCK_BYTES // 4 * blocks, columns.width)
+        rows = LEAST_ROWS * max(1, BUFFER_BYTES // (4 * LEAST_ROWS * columns.width))
+        self._buffer = np.zeros((rows, columns.width), dtype=np.float32)
         self._used = 0
         self._steps, self._return = 0, 0.0
         self._least, self._greatest = np.inf, -np.inf
@@ -232,7 +230,7 @@ class _Packer:
             self._put(segment, slice(done, done + taken))
             done += taken
         for path, file in self._pictures.items():
-            file.append(segment.observations[path])
+            file.write(np.ascontiguousarray(segment.observations[path]).data)
         if steps:
             self._least = min(self._least, segment.actions.min())
             self._greatest = max(self._greatest, segment.actions.max())
@@ -246,14 +244,14 @@ class _Packer:
     def flush(self) -> None:
         """Check and write what the buffer holds."""
         rows = self._buffer[: self._used]
-        flat = rows.reshape(-1)
-        squares = np.dot(flat, flat)
+        numbers = rows.reshape(-1)
+        squares = np.dot(numbers, numbers)
         if not np.isfinite(squares):
             self._check_finite(rows)
         if not squares < LARGE**2:
             self.precision.note_large(rows)
         self._integers.include(rows)
-        self._file.append(rows)
+        self._file.write(rows.data)
         self.written += self._used
         self._used = 0
 
@@ -275,8 +273,8 @@ class _Packer:
         count, size = steps.stop - steps.start, self.columns.observation_size
         rows = self._buffer[self._used : self._used + count]
         for path, (start, stop) in self.columns.vectors.items():
-            rows[:, start:stop] = self._narrowed(path, _flat(segment.observations[path][steps]))
-        rows[:, size:-2] = _flat(segment.actions[steps])
+            rows[:, start:stop] = self._narrowed(path, flat(segment.observations[path][steps]))
+        rows[:, size:-2] = flat(segment.actions[steps])
         rows[:, -2] = segment.rewards[steps]
         rows[:, -1] = 0
         self._used += count
@@ -289,7 +287,7 @@ class _Packer:
         for path, (start, stop) in self.columns.vectors.items():
             final[start:stop] = self._narrowed(path, end.observations[path].reshape(-1))
         for path, file in self._pictures.items():
-            file.append(end.observations[path])
+            file.write(np.ascontiguousarray(end.observations[path]).data)
         self.episodes.steps.append(self._steps)
         self.episodes.returns.append(self._return)
         self.episodes.flags.append(tuple(bool(getattr(end, name)) for name in FLAGS))
@@ -298,11 +296,12 @@ class _Packer:
 
     def notes(self) -> list[str]:
         """What is to be known of how the observations were read."""
+        notes = [*self._bounds_note, *self.columns.declared.notes()]
         found = self._integers.ranges(self._path, (self.written, self.columns.width))
         if found and declared_observation_space(self._info, look=True) is None:
             low, high = min(low for low, _ in found), max(high for _, high in found)
-            return [*self._bounds_note, *self.columns.declared.notes(), undeclared_note(len(found), low, high)]
-        return [*self._bounds_note, *self.columns.declared.notes()]
+            notes.append(undeclared_note(len(found), low, high))
+        return notes
 
     def _narrowed(self, path: str, values: Array) -> Array:
         offset = self.columns.offsets.get(path)
@@ -310,7 +309,7 @@ class _Packer:
 
     def _check_categories(self, observations: dict[str, Array]) -> None:
         for path, categories in self.columns.categories.items():
-            outside = categories.outside(_flat(observations[path]))
+            outside = categories.outside(flat(observations[path]))
             if outside.size:
                 known = [f"{low} to {low + n - 1}" for low, n in zip(categories.starts, categories.counts, strict=True)]
                 raise self._broken(
@@ -329,9 +328,8 @@ class _Packer:
         same = [known.get(path) == array.shape[1:] for path, array in segment.observations.items()]
         if len(same) != len(known) or not all(same):
             shapes = {path: array.shape[1:] for path, array in segment.observations.items()}
-            raise self._broken(
-                f"has observations of shapes {_plain(shapes)}, earlier ones {_plain(self.columns.shapes)}"
-            )
+            here, earlier = (part[""] if list(part) == [""] else part for part in (shapes, known))
+            raise self._broken(f"has observations of shapes {here}, earlier ones {earlier}")
         discrete = segment.actions.dtype.kind in "biu"
         if segment.actions.shape[1:] != self.columns.action_shape or discrete != self.columns.discrete:
             raise self._broken(
@@ -379,8 +377,8 @@ class _Packer:
         """The least and the greatest of each action dimension, shape (2, A), from the rows that were written."""
         low, high = np.full(self.columns.action_shape, np.inf), np.full(self.columns.action_shape, -np.inf)
         rows = np.memmap(self._path, dtype=np.float32, mode="r", shape=(self.written, self.columns.width))
-        for steps in _spans(self.episodes):
-            actions = rows[steps, self.columns.observation_size : -2]
+        for start, steps in zip(self.episodes.start_rows, self.episodes.steps, strict=True):
+            actions = rows[start : start + steps, self.columns.observation_size : -2]
             low, high = np.minimum(low, actions.min(axis=0)), np.maximum(high, actions.max(axis=0))
         return np.stack([low, high]).astype(np.float32)
 
@@ -391,14 +389,10 @@ class _Packer:
         )
 
 
-def _spans(episodes: _EpisodeList) -> Iterator[slice]:
-    for start, steps in zip(episodes.start_rows, episodes.steps, strict=True):
-        yield slice(start, start + steps)
-
-
-def _flat(values: Array) -> Array:
-    return values if values.ndim == 2 else values.reshape(len(values), -1)
-
-
-def _plain(shapes: dict[str, tuple[int, ...]]) -> Any:
-    return shapes[""] if list(shapes) == [""] else shapes
+@contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that is on the disk when it is closed: a table vouches for its rows after a power cut too."""
+    with path.open("xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())

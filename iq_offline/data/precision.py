@@ -4,7 +4,6 @@ Numbers like 1.7e9 + 0.05 t or UTM coordinates vary by less than the spacing of 
 offset they do not: the offset is subtracted in 64 bits, before the numbers are narrowed.
 """
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from iq_offline.data.categories import name_of
 from iq_offline.data.episodes import EpisodeSource, Segment
-from iq_offline.data.observations import less
+from iq_offline.data.observations import Array, flat, less
 
 LEVELS = 1024.0
 """A column whose values spread over less than 1 / LEVELS of the largest of them gets an offset."""
@@ -28,7 +27,6 @@ HELD_ROWS = 4096
 MOST_COUNTED = 10_000_000
 """Distinct values are counted among at most so many."""
 
-Array = NDArray[Any]
 Floats64 = NDArray[np.float64]
 
 
@@ -154,15 +152,15 @@ class Precision:
             if kind == "observations"
             for column in sorted(set(spread.unseen()) - set(spread.offsets()))
         ]
-        return {"lost": [asdict(lost) for lost in _lost(source, columns, offsets)], "unseen": unseen}
+        return {"lost": _lost(source, columns, offsets), "unseen": unseen}
 
     def _watch(self, kind: str, path: str, values: Array) -> None:
         if not is_wide(values.dtype):
             return
-        flat = _flat(values)
+        columns = flat(values)
         if (kind, path) not in self._spreads:
-            self._spreads[kind, path] = Spread(flat.shape[1], values.dtype)
-        self._spreads[kind, path].include(flat)
+            self._spreads[kind, path] = Spread(columns.shape[1], values.dtype)
+        self._spreads[kind, path].include(columns)
 
     def _suspects(self, key: tuple[str, str], spread: Spread) -> list[int]:
         """Columns of an array whose distinct values are worth counting."""
@@ -174,15 +172,15 @@ class Precision:
         return sorted({*spread.offsets(), *np.flatnonzero(large).tolist()})
 
 
-def _lost(source: EpisodeSource, columns: list[Column], offsets: dict[str, Floats64]) -> list["Lost"]:
-    """Of those columns, the ones that have fewer distinct values in 32 bits than in the source."""
+def _lost(source: EpisodeSource, columns: list[Column], offsets: dict[str, Floats64]) -> list[dict[str, Any]]:
+    """Of those columns, the ones that have fewer distinct values in 32 bits than in the source: both counts of each."""
     parts: dict[Column, list[tuple[Array, Array]]] = {column: [] for column in columns}
     if columns:
         with np.errstate(over="ignore", invalid="ignore"):
             for segment in source.segments():
                 for kind, path, number in columns:
                     array = segment.observations[path] if kind == "observations" else getattr(segment, kind)
-                    values = _flat(array)[:, number].copy()
+                    values = flat(array)[:, number].copy()
                     known = kind == "observations" and path in offsets
                     narrowed = less(values, offsets[path][number]) if known else values.astype(np.float32)
                     parts[kind, path, number].append((values, narrowed))
@@ -190,23 +188,10 @@ def _lost(source: EpisodeSource, columns: list[Column], offsets: dict[str, Float
     for (kind, path, number), pieces in parts.items():
         values, narrowed = (np.concatenate(arrays)[:MOST_COUNTED] for arrays in zip(*pieces, strict=True))
         name = kind if kind == "rewards" else f"{name_of(path) if kind == 'observations' else kind}[{number}]"
-        counted = Lost(name, len(np.unique(values)), len(np.unique(narrowed)))
-        if counted.kept < counted.distinct:
-            found.append(counted)
+        distinct, kept = len(np.unique(values)), len(np.unique(narrowed))
+        if kept < distinct:
+            found.append({"name": name, "distinct": distinct, "kept": kept})
     return found
-
-
-def _flat(values: Array) -> Array:
-    return values if values.ndim == 2 else values.reshape(len(values), -1)
-
-
-@dataclass(frozen=True)
-class Lost:
-    """Distinct values of one column in 64 bits, and how many of them are still distinct in 32."""
-
-    name: str
-    distinct: int
-    kept: int
 
 
 def _too_narrow(low: Floats64, high: Floats64) -> NDArray[np.bool_]:

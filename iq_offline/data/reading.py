@@ -1,13 +1,14 @@
 """From a place on disk to its episodes, by the format that it is in."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from iq_offline.data.catalogue import CatalogueEntry, Located
 from iq_offline.data.episodes import DatasetInfo, EpisodeSource
-from iq_offline.data.formats.one_flag import Ends
+from iq_offline.data.formats.step_keys import Ends
 from iq_offline.errors import ConfigError, DatasetUnreadable, nearest
 
 
@@ -38,31 +39,18 @@ def read_episodes(located: Located, input_format: str = "auto", ends: Ends = End
     """
     check_is_file(located.path)
     chosen = detect(located.path) if input_format == "auto" else parse_format(input_format)
-    source = _reader(chosen, located.entry, ends)(located.path, located.name)
+    module, options = module_of(chosen), []
+    if chosen is Format.D4RL:
+        options = [ends, located.entry.max_episode_steps if located.entry else None]
+    elif chosen in {Format.NPZ, Format.DICTIONARIES}:
+        options = [ends]
+    source: EpisodeSource = module.read(located.path, located.name, *options)
     return replace(source, info=completed(source.info, located.entry))
 
 
-def _reader(chosen: Format, entry: CatalogueEntry | None, ends: Ends) -> Callable[[Path, str], EpisodeSource]:
-    if chosen is Format.D4RL:
-        from iq_offline.data.formats import d4rl
-
-        horizon = entry.max_episode_steps if entry else None
-        return lambda path, name: d4rl.read(path, name, horizon, ends)
-    if chosen is Format.DICTIONARIES:
-        from iq_offline.data.formats import dictionaries
-
-        return lambda path, name: dictionaries.read(path, name, ends=ends)
-    if chosen is Format.NPZ:
-        from iq_offline.data.formats import flat_npz
-
-        return lambda path, name: flat_npz.read(path, name, ends=ends)
-    if chosen is Format.D3RLPY:
-        from iq_offline.data.formats import d3rlpy
-
-        return d3rlpy.read
-    from iq_offline.data.formats import minari
-
-    return minari.read
+def module_of(chosen: Format) -> Any:
+    """The module that reads a format, and has `write` if it is one of WRITABLE. Imported only now: some are heavy."""
+    return import_module(f"iq_offline.data.formats.{'flat_npz' if chosen is Format.NPZ else chosen}")
 
 
 def completed(info: DatasetInfo, entry: CatalogueEntry | None) -> DatasetInfo:
@@ -78,12 +66,12 @@ def completed(info: DatasetInfo, entry: CatalogueEntry | None) -> DatasetInfo:
 
 def detect(path: Path) -> Format:
     """The format of what lies at a path. Raises DatasetUnreadable where it is none."""
-    from iq_offline.data.formats import d4rl, foreign_layouts, hdf5, minari
+    from iq_offline.data.formats import d4rl, hdf5, minari
 
     if path.is_dir():
         if minari.is_minari(path):
             return Format.MINARI
-        foreign_layouts.refuse_folder(path)
+        _refuse_folder(path)
         raise DatasetUnreadable(f"{path} is not a Minari dataset: no data/metadata.json", "name a dataset's own folder")
     check_is_file(path)
     if d4rl.is_d4rl(path):
@@ -104,3 +92,21 @@ def check_is_file(path: Path) -> None:
     """Raises DatasetUnreadable for a pipe, socket or device, which could block for ever or never end."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise DatasetUnreadable(f"{path} is neither a file nor a folder", "copy its content into a file, and name that")
+
+
+def _refuse_folder(path: Path) -> None:
+    """Raises DatasetUnreadable for a folder that another library saved, by its files' names."""
+    if (path / "dataset_info.json").is_file() and (path / "state.json").is_file():
+        raise DatasetUnreadable(
+            f"{path} is a folder of Hugging Face's datasets, as the library imitation saves trajectories",
+            "store its trajectories as .npz: obs, acts, rews and terminal of all, and indices, their first steps",
+        )
+    if (path / "data").is_dir() and (path / "meta" / "info.json").is_file():
+        raise DatasetUnreadable(
+            f"{path} is a LeRobot dataset", "store its episodes as Minari, or as .npz with observations and actions"
+        )
+    if (path / "dataset_info.json").is_file() and (path / "features.json").is_file():
+        raise DatasetUnreadable(
+            f"{path} is an RLDS dataset of TensorFlow Datasets",
+            "store its episodes as Minari, or as .npz with observations, actions, rewards, terminals and timeouts",
+        )

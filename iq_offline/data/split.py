@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from iq_offline.config import Selection, SubsampleFrom
+from iq_offline.config.train import Selection, SubsampleFrom
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.table import TransitionTable, rows_of_episodes
 from iq_offline.errors import ConfigError
@@ -150,10 +150,11 @@ def _described(table: TransitionTable) -> str:
 
 
 def _check_contents(expert: TransitionTable, other: TransitionTable) -> None:
-    theirs, ours = other.action_space, expert.action_space
-    if isinstance(theirs, DiscreteActions) and isinstance(ours, DiscreteActions) and theirs.count > ours.count:
+    spaces = (expert.action_space, other.action_space)
+    counts = [space.count for space in spaces if isinstance(space, DiscreteActions)]
+    if len(counts) == 2 and counts[1] > counts[0]:
         raise ConfigError(
-            f"--supplementary {other.info.name}: {theirs.count} discrete actions; {expert.info.name} has {ours.count}",
+            f"--supplementary {other.info.name}: {counts[1]} discrete actions; {expert.info.name} has {counts[0]}",
             "name data of the same task (where a file declares no count, its greatest action does: docs/data.md)",
         )
     pictures = [[leaf.shape for leaf in table.layout if leaf.file] for table in (expert, other)]

@@ -9,11 +9,11 @@ splits are index sets.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -34,6 +34,7 @@ from iq_offline.errors import DatasetUnreadable
 TABLE_VERSION = 5
 """Part of a table's key: a change of layout or of a reader's rules makes new tables."""
 
+T = TypeVar("T")
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
@@ -52,6 +53,11 @@ class Leaf:
     """How many categories each of its numbers tells apart, counted from 0; empty where they are real numbers."""
     offset: tuple[float, ...] = ()
     """What was subtracted from each of its numbers, in 64 bits, before they were narrowed; empty for nothing."""
+
+    @property
+    def width(self) -> int:
+        """Columns of the table that it takes."""
+        return (self.stop or 0) - (self.start or 0)
 
 
 @dataclass(frozen=True)
@@ -74,15 +80,16 @@ class TransitionTable:
     @cached_property
     def categories(self) -> tuple[int, ...]:
         """How many categories each number of an observation tells apart, 0 for a real number; empty if all are real."""
-        counts = [leaf.categories or (0,) * _width(leaf) for leaf in self.layout if leaf.file is None]
-        flat = tuple(count for part in counts for count in part)
-        return flat if any(flat) else ()
+        return self._by_column(lambda leaf: leaf.categories or (0,) * leaf.width)
 
     @cached_property
     def offset(self) -> tuple[float, ...]:
         """What was subtracted from each number of an observation, in 64 bits; empty for nothing."""
-        offsets = [leaf.offset or (0.0,) * _width(leaf) for leaf in self.layout if leaf.file is None]
-        flat = tuple(offset for part in offsets for offset in part)
+        return self._by_column(lambda leaf: leaf.offset or (0.0,) * leaf.width)
+
+    def _by_column(self, of_leaf: Callable[["Leaf"], tuple[T, ...]]) -> tuple[T, ...]:
+        """A value for each number of an observation, empty if all are zero."""
+        flat = tuple(value for leaf in self.layout if leaf.file is None for value in of_leaf(leaf))
         return flat if any(flat) else ()
 
     def less(self, offset: tuple[float, ...]) -> "TransitionTable":
@@ -232,12 +239,6 @@ def load(folder: Path, located: Located) -> TransitionTable:
         episodes=episodes,
         precision=content["precision"],
     )
-
-
-def _width(leaf: Leaf) -> int:
-    assert leaf.start is not None
-    assert leaf.stop is not None
-    return leaf.stop - leaf.start
 
 
 def _is_whole(folder: Path) -> bool:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from iq_offline.algorithms.networks import LARGEST_STANDARDISED, ContinuousPolicy, Policy
-from iq_offline.config import ActionHead
+from iq_offline.config.base import ActionHead
 
 Floats = NDArray[np.float32]
 Act = Callable[[Floats], NDArray[Any]]
@@ -25,26 +25,12 @@ def batch_actor(policy: Policy, rows: int) -> Act:
     """`policy.act` for batches of exactly that many rows; the policy's tensors are copied where numpy does the work."""
     unusual = {type(layer) for layer in policy.network} - {nn.Linear, nn.ReLU, nn.Tanh}
     if policy.layout.pictures or policy.layout.categories or unusual:
-        return _torch_actor(policy)
-    return _numpy_actor(policy, rows)
 
+        @torch.inference_mode()
+        def act_in_torch(observations: Floats) -> NDArray[Any]:
+            return np.asarray(policy.act(torch.from_numpy(observations)).numpy())
 
-def aligned(rows: int, columns: int) -> Floats:
-    """Zeros in memory aligned alike in every process, which numpy's own is not: some kernels round by alignment."""
-    zeros: Floats = torch.zeros((rows, columns)).numpy()
-    return zeros
-
-
-def _torch_actor(policy: Policy) -> Act:
-    @torch.inference_mode()
-    def act(observations: Floats) -> NDArray[Any]:
-        actions: NDArray[Any] = policy.act(torch.from_numpy(observations)).numpy()
-        return actions
-
-    return act
-
-
-def _numpy_actor(policy: Policy, rows: int) -> Act:
+        return act_in_torch
     mean, std = policy.observation_mean.numpy(), policy.observation_std.numpy()
     inputs = aligned(rows, len(mean))
     layers = [_layer(module, rows) for module in policy.network]
@@ -61,13 +47,14 @@ def _numpy_actor(policy: Policy, rows: int) -> Act:
     return act
 
 
+def aligned(rows: int, columns: int) -> Floats:
+    """Zeros in memory aligned alike in every process, which numpy's own is not: some kernels round by alignment."""
+    return np.asarray(torch.zeros((rows, columns)).numpy())
+
+
 def _layer(module: nn.Module, rows: int) -> Layer:
-    if isinstance(module, nn.Linear):
-        return _linear(module, rows)
-    return _rectify if isinstance(module, nn.ReLU) else _tanh
-
-
-def _linear(module: nn.Linear, rows: int) -> Layer:
+    if not isinstance(module, nn.Linear):
+        return _rectify if isinstance(module, nn.ReLU) else _tanh
     weight = aligned(module.in_features, module.out_features)
     weight[:] = module.weight.detach().numpy().T
     bias = module.bias.detach().numpy()
@@ -94,8 +81,7 @@ def _clip(features: Floats, bound: float) -> Floats:
 
 
 def _greatest(outputs: Floats) -> NDArray[Any]:
-    actions: NDArray[Any] = outputs.argmax(axis=-1)
-    return actions
+    return np.asarray(outputs.argmax(axis=-1))
 
 
 def _scaled(policy: ContinuousPolicy) -> Act:
@@ -104,7 +90,6 @@ def _scaled(policy: ContinuousPolicy) -> Act:
 
     def choose(outputs: Floats) -> NDArray[Any]:
         mean = outputs[:, : len(centre)]
-        actions: Floats = (_tanh(mean) if squash else _clip(mean, 1)) * half_range + centre
-        return actions
+        return np.asarray((_tanh(mean) if squash else _clip(mean, 1)) * half_range + centre)
 
     return choose

@@ -3,7 +3,7 @@
 Steps of one episode are alike, so every interval is a bootstrap that draws whole episodes anew, within each source.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,12 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.stats import pearsonr, rankdata, spearmanr
 
-from iq_offline.evaluation.scores import BOOTSTRAP_SEED
+from iq_offline.evaluation.scores import BOOTSTRAP_SEED, Floats
 
-Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.int64]
 
 CAPPED_AT = 5.0
-"""Largest squared error, in units of 2 std^2, that the cloning null tells apart."""
+"""Squared error, in units of 2 std^2, from which on the cloning null is 0."""
 RESAMPLES = 500
 """Bootstrap samples of an interval."""
 RANKED_EPISODES = 1000
@@ -26,23 +25,16 @@ RANKED_EPISODES = 1000
 
 @dataclass(frozen=True)
 class Correlation:
-    """Pearson and Spearman correlation of n pairs with 95 % intervals; None where either side is constant or n < 3."""
+    """Pearson and Spearman correlation of n pairs with 95 % intervals; None where either side is constant or n < 3.
+
+    Its fields are the keys of the object that `reward --json` prints.
+    """
 
     pearson: float | None
     spearman: float | None
     n: int
-    pearson_ci95: tuple[float, float] | None = None
-    spearman_ci95: tuple[float, float] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The object that `reward --json` prints."""
-        return {
-            "pearson": self.pearson,
-            "spearman": self.spearman,
-            "n": self.n,
-            "pearson_ci95": None if self.pearson_ci95 is None else list(self.pearson_ci95),
-            "spearman_ci95": None if self.spearman_ci95 is None else list(self.spearman_ci95),
-        }
+    pearson_ci95: list[float] | None = None
+    spearman_ci95: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,10 +50,9 @@ class Clusters:
     @classmethod
     def of(cls, frame: pl.DataFrame) -> "Clusters":
         """Episodes, within sources, of a frame with `source` and `episode`; its rows in their order."""
-        keys = frame.select("source", "episode").unique(maintain_order=True).with_row_index("cluster")
-        joined = frame.select("source", "episode").join(
-            keys, on=["source", "episode"], how="left", maintain_order="left"
-        )
+        pair = ["source", "episode"]
+        keys = frame.select(pair).unique(maintain_order=True).with_row_index("cluster")
+        joined = frame.select(pair).join(keys, on=pair, how="left", maintain_order="left")
         stratum = keys["source"].rank("dense").to_numpy().astype(np.int64)
         return cls(joined["cluster"].to_numpy().astype(np.int64), stratum)
 
@@ -76,7 +67,7 @@ class Clusters:
 
 
 def correlate(true: Floats, recovered: Floats, clusters: Clusters | None = None) -> Correlation:
-    """Correlation of two vectors of one length; with intervals where it is told what to draw anew.
+    """Correlation of two vectors of one length; with intervals where `clusters` says what to draw anew.
 
     Spearman's interval takes the ranks as they are in all the data.
     """
@@ -86,13 +77,8 @@ def correlate(true: Floats, recovered: Floats, clusters: Clusters | None = None)
     pearson, spearman = float(pearsonr(true, recovered)[0]), float(spearmanr(true, recovered)[0])
     if clusters is None or len(clusters.stratum) < 3:
         return Correlation(pearson, spearman, n)
-    return Correlation(
-        pearson,
-        spearman,
-        n,
-        _interval(true, recovered, clusters),
-        _interval(rankdata(true), rankdata(recovered), clusters),
-    )
+    ranks = rankdata(true), rankdata(recovered)
+    return Correlation(pearson, spearman, n, _interval(true, recovered, clusters), _interval(*ranks, clusters))
 
 
 def ranking_accuracy(true: Floats, recovered: Floats) -> float | None:
@@ -140,24 +126,30 @@ def reward_report(transitions: pl.DataFrame) -> dict[str, Any]:
         *(pl.col(name).sum() for name in ("implicit", "null_linear") if name in transitions.columns),
         pl.len().alias("length"),
     )
-    report = {
+    report = _figures(transitions, episodes)
+    report["within_source"] = _within(transitions, episodes)
+    if "implicit" in transitions.columns:
+        report["implicit"] = _with_episodes(transitions, episodes, "implicit")
+    return report
+
+
+def _figures(transitions: pl.DataFrame, episodes: pl.DataFrame) -> dict[str, Any]:
+    """What is reported of all data, and of each source."""
+    figures = {
         "transition": _of(transitions, "recovered"),
         "episode": _of(episodes, "recovered"),
-        "within_source": _within(transitions, episodes),
         "null_length": _of(episodes, "length"),
-        "null_bc": _of(transitions, "null_bc") | {"episode": _of(episodes, "null_bc")},
-        "length_controlled": _length_controlled(episodes, "recovered"),
+        "null_bc": _with_episodes(transitions, episodes, "null_bc"),
+        "length_controlled": _length_controlled(episodes),
         "ranking": _ranking(episodes),
     }
-    if "implicit" in transitions.columns:
-        report["implicit"] = _of(transitions, "implicit") | {"episode": _of(episodes, "implicit")}
-    return report | _linear_null(transitions, episodes)
+    if "null_linear" in transitions.columns:
+        figures["null_linear"] = _with_episodes(transitions, episodes, "null_linear")
+    return figures
 
 
-def _linear_null(transitions: pl.DataFrame, episodes: pl.DataFrame) -> dict[str, Any]:
-    if "null_linear" not in transitions.columns:
-        return {}
-    return {"null_linear": _of(transitions, "null_linear") | {"episode": _of(episodes, "null_linear")}}
+def _with_episodes(transitions: pl.DataFrame, episodes: pl.DataFrame, candidate: str) -> dict[str, Any]:
+    return _of(transitions, candidate) | {"episode": _of(episodes, candidate)}
 
 
 def cloning_null(squared_error: Floats, std: float) -> Floats:
@@ -165,20 +157,18 @@ def cloning_null(squared_error: Floats, std: float) -> Floats:
 
     `squared_error`: |policy(s) - a|^2 in scaled actions, shape (N,); `std` the policy's.
     """
-    capped: Floats = np.minimum(CAPPED_AT, squared_error / (2 * std**2))
-    return 1 - capped / CAPPED_AT
+    return np.asarray(1 - np.minimum(CAPPED_AT, squared_error / (2 * std**2)) / CAPPED_AT)
 
 
 def _of(frame: pl.DataFrame, candidate: str) -> dict[str, Any]:
     true, other = frame["true"].to_numpy(), frame[candidate].to_numpy().astype(float)
-    return correlate(true, other, Clusters.of(frame)).to_json()
+    return asdict(correlate(true, other, Clusters.of(frame)))
 
 
-def _length_controlled(episodes: pl.DataFrame, candidate: str) -> dict[str, Any]:
+def _length_controlled(episodes: pl.DataFrame) -> dict[str, Any]:
     """Episodes with their length taken out: sums over length, and the partial correlation of the sums given it."""
-    length = episodes["length"].to_numpy().astype(float)
-    true, other = episodes["true"].to_numpy(), episodes[candidate].to_numpy().astype(float)
-    rate = correlate(true / length, other / length, Clusters.of(episodes)).to_json()
+    true, other, length = (episodes[name].to_numpy().astype(float) for name in ("true", "recovered", "length"))
+    rate = asdict(correlate(true / length, other / length, Clusters.of(episodes)))
     return {"per_step": rate, "partial": partial_correlation(true, other, length)}
 
 
@@ -193,15 +183,8 @@ def _ranking(episodes: pl.DataFrame) -> dict[str, Any]:
 def _within(transitions: pl.DataFrame, episodes: pl.DataFrame) -> dict[str, Any]:
     sources = {}
     for name in transitions["source"].unique(maintain_order=True):
-        steps, whole = transitions.filter(pl.col("source") == name), episodes.filter(pl.col("source") == name)
-        sources[name] = {
-            "transition": _of(steps, "recovered"),
-            "episode": _of(whole, "recovered"),
-            "null_length": _of(whole, "length"),
-            "null_bc": _of(steps, "null_bc") | {"episode": _of(whole, "null_bc")},
-            "length_controlled": _length_controlled(whole, "recovered"),
-            "ranking": _ranking(whole),
-        } | _linear_null(steps, whole)
+        own = pl.col("source") == name
+        sources[name] = _figures(transitions.filter(own), episodes.filter(own))
     mean = {kind: _mean([entry["transition"][kind] for entry in sources.values()]) for kind in ("pearson", "spearman")}
     return mean | {"n": len(transitions), "sources": sources}
 
@@ -211,7 +194,7 @@ def _mean(values: list[float | None]) -> float | None:
     return float(np.mean(present)) if present else None
 
 
-def _interval(x: Floats, y: Floats, clusters: Clusters) -> tuple[float, float] | None:
+def _interval(x: Floats, y: Floats, clusters: Clusters) -> list[float] | None:
     """Percentile interval of Pearson's correlation, from each cluster's sums; None where samples are constant."""
     x, y = (np.asarray(values, dtype=np.float64) - np.mean(values) for values in (x, y))
     columns = (np.ones_like(x), x, y, x * x, y * y, x * y)
@@ -223,5 +206,5 @@ def _interval(x: Floats, y: Floats, clusters: Clusters) -> tuple[float, float] |
     if usable.mean() < 0.95:
         return None
     drawn = (sxy - sx * sy / n)[usable] / np.sqrt(variances[usable])
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(low), float(high)
+    interval: list[float] = np.quantile(drawn, [0.025, 0.975]).tolist()
+    return interval

@@ -1,13 +1,19 @@
 """Scores from returns, always with the name of their reference; interquartile means and bootstrap intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import bootstrap, trim_mean
 
 BOOTSTRAP_SAMPLES = 2000
 BOOTSTRAP_SEED = 0
+BATCH = 100
+"""Resamples that are held in memory at once."""
+
+Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,24 @@ def interquartile_mean(values: Sequence[float]) -> float:
 
 def interval95(values: Sequence[float]) -> tuple[float, float] | None:
     """95 % percentile-bootstrap interval of the interquartile mean, seeded; None for fewer than two values."""
-    if len(values) < 2:
+    return bootstrap95([np.asarray(values, dtype=float)], lambda sample, axis: trim_mean(sample, 0.25, axis=axis))
+
+
+def bootstrap95(samples: Sequence[Floats], statistic: Callable[..., Any]) -> tuple[Any, Any] | None:
+    """95 % percentile-bootstrap interval of statistic(*samples, axis=-1), seeded; None where one has fewer than two.
+
+    Each sample's last axis is drawn anew, with replacement.
+    """
+    if min(sample.shape[-1] for sample in samples) < 2:
         return None
     result = bootstrap(
-        (np.asarray(values, dtype=float),),
-        lambda sample, axis: trim_mean(sample, 0.25, axis=axis),
+        samples,
+        statistic,
         n_resamples=BOOTSTRAP_SAMPLES,
+        batch=BATCH,
+        vectorized=True,
+        axis=-1,
         method="percentile",
         rng=np.random.default_rng(BOOTSTRAP_SEED),
     )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    return result.confidence_interval.low, result.confidence_interval.high

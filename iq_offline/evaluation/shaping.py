@@ -22,11 +22,11 @@ Floats = NDArray[np.floating[Any]]
 
 RANDOM_FEATURES = 128
 """Beside the observation itself."""
-SMALLEST_EIGENVALUE = 1e-11
+MIN_EIGENVALUE = 1e-11
 """Directions of the scaled features with less than this share of the largest eigenvalue count as collinear."""
-SMALLEST_VARIATION = 1e-11
+MIN_VARIATION = 1e-11
 """A column whose variance is no more than this share of its mean square is constant to rounding."""
-SMALLEST_SHARE = 1e-10
+MIN_SHARE = 1e-10
 """A reward of which shaping leaves no more than this share of its variance is shaping alone; rounding leaves 1e-15."""
 
 
@@ -77,9 +77,9 @@ class ShapingFree:
         sums = self.moments[0]
         centred = (self.moments - np.outer(sums, sums) / self.n)[1:, 1:]
         basis, left, total = centred[:-count, :-count], centred[:-count, -count:], centred[-count:, -count:]
-        varies = np.diag(centred) > SMALLEST_VARIATION * np.diag(self.moments)[1:]
+        varies = np.diag(centred) > MIN_VARIATION * np.diag(self.moments)[1:]
         residual = total - left.T @ _solved(basis, left, varies[:-count])
-        kept = (np.diag(residual) > SMALLEST_SHARE * np.diag(total)) & varies[-count:]
+        kept = (np.diag(residual) > MIN_SHARE * np.diag(total)) & varies[-count:]
         return [
             float(np.clip(residual[0, i] / np.sqrt(residual[0, 0] * residual[i, i]), -1, 1))
             if kept[0] and kept[i]
@@ -95,7 +95,7 @@ def _solved(moments: Floats, left: Floats, varies: NDArray[np.bool_]) -> Floats:
     """
     scale = np.where(varies, 1 / np.sqrt(np.where(varies, np.diag(moments), 1.0)), 0.0)
     values, vectors = np.linalg.eigh(moments * np.outer(scale, scale))
-    kept = values > SMALLEST_EIGENVALUE * values[-1]
+    kept = values > MIN_EIGENVALUE * values[-1]
     found: Floats = (vectors[:, kept] / values[kept]) @ (vectors[:, kept].T @ (scale[:, None] * left))
     return scale[:, None] * found
 

@@ -1,24 +1,29 @@
-"""Simulation: many raw environments in lock-step, one batched policy call a step, each episode with its own seed.
+"""Simulation: many raw environments in lock-step, one batched policy call a step, each episode with its own seed; and
+a video of the first one.
 
 A matrix product may round a row otherwise when the number of rows or the row's place among them changes. Therefore
 the batch has LOCK_STEP rows whatever runs, and episode n always has row n % LOCK_STEP: its arithmetic is the same
 alone as in company, and so is its return, to the bit.
 """
 
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from iq_offline.algorithms.networks import Policy, actions_of
-from iq_offline.data.environments import RawEnvironment, action_kind_of, make_raw_environment
+from iq_offline.algorithms.build import actions_of
+from iq_offline.algorithms.networks import Policy
+from iq_offline.data.environments import RawEnvironment, action_kind_of, make_filmed_environment, make_raw_environment
+from iq_offline.data.files import whole_file
 from iq_offline.data.observations import flattened
-from iq_offline.errors import RunError
+from iq_offline.errors import ConfigError, RunError
 from iq_offline.evaluation.actor import Floats, aligned, batch_actor
 
 FIRST_SEED = 1_000_000
@@ -26,6 +31,7 @@ FIRST_SEED = 1_000_000
 LOCK_STEP = 20
 """Rows of the policy's batch. Another number may change the last digits of returns, as another machine may."""
 STEPS_BETWEEN_REPORTS = 1_000
+VIDEO_SUFFIX = ".mp4"
 
 OnSteps = Callable[[int], None]
 
@@ -39,7 +45,7 @@ class EpisodeBound:
 
 
 UNKNOWN_BOUND = EpisodeBound(10_000, "give the environment a time limit (max_episode_steps)")
-"""Where nothing is known of the data's own episodes."""
+"""Where the lengths of the data's own episodes are not known."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +70,9 @@ def simulate(
 ) -> Iterator[SimulatedEpisode]:
     """Run the deterministic policy for that many episodes, in order of their seeds.
 
-    `at_once` environments step together; 1 is one episode after another, with the same returns. `on_steps` hears
-    now and then how many steps are done. Raises EnvironmentMissing, and RunError where the environment's observations
-    or actions do not fit the policy, or an episode without a time limit passes `bound`.
+    `at_once` environments step together; 1 is one episode after another, with the same returns. `on_steps` is called
+    now and then with the number of steps done. Raises EnvironmentMissing, and RunError where the environment's
+    observations or actions do not fit the policy, or an episode without a time limit passes `bound`.
     """
     with ExitStack() as stack:
         environments = []
@@ -91,30 +97,30 @@ def lock_step(
     assert LOCK_STEP % at_once == 0, f"{at_once} environments do not divide {LOCK_STEP} rows"
     batch = aligned(LOCK_STEP, len(policy.observation_mean))
     act = batch_actor(policy, LOCK_STEP)
-    lanes = [
-        _Lane(environment, deque(range(first, episodes, at_once)), batch, policy.layout.offset, bound)
+    slots = [
+        _Slot(environment, deque(range(first, episodes, at_once)), batch, policy.layout.offset, bound)
         for first, environment in enumerate(environments)
     ]
     finished: dict[int, SimulatedEpisode] = {}
-    following, steps, told = 0, 0, 0
+    following, steps, reported = 0, 0, 0
     # More threads would gain nothing on so few rows, and round otherwise.
     with threadpool_limits(limits=1, user_api="blas"):
-        while lanes:
+        while slots:
             actions = act(batch)
-            steps += len(lanes)
-            ended = [lane for lane in lanes if lane.step(actions)]
-            if steps - told >= STEPS_BETWEEN_REPORTS:
-                on_steps(told := steps)
-            for lane in ended:
-                finished[lane.episode] = lane.result()
-                if not lane.start_next():
-                    lanes.remove(lane)
+            steps += len(slots)
+            ended = [slot for slot in slots if slot.step(actions)]
+            if steps - reported >= STEPS_BETWEEN_REPORTS:
+                on_steps(reported := steps)
+            for slot in ended:
+                finished[slot.episode] = slot.result()
+                if not slot.start_next():
+                    slots.remove(slot)
             while following in finished:
                 yield finished.pop(following)
                 following += 1
 
 
-class _Lane:
+class _Slot:
     """One environment and its episodes, one after another."""
 
     def __init__(
@@ -143,7 +149,7 @@ class _Lane:
         return True
 
     def step(self, actions: NDArray[Any]) -> bool:
-        """Take this lane's action; True where the episode has ended."""
+        """Take this environment's action; True where the episode has ended."""
         observation, reward, terminated, truncated, _ = self._step(actions[self._row])
         self._observation[:] = observation if self._plain else flattened(observation, self._offset)
         self._return += float(reward)
@@ -163,27 +169,59 @@ class _Lane:
 
 
 def _check_fit(environment: RawEnvironment, policy: Policy, env_id: str) -> None:
-    remedy = "name the environment of the data, with its arguments: --env-id and --env-kwargs"
-    given, size = environment.observation_size, len(policy.observation_mean)
-    categories = policy.layout.categories
-    if categories and categories != environment.categories:
-        problem = (
-            f"{env_id} gives observations of {_categories_in_words(environment.categories)} categories, but the policy "
-            f"was trained on {_categories_in_words(categories)}"
+    size, own, categories = len(policy.observation_mean), environment.categories, policy.layout.categories
+    kind, number = actions_of(policy)
+    actions = f"{number} real numbers as action" if kind == "continuous" else f"one of {number} actions"
+    own_actions = action_kind_of(environment.action_space)
+    problem = None
+    if categories and categories != own:
+        given, trained = (", ".join(str(count) for count in counts if count) or "no" for counts in (own, categories))
+        problem = f"gives observations of {given} categories, but the policy was trained on {trained}"
+    elif environment.observation_size != size:
+        given = str(environment.observation_size)
+        problem = f"gives observations of {given} numbers, but the policy was trained on {size}"
+    elif own_actions != actions:
+        problem = f"takes {own_actions}, but the policy gives {actions}"
+    if problem:
+        raise RunError(
+            f"{env_id} {problem}", "name the environment of the data, with its arguments: --env-id and --env-kwargs"
         )
-        raise RunError(problem, remedy)
-    if given != size:
-        problem = f"{env_id} gives observations of {given} numbers, but the policy was trained on {size}"
-        raise RunError(problem, remedy)
-    taken, given_actions = action_kind_of(environment.action_space), _in_words(*actions_of(policy))
-    if taken != given_actions:
-        raise RunError(f"{env_id} takes {taken}, but the policy gives {given_actions}", remedy)
 
 
-def _categories_in_words(categories: tuple[int, ...]) -> str:
-    return ", ".join(str(count) for count in categories if count) or "no"
+def film(
+    env_id: str,
+    env_kwargs: dict[str, Any],
+    policy: Policy,
+    destination: Path,
+    on_steps: OnSteps,
+    bound: EpisodeBound = UNKNOWN_BOUND,
+) -> SimulatedEpisode:
+    """Write the first episode of `simulate` as a video: the same seed and actions, hence the same episode.
+
+    Raises ConfigError for another file than .mp4, what `make_filmed_environment` raises, and RunError where the
+    encoder fails.
+    """
+    if destination.suffix != VIDEO_SUFFIX:
+        right = destination.with_suffix(VIDEO_SUFFIX)
+        raise ConfigError(f"--video {destination} is no {VIDEO_SUFFIX} file", f"name it {right}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "video"
+        environment = make_filmed_environment(env_id, env_kwargs, folder)
+        try:
+            (episode,) = lock_step([environment], policy, 1, at_once=1, on_steps=on_steps, bound=bound)
+        finally:
+            _encode(environment.close)
+        with whole_file(destination) as whole:
+            (recorded,) = folder.glob(f"*{VIDEO_SUFFIX}")
+            whole.write_bytes(recorded.read_bytes())
+    return episode
 
 
-def _in_words(kind: str, number: int) -> str:
-    """As `action_kind_of`."""
-    return f"{number} real numbers as action" if kind == "continuous" else f"one of {number} actions"
+def _encode(close: Callable[[], None]) -> None:
+    """Closing a filmed environment encodes its pictures."""
+    try:
+        close()
+    except OSError as error:
+        if error.errno is not None:  # a full disk or a missing permission, reported as such elsewhere
+            raise
+        raise RunError(f"ffmpeg could not write the video: {error}", "mend that ffmpeg, or leave --video out") from None

@@ -11,15 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import bootstrap, trim_mean
+from scipy.stats import trim_mean
 
-from iq_offline.evaluation.scores import BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED
+from iq_offline.evaluation.scores import Floats, bootstrap95
 
-Floats = NDArray[np.floating[Any]]
 Strata = Sequence[Sequence[float]]
-BATCH = 100
-"""Resamples that are held in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +49,15 @@ def stratified_iqm(strata: Strata) -> Estimate:
     )
 
 
-def probability_of_improvement(ours: Strata, theirs: Strata) -> Estimate:
-    """Probability that a run of `ours` beats one of `theirs` on the same task, a tie counting half; mean over tasks.
+def probability_of_improvement(first: Strata, second: Strata) -> Estimate:
+    """Probability that a run of `first` beats one of `second` on the same task, a tie counting half; mean over tasks.
 
     Both list the same tasks in the same order; numbers of runs may differ. On one task it is Mann and Whitney's
     U / (n m). Tasks weigh equally. 0.5: neither is better. Raises ValueError where the tasks do not pair.
     """
-    if len(ours) != len(theirs):
-        raise ValueError(f"{len(ours)} tasks against {len(theirs)}")
-    pairs = [sample for pair in zip(_arrays(ours), _arrays(theirs), strict=True) for sample in pair]
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} tasks against {len(second)}")
+    pairs = [sample for pair in zip(_arrays(first), _arrays(second), strict=True) for sample in pair]
     return _estimate(pairs, lambda *samples, axis: _superiority(samples, axis))
 
 
@@ -70,42 +66,21 @@ def performance_profile(strata: Strata, thresholds: Floats) -> Profile:
     above = [(sample > thresholds[:, None]).astype(float) for sample in _arrays(strata)]
 
     def shares(*samples: Floats, axis: int) -> Floats:
-        found: Floats = np.mean([sample.mean(axis=axis) for sample in samples], axis=0)
-        return found
+        return np.asarray(np.mean([sample.mean(axis=axis) for sample in samples], axis=0))
 
-    interval = _interval(above, shares)
-    return Profile(thresholds, shares(*above, axis=-1), *(interval or (None, None)))
+    return Profile(thresholds, shares(*above, axis=-1), *(bootstrap95(above, shares) or (None, None)))
 
 
 def _superiority(samples: Sequence[Floats], axis: int) -> Floats:
     tasks = []
     for x, y in zip(samples[::2], samples[1::2], strict=True):
-        ours, theirs = np.moveaxis(x, axis, -1)[..., :, None], np.moveaxis(y, axis, -1)[..., None, :]
-        tasks.append(((ours > theirs) + 0.5 * (ours == theirs)).mean(axis=(-2, -1)))
-    found: Floats = np.mean(tasks, axis=0)
-    return found
+        first, second = np.moveaxis(x, axis, -1)[..., :, None], np.moveaxis(y, axis, -1)[..., None, :]
+        tasks.append(((first > second) + 0.5 * (first == second)).mean(axis=(-2, -1)))
+    return np.asarray(np.mean(tasks, axis=0))
 
 
 def _estimate(samples: Sequence[Floats], statistic: Callable[..., Any]) -> Estimate:
-    interval = _interval(samples, statistic)
-    value = float(statistic(*samples, axis=-1))
-    return Estimate(value) if interval is None else Estimate(value, float(interval[0]), float(interval[1]))
-
-
-def _interval(samples: Sequence[Floats], statistic: Callable[..., Any]) -> tuple[Any, Any] | None:
-    if min(sample.shape[-1] for sample in samples) < 2:
-        return None
-    result = bootstrap(
-        samples,
-        statistic,
-        n_resamples=BOOTSTRAP_SAMPLES,
-        batch=BATCH,
-        vectorized=True,
-        axis=-1,
-        method="percentile",
-        rng=np.random.default_rng(BOOTSTRAP_SEED),
-    )
-    return result.confidence_interval.low, result.confidence_interval.high
+    return Estimate(float(statistic(*samples, axis=-1)), *map(float, bootstrap95(samples, statistic) or ()))
 
 
 def _arrays(strata: Strata) -> list[Floats]:

@@ -1,13 +1,13 @@
 """Whether an exported policy is the original: the same actions on random and on recorded observations."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from iq_offline.algorithms.networks import LARGEST_BYTE, LARGEST_STANDARDISED, DiscretePolicy, Policy
+from iq_offline.algorithms.networks import LARGEST_STANDARDISED, DiscretePolicy, Policy
+from iq_offline.algorithms.scaling import LARGEST_BYTE
 from iq_offline.errors import RunError
 from iq_offline.export.formats import Act, Acting, raw_observations
 
@@ -18,14 +18,6 @@ BATCH_SIZES = (1, 7)
 """Sizes of the first batches; the rest goes in one. A batch's size must be free."""
 
 Observations = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """What was compared, and the largest difference found."""
-
-    observations: int
-    largest_difference: float
 
 
 def random_observations(policy: Policy, count: int = RANDOM_OBSERVATIONS, seed: int = 0) -> Observations:
@@ -45,9 +37,10 @@ def random_observations(policy: Policy, count: int = RANDOM_OBSERVATIONS, seed: 
     return raw_observations(policy, np.clip(drawn, -largest, largest).astype(np.float32))
 
 
-def compare(policy: Policy, act: Act, observations: Observations) -> Agreement:
-    """Compare an exported policy's actions with the original's. Raises RunError beyond TOLERANCE."""
-    found = np.concatenate([act(batch) for batch in _batches(observations)])
+def compare(policy: Policy, act: Act, observations: Observations) -> float:
+    """Largest difference of an exported policy's actions from the original's. Raises RunError beyond TOLERANCE."""
+    batches = np.split(observations, np.cumsum(BATCH_SIZES))
+    found = np.concatenate([act(batch) for batch in batches if len(batch)])
     narrowed = Acting(policy).narrowed(torch.from_numpy(observations))
     with torch.no_grad():
         expected = policy.act(narrowed).numpy()
@@ -66,11 +59,7 @@ def compare(policy: Policy, act: Act, observations: Observations) -> Agreement:
             f"the exported policy's actions differ from the original's by {largest:.3g} (allowed: {allowed:.3g})",
             "export to another format (--format)",
         )
-    return Agreement(len(observations), largest)
-
-
-def _batches(observations: Observations) -> list[Observations]:
-    return [part for part in np.split(observations, np.cumsum(BATCH_SIZES)) if len(part)]
+    return largest
 
 
 def _forgone(policy: DiscretePolicy, observations: torch.Tensor, actions: NDArray[Any]) -> tuple[NDArray[Any], Any]:

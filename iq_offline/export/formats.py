@@ -1,8 +1,8 @@
 """The formats of an exported policy: each writes a policy as bytes, and runs those bytes again.
 
-An exported policy takes raw observations (B, D), 32-bit floats, B free (64-bit ones where the data have an offset),
-and gives the deterministic actions: (B, A) in
-the environment's units, or (B,) 64-bit integers. The scaling of observations and actions and all clipping are inside.
+An exported policy takes raw observations (B, D), 32-bit floats, B free (64-bit ones where the data have an offset), and
+gives the deterministic actions: (B, A) in the environment's units, or (B,) 64-bit integers. The scaling of observations
+and actions and all clipping are inside.
 """
 
 import io
@@ -138,8 +138,7 @@ def _dynamic() -> tuple[dict[int, Any]]:
 def _runs(module: Callable[[Tensor], Tensor]) -> Act:
     def act(observations: NDArray[Any]) -> NDArray[Any]:
         with torch.no_grad():
-            actions: NDArray[Any] = module(torch.from_numpy(observations)).numpy()
-        return actions
+            return np.asarray(module(torch.from_numpy(observations)).numpy())
 
     return act
 
@@ -184,8 +183,7 @@ def _run_onnx(content: bytes) -> Act:
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def act(observations: NDArray[Any]) -> NDArray[Any]:
-        actions: NDArray[Any] = session.run([OUTPUT], {INPUT: observations})[0]
-        return actions
+        return np.asarray(session.run([OUTPUT], {INPUT: observations})[0])
 
     return act
 
@@ -203,7 +201,7 @@ def _need_onnx() -> None:
 
 @contextmanager
 def _without_library_warnings() -> Iterator[None]:
-    """PyTorch's exporters warn of their own insides, and of TorchScript's age: nothing that the caller can change."""
+    """PyTorch's exporters warn of their internals, and of TorchScript's age: nothing that the caller can change."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

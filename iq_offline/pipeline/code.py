@@ -13,24 +13,18 @@ from pathlib import Path
 
 import iq_offline
 from iq_offline import paths
-from iq_offline.config import BCConfig, IQConfig, Method, algorithm_class
+from iq_offline.config.cloning import BCConfig
+from iq_offline.config.train import algorithm_class, method_of
 
 ROOT = Path(iq_offline.__file__).parent
 WITHOUT_RESULT = frozenset(
     f"iq_offline.{name}"
     for name in (
-        "errors",
-        "paths",
-        "console",
-        "tracking",
-        "stages.fetch",
-        "data.download",
-        "data.fetched",
-        "data.remotes",
+        *("errors", "paths", "console", "tracking", "methods"),
+        *("stages.fetch", "data.download", "data.fetched", "data.remotes"),
     )
 )
 """Modules and packages that bring data or tell of them, and change no number."""
-IQ_LEARNERS = frozenset({"iq_offline.algorithms.iq_continuous", "iq_offline.algorithms.iq_discrete"})
 IMPORT = re.compile(r"^[ \t]*from (iq_offline[\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
 ALL_PEERS = frozenset({"iq_offline.baselines"})
 PEERS = frozenset({"iq_offline.baselines.fit"})
@@ -42,17 +36,18 @@ def code_of_stage(stage: str) -> str:
     return _hash([f"iq_offline.stages.{stage}"], WITHOUT_RESULT)
 
 
-def code_of_training(method: Method, preset: str | None = None) -> str:
-    """Of `train` with a method: the losses of other families do not count. The recipes' values do."""
-    model = algorithm_class(method, discrete=False)
-    others = PEERS
-    if issubclass(model, BCConfig):
-        others = ALL_PEERS | IQ_LEARNERS
-    elif not issubclass(model, IQConfig):
-        others = IQ_LEARNERS
-    code = _hash(["iq_offline.stages.train"], WITHOUT_RESULT | others)
-    recipes = [recipe for name in (method, preset) if name for recipe in _recipe(name)]
-    return hashlib.sha256("\n".join([code, *recipes]).encode()).hexdigest()[:12]
+def code_of_training(method: str, preset: str | None = None) -> str:
+    """Of `train` with a method: its entry in the registry, and not the files of other methods; a preset's values."""
+    entry = method_of(method)
+    kinds = [kind for kind in (entry.continuous, entry.discrete) if kind is not None]
+    own = {reference.partition(":")[0] for kind in kinds for reference in (kind.config, kind.build) if reference}
+    if issubclass(algorithm_class(method, discrete=False), BCConfig):
+        others = ALL_PEERS
+    else:
+        others = PEERS if any(kind.build for kind in kinds) else frozenset()
+    code = _hash(["iq_offline.stages.train", *sorted(own)], WITHOUT_RESULT | others)
+    values = [repr(entry), *([] if preset is None else _preset(preset))]
+    return hashlib.sha256("\n".join([code, *values]).encode()).hexdigest()[:12]
 
 
 def modules_behind(roots: Iterable[str], stops: frozenset[str]) -> set[str]:
@@ -123,6 +118,6 @@ def _file(module: str) -> Path | None:
     return file if file.is_file() else None
 
 
-def _recipe(name: str) -> list[str]:
+def _preset(name: str) -> list[str]:
     file = Path(name) if name.endswith(".toml") else paths.shipped("pipelines") / "presets" / f"{name}.toml"
     return [file.read_text()] if file.is_file() else []

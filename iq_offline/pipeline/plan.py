@@ -9,15 +9,16 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from iq_offline.config import IQConfig, Method, SubsampleFrom, algorithm_class, updates_key, valid_keys
+from iq_offline.config.train import SubsampleFrom, algorithm_class, updates_key, valid_keys
 from iq_offline.credentials import public_name
 from iq_offline.errors import ConfigError, nearest
-from iq_offline.pipeline.schema import MOST_RUNS, Demos, PerRun, ResultsTable, Settings, Where
+from iq_offline.methods import METHODS
+from iq_offline.pipeline.schema import MOST_RUNS, DatasetEntry, Demos, PerRun, ResultsTable, Settings, Where
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class PlannedRun:
     supplementary: str
     override: str
     seed: int
-    trained_by: Method
+    trained_by: str
     supplementary_datasets: tuple[str, ...]
     preset: str | None = None
     updates: int | None = None
@@ -48,7 +49,7 @@ class PlannedRun:
     @property
     def recovers_reward(self) -> bool:
         """Whether there is a reward to recover: the method is IQ-Learn of some kind."""
-        return issubclass(algorithm_class(self.trained_by, discrete=False), IQConfig)
+        return algorithm_class(self.trained_by, discrete=False).learns_reward
 
     @property
     def options(self) -> list[str]:
@@ -107,14 +108,18 @@ class Plan:
         return (entry.dataset, *entry.reward_on)
 
 
+def _axes(table: ResultsTable, entry: DatasetEntry) -> tuple[Collection[Any], ...]:
+    """Of one dataset: methods, demonstrations, subsampling, supplementary data, overrides and seeds."""
+    own = entry.demos or table.demos, entry.subsample or table.subsample, table.supplementary_of(entry)
+    return table.methods, *own, table.overrides, table.seeds
+
+
 def _matrix(table: ResultsTable) -> Iterator[PlannedRun]:
     """The whole product, without settings."""
     for label, entry in table.datasets.items():
-        options = table.supplementary if entry.supplementary is None else entry.supplementary
-        demos, subsample = entry.demos or table.demos, entry.subsample or table.subsample
-        axes = (table.methods, demos, subsample, options, table.overrides, table.seeds)
-        for method, count, every, option, override, seed in itertools.product(*axes):
-            trained_by = table.methods[method].method or Method(method)
+        options = table.supplementary_of(entry)
+        for method, count, every, option, override, seed in itertools.product(*_axes(table, entry)):
+            trained_by = table.methods[method].method or method
             yield PlannedRun(
                 dataset=label,
                 method=method,
@@ -157,25 +162,17 @@ def _with_settings(run: PlannedRun, table: ResultsTable, changes: Sequence[PerRu
 
 def _check_size(table: ResultsTable) -> None:
     """Raises ConfigError for more runs than can be planned, before any of them is written out."""
-    shared = len(table.methods) * len(table.overrides) * len(table.seeds)
-    count = 0
-    for entry in table.datasets.values():
-        axes = (
-            entry.demos or table.demos,
-            entry.subsample or table.subsample,
-            entry.supplementary or table.supplementary,
-        )
-        count += shared * math.prod(len(axis) for axis in axes)
+    count = sum(math.prod(map(len, _axes(table, entry))) for entry in table.datasets.values())
     if count > MOST_RUNS:
         raise ConfigError(f"table {table.name} asks for {count:,} runs", f"ask for at most {MOST_RUNS:,}")
 
 
 def _check_methods(table: ResultsTable) -> None:
     for label, entry in table.methods.items():
-        if entry.method is None and label not in list(Method):
+        if entry.method is None and label not in METHODS:
             raise ConfigError(
                 f"unknown method '{label}' in table {table.name}",
-                f"one of: {nearest(label, Method)}; a name of your own needs `method:` under it",
+                f"one of: {nearest(label, METHODS)}; a name of your own needs `method:` under it",
             )
 
 
@@ -192,12 +189,9 @@ def _check_settings(run: PlannedRun) -> None:
 
 
 def _sources(table: ResultsTable) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for label, entry in table.datasets.items():
-        found[label] = entry.dataset
+    found = {label: entry.dataset for label, entry in table.datasets.items()}
     for entry in table.datasets.values():
-        options = table.supplementary if entry.supplementary is None else entry.supplementary
-        for dataset in (*itertools.chain(*options.values()), *entry.reward_on):
+        for dataset in (*itertools.chain(*table.supplementary_of(entry).values()), *entry.reward_on):
             if dataset not in found.values():
                 found[_source_name(dataset)] = dataset
     return found

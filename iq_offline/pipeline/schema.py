@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 
-from iq_offline.config import Device, FrozenModel, Method, SubsampleFrom
+from iq_offline.config.base import FrozenModel
+from iq_offline.config.train import Device, SubsampleFrom
 from iq_offline.errors import ConfigError, nearest
 
 MOST_RUNS = 100_000
@@ -47,10 +48,6 @@ def _entries(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {label: {"dataset": entry} if isinstance(entry, str) else entry for label, entry in value.items()}
-
-
-def _no_supplementary() -> dict[str, tuple[str, ...]]:
-    return {"": ()}
 
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -96,7 +93,7 @@ class DatasetEntry(FrozenModel):
 class MethodEntry(Settings):
     """A method with settings, under its own name or another."""
 
-    method: Method | None = None
+    method: str | None = None
 
 
 class Where(FrozenModel):
@@ -136,7 +133,7 @@ class ResultsTable(Settings):
     subsample: ManySubsamples = (1,)
     subsample_from: SubsampleFrom = SubsampleFrom.FIRST
     """Of all its runs."""
-    supplementary: Supplementary = Field(default_factory=_no_supplementary)
+    supplementary: Supplementary = {"": ()}  # noqa: RUF012 - pydantic copies it
     overrides: dict[OptionLabel, Settings] = Field(default_factory=lambda: {"": Settings()}, min_length=1)
     seeds: ManySeeds = (0,)
     per_run: tuple[PerRun, ...] = ()
@@ -160,6 +157,10 @@ class ResultsTable(Settings):
         except ValidationError as error:
             raise _misfit(error) from None
 
+    def supplementary_of(self, entry: DatasetEntry) -> dict[str, tuple[str, ...]]:
+        """A dataset's own supplementary options, else the table's."""
+        return self.supplementary if entry.supplementary is None else entry.supplementary
+
     def _placed(self, base: Path) -> Self:
         def place(dataset: str) -> str:
             if DATA in dataset and self.data is None:
@@ -171,14 +172,11 @@ class ResultsTable(Settings):
         def place_options(options: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
             return {label: tuple(map(place, datasets)) for label, datasets in options.items()}
 
-        def place_entry(entry: DatasetEntry) -> DatasetEntry:
+        entries = {}
+        for label, entry in self.datasets.items():
             options = None if entry.supplementary is None else place_options(entry.supplementary)
-            others = tuple(map(place, entry.reward_on))
-            return entry.model_copy(
-                update={"dataset": place(entry.dataset), "supplementary": options, "reward_on": others}
-            )
-
-        entries = {label: place_entry(entry) for label, entry in self.datasets.items()}
+            placed = {"dataset": place(entry.dataset), "reward_on": tuple(map(place, entry.reward_on))}
+            entries[label] = entry.model_copy(update=placed | {"supplementary": options})
         return self.model_copy(update={"datasets": entries, "supplementary": place_options(self.supplementary)})
 
 

@@ -1,36 +1,19 @@
-"""Methods compared over all tasks: which runs pair with which, on what scale, and how often one beats cloning."""
+"""Methods compared: over seeds on one task, and over all tasks, with intervals and the improvement on cloning."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import polars as pl
+from functools import cached_property
 
 from iq_offline.evaluation.statistics import Estimate, mean, probability_of_improvement, stratified_iqm
-from iq_offline.report.groups import Group, environment, in_own_environment
-from iq_offline.report.results import RunResult
+from iq_offline.report.groups import Group
+from iq_offline.report.loading import RunResult, environment
 
 BASELINE = "bc"
 PERCENT = "% data"
 """The scale of runs whose scores have no reference in common: percent of the dataset's own mean return."""
-AGGREGATE_SCHEMA: dict[str, Any] = {
-    "variant": pl.String,
-    "aggregate_mean": pl.Float64,
-    "aggregate_iqm": pl.Float64,
-    "aggregate_low": pl.Float64,
-    "aggregate_high": pl.Float64,
-    "scale": pl.String,
-    "improvement": pl.Float64,
-    "improvement_low": pl.Float64,
-    "improvement_high": pl.Float64,
-    "paired_tasks": pl.Int64,
-    "tasks": pl.Int64,
-    "runs": pl.Int64,
-}
-IMPROVEMENT = ("improvement", "improvement_low", "improvement_high")
+
 Task = tuple[str, int | None, int]
 """Dataset, demonstrations and subsampling: what a method is given to solve."""
-Values = Mapping[Task, list[float]]
 
 
 @dataclass(frozen=True)
@@ -41,18 +24,96 @@ class Variant:
     groups: Mapping[Task, Group]
 
     @property
-    def returns(self) -> Values:
+    def is_baseline(self) -> bool:
+        """Whether it is behavioural cloning, with any settings."""
+        return self.name.split(",")[0] == BASELINE
+
+    @property
+    def returns(self) -> dict[Task, list[float]]:
         """Mean returns of the evaluated runs, by task; a task without one is left out."""
-        found = {task: [one["return_mean"] for one in group.evaluations] for task, group in self.groups.items()}
+        return {task: group.returns for task, group in self.groups.items() if group.returns}
+
+    def values(self, scale: str) -> dict[Task, list[float]]:
+        """The evaluated runs on one scale, by task; runs that have no place on it are left out."""
+        found = {
+            task: [value for run in group.runs if (value := _on_scale(run, scale)) is not None]
+            for task, group in self.groups.items()
+        }
         return {task: values for task, values in found.items() if values}
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """One method on one task, over seeds."""
+
+    group: Group
+    variants: Sequence[Variant]
+    """All that are compared."""
+
+    @cached_property
+    def improvement(self) -> "Improvement | None":
+        """On the cloning of this task."""
+        name = next(one.name for one in self.variants if one.groups.get(task_of(self.group)) is self.group)
+        return improvement(Variant(name, {task_of(self.group): self.group}), self.variants)
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One method over all tasks, on a scale that they share."""
+
+    variant: Variant
+    variants: Sequence[Variant]
+    """All that are compared."""
+    scale: str
+
+    @cached_property
+    def values(self) -> list[list[float]]:
+        """One list a task, one value a run."""
+        return list(self.variant.values(self.scale).values())
+
+    @property
+    def mean(self) -> float | None:
+        """Over all runs of all tasks."""
+        return mean(self.values).value if self.values else None
+
+    @cached_property
+    def iqm(self) -> Estimate | None:
+        """Interquartile mean over all runs of all tasks, with its interval."""
+        return stratified_iqm(self.values) if self.values else None
+
+    @cached_property
+    def improvement(self) -> "Improvement | None":
+        """On cloning, mean over the tasks that both were evaluated on."""
+        return improvement(self.variant, self.variants)
+
+
+@dataclass(frozen=True)
+class Improvement(Estimate):
+    """The probability that a run beats one of behavioural cloning, 0.5 for no difference."""
+
+    tasks: int = 0
+    """On which both were evaluated."""
 
 
 def variants(groups: Sequence[Group]) -> list[Variant]:
     """The methods in the order of `grouped`, cloning first."""
     found: dict[str, dict[Task, Group]] = {}
     for group in groups:
-        found.setdefault(", ".join(filter(None, (group.method, group.across))), {})[task_of(group)] = group
+        name = ", ".join(filter(None, (group.method, group.settings_across_tasks)))
+        found.setdefault(name, {})[task_of(group)] = group
     return [Variant(name, own) for name, own in found.items()]
+
+
+def task_rows(groups: Sequence[Group]) -> list[TaskRow]:
+    """One row a group, in their order."""
+    compared = variants(groups)
+    return [TaskRow(group, compared) for group in groups]
+
+
+def method_rows(groups: Sequence[Group]) -> list[MethodRow]:
+    """One row a variant that was evaluated."""
+    compared, scale = variants(groups), scale_of(groups)
+    return [MethodRow(variant, compared, scale) for variant in compared if variant.returns]
 
 
 def task_of(group: Group) -> Task:
@@ -68,34 +129,14 @@ def scale_of(groups: Sequence[Group]) -> str:
     return only or PERCENT
 
 
-def on_scale(variant: Variant, scale: str) -> Values:
-    """The variant's evaluated runs on one scale, by task; runs that have no place on it are left out."""
-    found = {
-        task: [value for run in group.runs if (value := _on_scale(run, scale)) is not None]
-        for task, group in variant.groups.items()
-    }
-    return {task: values for task, values in found.items() if values}
-
-
-def percent_of_data(run: RunResult) -> float | None:
-    """Mean return in percent of the dataset's own.
-
-    None where that is not positive, or the return is from another environment than the data, or there is none.
-    """
-    of_data = run.manifest["dataset"].get("return_mean")
-    if run.evaluation is None or of_data is None or of_data <= 0 or not in_own_environment(run):
-        return None
-    return float(100 * run.evaluation["return_mean"] / of_data)
-
-
-def improvement(variant: Variant, others: Sequence[Variant]) -> tuple[Estimate, int] | None:
-    """Probability that a run beats one of behavioural cloning, and on how many tasks both were evaluated.
+def improvement(variant: Variant, others: Sequence[Variant]) -> Improvement | None:
+    """How often a run beats one of behavioural cloning, mean over the tasks on which both were evaluated.
 
     Returns are compared within a task, in one environment, so no scale is needed. None for cloning itself, and where
     no task has both.
     """
-    baseline = next((other for other in others if other.name.split(",")[0] == BASELINE), None)
-    if baseline is None or variant.name.split(",")[0] == BASELINE:
+    baseline = next((other for other in others if other.is_baseline), None)
+    if baseline is None or variant.is_baseline:
         return None
     ours, theirs = variant.returns, baseline.returns
     paired = [
@@ -106,30 +147,19 @@ def improvement(variant: Variant, others: Sequence[Variant]) -> tuple[Estimate, 
     if not paired:
         return None
     estimate = probability_of_improvement([ours[task] for task in paired], [theirs[task] for task in paired])
-    return estimate, len(paired)
+    return Improvement(**vars(estimate), tasks=len(paired))
 
 
-def aggregate_table(groups: Sequence[Group]) -> pl.DataFrame:
-    """One row a variant that was evaluated: mean, IQM and interval over all its runs, and improvement on cloning."""
-    scale, found = scale_of(groups), variants(groups)
-    rows = [_row(variant, scale, found) for variant in found if variant.returns]
-    return pl.DataFrame(rows, schema=AGGREGATE_SCHEMA)
-
-
-def comparison_cautions(groups: Sequence[Group]) -> list[str]:
-    """What a reader of the table over all tasks should know: sentences, empty where there is nothing to say."""
-    return list(_cautions(groups))
-
-
-def _cautions(groups: Sequence[Group]) -> Iterator[str]:
+def comparison_cautions(groups: Sequence[Group]) -> Iterator[str]:
+    """What a reader of the table over all tasks should know: sentences, none where there is nothing to say."""
     scale, found = scale_of(groups), [variant for variant in variants(groups) if variant.returns]
-    tasks = {variant.name: set(on_scale(variant, scale)) for variant in found}
     every: set[Task] = {task for variant in found for task in variant.returns}
-    for name, own in tasks.items():
-        if own != every:
-            yield f"{name}: its row covers {len(own)} of {len(every)} tasks and does not compare with one of others."
     for variant in found:
-        counts = {len(values) for values in on_scale(variant, scale).values()}
+        covered = f"{len(variant.values(scale))} of {len(every)}"
+        if len(variant.values(scale)) != len(every):
+            yield f"{variant.name}: its row covers {covered} tasks and does not compare with one of others."
+    for variant in found:
+        counts = {len(values) for values in variant.values(scale).values()}
         if len(counts) > 1:
             yield f"{variant.name}: {min(counts)} to {max(counts)} runs a task; a task counts by its runs."
     for task in sorted(every, key=str):
@@ -138,32 +168,9 @@ def _cautions(groups: Sequence[Group]) -> Iterator[str]:
             yield f"{task[0]}: the methods were not trained with the same seeds."
 
 
-def _row(variant: Variant, scale: str, others: Sequence[Variant]) -> dict[str, Any]:
-    values = on_scale(variant, scale)
-    strata = list(values.values())
-    iqm = stratified_iqm(strata) if strata else None
-    better = improvement(variant, others)
-    return {
-        "variant": variant.name,
-        "tasks": len(values),
-        "runs": sum(map(len, strata)),
-        "scale": scale,
-        "aggregate_mean": mean(strata).value if strata else None,
-        **figures(iqm, ("aggregate_iqm", "aggregate_low", "aggregate_high")),
-        **figures(better and better[0], IMPROVEMENT),
-        "paired_tasks": better and better[1],
-    }
-
-
-def figures(estimate: Estimate | None, names: tuple[str, str, str]) -> dict[str, float | None]:
-    """An estimate and its bounds under the names of three columns."""
-    values = (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
-    return dict(zip(names, values, strict=True))
-
-
 def _on_scale(run: RunResult, scale: str) -> float | None:
     if scale == PERCENT:
-        return percent_of_data(run)
+        return run.percent_of_data
     return None if run.evaluation is None else run.evaluation.get("score")
 
 

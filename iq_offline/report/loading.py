@@ -1,12 +1,14 @@
-"""Finds run folders and reads them.
+"""Run folders, read for a report.
 
 A folder or file that cannot be used is a failure that the report lists; it never costs the others their report.
 """
 
+import json
 import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,16 +17,100 @@ import polars as pl
 
 from iq_offline.data.strict_json import first_line, read_toml
 from iq_offline.errors import RunError
-from iq_offline.report.results import Failure, RunResult
-from iq_offline.training.run_folder import (
-    AGAIN,
-    CONFIG,
-    EVALUATION,
-    MANIFEST,
-    REWARD,
-    RunFolder,
-)
-from iq_offline.training.run_tables import NUMBERS
+from iq_offline.methods import METHODS
+from iq_offline.training.run_folder import CONFIG, EVALUATION, MANIFEST, METRICS, NUMBERS, REWARD, RunFolder
+from iq_offline.training.tensor_files import AGAIN
+
+WRITTEN_BY_TRAIN = "name folders that `iq-offline train` has written"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run folder, or a file in one, that the report cannot use or that shows that the run went wrong."""
+
+    folder: Path
+    problem: str
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecords:
+    """The JSON records of one run's stages. What a stage has not written yet, or wrote in vain, is None."""
+
+    manifest: Mapping[str, Any]
+    evaluation: Mapping[str, Any] | None = None
+    reward: Mapping[str, Any] | None = None
+
+    @property
+    def in_own_environment(self) -> bool:
+        """Whether the run was evaluated where its data were recorded; true of a run that was not evaluated."""
+        return self.evaluation is None or environment(self.evaluation) == environment(self.manifest["dataset"])
+
+    @property
+    def percent_of_data(self) -> float | None:
+        """Mean return in percent of the dataset's own.
+
+        None where that is not positive, or the return is from another environment than the data, or there is none.
+        """
+        of_data = self.manifest["dataset"].get("return_mean")
+        if self.evaluation is None or of_data is None or of_data <= 0 or not self.in_own_environment:
+            return None
+        return float(100 * self.evaluation["return_mean"] / of_data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult(RunRecords):
+    """One run folder."""
+
+    folder: Path
+    dataset: str
+    """The dataset's name, with its hash's first digits where the name alone would mean two datasets."""
+    config: Mapping[str, Any]
+    failures: tuple[Failure, ...] = ()
+    """What went wrong in a folder that has a place in the tables all the same."""
+    unreadable: frozenset[str] = frozenset()
+    """Names of tables that are there and cannot be read."""
+
+    @property
+    def run(self) -> str:
+        """The run's own name."""
+        return str(self.manifest["run"])
+
+    @property
+    def method(self) -> str:
+        """The name of the method that trained it; not always one that this version knows."""
+        return str(self.manifest["method"])
+
+    @property
+    def seed(self) -> int:
+        """The training seed."""
+        return int(self.manifest["seed"])
+
+    @property
+    def learns_reward(self) -> bool:
+        """Whether the reward stage has anything to recover: the methods with a learner, all of IQ-Learn's family."""
+        return self.method in METHODS and METHODS[self.method].learns_reward
+
+    def has(self, table: str) -> bool:
+        """Whether a table of that file name is there and can be read."""
+        return table not in self.unreadable and (self.folder / table).is_file()
+
+    def table(self, name: str) -> pl.DataFrame | None:
+        """METRICS (a row an update), RETURNS (a row an episode) or REWARDS (a row a transition); None without it."""
+        return pl.read_parquet(self.folder / name, glob=False) if self.has(name) else None
+
+
+def environment(described: Mapping[str, Any]) -> str:
+    """The environment's id, with its arguments if it has any, of a manifest's dataset or an evaluation."""
+    arguments = sorted((described.get("env_kwargs") or {}).items())
+    shown = ", ".join(f"{key}={json.dumps(value)}" for key, value in arguments)
+    return f"{described.get('env_id') or 'none named'}{f' ({shown})' if shown else ''}"
+
+
+def shell_path(folder: Path) -> str:
+    """The path as one would type it here: relative below the working folder, else as it is; quoted for a shell."""
+    here, there = Path.cwd(), folder.resolve()
+    return shlex.quote(os.path.relpath(there, here) if there.is_relative_to(here) else str(folder))
 
 
 def load_runs(folders: Sequence[Path]) -> tuple[list[RunResult], list[Failure]]:
@@ -33,21 +119,21 @@ def load_runs(folders: Sequence[Path]) -> tuple[list[RunResult], list[Failure]]:
     A folder that holds runs stands for them, and for what is left there of runs that were cut off.
     Raises RunError for a path that is no folder, and where no run is left to report on.
     """
-    loaded = [_load(folder) for folder in _found(folders)]
+    loaded = [_load(folder) for folder in _run_folders(folders)]
     results = [one for one in loaded if isinstance(one, RunResult)]
     failures = [one for one in loaded if isinstance(one, Failure)]
     if not results:
         problem = f"no finished run to report on: {failures[0].folder}: {failures[0].problem}" if failures else None
-        raise RunError(problem or "no run folders to report on", "name folders that `iq-offline train` has written")
-    return _told_apart(results), failures
+        raise RunError(problem or "no run folders to report on", WRITTEN_BY_TRAIN)
+    return _datasets_told_apart(results), failures
 
 
-def _found(folders: Sequence[Path]) -> list[Path]:
+def _run_folders(folders: Sequence[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for folder in folders:
         if not folder.is_dir():
             what = "is a file" if folder.exists() else "does not exist"
-            raise RunError(f"{folder} {what}", "name a folder that `iq-offline train` has written")
+            raise RunError(f"{folder} {what}", WRITTEN_BY_TRAIN)
         inside = [] if (folder / MANIFEST).is_file() else [one for one in sorted(folder.iterdir()) if _was_run(one)]
         found |= dict.fromkeys(one.resolve() for one in inside or [folder])
     return list(found)
@@ -57,11 +143,12 @@ def _was_run(folder: Path) -> bool:
     """Whether it is a run's folder, or one that a run began and did not end."""
     if not folder.is_dir():
         return False
-    files = (MANIFEST, "config.toml", *NUMBERS)
-    return _cut_off_name(folder) is not None or any((folder / name).is_file() for name in files)
+    return _interrupted_run(folder) is not None or any(
+        (folder / name).is_file() for name in (MANIFEST, CONFIG, *NUMBERS)
+    )
 
 
-def _cut_off_name(folder: Path) -> str | None:
+def _interrupted_run(folder: Path) -> str | None:
     """The run that a temporary folder, `.RUN.HOST-PROCESS-RANDOM.part`, was to become; None for any other folder."""
     if folder.suffix != ".part" or not folder.name.startswith("."):
         return None
@@ -69,42 +156,46 @@ def _cut_off_name(folder: Path) -> str | None:
 
 
 def _load(folder: Path) -> RunResult | Failure:
-    cut_off = _cut_off_name(folder)
-    if cut_off is not None:
-        return Failure(folder, f"training of {cut_off} was cut off, or still goes on", "train the run again")
+    interrupted = _interrupted_run(folder)
+    if interrupted is not None:
+        return Failure(folder, f"training of {interrupted} was cut off, or still goes on", "train the run again")
     if not (folder / MANIFEST).exists():
         return Failure(folder, "no manifest.json: training did not end", AGAIN)
     try:
         return _result(RunFolder.open(folder))
     except RunError as error:
-        return Failure(folder, _within(folder, error), error.remedy)
+        return _failure(folder, error)
+
+
+def _failure(folder: Path, error: RunError) -> Failure:
+    """With the files named as they are named inside the folder."""
+    return Failure(folder, error.problem.replace(f"{folder}/", "", 1), error.remedy)
 
 
 def _result(run: RunFolder) -> RunResult:
-    folder, failures = run.path, list[Failure]()
+    folder, failures = run.path, dict[Failure, None]()
 
     def attempt(read: Callable[[], Any]) -> Any:
         try:
             return read()
         except RunError as error:
-            failure = Failure(folder, _within(folder, error), error.remedy)
-            failures.extend([failure] if failure not in failures else [])
+            failures[_failure(folder, error)] = None
             return None
 
-    evaluation, reward = (attempt(partial(run.read_optional, name)) for name in (EVALUATION, REWARD))
-    config = attempt(lambda: _config(run)) or {}
-    unreadable = [name for name in NUMBERS if attempt(partial(_check_table, run, name)) is None]
-    result = RunResult(folder, str(run.manifest["dataset"]["name"]), run.manifest, config, evaluation, reward)
-    result = replace(result, unreadable=frozenset(unreadable))
-    divergence = _divergence(result.metrics())
-    if divergence:
-        failures.append(Failure(folder, f"diverged: {divergence}", "see the method's page on what holds it"))
+    result = RunResult(
+        folder=folder,
+        dataset=str(run.manifest["dataset"]["name"]),
+        manifest=run.manifest,
+        evaluation=attempt(partial(run.read_optional, EVALUATION)),
+        reward=attempt(partial(run.read_optional, REWARD)),
+        config=attempt(partial(_config, run)) or {},
+        unreadable=frozenset(
+            name for name in NUMBERS if os.path.lexists(folder / name) and attempt(partial(run.table, name)) is None
+        ),
+    )
+    if divergence := _divergence(result.table(METRICS)):
+        failures[Failure(folder, f"diverged: {divergence}", "see the method's page on what holds it")] = None
     return replace(result, failures=tuple(failures))
-
-
-def _within(folder: Path, error: RunError) -> str:
-    """The problem, its files named as they are named inside the folder."""
-    return error.problem.replace(f"{folder}/", "", 1)
 
 
 def _config(run: RunFolder) -> dict[str, Any]:
@@ -118,26 +209,18 @@ def _config(run: RunFolder) -> dict[str, Any]:
         raise RunError(f"{CONFIG} is damaged: {first_line(error)}", AGAIN) from None
 
 
-def _check_table(run: RunFolder, name: str) -> bool:
-    """True where the table is sound or not there. Raises RunError otherwise."""
-    if not os.path.lexists(run.path / name):
-        return True
-    run.table(name)
-    return True
-
-
 def _divergence(metrics: pl.DataFrame | None) -> str | None:
     """The first metric whose last logged value is not finite."""
     if metrics is None:
         return None
-    for name in metrics.columns:
-        logged = metrics.select("step", name).drop_nulls() if name != "step" else metrics.head(0)
+    for name in metrics.drop("step").columns:
+        logged = metrics.select("step", name).drop_nulls()
         if len(logged) and not math.isfinite(float(logged[name][-1])):
             return f"{name} is {logged[name][-1]} at update {logged['step'][-1]}"
     return None
 
 
-def _told_apart(results: list[RunResult]) -> list[RunResult]:
+def _datasets_told_apart(results: list[RunResult]) -> list[RunResult]:
     """Datasets that share a name but not their bytes never share a row."""
     hashes: dict[str, set[str]] = {}
     for result in results:

@@ -1,82 +1,30 @@
-"""Tables of runs: a summary over seeds, one row a run, and both as plain text or Markdown."""
+"""Tables of runs, made from the registry of columns, and how they are written: plain text, Markdown and CSV."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import polars as pl
 
-from iq_offline.evaluation.scores import interquartile_mean, interval95
-from iq_offline.report.cells import cells
-from iq_offline.report.comparison import (
-    IMPROVEMENT,
-    Variant,
-    figures,
-    improvement,
-    percent_of_data,
-    task_of,
-    variants,
-)
-from iq_offline.report.groups import Group, grouped
-from iq_offline.report.layout import aligned
-from iq_offline.report.results import RunResult
+from iq_offline.report import columns
+from iq_offline.report.columns import CORRELATION, Column, columns_of
+from iq_offline.report.comparison import method_rows, task_rows
+from iq_offline.report.groups import Group
+from iq_offline.report.shortening import shortened
 
 TEXT_WIDTH = 120
-KEY_SCHEMA = {
-    "dataset": pl.String,
-    "method": pl.String,
-    "demos": pl.Int64,
-    "subsample": pl.Int64,
-    "settings": pl.String,
-}
-REWARD_PATHS = {
-    "transition_pearson": ("transition",),
-    "null_bc_pearson": ("null_bc",),
-    "null_linear_pearson": ("null_linear",),
-    "episode_pearson": ("episode",),
-    "null_bc_episode_pearson": ("null_bc", "episode"),
-    "null_length_pearson": ("null_length",),
-}
-"""Where in reward.json each correlation lies; each recovered one stands before its nulls."""
-REWARD_SCHEMA = dict.fromkeys(REWARD_PATHS, pl.Float64)
-SUMMARY_SCHEMA: dict[str, Any] = {
-    **KEY_SCHEMA,
-    "seeds": pl.Int64,
-    "episodes": pl.Int64,
-    "return_mean": pl.Float64,
-    "return_iqm": pl.Float64,
-    "return_low": pl.Float64,
-    "return_high": pl.Float64,
-    "score_iqm": pl.Float64,
-    "reference": pl.String,
-    "percent_of_data": pl.Float64,
-    "improvement": pl.Float64,
-    "improvement_low": pl.Float64,
-    "improvement_high": pl.Float64,
-    **REWARD_SCHEMA,
-}
-OPTIONAL = (IMPROVEMENT, tuple(REWARD_PATHS))
-"""Columns that people are not shown where no row has any of them."""
-RUNS_SCHEMA: dict[str, Any] = {
-    "run": pl.String,
-    **KEY_SCHEMA,
-    "seed": pl.Int64,
-    "transitions": pl.Int64,
-    "updates": pl.Int64,
-    "seconds": pl.Float64,
-    "episodes": pl.Int64,
-    "return_mean": pl.Float64,
-    "return_std": pl.Float64,
-    "length_mean": pl.Float64,
-    "score": pl.Float64,
-    "reference": pl.String,
-    "percent_of_data": pl.Float64,
-    **REWARD_SCHEMA,
-    "within_source_pearson": pl.Float64,
-}
+GAP = "  "
+SHORTEST_NAME = 12
+"""Characters that a name keeps at least."""
 
 
-def summary_table(results: Sequence[RunResult]) -> pl.DataFrame:
+def aggregate_table(groups: Sequence[Group]) -> pl.DataFrame:
+    """One row a variant that was evaluated: mean, IQM and interval over all its runs, and improvement on cloning."""
+    shown = [column for column in columns.COLUMNS if column.overall]
+    return _table(shown, [[column.overall(row) for column in shown if column.overall] for row in method_rows(groups)])
+
+
+def summary_table(groups: Sequence[Group]) -> pl.DataFrame:
     """One row per dataset, method, demos, subsample and, where runs differ in them, settings. Null: not known.
 
     `return_mean` and `return_iqm` are over the seeds' mean returns, `return_low` and `return_high` the IQM's
@@ -85,23 +33,73 @@ def summary_table(results: Sequence[RunResult]) -> pl.DataFrame:
     for cloning). Scores of several references are never averaged: `score_iqm` is then null and `reference` "mixed".
     Correlations are means over seeds.
     """
-    groups = grouped(results)
-    found = variants(groups)
-    return pl.DataFrame([_summary(group) | _improvement(group, found) for group in groups], schema=SUMMARY_SCHEMA)
+    shown = [column for column in columns.COLUMNS if column.by_task]
+    return _table(shown, [[column.by_task(row) for column in shown if column.by_task] for row in task_rows(groups)])
 
 
-def runs_table(results: Sequence[RunResult]) -> pl.DataFrame:
+def runs_table(groups: Sequence[Group]) -> pl.DataFrame:
     """One row a run, in the order of `summary_table` and then by seed; null where a stage was not run."""
-    rows = [_run(group, run) for group in grouped(results) for run in group.runs]
-    return pl.DataFrame(rows, schema=RUNS_SCHEMA)
+    shown = [column for column in columns.COLUMNS if column.run or (column.key and column.by_task)]
+    rows = [(row, run) for row in task_rows(groups) for run in row.group.runs]
+    values = [
+        [column.run(run) if column.run else column.by_task and column.by_task(row) for column in shown]
+        for row, run in rows
+    ]
+    return _table(shown, values)
 
 
-def as_markdown(table: pl.DataFrame) -> str:
-    """The table in Markdown, numbers to the right, '-' for null."""
-    shown = cells(table)
-    rule = ["---:" if numeric else "---" for numeric in shown.numeric]
-    escaped = [[_markdown_cell(cell) for cell in row] for row in [shown.headers, rule, *shown.rows]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
+def _table(shown: Sequence[Column], rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema={column.name: column.dtype for column in shown}, orient="row")
+
+
+def without_empty(table: pl.DataFrame) -> pl.DataFrame:
+    """The table without the families of columns that no row fills."""
+    families: dict[str, list[str]] = {}
+    for column in columns_of(table):
+        if column.family:
+            families.setdefault(column.family, []).append(column.name)
+    empty = [names for names in families.values() if all(table[name].null_count() == table.height for name in names)]
+    return table.drop(name for names in empty for name in names)
+
+
+def with_intervals(table: pl.DataFrame) -> pl.DataFrame:
+    """The table with each pair of bounds as one column, in the place of the lower."""
+    for column in columns.COLUMNS:
+        if column.bounds and column.bounds[0] in table.columns:
+            low, high = column.bounds
+            known = pl.when(pl.col(low).is_not_null()).then(pl.concat_list(low, high))
+            table = table.with_columns(known.alias(low)).drop(high).rename({low: column.name})
+    return table
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A table as people read it: one list of strings a row."""
+
+    columns: list[Column]
+    rows: list[list[str]]
+
+    @property
+    def headers(self) -> list[str]:
+        """Short names."""
+        return [column.header for column in self.columns]
+
+
+def cells(table: pl.DataFrame) -> Cells:
+    """The table's values as people read them; `settings` is left out where no rows differ in any."""
+    if "settings" in table.columns and not any(table["settings"]):
+        table = table.drop("settings")
+    shown = columns_of(table)
+    rows = [[_cell(value, column) for value, column in zip(row, shown, strict=True)] for row in table.iter_rows()]
+    return Cells(shown, rows)
+
+
+def _cell(value: Any, column: Column) -> str:
+    if value is None or value == "":
+        return column.null
+    if isinstance(value, list):
+        return " to ".join(_cell(bound, column) for bound in value)
+    return str(value) if column.decimals is None else f"{value:.{column.decimals}f}"
 
 
 def as_csv(table: pl.DataFrame) -> str:
@@ -111,10 +109,18 @@ def as_csv(table: pl.DataFrame) -> str:
         .then(pl.lit("'") + pl.col(name))
         .otherwise(pl.col(name))
         .alias(name)
-        for name, kind in table.schema.items()
-        if kind == pl.String
+        for name, dtype in table.schema.items()
+        if dtype == pl.String
     ]
     return table.with_columns(texts).write_csv()
+
+
+def as_markdown(table: pl.DataFrame) -> str:
+    """The table in Markdown, numbers to the right, '-' for null."""
+    shown = cells(table)
+    rule = ["---:" if column.numeric else "---" for column in shown.columns]
+    escaped = [[_markdown_cell(cell) for cell in row] for row in [shown.headers, rule, *shown.rows]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
 
 
 def _markdown_cell(text: str) -> str:
@@ -129,75 +135,49 @@ def as_text(table: pl.DataFrame, width: int = TEXT_WIDTH) -> str:
     """The table in plain aligned lines of at most `width` characters, '-' for null.
 
     What does not fit beside the rest follows in a further part that repeats what names the row; names that
-    fill more than two thirds of a line are shortened, different ones staying different. Optional columns are left out
+    fill more than two thirds of a line are shortened, different ones staying different. A family of columns is left out
     where no run has any of them.
     """
-    return aligned(cells(without_empty(table)), width)
+    shown = cells(without_empty(table))
+    texts = [list(column) for column in zip(shown.headers, *shown.rows, strict=True)]
+    keys = [place for place, column in enumerate(shown.columns) if column.key]
+    _shorten(texts, keys, 2 * width // 3)
+    return "\n\n".join(_part(shown.columns, texts, part) for part in _parts(shown.columns, texts, keys, width))
 
 
-def without_empty(table: pl.DataFrame) -> pl.DataFrame:
-    """The table without the optional columns that no row fills."""
-    for names in OPTIONAL:
-        present = [name for name in names if name in table.columns]
-        if all(table[name].null_count() == table.height for name in present):
-            table = table.drop(present)
-    return table
+def _shorten(texts: list[list[str]], keys: Sequence[int], limit: int) -> None:
+    """Shorten the longest names until they fit the limit together; different ones stay different."""
+    sizes = {place: max(map(len, texts[place])) for place in keys}
+    while keys and sum(sizes.values()) + len(GAP) * len(keys) > limit and max(sizes.values()) > SHORTEST_NAME:
+        sizes[max(sizes, key=lambda place: sizes[place])] -= 1
+    for place, size in sizes.items():
+        texts[place] = [texts[place][0], *shortened(texts[place][1:], size)]
 
 
-def _summary(group: Group) -> dict[str, Any]:
-    means = [evaluation["return_mean"] for evaluation in group.evaluations]
-    interval = interval95(means) or (None, None)
-    comparable = len(group.references) == 1 and None not in group.references
-    scores: list[Any] = [evaluation.get("score") for evaluation in group.evaluations] if comparable else []
-    mean = float(np.mean(means)) if means else None
-    return {
-        **_keys(group),
-        "seeds": len({run.seed for run in group.runs}),
-        "episodes": sum(evaluation["episodes"] for evaluation in group.evaluations) if means else None,
-        "return_mean": mean,
-        "return_iqm": interquartile_mean(means) if means else None,
-        "return_low": interval[0],
-        "return_high": interval[1],
-        "score_iqm": interquartile_mean(scores) if scores and None not in scores else None,
-        "reference": "mixed" if len(group.references) > 1 else next(iter(group.references), None),
-        "percent_of_data": _mean([percent_of_data(run) for run in group.runs]),
-        **{name: _mean([_pearson(reward, name) for reward in group.rewards]) for name in REWARD_PATHS},
-    }
+def _parts(shown: Sequence[Column], texts: Sequence[Sequence[str]], keys: Sequence[int], width: int) -> list[list[int]]:
+    """Places of the columns of each part: all where they fit, else the names and then as many others as fit.
+
+    The correlations begin a part of their own, so that each stays with its nulls.
+    """
+
+    def line(part: Sequence[int]) -> int:
+        return sum(max(map(len, texts[place])) + len(GAP) for place in part) - len(GAP)
+
+    if line(range(len(texts))) <= width:
+        return [list(range(len(texts)))]
+    first_correlation = next((place for place, one in enumerate(shown) if one.family == CORRELATION), None)
+    parts = [list(keys)]
+    for place in (place for place in range(len(texts)) if place not in keys):
+        full = place == first_correlation or line([*parts[-1], place]) > width
+        if full and len(parts[-1]) > len(keys):
+            parts.append(list(keys))
+        parts[-1].append(place)
+    return parts
 
 
-def _run(group: Group, run: RunResult) -> dict[str, Any]:
-    evaluation, reward = run.evaluation or {}, run.reward or {}
-    told = {key: run.manifest.get(key) for key in ("transitions", "updates", "seconds")}
-    stage = ("episodes", "return_mean", "return_std", "length_mean", "score", "reference")
-    return {
-        "run": run.run,
-        **_keys(group),
-        "seed": run.seed,
-        **told,
-        **{key: evaluation.get(key) for key in stage},
-        "percent_of_data": percent_of_data(run),
-        **{name: _pearson(reward, name) for name in REWARD_PATHS},
-        "within_source_pearson": reward.get("within_source", {}).get("pearson"),
-    }
-
-
-def _keys(group: Group) -> dict[str, Any]:
-    return {name: getattr(group, name) for name in KEY_SCHEMA}
-
-
-def _improvement(group: Group, others: Sequence[Variant]) -> dict[str, float | None]:
-    """Against the cloning of the group's own task."""
-    name = next(other.name for other in others if other.groups.get(task_of(group)) is group)
-    found = improvement(Variant(name, {task_of(group): group}), others)
-    return figures(found and found[0], IMPROVEMENT)
-
-
-def _pearson(reward: dict[str, Any], name: str) -> float | None:
-    for key in REWARD_PATHS[name]:
-        reward = reward.get(key, {})
-    return reward.get("pearson")
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return float(np.mean(present)) if present else None
+def _part(shown: Sequence[Column], texts: Sequence[Sequence[str]], part: Sequence[int]) -> str:
+    padded = []
+    for place in part:
+        size, side = max(map(len, texts[place])), ">" if shown[place].numeric else "<"
+        padded.append([f"{text:{side}{size}}" for text in texts[place]])
+    return "\n".join(GAP.join(row).rstrip() for row in zip(*padded, strict=True))

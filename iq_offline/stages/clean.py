@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from iq_offline import paths
 from iq_offline.data.files import is_leftover
 from iq_offline.data.identity import content_key
 from iq_offline.data.table import TABLE_VERSION
-from iq_offline.training.ahead import code_digest, made_by
+from iq_offline.training.compile.aot_cache import code_digest, made_by
 from iq_offline.training.run_folder import MANIFEST
 
 TABLE_NAME = re.compile(r"([0-9a-f]{32})-.*-v(\d+)")
@@ -24,19 +25,12 @@ RESUME = re.compile(r"\.(.+)\.resume")
 
 @dataclass(frozen=True)
 class Removable:
-    """A file or folder of the store that nothing needs, and why."""
+    """A file or folder of the store that nothing needs, and why; `lock`: held by a process that uses it."""
 
     path: Path
     kind: str
     why: str
     lock: Path | None = None
-    """Held by a process that uses it."""
-
-    @property
-    def size(self) -> int:
-        """Bytes on disk."""
-        files = [self.path] if not self.path.is_dir() else [file for file in self.path.rglob("*") if file.is_file()]
-        return sum(file.lstat().st_size for file in files)
 
 
 def clean(*, dry_run: bool) -> list[dict[str, object]]:
@@ -46,7 +40,8 @@ def clean(*, dry_run: bool) -> list[dict[str, object]]:
     """
     rows: list[dict[str, object]] = []
     for found in (*_tables(), *_hashes(), *_compiled(), *_snapshots(), *_leftovers()):
-        size = found.size
+        files = [file for file in found.path.rglob("*") if file.is_file()] if found.path.is_dir() else [found.path]
+        size = sum(file.lstat().st_size for file in files)
         if dry_run or _removed(found):
             rows.append({"path": str(found.path), "kind": found.kind, "why": found.why, "bytes": size})
     return rows
@@ -55,22 +50,16 @@ def clean(*, dry_run: bool) -> list[dict[str, object]]:
 def _removed(found: Removable) -> bool:
     """Whether it is gone now; it stays where another process holds its lock."""
     try:
-        if found.lock is None:
-            _remove(found.path)
-        else:
-            with FileLock(found.lock, timeout=0):
-                _remove(found.path)
+        with FileLock(found.lock, timeout=0) if found.lock else nullcontext():
+            if found.path.is_dir() and not found.path.is_symlink():
+                shutil.rmtree(found.path)
+            else:
+                found.path.unlink(missing_ok=True)
+        if found.lock:
             found.lock.unlink(missing_ok=True)
     except (Timeout, PermissionError):
         return False
     return True
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _tables() -> Iterator[Removable]:

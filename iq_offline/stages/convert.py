@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -18,10 +17,10 @@ from iq_offline.data.declared import is_inside, misfit
 from iq_offline.data.download import fetch
 from iq_offline.data.episodes import ContentDigest, Episode, EpisodeSource, segment_of
 from iq_offline.data.files import check_folder, data_path, whole_file, whole_folder
-from iq_offline.data.formats.one_flag import Ends
+from iq_offline.data.formats.step_keys import Ends
 from iq_offline.data.identity import sha256_of
 from iq_offline.data.observations import from_leaves, leaves, map_leaves
-from iq_offline.data.reading import WRITABLE, Format, parse_format, read_episodes
+from iq_offline.data.reading import WRITABLE, Format, module_of, parse_format, read_episodes
 from iq_offline.data.spaces import ActionSpace
 from iq_offline.data.summary import summarise
 from iq_offline.data.table import TransitionTable, open_table
@@ -88,15 +87,14 @@ def convert_dataset(
         record = _made_before(destination, chosen, made_from)
         _show_to_minari(destination, chosen)
         return record
-    passing = _Passing(origin, request, chosen, advance, relabelling)
+    counted = _CountedEpisodes(origin, request, chosen, advance, relabelling)
     record = made_from
-    with _whole(destination, chosen) as temporary:
-        _write(EpisodeSource(origin.info, passing), temporary, destination, chosen)
-        table = _read_back(Located(name=destination.stem, path=temporary), destination, chosen, passing)
+    with whole_folder(destination) if chosen is Format.MINARI else whole_file(destination) as temporary:
+        _write(EpisodeSource(origin.info, counted), temporary, destination, chosen)
+        table = _read_back(Located(name=destination.stem, path=temporary), destination, chosen, counted)
         written = summarise(table)
-        record |= passing.record() | {
-            "notes": [*origin.info.notes, *passing.notes(), *_lost_actions(origin, table, chosen)]
-        }
+        record |= counted.record()
+        record["notes"] = [*origin.info.notes, *counted.notes(), *_lost_actions(origin, table, chosen)]
         record["written"] = {key: value for key, value in written.items() if key not in {"dataset", "path"}}
         _write_record(temporary, destination, chosen, record)
     _show_to_minari(destination, chosen)
@@ -118,12 +116,10 @@ def _bounds(space: ActionSpace) -> dict[str, Any]:
 def _show_to_minari(destination: Path, chosen: Format) -> None:
     """Give the namespaces of a dataset in Minari's store the marks by which Minari's tools find it."""
     if chosen is Format.MINARI:
-        from iq_offline.data.formats import minari
-
-        minari.mark_namespaces(destination)
+        module_of(chosen).mark_namespaces(destination)
 
 
-class _Passing:
+class _CountedEpisodes:
     """Passes episodes on as they are asked for, and keeps count and a hash of what went by."""
 
     def __init__(
@@ -150,11 +146,8 @@ class _Passing:
         refused = self._refused if self._request.keep_going else None
         for read in self._source.checked(refused, infos=self._request.infos):
             episode = self._as_asked(self._relabelled(read))
-            self.counts["episodes"] += 1
-            self.counts["steps"] += len(episode)
-            self.counts["unflagged_tail"] += episode.unflagged
-            self.counts["discontinuity"] += episode.discontinuous
-            self.counts["unknown_successor"] += not episode.successor_known
+            found = (1, len(episode), episode.unflagged, episode.discontinuous, not episode.successor_known)
+            self.counts = {key: self.counts[key] + more for key, more in zip(self.counts, found, strict=True)}
             self._compare_with_declared(episode)
             self.digest.add(segment_of(episode))
             self._advance(self.counts["steps"])
@@ -225,27 +218,16 @@ def _cast(episode: Episode, dtype: np.dtype[Any]) -> Episode:
 
 
 def _write(source: EpisodeSource, temporary: Path, destination: Path, chosen: Format) -> None:
+    module = module_of(chosen)
     if chosen is Format.MINARI:
-        from iq_offline.data.formats import minari
-
-        minari.write_into(source, temporary, minari.dataset_id(destination))
-    elif chosen is Format.D4RL:
-        from iq_offline.data.formats import d4rl
-
-        d4rl.write(source, temporary)
-    elif chosen is Format.D3RLPY:
-        from iq_offline.data.formats import d3rlpy
-
-        d3rlpy.write(source, temporary)
+        module.write_into(source, temporary, module.dataset_id(destination))
     else:
-        from iq_offline.data.formats import flat_npz
-
-        flat_npz.write(source, temporary)
+        module.write(source, temporary)
 
 
-def _read_back(located: Located, destination: Path, chosen: Format, passed: _Passing) -> TransitionTable:
-    """The table of what was written, which must read as what was passed to the writer, to the bit."""
-    digest = ContentDigest(infos=passed.infos)
+def _read_back(located: Located, destination: Path, chosen: Format, counted: _CountedEpisodes) -> TransitionTable:
+    """The table of what was written, which must read to the bit as what the writer was given."""
+    digest = ContentDigest(infos=counted.infos)
     try:
         table = open_table(located, chosen, digest)
     except DatasetError as error:  # told of the name that it would have had
@@ -253,19 +235,12 @@ def _read_back(located: Located, destination: Path, chosen: Format, passed: _Pas
     if digest.steps == 0:  # the table of the same bytes was there already
         for segment in read_episodes(located, chosen).segments(infos=True):
             digest.add(segment)
-    if digest.value() != passed.digest.value():
+    if digest.value() != counted.digest.value():
         raise DatasetUnreadable(
             f"{destination}: what was written as {chosen} does not read back as it was",
             "report this with the dataset's name; another --format may hold it",
         )
     return table
-
-
-@contextmanager
-def _whole(destination: Path, chosen: Format) -> Iterator[Path]:
-    """Where to write: a folder or a file that gets its name when all is done."""
-    with whole_folder(destination) if chosen is Format.MINARI else whole_file(destination) as temporary:
-        yield temporary
 
 
 def _write_record(temporary: Path, destination: Path, chosen: Format, record: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from iq_offline.algorithms.learner import Stream, generator
+from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.algorithms.reward_model import RewardInputs, RewardModel
 from iq_offline.baselines.sources import Pool, drawn
 from iq_offline.data.files import whole_file
@@ -18,6 +18,7 @@ from iq_offline.stages.rewarder import Form, Rewarder, form_of, task_tables
 from iq_offline.training import run_folder
 from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.run_folder import RunFolder
+from iq_offline.training.tensor_files import tensor_bytes
 
 CPU = torch.device("cpu")
 HELD_OUT = 10
@@ -76,7 +77,10 @@ def distil_reward(run: RunFolder, request: DistilRequest, on_update: Callable[[i
         "fitted": _explained(model, parts, held_out=False),
         "held_out": _explained(model, parts, held_out=True),
     }
-    _write(run, model, report)
+    header = {"inputs": str(model.inputs), "hidden": json.dumps(model.hidden)}
+    with whole_file(run.path / run_folder.REWARD_MODEL) as temporary:
+        temporary.write_bytes(tensor_bytes(model.state_dict(), header))
+    run_folder.seal_record(run.path / run_folder.REWARD_MODEL_REPORT, report)
     return report
 
 
@@ -120,10 +124,3 @@ def _explained(model: RewardModel, parts: list[_Part], *, held_out: bool) -> dic
         return {"r2": None, "n": n}
     error = (torch.cat(found).double() - rewards).square().mean() / rewards.var(correction=0)
     return {"r2": float(1 - error), "n": n}
-
-
-def _write(run: RunFolder, model: RewardModel, report: dict[str, Any]) -> None:
-    header = {"inputs": str(model.inputs), "hidden": json.dumps(model.hidden)}
-    with whole_file(run.path / run_folder.REWARD_MODEL) as temporary:
-        temporary.write_bytes(run_folder.tensor_bytes(model.state_dict(), header))
-    run_folder.seal_record(run.path / run_folder.REWARD_MODEL_REPORT, report)

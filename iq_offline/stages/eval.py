@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,16 @@ from iq_offline.data.environments import STEP_LIMIT, foreign_watchers
 from iq_offline.data.files import whole_file
 from iq_offline.errors import RunError
 from iq_offline.evaluation.scores import ScoreReference, interquartile_mean, interval95
-from iq_offline.evaluation.simulation import EpisodeBound, SimulatedEpisode, simulate
-from iq_offline.evaluation.video import film
-from iq_offline.tracking.mirror import evaluation_metrics, mirror_stage
+from iq_offline.evaluation.simulation import EpisodeBound, OnSteps, SimulatedEpisode, film, simulate
+from iq_offline.report.columns import run_metrics
+from iq_offline.tracking.mirror import mirror_stage
 from iq_offline.training import run_folder
 from iq_offline.training.run_folder import RunFolder
 
-FEWEST_STEPS, TIMES_LONGEST = 1_000, 10
+MIN_STEPS, TIMES_LONGEST = 1_000, 10
 """An episode without a time limit counts as endless after so many steps, and so many times the data's longest."""
 OnProgress = Callable[[int, str], None]
-"""Hears the number of finished episodes, and a note."""
+"""Called with the number of finished episodes, and a note."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,11 @@ def evaluate_run(
     policy, bound = run.policy(), _episode_bound(dataset, env_kwargs)
     filmed = None
     if request.video:
-        told = partial(_tell_filming, on_progress)
-        filmed = film(env_id, env_kwargs, policy, request.video, told, bound)
+        filming: OnSteps = lambda steps: on_progress(0, f"filming, {steps:,} steps")  # noqa: E731
+        filmed = film(env_id, env_kwargs, policy, request.video, filming, bound)
     episodes: list[SimulatedEpisode] = []
-    steps = partial(_tell_steps, episodes, on_progress)
-    for episode in simulate(env_id, env_kwargs, policy, request.episodes, on_steps=steps, bound=bound):
+    simulating: OnSteps = lambda steps: on_progress(len(episodes), f"{steps:,} steps")  # noqa: E731
+    for episode in simulate(env_id, env_kwargs, policy, request.episodes, on_steps=simulating, bound=bound):
         episodes.append(episode)
         on_progress(len(episodes), "")
     if filmed not in (None, episodes[0]):
@@ -77,8 +76,11 @@ def evaluate_run(
     result |= {"env_id": named, "env_kwargs": env_kwargs, "dataset_return_mean": dataset["return_mean"]}
     if request.video:
         result["video"] = str(request.video)
-    _write(run.path, episodes, result)
-    mirror_stage(run.path, evaluation_metrics(result), (run_folder.EVALUATION, run_folder.RETURNS), warn)
+    rows = [{"episode": e.episode, "seed": e.seed, "length": e.length, "return": e.episode_return} for e in episodes]
+    with whole_file(run.path / run_folder.RETURNS) as temporary:
+        pl.DataFrame(rows).write_parquet(temporary)
+    run_folder.seal_record(run.path / run_folder.EVALUATION, result)
+    mirror_stage(run.path, run_metrics(evaluation=result), (run_folder.EVALUATION, run_folder.RETURNS), warn)
     return result
 
 
@@ -104,17 +106,9 @@ def _episode_bound(dataset: dict[str, Any], env_kwargs: dict[str, Any]) -> Episo
     longest = dataset.get("longest_episode") or -(-dataset["steps"] // dataset["episodes"])
     limited = json.dumps(env_kwargs | {STEP_LIMIT: longest})
     return EpisodeBound(
-        max(FEWEST_STEPS, TIMES_LONGEST * longest),
+        max(MIN_STEPS, TIMES_LONGEST * longest),
         f"give it the length of the data's longest episode as limit: --env-kwargs '{limited}'",
     )
-
-
-def _tell_filming(on_progress: OnProgress, steps: int) -> None:
-    on_progress(0, f"filming, {steps:,} steps")
-
-
-def _tell_steps(episodes: list[SimulatedEpisode], on_progress: OnProgress, steps: int) -> None:
-    on_progress(len(episodes), f"{steps:,} steps")
 
 
 def _result(run: RunFolder, episodes: list[SimulatedEpisode], reference: ScoreReference | None) -> dict[str, Any]:
@@ -123,10 +117,8 @@ def _result(run: RunFolder, episodes: list[SimulatedEpisode], reference: ScoreRe
     if not np.isfinite(returns).all():
         raise RunError(f"{run.manifest['run']}: the simulated returns are not finite numbers", "train the run again")
     return {
-        "run": run.manifest["run"],
-        "method": run.manifest["method"],
+        **{key: run.manifest[key] for key in ("run", "method", "seed")},
         "dataset": run.manifest["dataset"]["name"],
-        "seed": run.manifest["seed"],
         "episodes": len(episodes),
         "return_mean": mean,
         "return_std": float(returns.std()),
@@ -143,10 +135,3 @@ def _reference(dataset: dict[str, Any]) -> ScoreReference | None:
         if same and entry.reference:
             return ScoreReference(entry.reference.name, entry.reference.random, entry.reference.expert)
     return ScoreReference(*dataset["reference"]) if dataset["reference"] else None
-
-
-def _write(folder: Path, episodes: list[SimulatedEpisode], result: dict[str, Any]) -> None:
-    rows = [{"episode": e.episode, "seed": e.seed, "length": e.length, "return": e.episode_return} for e in episodes]
-    with whole_file(folder / run_folder.RETURNS) as temporary:
-        pl.DataFrame(rows).write_parquet(temporary)
-    run_folder.seal_record(folder / run_folder.EVALUATION, result)

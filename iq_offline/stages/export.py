@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from iq_offline.data.files import sha256_of_file, whole_file
+from iq_offline.data.table import rows_of_episodes
 from iq_offline.errors import ConfigError, DatasetError
 from iq_offline.export.check import Observations, compare, random_observations
 from iq_offline.export.formats import codec, format_of, raw_observations
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.training.batches import TransitionSampler
+from iq_offline.training.batches import evenly_spread
 from iq_offline.training.run_folder import RunFolder
 
 RECORDED_OBSERVATIONS = 1024
@@ -36,7 +37,7 @@ def export_run(
     with whole_file(to) as temporary:
         temporary.write_bytes(form.write(policy, _facts(run)))
         act = form.run(temporary.read_bytes())
-        agreements = {name: compare(policy, act, seen) for name, seen in checked.items() if len(seen)}
+        differences = [compare(policy, act, seen) for seen in checked.values() if len(seen)]
     return {
         "run": run.manifest["run"],
         "file": str(to),
@@ -44,7 +45,7 @@ def export_run(
         "bytes": to.stat().st_size,
         "sha256": sha256_of_file(to),
         "checked": {name: len(seen) for name, seen in checked.items()},
-        "largest_difference": max(agreement.largest_difference for agreement in agreements.values()),
+        "largest_difference": max(differences),
     }
 
 
@@ -52,10 +53,8 @@ def _facts(run: RunFolder) -> dict[str, Any]:
     """What travels inside the file: where the policy is from, and what it takes."""
     policy = run.policy()
     return {
-        "run": run.manifest["run"],
-        "method": run.manifest["method"],
+        **{key: run.manifest[key] for key in ("run", "method", "policy_sha256")},
         "dataset": run.manifest["dataset"]["name"],
-        "policy_sha256": run.manifest["policy_sha256"],
         "observation_numbers": policy.layout.vector,
         "observation_pictures": policy.layout.pictures,
         "observation_categories": policy.layout.categories,
@@ -66,20 +65,18 @@ def _facts(run: RunFolder) -> dict[str, Any]:
 def _recorded(run: RunFolder, warn: Callable[[str], None]) -> Observations:
     """Observations of the run's own data, evenly spread; none where they are gone or are another task's."""
     policy = run.policy()
-    size = len(policy.observation_mean)
+    none = np.zeros((0, len(policy.observation_mean)), dtype=np.float32)
     try:
         table = open_dataset(run.config.dataset)
     except DatasetError as error:
         warn(f"{error.problem}; checked on random observations alone")
-        return np.zeros((0, size), dtype=np.float32)
+        return none
     if table.offset != policy.layout.offset and table.observation_size == policy.layout.vector:
         table = table.less(policy.layout.offset)
-    starts, steps = table.episodes["start_row"].to_numpy(), table.episodes["steps"].to_numpy()
-    rows = np.concatenate([np.arange(start, start + count) for start, count in zip(starts, steps, strict=True)])
-    spread = rows[np.linspace(0, len(rows) - 1, min(len(rows), RECORDED_OBSERVATIONS)).astype(int)]
-    sampler = TransitionSampler(table, spread, torch.device("cpu"))
-    observations = sampler.gather(torch.arange(len(spread))).observations.contiguous().numpy()
-    if observations.shape[1] != size:
+    rows = rows_of_episodes(table.episodes, subsample=1)
+    batch = evenly_spread(table, rows, RECORDED_OBSERVATIONS, torch.device("cpu"))
+    observations = batch.observations.contiguous().numpy()
+    if observations.shape[1] != none.shape[1]:
         warn(f"{run.config.dataset} is another task's data by now; checked on random observations alone")
-        return np.zeros((0, size), dtype=np.float32)
+        return none
     return raw_observations(policy, observations)

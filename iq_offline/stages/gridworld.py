@@ -11,13 +11,14 @@ from iq_offline.tabular.experiments import (
     DEMONSTRATIONS,
     PaperSetting,
     Recovery,
+    VisitsNull,
     WindySetting,
     paper_experiment,
     windy_experiment,
 )
-from iq_offline.tabular.solve import NotConverged
+from iq_offline.tabular.mdp import NotConverged
 
-LEAST_REWARD, LEAST_VALUE, MOST_OCCUPANCY = 0.95, 0.95, 0.02
+MIN_REWARD, MIN_VALUE, MAX_OCCUPANCY = 0.95, 0.95, 0.02
 """The bars: Pearson of the reward up to shaping and of the value; total variation of the occupancy measures."""
 
 
@@ -63,14 +64,14 @@ def _windy(request: GridworldRequest) -> dict[str, Any]:
 
 def _paper(request: GridworldRequest) -> dict[str, Any]:
     if request.plot:
-        from iq_offline.report.grid_plot import check_grid_picture
+        from iq_offline.report.stage_plots import check_grid_picture
 
         check_grid_picture(request.plot)
     setting = PaperSetting() if request.steps is None else PaperSetting(steps=request.steps)
     made = paper_experiment(request.seed, setting)
-    panels = {name: cells.tolist() for name, cells in asdict(made.panels).items()}
+    panels = {name: cells.tolist() for name, cells in made.panels.items()}
     if request.plot:
-        from iq_offline.report.grid_plot import write_grid_plot
+        from iq_offline.report.stage_plots import write_grid_plot
 
         write_grid_plot(panels, request.plot)
     found = made.recovery
@@ -78,51 +79,37 @@ def _paper(request: GridworldRequest) -> dict[str, Any]:
         "grid": "paper",
         "seed": request.seed,
         "setting": {"demonstrations": DEMONSTRATIONS, **asdict(setting)},
-        "reward": {"raw": found.reward_raw, "up_to_shaping": found.reward, "partial": found.reward_partial},
+        "reward": _rewards(found),
         "value": found.value,
         "occupancy": found.occupancy,
-        "null_visits": {
-            "reward": {
-                "raw": made.visits.reward_raw,
-                "up_to_shaping": made.visits.reward,
-                "partial": made.visits.reward_partial,
-            },
-            "value": made.visits.value,
-        },
+        "null_visits": {"reward": _rewards(made.visits), "value": made.visits.value},
         "null_cloning": {"occupancy": found.occupancy_cloned},
-        "bars": _bars(found),
+        "bars": {
+            "reward_up_to_shaping": {"bar": MIN_REWARD, "met": found.reward >= MIN_REWARD},
+            "value": {"bar": MIN_VALUE, "met": found.value >= MIN_VALUE},
+            "occupancy": {"bar": MAX_OCCUPANCY, "met": found.occupancy <= MAX_OCCUPANCY},
+        },
         "panels": panels,
     }
 
 
-def _bars(found: Recovery) -> dict[str, Any]:
-    return {
-        "reward_up_to_shaping": {"bar": LEAST_REWARD, "met": found.reward >= LEAST_REWARD},
-        "value": {"bar": LEAST_VALUE, "met": found.value >= LEAST_VALUE},
-        "occupancy": {"bar": MOST_OCCUPANCY, "met": found.occupancy <= MOST_OCCUPANCY},
-    }
+def _rewards(found: Recovery | VisitsNull) -> dict[str, float]:
+    return {"raw": found.reward_raw, "up_to_shaping": found.reward, "partial": found.reward_partial}
 
 
 def as_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
     """The figures of the paper's grid for people: one row each, beside its nulls and its bar."""
     own, visits, bars = found["reward"], found["null_visits"], found["bars"]
-    cloning = found["null_cloning"]["occupancy"]
+    counts, cloning = visits["reward"], found["null_cloning"]["occupancy"]
+    shaped = "up_to_shaping"
     rows = [
-        ("reward by cell, Pearson", own["raw"], visits["reward"]["raw"], None, None),
-        (
-            "reward up to shaping, Pearson",
-            own["up_to_shaping"],
-            visits["reward"]["up_to_shaping"],
-            None,
-            "reward_up_to_shaping",
-        ),
-        ("value, Pearson", found["value"], visits["value"], None, "value"),
-        ("occupancy, total variation", found["occupancy"], None, cloning, "occupancy"),
+        ("reward by cell, Pearson", own["raw"], counts["raw"], None, None),
+        ("reward up to shaping, Pearson", own[shaped], counts[shaped], None, bars["reward_up_to_shaping"]),
+        ("value, Pearson", found["value"], visits["value"], None, bars["value"]),
+        ("occupancy, total variation", found["occupancy"], None, cloning, bars["occupancy"]),
     ]
-    return [
-        {"": name, "iq": iq, "visit counts": counts, "cloning": cloned} | _bar(bars.get(bar))
-        for name, iq, counts, cloned, bar in rows
-    ]
+    columns = ("", "iq", "visit counts", "cloning")
+    return [dict(zip(columns, cells, strict=True)) | _bar(bar) for *cells, bar in rows]
 
 
 def _bar(bar: dict[str, Any] | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ def inspect_dataset(dataset: str, plot: Path | None = None, *, episodes: bool = 
     Raises ConfigError for a name that is no picture's, and every error of opening the dataset.
     """
     if plot:
-        from iq_offline.report.dataset_plot import check_picture
+        from iq_offline.report.stage_plots import check_picture
 
         check_picture(plot)
     table = open_dataset(dataset)
@@ -21,7 +21,7 @@ def inspect_dataset(dataset: str, plot: Path | None = None, *, episodes: bool = 
     if episodes:
         summary["per_episode"] = per_episode(table).to_dicts()
     if plot:
-        from iq_offline.report.dataset_plot import write_dataset_plot
+        from iq_offline.report.stage_plots import write_dataset_plot
 
         write_dataset_plot(table, summary, plot)
     return summary

@@ -4,29 +4,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from iq_offline.baselines.filtering import Found, Heed, more_demonstrations
+from iq_offline.baselines.filtering import CheckInterrupt, Found, more_demonstrations
 from iq_offline.baselines.sources import PeerData
 from iq_offline.batch import Batch
-from iq_offline.config import (
-    AlgorithmConfig,
-    BaselineConfig,
-    BCConfig,
-    ContinuousIQConfig,
-    DiscreteIQConfig,
-    IQConfig,
-    Method,
-    Precision,
-    TrainConfig,
-)
+from iq_offline.config.base import Precision
+from iq_offline.config.baselines import EpisodeFilterConfig
+from iq_offline.config.cloning import BCConfig
+from iq_offline.config.q_learning import QLearningConfig
+from iq_offline.config.train import TrainConfig
 from iq_offline.data.split import Split, choose_expert, rows_with_successors
 from iq_offline.data.summary import recorded_defects
 from iq_offline.data.table import TransitionTable
 from iq_offline.training.batches import Demonstrations, SupplementarySampler, TransitionSampler, evenly_spread
+from iq_offline.training.checkpointing import Snapshot
 from iq_offline.training.loop import Progress, train, watched, with_metrics
-from iq_offline.training.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from iq_offline.training.together import Lane
+    from iq_offline.training.compile.batched_seeds import SeedSlot
 
 HELD_OUT_TRANSITIONS = 4096
 """At most so many of the transitions that were set aside are looked at: more cost more than they tell."""
@@ -56,15 +50,6 @@ class LearningData:
         return evenly_spread(self.table, rows, HELD_OUT_TRANSITIONS, device)
 
 
-def needs_successors_of(config: TrainConfig) -> bool:
-    """Whether the expert's transitions must have their next observation."""
-    if isinstance(config.algorithm, BaselineConfig):
-        from iq_offline.baselines.fit import needs_successors
-
-        return needs_successors(config.algorithm)
-    return not isinstance(config.algorithm, BCConfig)
-
-
 def split_of(config: TrainConfig, table: TransitionTable) -> Split:
     """The episodes and transitions that a run's settings choose. Raises ConfigError as `choose_expert` does."""
     return choose_expert(
@@ -73,38 +58,25 @@ def split_of(config: TrainConfig, table: TransitionTable) -> Split:
         subsample=config.subsample,
         subsample_from=config.subsample_from,
         seed=config.seed,
-        need_successors=needs_successors_of(config),
+        need_successors=config.algorithm.needs_successors,
         select=config.select,
         held_out=config.held_out,
     )
-
-
-def reads_rewards_of(config: TrainConfig) -> bool:
-    """Whether recorded rewards are learnt from: an oracle's."""
-    if not isinstance(config.algorithm, BaselineConfig):
-        return False
-    from iq_offline.baselines.fit import reads_rewards
-
-    return reads_rewards(config.algorithm)
 
 
 def say_what_is_read(
     config: TrainConfig, supplementary: tuple[TransitionTable, ...], warn: Callable[[str], None]
 ) -> None:
     """Warn where supplementary data go unread, or are missed, or true rewards are read."""
-    algorithm = config.algorithm
-    if isinstance(algorithm, BaselineConfig):
-        if reads_rewards_of(config):
-            warn(f"method {config.method} learns from recorded rewards: where these are true, an oracle, no imitation")
-        return
-    learns = isinstance(algorithm, IQConfig) and algorithm.uses_supplementary
-    finds = _clones_more(algorithm)
-    if supplementary and finds and supplementary[0].pictures:
-        warn("distances between pictures say little: no supplementary episode is taken for a demonstration")
-    elif supplementary and not (learns or finds):
-        choice = "; --preset accept-episodes clones those that a test accepts" if config.method is Method.IQ else ""
+    algorithm, accepts = config.algorithm, filter_of(config) is not None
+    if algorithm.reads_rewards:
+        warn(f"method {config.method} learns from recorded rewards: where these are true, an oracle, no imitation")
+    if supplementary and accepts and supplementary[0].pictures:
+        warn("distances between pictures say little: no supplementary episode is accepted as a demonstration")
+    elif supplementary and not (algorithm.reads_supplementary or accepts):
+        choice = "; --preset accept-episodes clones those that a test accepts" if config.method == "iq" else ""
         warn(f"method {config.method} learns from demonstrations alone and leaves supplementary data unread{choice}")
-    if learns and not supplementary:
+    if isinstance(algorithm, QLearningConfig) and algorithm.reads_supplementary and not supplementary:
         warn(f"method {config.method} can learn from supplementary data, and none are given (--supplementary)")
 
 
@@ -119,13 +91,12 @@ def say_what_is_odd(table: TransitionTable, warn: Callable[[str], None]) -> None
 def say_what_is_cut_off(config: TrainConfig, warn: Callable[[str], None]) -> None:
     """Warn where the bound on bootstrapped values lies below those that fixed rewards make."""
     algorithm = config.algorithm
-    if not isinstance(algorithm, IQConfig) or algorithm.target_bound is None:
-        return
-    largest = algorithm.largest_fixed_value
-    if largest > algorithm.target_bound * (1 + 1e-6):
+    largest = getattr(algorithm, "largest_true_value", 0.0)
+    bound = getattr(algorithm, "target_bound", None)
+    if bound is not None and largest > bound * (1 + 1e-6):
         warn(
-            f"target_bound={algorithm.target_bound:g} cuts off the values of up to {largest:g} that fixed_rewards make "
-            f"at gamma={algorithm.gamma:g}: --set target_bound={largest:g} would not"
+            f"target_bound={bound:g} cuts off the values of up to {largest:g} that fixed_rewards make: "
+            f"--set target_bound={largest:g} would not"
         )
 
 
@@ -145,64 +116,50 @@ def training_steps(
     device: Any,
     resumed: Snapshot | None,
     warn: Callable[[str], None],
-    heed: Heed,
-    lane: "Lane | None" = None,
+    check_interrupt: CheckInterrupt,
+    lane: "SeedSlot | None" = None,
 ) -> Iterator[Progress]:
-    """The run's training, as a generator. `heed` is called while episodes are looked for.
+    """The run's training, as a generator. `check_interrupt` is called while episodes are chosen.
 
     `lane`: its place among seeds that are updated together.
     """
-    held_out = data.held_out(device)
-    if isinstance(config.algorithm, BaselineConfig):
+    held_out, algorithm = data.held_out(device), config.algorithm
+    if not isinstance(algorithm, BCConfig | QLearningConfig):
         from iq_offline.baselines.fit import fit_baseline
 
         peers = PeerData(data.table, data.split, data.supplementary)
-        yield from watched(fit_baseline(config.algorithm, config.seed, peers, device, heed), held_out)
+        yield from watched(fit_baseline(algorithm, config.seed, peers, device, check_interrupt), held_out)
         return
     starts = data.table.episodes["start_row"].to_numpy()[list(data.split.episodes)]
     sampler = TransitionSampler(data.table, data.split.rows, device, starts)
     demonstrations: Demonstrations = sampler
-    found = _more_demonstrations(config, data, sampler, heed)
+    found = _accepted_episodes(config, data, sampler, check_interrupt)
     if found is not None:
-        demonstrations, config = found.demonstrations, _cloned_as(config, found.cloning)
+        demonstrations = found.demonstrations
+        config = config.model_copy(update={"algorithm": algorithm.model_copy(update={"prior": found.cloning})})
     if found is not None and found.demonstrations is sampler and found.metrics:
         by = ", ".join(name for name, value in found.metrics.items() if name.endswith("_accepted") and not value)
-        warn(f"no supplementary episode is taken for a demonstration: the demonstrations speak against it ({by} is 0)")
+        warn(
+            f"no supplementary episode is accepted as a demonstration: the demonstrations speak against it ({by} is 0)"
+        )
     others = [TransitionSampler(table, rows_with_successors(table), device) for table in data.supplementary]
     supplementary = SupplementarySampler(others) if others else None
     space = data.table.action_space
     steps = train(config, demonstrations, space, device, held_out, supplementary, resumed, lane)
-    yield from with_metrics(steps, found.metrics, found.taken) if found else steps
+    yield from with_metrics(steps, found.metrics, found.accepted_episodes) if found else steps
 
 
-def _clones_more(algorithm: AlgorithmConfig) -> bool:
-    """Whether supplementary episodes can become demonstrations of a cloned prior."""
-    if not isinstance(algorithm, ContinuousIQConfig | DiscreteIQConfig):
-        return False
-    return algorithm.more_demonstrations is not None and algorithm.prior is not None
+def filter_of(config: TrainConfig) -> EpisodeFilterConfig | None:
+    """How supplementary episodes are chosen that the prior clones, too; None where none are."""
+    return getattr(config.algorithm, "accept_episodes", None)
 
 
-def _cloned_as(config: TrainConfig, cloning: BCConfig) -> TrainConfig:
-    """The same run, its prior cloned as `cloning` says."""
-    algorithm = config.algorithm
-    assert isinstance(algorithm, ContinuousIQConfig | DiscreteIQConfig)
-    return config.model_copy(update={"algorithm": algorithm.model_copy(update={"prior": cloning})})
-
-
-def _more_demonstrations(
-    config: TrainConfig, data: LearningData, sampler: TransitionSampler, heed: Heed
+def _accepted_episodes(
+    config: TrainConfig, data: LearningData, sampler: TransitionSampler, check_interrupt: CheckInterrupt
 ) -> Found | None:
-    """The demonstrations with supplementary episodes that are more of them; None where the method takes none."""
-    algorithm = config.algorithm
-    if not (_clones_more(algorithm) and _comparable(data)):
+    """The demonstrations with accepted supplementary episodes; None where the method looks for none."""
+    chosen_by = filter_of(config)
+    if chosen_by is None or not data.supplementary or data.table.pictures:
         return None
-    assert isinstance(algorithm, ContinuousIQConfig | DiscreteIQConfig)
-    assert algorithm.more_demonstrations
-    assert algorithm.prior
-    peers = PeerData(data.table, data.split, data.supplementary)
-    return more_demonstrations(algorithm.more_demonstrations, algorithm.prior, config.seed, peers, sampler, heed)
-
-
-def _comparable(data: LearningData) -> bool:
-    """Whether there are supplementary episodes whose distance from the demonstrations can be measured."""
-    return bool(data.supplementary) and not data.table.pictures
+    peers, prior = PeerData(data.table, data.split, data.supplementary), getattr(config.algorithm, "prior")  # noqa: B009
+    return more_demonstrations(chosen_by, prior, config.seed, peers, sampler, check_interrupt)

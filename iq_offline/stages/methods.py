@@ -4,18 +4,11 @@ from dataclasses import asdict
 from enum import StrEnum
 from typing import Any
 
-from iq_offline.config import Method, algorithm_class, algorithm_config, choice
 from iq_offline.config.settings import describe_settings
+from iq_offline.config.train import algorithm_config, choice, method_of
 from iq_offline.errors import ConfigError
-from iq_offline.stages.presets import heading, recipe
-
-WITHOUT_RECIPE = {
-    Method.BC: "Behavioural cloning of the demonstrations alone: what every method is held against.",
-    Method.IQ: "IQ-Learn that starts from a behavioural clone and keeps its soft value anchored to it.",
-    Method.BC_ALL: "Behavioural cloning of expert and supplementary transitions alike.",
-    Method.WEIGHTED_BC: "Behavioural cloning, supplementary transitions weighted by how expert-like they are.",
-    Method.FILTERED_BC: "Behavioural cloning, with the supplementary episodes that are most like demonstrations.",
-}
+from iq_offline.methods import METHODS
+from iq_offline.stages.presets import read_preset
 
 
 class Actions(StrEnum):
@@ -27,26 +20,22 @@ class Actions(StrEnum):
 
 def list_methods() -> list[dict[str, str]]:
     """Every method's name, and what it is in a sentence."""
-    return [{"method": method.value, "about": _about(method).partition(". ")[0].rstrip(".")} for method in Method]
+    return [{"method": method.name, "about": method.summary.rstrip(".")} for method in METHODS.values()]
 
 
 def method_settings(name: str, actions: str, preset: str | None) -> dict[str, Any]:
-    """What `train` takes by that name: every setting with its value, and whether a recipe or the preset chose that.
+    """What `train` takes by that name: every setting with its value, and whether the method or the preset chose that.
 
     Raises ConfigError for an unknown method, kind of actions or preset, and for actions that a method is not for.
     """
-    method, discrete = choice(Method, name, "method"), choice(Actions, actions, "kind of actions") is Actions.DISCRETE
-    if discrete and algorithm_class(method, discrete=True) is algorithm_class(method, discrete=False):
+    method, discrete = method_of(name), choice(Actions, actions, "kind of actions") is Actions.DISCRETE
+    if discrete and method.discrete is None:
         raise ConfigError(f"method {name} is for continuous actions", "leave --actions out, or name another method")
-    presets = [*recipe(name), *([] if preset in (None, name) else recipe(str(preset)))]
-    config = algorithm_config(method, discrete=discrete, presets=presets)
-    plain = describe_settings(algorithm_config(method, discrete=discrete))
+    presets = [] if preset is None else read_preset(preset)
+    config = algorithm_config(name, discrete=discrete, presets=presets)
+    plain = describe_settings(type(config).model_validate({}))
     rows = [
         asdict(setting) | {"chosen": setting != default}
         for setting, default in zip(describe_settings(config), plain, strict=True)
     ]
-    return {"method": name, "actions": actions, "table": config.name, "about": _about(method), "settings": rows}
-
-
-def _about(method: Method) -> str:
-    return WITHOUT_RECIPE.get(method) or heading(method)
+    return {"method": name, "actions": actions, "table": config.name, "about": method.summary, "settings": rows}

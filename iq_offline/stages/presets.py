@@ -1,12 +1,11 @@
 """Presets: settings by a shipped name or from a TOML file, whole and checked before anything is trained."""
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from iq_offline import paths
-from iq_offline.config import Method, algorithm_class
+from iq_offline.config.train import config_classes
 from iq_offline.data.strict_json import read_toml
 from iq_offline.errors import ConfigError, nearest
 
@@ -14,18 +13,16 @@ Preset = dict[str, dict[str, Any]]
 """Values by the configuration's name: only what differs from the defaults."""
 
 
-def recipe(name: str) -> list[Preset]:
-    """A preset's values; none for a plain method.
+def read_preset(name: str) -> list[Preset]:
+    """A preset's values, by configuration.
 
-    Raises ConfigError for a name that is neither a preset, a method nor a TOML file, and for a file that holds
-    anything but tables of settings, each named as a configuration is.
+    Raises ConfigError for a name that is neither a preset nor a TOML file, and for a file that holds anything but
+    tables of settings, each named as a configuration is.
     """
     folder = _folder()
     in_file = name.endswith(".toml")
     file = Path(name) if in_file else folder / f"{name}.toml"
     if not file.is_file():
-        if name in list(Method):
-            return []
         if in_file:
             raise ConfigError(f"no preset file at {name}", "check the path; a shipped preset is named without .toml")
         raise ConfigError(
@@ -37,12 +34,6 @@ def recipe(name: str) -> list[Preset]:
         raise ConfigError(f"preset {file} is not TOML: {error}", "mend the file") from None
     _check_tables(content, file)
     return [content]
-
-
-def heading(name: str) -> str:
-    """What a shipped preset says of itself: the comment that it begins with."""
-    lines = (_folder() / f"{name}.toml").read_text().splitlines()
-    return " ".join(line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
 
 
 def say_what_does_not_apply(
@@ -61,7 +52,7 @@ def _folder() -> Path:
 
 def _check_tables(content: Mapping[str, Any], file: Path) -> None:
     """Raises ConfigError for what no method would ever read."""
-    known = {algorithm_class(m, discrete=d).model_fields["name"].default for m in Method for d in (True, False)}
+    known = {config.model_fields["name"].default for config in config_classes()}
     tables = f"its tables are named as in a run's config.toml: {', '.join(sorted(known))}"
     for name, table in content.items():
         if name in known and isinstance(table, dict):

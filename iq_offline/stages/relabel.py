@@ -55,9 +55,7 @@ def relabel_dataset(
     rewarder = Rewarder.exactly(run, form, fitted_to)
     rewards, repeated = _rewards(table, rewarder)
     record = {
-        "run": run.manifest["run"],
-        "config_hash": run.manifest["config_hash"],
-        "checkpoint_sha256": run.manifest["checkpoint_sha256"],
+        **{key: run.manifest[key] for key in ("run", "config_hash", "checkpoint_sha256")},
         "form": str(form),
         "scale": None if rewarder.scale is None else [rewarder.scale.uniform, rewarder.scale.demonstrated],
         "steps_without_successor": repeated,
@@ -65,10 +63,10 @@ def relabel_dataset(
     }
     if rewarder.linear is not None:
         record["fitted_to"] = [{"dataset": one.info.name, "sha256": one.info.sha256} for one in fitted_to]
-    relabelling = Relabelling(_by_episode(table, rewards), record)
-    return convert_dataset(
-        request.dataset, request.to, ConvertRequest(output_format=request.format), advance, relabelling
-    )
+    episodes = zip(*(table.episodes[name].to_list() for name in ("start_row", "steps")), strict=True)
+    relabelling = Relabelling([rewards[first : first + count] for first, count in episodes], record)
+    wanted = ConvertRequest(output_format=request.format)
+    return convert_dataset(request.dataset, request.to, wanted, advance, relabelling)
 
 
 def _rewards(table: TransitionTable, rewarder: Rewarder) -> tuple[NDArray[np.float64], int]:
@@ -84,8 +82,3 @@ def _rewards(table: TransitionTable, rewarder: Rewarder) -> tuple[NDArray[np.flo
     for row in missing:
         found[row] = 0.0 if int(row) in starts else found[row - 1]
     return found, len(missing)
-
-
-def _by_episode(table: TransitionTable, rewards: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    starts, steps = (table.episodes[name].to_list() for name in ("start_row", "steps"))
-    return [rewards[first : first + count] for first, count in zip(starts, steps, strict=True)]

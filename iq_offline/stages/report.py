@@ -1,4 +1,4 @@
-"""report: run folders to tables, plots and one HTML page, mirrored onto the comparison in MLflow."""
+"""report: run folders to tables, pictures and one HTML page, mirrored onto the comparison in MLflow."""
 
 import os
 import shlex
@@ -7,15 +7,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from iq_offline.data.files import check_folder, whole_file
-from iq_offline.report.comparison import IMPROVEMENT
-from iq_offline.report.tables import as_markdown, as_text
-from iq_offline.report.write import ReportFiles, write_report
-from iq_offline.tracking.metrics import summary_figures
+from iq_offline.report.columns import summary_metrics
+from iq_offline.report.groups import grouped
+from iq_offline.report.loading import Failure, load_runs
+from iq_offline.report.page import Content, render_page
+from iq_offline.report.plots import pictures
+from iq_offline.report.tables import aggregate_table, as_csv, as_markdown, as_text, runs_table, summary_table
 from iq_offline.tracking.mirror import Comparison, mirror_report
 
 FAILURES_SHOWN = 10
 """In the text; the page lists all."""
+LEFT_TO_THE_PAGE = ("improvement_low", "improvement_high")
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Where the page and the plots lie, what the page shows, and the run folders that it is about."""
+
+    html: Path
+    aggregate: pl.DataFrame
+    summary: pl.DataFrame
+    plots: tuple[Path, ...]
+    runs: tuple[Path, ...]
+    failures: tuple[Failure, ...]
 
 
 @dataclass(frozen=True)
@@ -35,18 +52,46 @@ def make_report(runs: Sequence[Path], out: Path, warn: Callable[[str], None]) ->
     check_folder(out)
     files = write_report(runs, out)
     summary = _summary(files)
-    with whole_file(out / "summary.txt") as temporary:
-        temporary.write_text(summary)
+    _write(out / "summary.txt", summary.encode())
     shown = [files.html, *sorted(out.glob("*.csv")), *files.plots]
-    comparison = Comparison(summary_figures(files.summary), as_markdown(files.summary), shown)
+    comparison = Comparison(summary_metrics(files.summary), as_markdown(files.summary), shown)
     mirror_report(files.runs, comparison, warn)
     return Report(files, summary)
+
+
+def write_report(folders: Sequence[Path], out: Path) -> ReportFiles:
+    """Write report.html, the tables as CSV and Markdown, and plots/*.png into `out`, over those of an earlier call.
+
+    `folders`: run folders, or folders of them. Those that are incomplete or damaged are listed in the report.
+    Raises RunError where a path is no folder, or no run is left to report on; nothing is written then.
+    """
+    results, failures = load_runs(folders)
+    groups = grouped(results)
+    drawn = pictures(groups)
+    aggregate, summary, runs = aggregate_table(groups), summary_table(groups), runs_table(groups)
+    page = render_page(Content(groups, failures, aggregate, summary, runs, drawn), out)
+    plots = {out / "plots" / picture.file_name: picture.png for picture in drawn}
+    for path, png in plots.items():
+        _write(path, png)
+    for name, table in (("aggregate", aggregate), ("summary", summary), ("runs", runs)):
+        _write(out / f"{name}.csv", as_csv(table).encode())
+    for name, table in (("aggregate", aggregate), ("summary", summary)):
+        _write(out / f"{name}.md", f"{as_markdown(table)}\n".encode())
+    _write(out / "report.html", page.encode())
+    every = (*failures, *(failure for result in results for failure in result.failures))
+    read = tuple(result.folder for result in results)
+    return ReportFiles(out / "report.html", aggregate, summary, tuple(plots), read, every)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _summary(files: ReportFiles) -> str:
     several = len(set(files.summary["dataset"])) > 1 and len(files.aggregate)
     tables = [
-        as_text(files.summary.drop(IMPROVEMENT[1:])),
+        as_text(files.summary.drop(LEFT_TO_THE_PAGE)),
         *([f"all tasks\n{as_text(files.aggregate)}"] if several else []),
     ]
     failed = [f"failed   {failure.folder.name}: {failure.problem}" for failure in files.failures[:FAILURES_SHOWN]]

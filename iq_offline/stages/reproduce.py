@@ -1,9 +1,9 @@
 """reproduce: train again from what a run recorded, and compare the tensors, the metrics and what surrounds them."""
 
-import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +11,29 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from iq_offline.config import NONE, AlgorithmConfig, Compile, Device, TrainConfig
+from iq_offline.config.train import Compile, Device, TrainConfig
 from iq_offline.errors import DatasetError, RunError
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import RunOptions, train_run
 from iq_offline.training import run_folder
 from iq_offline.training.loop import Progress
-from iq_offline.training.run_folder import RunFolder, tensors_sha256
+from iq_offline.training.run_folder import RunFolder
+from iq_offline.training.tensor_files import tensors_sha256
 
 SURROUNDINGS = ("platform", "git_commit", "device", "threads", "compiled", "prior_compiled", "together", "config_hash")
 """Keys of the manifest that explain a difference."""
+INFINITE = float("inf")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not as it was. `amount` is the largest absolute difference, where there is one."""
+    """One thing that is not as it was. `largest` is the largest absolute difference, where there is one."""
 
     kind: str
     name: str
     recorded: str
     now: str
-    amount: float | None = None
+    largest: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Reproduction:
     @property
     def largest(self) -> float:
         """The largest absolute difference of a tensor; infinite where one is missing or of another shape."""
-        return max((_infinite(one.amount) for one in self.found if one.kind == "tensor"), default=0.0)
+        return max((one.largest or 0.0 for one in self.found if one.kind == "tensor"), default=0.0)
 
     @property
     def reproduced(self) -> bool:
@@ -70,31 +72,21 @@ class Reproduction:
                 "what": f"{one.kind} {one.name}".strip(),
                 "recorded": one.recorded,
                 "now": one.now,
-                "largest": "-" if one.amount is None else f"{one.amount:.3g}",
+                "largest": "-" if one.largest is None else f"{one.largest:.3g}",
             }
             for one in self.found
         ]
 
     def to_json(self) -> dict[str, Any]:
         """The object that `reproduce --json` prints; a difference that is no number is null."""
-        rows = [
-            {
-                "kind": one.kind,
-                "name": one.name,
-                "recorded": one.recorded,
-                "now": one.now,
-                "largest": None if one.amount in (None, float("inf")) else one.amount,
-            }
-            for one in self.found
-        ]
         return {
             "run": self.run,
             "reproduced": self.reproduced,
             "bitwise": self.bitwise,
             "tolerance": self.tolerance,
-            "largest_difference": None if self.largest == float("inf") else self.largest,
+            "largest_difference": _finite(self.largest),
             "tensors": self.tensors,
-            "differences": rows,
+            "differences": [asdict(one) | {"largest": _finite(one.largest)} for one in self.found],
         }
 
 
@@ -105,12 +97,11 @@ def reproduce_run(
 
     Raises RunError for a run whose record this version cannot read, or whose data or device are not here as they were.
     """
-    config = run.config
-    _check_data(run, config)
+    _check_data(run)
+    config = _as_trained(run)
     with tempfile.TemporaryDirectory(prefix="iq-offline-reproduce-") as temporary:
-        request = _request(run, config, Path(temporary) / run.path.name)
-        again = train_run(request, on_progress, warn)
-        return compare(run, again, tolerance)
+        options = RunOptions(Path(temporary) / run.path.name, tracked=False)
+        return compare(run, train_run(config, options, on_progress, warn), tolerance)
 
 
 def compare(run: RunFolder, again: RunFolder, tolerance: float) -> Reproduction:
@@ -125,23 +116,10 @@ def compare(run: RunFolder, again: RunFolder, tolerance: float) -> Reproduction:
     return Reproduction(run.manifest["run"], tolerance, len(recorded), bitwise, found)
 
 
-def settings_of(algorithm: AlgorithmConfig) -> tuple[str, ...]:
-    """Every setting of a configuration as `--set` takes it, so that neither defaults nor recipes count."""
-    return tuple(_settings(algorithm.model_dump(mode="json")))
-
-
-def _settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _settings(value, f"{prefix}{key}.")
-        elif key != "name":
-            yield f"{prefix}{key}={NONE if value is None else json.dumps(value)}"
-
-
-def _check_data(run: RunFolder, config: TrainConfig) -> None:
+def _check_data(run: RunFolder) -> None:
     """Raises RunError where the data are gone, or are other bytes than those that were learnt from."""
     recorded = [run.manifest["dataset"]["sha256"], *(one["sha256"] for one in run.split["supplementary"])]
-    for dataset, sha256 in zip((config.dataset, *config.supplementary), recorded, strict=True):
+    for dataset, sha256 in zip((run.config.dataset, *run.config.supplementary), recorded, strict=True):
         try:
             found = open_dataset(dataset).info.sha256
         except DatasetError as error:
@@ -156,39 +134,21 @@ def _check_data(run: RunFolder, config: TrainConfig) -> None:
             )
 
 
-def _request(run: RunFolder, config: TrainConfig, out: Path) -> TrainRequest:
-    kind = run.manifest["device"].split(":")[0]
-    if kind == Device.CUDA and not torch.cuda.is_available():
+def _as_trained(run: RunFolder) -> TrainConfig:
+    """The run's configuration, on the kind of device and compiled as it was trained."""
+    kind = Device(run.manifest["device"].split(":")[0])
+    if kind is Device.CUDA and not torch.cuda.is_available():
         raise RunError(
             f"{run.manifest['run']} was trained on CUDA, and there is none here", "reproduce it where one is"
         )
-    return TrainRequest(
-        dataset=config.dataset,
-        method=config.method,
-        demos=config.demos,
-        subsample=config.subsample,
-        subsample_from=config.subsample_from,
-        select=config.select,
-        held_out=config.held_out,
-        supplementary=config.supplementary,
-        seed=config.seed,
-        overrides=settings_of(config.algorithm),
-        device=kind,
-        compile=_compile(run.manifest, config),
-        threads=config.threads,
-        out=out,
-        tracked=False,
-    )
+    return run.config.model_copy(update={"device": kind, "compile": _compile(run.manifest, run.config)})
 
 
 def _compile(manifest: Mapping[str, Any], config: TrainConfig) -> Compile:
-    """As was done; where prior and method differ, or the record is silent on the prior, what the run was asked."""
-    done = {manifest.get("compiled", False)}
-    if getattr(config.algorithm, "prior", None) is not None:
-        done.add(manifest.get("prior_compiled"))
-    if True not in done:
-        return Compile.OFF
-    return Compile.ON if done == {True} else config.compile
+    """As was done; where prior and method differ, what the run was asked."""
+    method = manifest.get("compiled", False)
+    prior = manifest.get("prior_compiled", method)
+    return config.compile if method is not prior else Compile.ON if method else Compile.OFF
 
 
 def _tensors(run: RunFolder) -> dict[str, Tensor]:
@@ -201,9 +161,9 @@ def _tensor_differences(recorded: Mapping[str, Tensor], now: Mapping[str, Tensor
     for name in sorted({*recorded, *now}):
         before, after = recorded.get(name), now.get(name)
         if before is None or after is None or (before.shape, before.dtype) != (after.shape, after.dtype):
-            yield Difference("tensor", name, _described(before), _described(after), float("inf"))
+            yield Difference("tensor", name, _described(before), _described(after), INFINITE)
         elif tensors_sha256({name: before}) != tensors_sha256({name: after}):
-            amount = float((before.double() - after.double()).abs().nan_to_num(float("inf")).max())
+            amount = float((before.double() - after.double()).abs().nan_to_num(INFINITE).max())
             yield Difference("tensor", name, _described(before), _described(after), amount)
 
 
@@ -218,13 +178,12 @@ def _metric_differences(run: RunFolder, again: RunFolder) -> Iterator[Difference
         elif not recorded[name].equals(now[name], null_equal=True):
             before, after = recorded[name].cast(pl.Float64), now[name].cast(pl.Float64)
             amount = (before - after).abs().max()
-            yield Difference("metric", name, _last(before), _last(after), _float_or_none(amount))
+            yield Difference("metric", name, _last(before), _last(after), _finite(amount))
 
 
 def _surroundings(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
     for key in SURROUNDINGS:
-        older = key not in recorded and key == "prior_compiled"
-        if not older and recorded.get(key) != now.get(key):
+        if recorded.get(key) != now.get(key):
             yield Difference(key.replace("_", " "), "", str(recorded.get(key)), str(now.get(key)))
     before, after = recorded["packages"], now["packages"]
     for name in sorted({*before, *after}):
@@ -245,9 +204,5 @@ def _last(column: pl.Series) -> str:
     return f"{values[-1]:.6g} at last" if len(values) else "never"
 
 
-def _float_or_none(value: Any) -> float | None:
-    return None if value is None or value != value else float(value)
-
-
-def _infinite(amount: float | None) -> float:
-    return float("inf") if amount is None else amount
+def _finite(amount: Any) -> float | None:
+    return None if amount is None or not math.isfinite(amount) else float(amount)

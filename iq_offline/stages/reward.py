@@ -1,7 +1,7 @@
 """reward: a run's recovered reward against the true reward of recorded data, which training never saw."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,20 @@ import polars as pl
 import torch
 
 from iq_offline.algorithms.linear_reward import fit_linear_reward
-from iq_offline.algorithms.networks import LARGEST_STANDARDISED, ContinuousPolicy, Policy
+from iq_offline.algorithms.networks import LARGEST_STANDARDISED, ContinuousPolicy
 from iq_offline.batch import Batch
-from iq_offline.config import ContinuousBCConfig, DiscreteBCConfig, IQConfig
+from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
+from iq_offline.config.q_learning import QLearningConfig
 from iq_offline.data.files import whole_file
 from iq_offline.data.spaces import ContinuousActions
 from iq_offline.data.split import rows_with_successors
 from iq_offline.data.table import TransitionTable
 from iq_offline.evaluation.correlation import cloning_null, reward_report
 from iq_offline.evaluation.shaping import Floats, PotentialFeatures, ShapingFree, epic_like_distance
-from iq_offline.report.dataset_plot import check_picture
-from iq_offline.report.reward_plots import reward_plot
+from iq_offline.report.columns import run_metrics
+from iq_offline.report.stage_plots import check_picture, reward_plot
 from iq_offline.stages.rewarder import Form, Rewarder, demonstrated_rows, form_of, task_tables
-from iq_offline.tracking.mirror import mirror_stage, reward_metrics
+from iq_offline.tracking.mirror import mirror_stage
 from iq_offline.training import run_folder
 from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.learnt import prior_of
@@ -31,7 +32,7 @@ from iq_offline.training.run_folder import RunFolder
 
 CHUNK = 8192
 CPU = torch.device("cpu")
-LARGEST_OBSERVATION = 512
+MAX_OBSERVATION = 512
 """Numbers of an observation up to which shaping is taken out: of pictures no potential is fitted."""
 Null = Callable[[Batch], torch.Tensor]
 
@@ -61,18 +62,25 @@ def recover_reward(
     rewarder = Rewarder.of(run, form, tables)
     if rewarder.form is not form:
         warn(f"{rewarder.why_not}: the {rewarder.form} form, as it is")
-    against = _Against.of(run, rewarder)
-    transitions = pl.concat([_frame(table, against, on_chunk) for table in tables])
+    nulls, shaping = _nulls(run, rewarder), _Shaping(run)
+    transitions = pl.concat([_frame(table, rewarder, nulls, shaping, on_chunk) for table in tables])
     report = {"run": run.manifest["run"], "datasets": [table.info.name for table in tables], "form": str(rewarder.form)}
-    report |= reward_report(transitions)
-    report |= {"shaping_free": against.shaping.report()} | _certainty(transitions)
+    report |= reward_report(transitions) | {"shaping_free": shaping.report()}
+    # how far critics disagree on the implicit reward, and how well V(s') is known, beside how much the reward varies
+    report |= {name: float(transitions[name].to_numpy().mean()) for name in ("uncertainty", "value_error")}
+    report["implicit_std"] = float(transitions["implicit"].to_numpy().std())
     if rewarder.linear is not None:
-        linear = rewarder.linear
-        report["linear"] = {"weights": linear.weights.tolist(), "explained": linear.explained}
-        report["linear"]["survival"] = rewarder.survival
-    _write(run, report, transitions, request.plot)
+        weights, explained = rewarder.linear.weights.tolist(), rewarder.linear.explained
+        report["linear"] = {"weights": weights, "explained": explained, "survival": rewarder.survival}
+    with whole_file(run.path / run_folder.REWARDS) as temporary:
+        transitions.write_parquet(temporary)
+    run_folder.seal_record(run.path / run_folder.REWARD, report)
+    for path in (run.path / run_folder.REWARD_PLOT, request.plot):
+        if path is not None:
+            with whole_file(path) as temporary:
+                temporary.write_bytes(reward_plot(transitions, path.suffix.removeprefix(".")))
     files = (run_folder.REWARD, run_folder.REWARDS, run_folder.REWARD_PLOT)
-    mirror_stage(run.path, reward_metrics(report), files, warn)
+    mirror_stage(run.path, run_metrics(reward=report), files, warn)
     return report
 
 
@@ -114,111 +122,96 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-@dataclass(frozen=True)
-class _Against:
-    """What a batch is asked: the recovered reward, the cloning null, and what is left without shaping.
-
-    `null_linear`: the null, explained as the linear form explains the recovered reward; None for another form.
-    """
-
-    rewarder: Rewarder
-    null: Null
-    shaping: "_Shaping"
-    null_linear: Null | None = None
-
-    @classmethod
-    def of(cls, run: RunFolder, rewarder: Rewarder) -> "_Against":
-        null, policy = _cloning_null(run), run.policy()
-        found = cls(rewarder, null, _Shaping.of(run))
-        if rewarder.linear is None:
-            return found
-        linear = fit_linear_reward([(policy.standardise(one.observations), null(one)) for one in rewarder.sources])
-        # that the demonstrations seldom end is known without Q
-        return replace(
-            found, null_linear=lambda batch: linear(policy.standardise(batch.observations)) + rewarder.survival
-        )
+def _nulls(run: RunFolder, rewarder: Rewarder) -> dict[str, Null]:
+    """Rewards that need no dynamics: of a cloned policy, and, for the linear form, that one explained linearly."""
+    null, policy = _cloning_null(run), run.policy()
+    if rewarder.linear is None:
+        return {"null_bc": null}
+    linear = fit_linear_reward([(policy.standardise(one.observations), null(one)) for one in rewarder.sources])
+    # that the demonstrations seldom end is known without Q
+    explained = lambda batch: linear(policy.standardise(batch.observations)) + rewarder.survival  # noqa: E731
+    return {"null_bc": null, "null_linear": explained}
 
 
-@dataclass
+def _cloning_null(run: RunFolder) -> Null:
+    """How near the recorded action is to that of a cloned policy: the run's prior, or a new clone of its data."""
+    clone = prior_of(run)
+    if clone is None:
+        table, rows = demonstrated_rows(run)
+        config = ContinuousBCConfig() if isinstance(table.action_space, ContinuousActions) else DiscreteBCConfig()
+        sampler = TransitionSampler(table, rows, CPU)
+        *_, last = fit_clone(config, run.config.seed, sampler, table.action_space, CPU)
+        clone = last.learner.policy
+
+    @torch.no_grad()
+    def null(batch: Batch) -> torch.Tensor:
+        if isinstance(clone, ContinuousPolicy):
+            executed = clone.scale_actions(clone.act(batch.observations))
+            error, std = (executed - clone.scale_actions(batch.actions)).square().sum(dim=-1).double(), clone.std
+        else:
+            surprise = torch.nn.functional.cross_entropy(clone(batch.observations), batch.actions, reduction="none")
+            error, std = 2 * surprise.double(), 1.0
+        return torch.from_numpy(cloning_null(error.numpy(), std))
+
+    return null
+
+
 class _Shaping:
-    """Grows by batches; nothing where observations are too large for potentials."""
+    """Correlations without shaping, in batches; nothing where observations are too large for potentials."""
 
-    policy: Policy
-    features: PotentialFeatures | None
-    sums: ShapingFree
-    names: tuple[str, ...] = field(default=("recovered", "null_bc"))
-
-    @classmethod
-    def of(cls, run: RunFolder) -> "_Shaping":
-        policy, algorithm = run.policy(), run.config.algorithm
-        assert isinstance(algorithm, IQConfig)
-        size = policy.layout.features
-        features = PotentialFeatures(size) if size <= LARGEST_OBSERVATION else None
-        return cls(policy, features, ShapingFree(algorithm.gamma))
+    def __init__(self, run: RunFolder) -> None:
+        algorithm = run.config.algorithm
+        assert isinstance(algorithm, QLearningConfig)
+        self.policy, self.sums = run.policy(), ShapingFree(algorithm.gamma)
+        size = self.policy.layout.features
+        self.features = PotentialFeatures(size) if size <= MAX_OBSERVATION else None
 
     def add(self, batch: Batch, columns: list[torch.Tensor]) -> None:
         """True reward, recovered one and null of a batch, each (B,)."""
         if self.features is None:
             return
-        here, there = (self._potentials(raw) for raw in (batch.observations, batch.next_observations))
+        here, there = (self._potentials(self.features, raw) for raw in (batch.observations, batch.next_observations))
         rewards = torch.stack([column.double() for column in columns], dim=1).numpy()
         self.sums.add(here, there, batch.terminations.numpy(), rewards)
 
     @torch.no_grad()
-    def _potentials(self, raw: torch.Tensor) -> Floats:
-        assert self.features is not None
+    def _potentials(self, features: PotentialFeatures, raw: torch.Tensor) -> Floats:
         whole = (raw - self.policy.observation_mean) / self.policy.observation_std
         cut_off = whole - whole.clamp(-LARGEST_STANDARDISED, LARGEST_STANDARDISED)
-        return self.features(self.policy.standardise(raw).double().numpy(), cut_off.double().numpy())
+        return features(self.policy.standardise(raw).double().numpy(), cut_off.double().numpy())
 
     def report(self) -> dict[str, Any] | None:
-        """Correlation with the true reward when shaping does not count, and the distance that it means."""
+        """Correlation with the true reward when shaping does not count, and the distance that follows from it."""
         if self.features is None:
             return None
-        found = dict(zip(self.names, self.sums.correlations(1 + len(self.names)), strict=True))
-        return {
-            "pearson": found["recovered"],
-            "epic_like_distance": epic_like_distance(found["recovered"]),
-            "null_bc": {"pearson": found["null_bc"], "epic_like_distance": epic_like_distance(found["null_bc"])},
-            "n": self.sums.n,
-        }
+        own, null = (
+            {"pearson": found, "epic_like_distance": epic_like_distance(found)} for found in self.sums.correlations(3)
+        )
+        return own | {"null_bc": null, "n": self.sums.n}
 
 
-def _certainty(transitions: pl.DataFrame) -> dict[str, Any]:
-    """How far critics disagree on the implicit reward, and how well V(s') is known, beside how much it varies."""
-    means = {name: float(transitions[name].to_numpy().mean()) for name in ("uncertainty", "value_error")}
-    return means | {"implicit_std": float(transitions["implicit"].to_numpy().std())}
-
-
-def _write(run: RunFolder, report: dict[str, Any], transitions: pl.DataFrame, plot: Path | None) -> None:
-    with whole_file(run.path / run_folder.REWARDS) as temporary:
-        transitions.write_parquet(temporary)
-    run_folder.seal_record(run.path / run_folder.REWARD, report)
-    for path in (run.path / run_folder.REWARD_PLOT, *([] if plot is None else [plot])):
-        picture = reward_plot(transitions, path.suffix.removeprefix("."))
-        with whole_file(path) as temporary:
-            temporary.write_bytes(picture)
-
-
-def _frame(table: TransitionTable, against: _Against, on_chunk: Callable[[int], None]) -> pl.DataFrame:
+def _frame(
+    table: TransitionTable,
+    rewarder: Rewarder,
+    nulls: dict[str, Null],
+    shaping: _Shaping,
+    on_chunk: Callable[[int], None],
+) -> pl.DataFrame:
     rows = rows_with_successors(table)
-    sampler = TransitionSampler(table, rows, CPU)
+    sampler, true = TransitionSampler(table, rows, CPU), table.rewards(rows).astype(np.float64)
     columns: dict[str, list[torch.Tensor]] = {}
-    true = table.rewards(rows).astype(np.float64)
-    for first in range(0, len(rows), CHUNK):
-        batch = sampler.gather(torch.arange(first, min(first + CHUNK, len(rows))))
-        reward, found = against.rewarder(batch)
-        null = against.null(batch)
+    for place in torch.split(torch.arange(len(rows)), CHUNK):
+        batch = sampler.gather(place)
+        reward, found = rewarder(batch)
         values = {"recovered": reward, "implicit": found.rewards, "canonical": found.canonical}
-        if against.rewarder.scale is not None:
-            values["normalised"] = against.rewarder.scale(found)
-        values |= {"uncertainty": found.uncertainty, "value_error": found.value_error, "null_bc": null}
-        if against.null_linear is not None:
-            values["null_linear"] = against.null_linear(batch)
+        if rewarder.scale is not None:
+            values["normalised"] = rewarder.scale(found)
+        values |= {"uncertainty": found.uncertainty, "value_error": found.value_error}
+        values |= {name: null(batch) for name, null in nulls.items()}
         for name, value in values.items():
             columns.setdefault(name, []).append(value)
-        against.shaping.add(batch, [torch.from_numpy(true[first : first + CHUNK]), reward, null])
-        on_chunk(len(batch.terminations))
+        shaping.add(batch, [torch.from_numpy(true[place.numpy()]), reward, values["null_bc"]])
+        on_chunk(len(place))
     number = table.episode_numbers(rows)
     return pl.DataFrame(
         {
@@ -229,33 +222,3 @@ def _frame(table: TransitionTable, against: _Against, on_chunk: Callable[[int], 
             **{name: torch.cat(parts).double().numpy() for name, parts in columns.items()},
         }
     )
-
-
-def _cloning_null(run: RunFolder) -> Null:
-    """The reward that needs no dynamics: how near the recorded action is to that of a cloned policy."""
-    prior = prior_of(run) or _clone_again(run)
-    if isinstance(prior, ContinuousPolicy):
-        return lambda batch: _squared_error_null(prior, batch, prior.std)
-    return lambda batch: _surprise_null(prior, batch)
-
-
-def _clone_again(run: RunFolder) -> Policy:
-    """Behavioural cloning on the run's own transitions, for a run that holds no prior."""
-    table, rows = demonstrated_rows(run)
-    sampler = TransitionSampler(table, rows, CPU)
-    config = ContinuousBCConfig() if isinstance(table.action_space, ContinuousActions) else DiscreteBCConfig()
-    *_, last = fit_clone(config, run.config.seed, sampler, table.action_space, CPU)
-    return last.learner.policy
-
-
-@torch.no_grad()
-def _squared_error_null(prior: ContinuousPolicy, batch: Batch, std: float) -> torch.Tensor:
-    executed = prior.scale_actions(prior.act(batch.observations))
-    error = (executed - prior.scale_actions(batch.actions)).square().sum(dim=-1)
-    return torch.from_numpy(cloning_null(error.double().numpy(), std))
-
-
-@torch.no_grad()
-def _surprise_null(clone: Policy, batch: Batch) -> torch.Tensor:
-    surprise = torch.nn.functional.cross_entropy(clone(batch.observations), batch.actions, reduction="none")
-    return torch.from_numpy(cloning_null(2 * surprise.double().numpy(), 1.0))

@@ -7,21 +7,14 @@ from enum import StrEnum
 import numpy as np
 import torch
 
+from iq_offline.algorithms.build import actions_of
 from iq_offline.algorithms.encoders import ObservationLayout
-from iq_offline.algorithms.learner import Stream, generator
 from iq_offline.algorithms.linear_reward import LinearReward, fit_linear_reward
-from iq_offline.algorithms.networks import Policy, actions_of
-from iq_offline.algorithms.recovery import (
-    ContinuousRecovery,
-    DiscreteRecovery,
-    Normalisation,
-    Recovered,
-    Recovery,
-    normalisation,
-)
+from iq_offline.algorithms.networks import Policy
+from iq_offline.algorithms.noise import Stream, generator
+from iq_offline.algorithms.recovery import Normalisation, Recovered, Recovery, normalisation, recovery_of
 from iq_offline.algorithms.reward_model import RewardInputs, RewardModel
 from iq_offline.batch import Batch
-from iq_offline.config import ContinuousIQConfig, DiscreteIQConfig, IQConfig
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import every_kth, rows_with_successors
 from iq_offline.data.strict_json import first_line, parse_json
@@ -30,8 +23,9 @@ from iq_offline.errors import ConfigError, RunError, nearest
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.training import run_folder
 from iq_offline.training.batches import Rows, TransitionSampler, observation_layout
-from iq_offline.training.learnt import absorbing_value_of, continuous_networks_of, discrete_networks_of
+from iq_offline.training.learnt import learner_of
 from iq_offline.training.run_folder import RunFolder
+from iq_offline.training.tensor_files import read_header, read_tensors
 
 DEMONSTRATED_TRANSITIONS = 8192
 """At most so many set the scale of the normalised form, evenly spread."""
@@ -157,7 +151,7 @@ def load_reward_model(run: RunFolder) -> RewardModel:
         raise RunError(f"{run.manifest['run']} has no explicit reward", f"fit one: iq-offline distil {run.path}")
     run.check_file(run_folder.REWARD_MODEL)
     try:
-        header, tensors = run_folder.read_header(path), run_folder.read_tensors(path)
+        header, tensors = read_header(path), read_tensors(path)
         hidden = tuple(int(size) for size in parse_json(header["hidden"]))
         if sum(hidden) > sum(tensor.numel() for tensor in tensors.values()):
             raise ValueError("its header names larger layers than it holds")
@@ -237,15 +231,9 @@ def _thinned(table: TransitionTable, rows: Rows, most: int) -> Batch:
 
 
 def _recovery(run: RunFolder) -> Recovery:
-    algorithm = run.config.algorithm
-    if not isinstance(algorithm, IQConfig):
+    if not run.config.algorithm.learns_reward:
         raise RunError(
             f"{run.manifest['run']} was trained by {run.config.method}, which learns no reward",
             "use a run of --method iq",
         )
-    absorbing = absorbing_value_of(run)
-    if isinstance(algorithm, DiscreteIQConfig):
-        return DiscreteRecovery(discrete_networks_of(run), algorithm, absorbing)
-    assert isinstance(algorithm, ContinuousIQConfig)
-    noise = generator(run.config.seed, Stream.REWARD)
-    return ContinuousRecovery(continuous_networks_of(run), algorithm, noise, absorbing)
+    return recovery_of(learner_of(run), generator(run.config.seed, Stream.REWARD))

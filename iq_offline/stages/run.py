@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iq_offline import paths
-from iq_offline.config import algorithm_class, algorithm_config, updates_key
+from iq_offline.command_server.client import SOCKET
+from iq_offline.config.train import algorithm_class, algorithm_config, updates_key
 from iq_offline.credentials import public_url
 from iq_offline.data.catalogue import catalogue, is_like_a_path
 from iq_offline.data.files import check_folder
 from iq_offline.errors import ConfigError, PackageMissing, nearest
-from iq_offline.handover import PLACE
 from iq_offline.pipeline.plan import Plan
 from iq_offline.pipeline.schema import End, load_table
 from iq_offline.pipeline.working_folder import Hold, held
-from iq_offline.stages.presets import recipe
+from iq_offline.stages.presets import read_preset
 
 EXECUTORS = {
     "slurm": "snakemake_executor_plugin_slurm",
@@ -76,7 +76,7 @@ def run_pipeline(request: RunRequest, tell: Callable[[str], None]) -> Finished:
             dead = hold.left or "unknown"
             tell(f"{folder} was locked by a run that is dead ({dead}): released; what it has finished counts")
             subprocess.run([*command, "--unlock"], check=True, capture_output=True)
-        status = _snakemake(command, hold, warm=request.profile == LOCAL and hasattr(os, "pidfd_open"))
+        status = _snakemake(command, hold, served=request.profile == LOCAL and hasattr(os, "pidfd_open"))
     end = folder / ENDS[table.ends_in]
     return Finished(status, folder, end.read_text() if status == 0 else None)
 
@@ -130,7 +130,7 @@ def _check_trainable(plan: Plan) -> None:
     """Raises ConfigError for settings that the run's method takes neither for discrete nor for continuous actions."""
     asked = {(run.trained_by, run.preset, run.updates, run.settings): run.name for run in plan.runs.values()}
     for (method, preset, updates, settings), name in asked.items():
-        presets = [*recipe(method), *([] if preset in (None, method) else recipe(str(preset)))]
+        presets = [] if preset in (None, method) else read_preset(str(preset))
         errors = []
         for discrete in (False, True):
             length = f"{updates_key(algorithm_class(method, discrete=discrete))}={updates}"
@@ -170,13 +170,16 @@ def _profile(request: RunRequest) -> Path:
     return folder
 
 
-def _snakemake(command: list[str], hold: Hold, *, warm: bool) -> int:
-    """Snakemake in a process group of its own, which its jobs share; signals to this process are passed on to it."""
+def _snakemake(command: list[str], hold: Hold, *, served: bool) -> int:
+    """Snakemake in a process group of its own, which its jobs share; signals to this process are passed on to it.
+
+    `served`: whether a command server runs its jobs' commands.
+    """
     # Profiles name `python`, and mean this one.
     environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
     with tempfile.TemporaryDirectory(prefix="iq-offline-") as place:
-        socket = str(Path(place) / "warm")
-        environment[PLACE] = socket if warm else ""
+        socket = str(Path(place) / "socket")
+        environment[SOCKET] = socket if served else ""
         with subprocess.Popen(command, pass_fds=[hold.descriptor], process_group=0, env=environment) as process:
             hold.record(process.pid)
 
@@ -185,7 +188,7 @@ def _snakemake(command: list[str], hold: Hold, *, warm: bool) -> int:
 
             before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
             try:
-                with _warm_process(socket, process.pid, hold.folder) if warm else nullcontext():
+                with _command_server(socket, process.pid, hold.folder) if served else nullcontext():
                     return process.wait()
             finally:
                 for number, handler in before.items():
@@ -193,9 +196,9 @@ def _snakemake(command: list[str], hold: Hold, *, warm: bool) -> int:
 
 
 @contextmanager
-def _warm_process(socket: str, group: int, folder: Path) -> Iterator[None]:
-    """What Snakemake's jobs on this machine run in (`iq_offline/warm.py`); it ends when this process does."""
-    command = [sys.executable, "-m", "iq_offline.warm", socket]
+def _command_server(socket: str, group: int, folder: Path) -> Iterator[None]:
+    """What runs the commands of Snakemake's jobs on this machine; it ends when this process does."""
+    command = [sys.executable, "-m", "iq_offline.command_server.server", socket]
     environment = {"OMP_NUM_THREADS": "1"} | os.environ
     with subprocess.Popen(command, stdin=subprocess.PIPE, process_group=group, cwd=folder, env=environment):
         yield

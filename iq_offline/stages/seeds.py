@@ -10,14 +10,17 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
+from iq_offline.config.train import TrainConfig
 from iq_offline.errors import Interrupted
-from iq_offline.stages.train import TrainRequest, percent, train_run
-from iq_offline.training.keeper import Stop, stop_asked
-from iq_offline.training.loop import Progress
+from iq_offline.stages.train import RunOptions, percent, train_run
+from iq_offline.training.checkpointing import Stop, stop_requested
 from iq_offline.training.run_folder import RunFolder
 
-Note = tuple[int, int, dict[str, float] | str]
-"""A seed; its percentage and metrics, or -1 and a warning."""
+Run = tuple[TrainConfig, RunOptions]
+OnProgress = Callable[[int, int, dict[str, float]], None]
+"""Gets a seed, its percentage and its metrics."""
+Note = tuple[int, int, dict[str, float]] | str
+"""What a worker says: its progress, or a warning."""
 POLL_SECONDS = 0.2
 
 _notes: "SimpleQueue[Note | None] | None" = None
@@ -29,63 +32,69 @@ def workers_for(seeds: int, threads: int) -> int:
 
 
 def train_seeds(
-    requests: Sequence[TrainRequest],
-    workers: int,
-    on_progress: Callable[[int, int, dict[str, float]], None],
-    warn: Callable[[str], None],
+    runs: Sequence[Run], workers: int, on_progress: OnProgress, warn: Callable[[str], None]
 ) -> list[RunFolder]:
-    """Train them all, `workers` at a time; the run folders in the requests' order.
+    """Train them all, `workers` at a time; the run folders in the same order.
 
-    `on_progress` gets a seed, its percentage and its metrics. A seed that fails lets the others end; then its error is
-    raised. Raises Interrupted where a signal asked to stop: all that are under way keep what they have.
+    A seed that fails lets the others end; then its error is raised. Raises Interrupted where a signal asked to stop:
+    all that are under way keep what they have.
     """
     context = multiprocessing.get_context("spawn")
     notes: SimpleQueue[Note | None] = context.SimpleQueue()
-    reader = threading.Thread(target=_read, args=(notes, on_progress, warn))
+    reader = threading.Thread(target=_read, args=(notes, on_progress, _once(warn)))
     reader.start()
     try:
         with (
-            stop_asked() as stop,
+            stop_requested() as stop,
             ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(notes,)) as pool,
         ):
-            futures = [pool.submit(_train, request) for request in requests]
+            futures = [pool.submit(_train, run) for run in runs]
             _wait(pool, futures, stop)
-            if stop.signal is not None and any(future.cancelled() for future in futures):
-                _raise_first(futures)
+            ended = [RunFolder.open(future.result()) for future in futures if not future.cancelled()]
+            if stop.signal is not None and len(ended) < len(runs):
                 raise Interrupted("stopped before all seeds were trained", "give --resume to go on", stop.signal)
-            return [RunFolder.open(future.result()) for future in futures]
+            return ended
     finally:
         notes.put(None)
         reader.join()
 
 
-def train_together(
-    requests: Sequence[TrainRequest],
-    on_progress: Callable[[int, int, dict[str, float]], None],
-    warn: Callable[[str], None],
-) -> list[RunFolder]:
+def train_together(runs: Sequence[Run], on_progress: OnProgress, warn: Callable[[str], None]) -> list[RunFolder]:
     """Train them all at once in this process, each update as one batched update of all; else as `train_seeds`."""
-    from iq_offline.training.together import Together
+    from iq_offline.training.compile.batched_seeds import BatchedSeeds, SeedSlot
 
-    together, said = Together(len(requests)), set[str]()
+    seeds, warn_once = BatchedSeeds(len(runs)), _once(warn)
 
     def train(number: int) -> RunFolder:
-        lane, request = together.lane(number), requests[number]
+        config, options = runs[number]
         try:
-            return train_run(request, lambda p: on_progress(request.seed, percent(p), p.metrics), once, lane)
+            return train_run(
+                config,
+                options,
+                lambda progress: on_progress(config.seed, percent(progress), progress.metrics),
+                warn_once,
+                SeedSlot(seeds, number),
+            )
         finally:
-            lane.leave()
+            seeds.leave(number)
+
+    with stop_requested(), ThreadPoolExecutor(len(runs)) as threads:
+        futures = [threads.submit(train, number) for number in range(len(runs))]
+        while wait(futures, timeout=POLL_SECONDS).not_done:
+            pass  # signals reach this thread, which has nothing else to do
+    return [future.result() for future in futures]
+
+
+def _once(warn: Callable[[str], None]) -> Callable[[str], None]:
+    """Passes each warning on once, however many seeds give it."""
+    said: set[str] = set()
 
     def once(text: str) -> None:
         if text not in said:
             said.add(text)
             warn(text)
 
-    with stop_asked(), ThreadPoolExecutor(len(requests)) as threads:
-        futures = [threads.submit(train, number) for number in range(len(requests))]
-        while wait(futures, timeout=POLL_SECONDS).not_done:
-            pass  # signals reach this thread, which has nothing else to do
-    return [future.result() for future in futures]
+    return once
 
 
 def _wait(pool: ProcessPoolExecutor, futures: "Sequence[Future[Path]]", stop: Stop) -> None:
@@ -100,12 +109,6 @@ def _wait(pool: ProcessPoolExecutor, futures: "Sequence[Future[Path]]", stop: St
                 os.kill(process, signal.SIGTERM)
 
 
-def _raise_first(futures: "Sequence[Future[Path]]") -> None:
-    for future in futures:
-        if not future.cancelled():
-            future.result()
-
-
 def _start(notes: "SimpleQueue[Note | None]") -> None:
     """In a worker: a group of its own, so that Ctrl-C reaches it through the parent alone."""
     global _notes
@@ -113,30 +116,18 @@ def _start(notes: "SimpleQueue[Note | None]") -> None:
     os.setpgrp()
 
 
-def _train(request: TrainRequest) -> Path:
-    notes = _notes
+def _train(run: Run) -> Path:
+    notes, (config, options) = _notes, run
     assert notes is not None
-
-    def tell(progress: Progress) -> None:
-        notes.put((request.seed, percent(progress), progress.metrics))
-
-    return train_run(request, tell, lambda text: notes.put((request.seed, -1, text))).path
+    return train_run(config, options, lambda p: notes.put((config.seed, percent(p), p.metrics)), notes.put).path
 
 
-def _read(
-    notes: "SimpleQueue[Note | None]",
-    on_progress: Callable[[int, int, dict[str, float]], None],
-    warn: Callable[[str], None],
-) -> None:
-    said: set[str] = set()
+def _read(notes: "SimpleQueue[Note | None]", on_progress: OnProgress, warn: Callable[[str], None]) -> None:
     while (note := notes.get()) is not None:
-        seed, percent, content = note
-        if isinstance(content, str):
-            if content not in said:
-                warn(content)
-            said.add(content)
+        if isinstance(note, str):
+            warn(note)
         else:
-            on_progress(seed, percent, content)
+            on_progress(*note)
 
 
 def as_rows(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""select: which of several runs, without a simulator? The one that best foretells demonstrations that none has seen."""
+"""select: choose among runs without a simulator, by their errors on demonstrations that none has learnt from."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,12 +21,12 @@ from iq_offline.training import run_folder
 from iq_offline.training.batches import evenly_spread
 from iq_offline.training.run_folder import RunFolder
 
-LARGEST_SAMPLE = 8192
-"""At most so many transitions are foretold, evenly spread."""
+MAX_SAMPLE = 8192
+"""At most so many transitions are judged on, evenly spread."""
 
 
 class Signal(StrEnum):
-    """What of the errors on unseen demonstrations ranks the runs; less is better.
+    """The statistic of the errors on unseen demonstrations that ranks the runs; less is better.
 
     MEAN, MEDIAN, WORST: of the steps' errors, WORST the 95th percentile. An error is the mean over dimensions of the
     absolute difference of scaled actions, censored at the bounds; of discrete actions their cross entropy in nats.
@@ -63,13 +63,12 @@ def select_run(
         check_split(run, warn)
     rows = []
     for run in runs:
-        policy = run.policy()
+        policy, evaluation = run.policy(), run.read_optional(run_folder.EVALUATION)
         _check_fits(policy, table, run)
-        rows.append({"run": run.manifest["run"], "method": run.manifest["method"], "seed": run.manifest["seed"]})
-        rows[-1] |= signals(policy, _less(table, policy.layout.offset, batch), table.action_space) | {
-            "return": _return(run),
-            "path": str(run.path),
-        }
+        row = {key: run.manifest[key] for key in ("run", "method", "seed")}
+        row |= signals(policy, _shifted(table, policy.layout.offset, batch), table.action_space)
+        row |= {"return": None if evaluation is None else float(evaluation["return_mean"]), "path": str(run.path)}
+        rows.append(row)
         on_progress(len(rows), "")
     rows.sort(key=lambda row: row[request.signal])
     return {
@@ -87,11 +86,25 @@ def unseen_demonstrations(runs: Sequence[RunFolder], dataset: str | None = None)
     Raises ConfigError as `select_run` does.
     """
     table = open_dataset(dataset or _common_dataset(runs))
-    return table, _unseen(table, runs)
+    origin, seen = table.info.origin, set[int]()
+    for run in runs:
+        if origin in {_origin(other) for other in run.split["supplementary"]}:
+            raise ConfigError(
+                f"{run.manifest['run']} had all of {table.info.name} as supplementary data", "name other demonstrations"
+            )
+        if _origin(run.manifest["dataset"]) == origin:
+            seen |= set(run.split["expert_episodes"])
+    left = [episode for episode in range(len(table.episodes)) if episode not in seen]
+    if not left:
+        raise ConfigError(
+            f"every episode of {table.info.name} was learnt from by one of the runs",
+            "train with --demos or --held-out so that some are left, or name other demonstrations with --dataset",
+        )
+    return table, evenly_spread(table, rows_of_episodes(table.episodes[left], 1), MAX_SAMPLE, torch.device("cpu"))
 
 
-def _less(table: TransitionTable, offset: tuple[float, ...], batch: Batch) -> Batch:
-    """A batch of the table's transitions as a policy takes them that has learnt with another offset."""
+def _shifted(table: TransitionTable, offset: tuple[float, ...], batch: Batch) -> Batch:
+    """A batch of the table's transitions for a policy that was trained with another offset."""
     if offset == table.offset:
         return batch
     zeros = (0.0,) * table.observation_size
@@ -99,11 +112,8 @@ def _less(table: TransitionTable, offset: tuple[float, ...], batch: Batch) -> Ba
     shift[: table.observation_size] = torch.tensor(table.offset or zeros, dtype=torch.float64) - torch.tensor(
         offset or zeros, dtype=torch.float64
     )
-    return replace(
-        batch,
-        observations=(batch.observations.double() + shift).float(),
-        next_observations=(batch.next_observations.double() + shift).float(),
-    )
+    here, there = ((raw.double() + shift).float() for raw in (batch.observations, batch.next_observations))
+    return replace(batch, observations=here, next_observations=there)
 
 
 @torch.no_grad()
@@ -119,57 +129,29 @@ def signals(policy: Policy, batch: Batch, space: ActionSpace) -> dict[str, float
 
 
 def _common_dataset(runs: Sequence[RunFolder]) -> str:
-    datasets = {(_origin(run.manifest["dataset"]), run.config.dataset) for run in runs}
-    if len({origin for origin, _ in datasets}) > 1:
+    if len({_origin(run.manifest["dataset"]) for run in runs}) > 1:
         names = ", ".join(sorted({run.manifest["dataset"]["name"] for run in runs}))
         raise ConfigError(f"the runs have learnt from several datasets ({names})", "name demonstrations with --dataset")
-    return sorted(dataset for _, dataset in datasets)[0]
+    return min(run.config.dataset for run in runs)
 
 
 def _origin(info: Mapping[str, Any]) -> str:
-    """What tells a dataset from others, its conversions being the same: the hash of what it was made from."""
+    """The identity of a dataset, the same for its conversions: the hash of what it was made from."""
     return str(info.get("origin_sha256") or info["sha256"])
 
 
-def _unseen(table: TransitionTable, runs: Sequence[RunFolder]) -> Batch:
-    """Transitions of the episodes that no run has learnt from."""
-    origin = table.info.origin
-    for run in runs:
-        if origin in {_origin(other) for other in run.split["supplementary"]}:
-            raise ConfigError(
-                f"{run.manifest['run']} had all of {table.info.name} as supplementary data", "name other demonstrations"
-            )
-    seen = {
-        episode
-        for run in runs
-        if _origin(run.manifest["dataset"]) == origin
-        for episode in run.split["expert_episodes"]
-    }
-    left = [episode for episode in range(len(table.episodes)) if episode not in seen]
-    if not left:
-        raise ConfigError(
-            f"every episode of {table.info.name} was learnt from by one of the runs",
-            "train with --demos or --held-out so that some are left, or name other demonstrations with --dataset",
-        )
-    rows = rows_of_episodes(table.episodes[left], 1)
-    return evenly_spread(table, rows, LARGEST_SAMPLE, torch.device("cpu"))
-
-
 def _check_fits(policy: Policy, table: TransitionTable, run: RunFolder) -> None:
-    discrete = isinstance(table.action_space, DiscreteActions)
-    actions = len(policy.action_centre) if isinstance(policy, ContinuousPolicy) else 0
-    same_actions = discrete if actions == 0 else not discrete and actions == table.action_space.width
+    space = table.action_space
+    if isinstance(policy, ContinuousPolicy):
+        same_actions = isinstance(space, ContinuousActions) and space.width == len(policy.action_centre)
+    else:
+        same_actions = isinstance(space, DiscreteActions)
     same_categories = policy.layout.categories in ((), table.categories)
     if policy.layout.vector != table.observation_size or not (same_actions and same_categories):
         raise ConfigError(
             f"{run.manifest['run']} has learnt another task's observations or actions than {table.info.name} has",
             "name demonstrations of the runs' task with --dataset",
         )
-
-
-def _return(run: RunFolder) -> float | None:
-    evaluation = run.read_optional(run_folder.EVALUATION)
-    return None if evaluation is None else float(evaluation["return_mean"])
 
 
 def _agreement(rows: Sequence[dict[str, Any]]) -> dict[str, float | None] | None:

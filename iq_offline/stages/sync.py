@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from iq_offline.errors import RunError
+from iq_offline.report.columns import summary_metrics
+from iq_offline.report.groups import grouped
 from iq_offline.report.loading import load_runs
 from iq_offline.report.tables import as_markdown, summary_table
-from iq_offline.tracking.metrics import summary_figures
 from iq_offline.tracking.mirror import Comparison, put_comparison, stored, sync
-from iq_offline.tracking.mlflow_store import PARENT_TAG, MlflowStore, StoredRun
+from iq_offline.tracking.mlflow_store import PARENT_TAG, MlflowStore
 from iq_offline.training.run_folder import RunFolder
 
 PAGE = "report.html"
@@ -18,29 +19,29 @@ PAGE = "report.html"
 def sync_runs(
     runs: Sequence[RunFolder], register: str | None, report: Path | None, on_run: Callable[[], None]
 ) -> dict[str, Any]:
-    """Mirror what is not in MLflow yet; what is, is left alone. Tells of each run and each comparison.
+    """Mirror what is not in MLflow yet; what is, is left alone. Reports each run and each comparison.
 
     `register`: the registered model that each run's policy becomes a version of. `report`: a folder that
     `iq-offline report` has written, whose page and pictures go onto the comparison. The comparison's rows are
-    made anew where all of its runs are among those given: a part of them would tell another story.
+    made anew where all of its runs are among those given: a part of them would give other figures.
     Raises TrackingUnavailable, and RunError for a damaged run, a folder without a report, or a report on several
     comparisons.
     """
     files = [] if report is None else _report_files(report)
     store = MlflowStore.open()
-    told, folders = [], dict[str, list[Path]]()
+    rows, folders = [], dict[str, list[Path]]()
     for run in runs:
         written = sync(run.path, store)
         mirrored = stored(run.path, store)
         folders.setdefault(mirrored.tags[PARENT_TAG], []).append(run.path)
-        version = None if register is None else _version(store, mirrored, register)
-        told.append({"run": str(run.path), "run_id": mirrored.run_id, "written": written, "version": version})
+        version = None if register is None else store.register(mirrored, register)
+        rows.append({"run": str(run.path), "run_id": mirrored.run_id, "written": written, "version": version})
         on_run()
     if files and len(folders) != 1:
         raise RunError(f"{report} would go onto {len(folders)} comparisons", "sync one comparison's runs at a time")
     return {
         "store": store.name,
-        "runs": told,
+        "runs": rows,
         "comparisons": [_comparison(store, *item, files) for item in folders.items()],
     }
 
@@ -56,15 +57,11 @@ def _comparison(store: MlflowStore, parent_id: str, folders: Sequence[Path], fil
         )
     written = None
     if not missing:
-        summary = summary_table(load_runs(folders)[0])
-        comparison = Comparison(summary_figures(summary), as_markdown(summary), files)
+        summary = summary_table(grouped(load_runs(folders)[0]))
+        comparison = Comparison(summary_metrics(summary), as_markdown(summary), files)
         with store.mirroring():
             written = put_comparison(store, parent, comparison)
     return {"parent": parent_id, "runs": len(folders), "runs_not_given": missing, "rows_written": written}
-
-
-def _version(store: MlflowStore, run: StoredRun, name: str) -> str:
-    return store.register(run, name)[0]
 
 
 def _report_files(folder: Path) -> list[Path]:

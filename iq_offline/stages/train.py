@@ -7,32 +7,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iq_offline import paths
-from iq_offline.config import (
-    BaselineConfig,
-    Compile,
-    Device,
-    Method,
-    Selection,
-    SubsampleFrom,
-    TrainConfig,
-    algorithm_class,
-    algorithm_config,
-    choice,
-    updates_key,
-)
+from iq_offline.config.cloning import BCConfig
+from iq_offline.config.q_learning import QLearningConfig
+from iq_offline.config.train import TrainConfig, algorithm_class, algorithm_config, choice, method_of, updates_key
 from iq_offline.data.files import check_folder, make_folder, whole_folder
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import check_supplementary
-from iq_offline.data.table import TransitionTable
 from iq_offline.errors import ConfigError, RunError, TrainingDiverged
+from iq_offline.methods import METHODS
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.learning_data import (
     LearningData,
-    reads_rewards_of,
     say_what_is_cut_off,
     say_what_is_odd,
     say_what_is_read,
@@ -40,87 +30,128 @@ from iq_offline.stages.learning_data import (
     split_of,
     training_steps,
 )
-from iq_offline.stages.presets import Preset, recipe, say_what_does_not_apply
-from iq_offline.tracking.mirror import describe, start_tracking
-from iq_offline.tracking.tracker import NullTracker, Tracker
+from iq_offline.stages.presets import read_preset, say_what_does_not_apply
+from iq_offline.tracking.mirror import Tracker, describe, start_tracking
 from iq_offline.training import run_folder
-from iq_offline.training.keeper import Keeper, stop_asked
+from iq_offline.training.checkpointing import Checkpointer, Rows, SnapshotFolder, stop_requested
 from iq_offline.training.loop import Progress, resolve_device
 from iq_offline.training.provenance import git_commit, package_versions, platform_description
 from iq_offline.training.run_folder import RunFolder
-from iq_offline.training.snapshot import SnapshotFolder
+from iq_offline.training.run_schema import FORMAT_VERSION
+from iq_offline.training.tensor_files import save_policy, tensor_bytes, tensors_sha256
 
 if TYPE_CHECKING:
-    from iq_offline.training.together import Lane
+    from iq_offline.training.compile.batched_seeds import SeedSlot
 
 
 MOST_THREADS_A_CORE = 8
+WORDS = {"device": "device", "select": "selection"}
+"""What messages call a setting that is a choice, where that is not `choice of --OPTION`."""
 
 
 @dataclass(frozen=True)
-class TrainRequest:
-    """What the command line asks of one training run."""
+class RunOptions:
+    """Where and how a run is trained: what changes none of its numbers."""
 
-    dataset: str
-    method: str | None = None
-    preset: str | None = None
-    demos: int | None = None
-    subsample: int = 1
-    subsample_from: str = SubsampleFrom.FIRST
-    select: str = Selection.RANDOM
-    held_out: float | None = None
-    supplementary: tuple[str, ...] = ()
-    seed: int = 0
-    updates: int | None = None
-    overrides: tuple[str, ...] = ()
-    device: str = Device.AUTO
-    threads: int = 1
     out: Path | None = None
+    """The run folder; with --seeds, the folder of them."""
     group: str | None = None
+    """The comparison in MLflow to file the runs under."""
     overwrite: bool = False
+    """Replace a run that is there."""
     resume: bool = False
-    compile: str = Compile.AUTO
+    """Go on with a run that was cut off; train where there is none."""
     snapshot_seconds: float = 60.0
+    """Seconds between snapshots to resume from."""
     tracked: bool = True
     """Whether MLflow mirrors it."""
 
 
+def train_config(
+    dataset: str,
+    method: str | None = None,
+    preset: str | None = None,
+    updates: int | None = None,
+    overrides: Sequence[str] = (),
+    warn: Callable[[str], None] = lambda _: None,
+    **settings: Any,
+) -> TrainConfig:
+    """What decides a run's numbers, from options as the command line has them.
+
+    `settings`: other fields of TrainConfig, which checks them; a new one changes nothing here. Opens the dataset,
+    because a method's settings depend on its kind of actions. Raises ConfigError for what does not fit, and every error
+    of reading the dataset.
+    """
+    chosen = _method(method, preset)
+    for name, value in settings.items():
+        kind = TrainConfig.model_fields[name].annotation
+        if isinstance(kind, type) and issubclass(kind, StrEnum):
+            settings[name] = choice(kind, value, WORDS.get(name, f"choice of --{name.replace('_', '-')}"))
+    named = [] if preset in (None, chosen) else read_preset(str(preset))
+    discrete = isinstance(open_dataset(dataset).action_space, DiscreteActions)
+    if updates is not None:
+        overrides = [f"{updates_key(algorithm_class(chosen, discrete=discrete))}={updates}", *overrides]
+    algorithm = algorithm_config(chosen, discrete=discrete, presets=named, overrides=overrides)
+    say_what_does_not_apply(preset, named, algorithm.name, warn)
+    supplementary = tuple(map(_resolved, settings.pop("supplementary", ())))
+    return TrainConfig(
+        dataset=_resolved(dataset), method=chosen, supplementary=supplementary, algorithm=algorithm, **settings
+    )
+
+
 def train_run(
-    request: TrainRequest,
+    config: TrainConfig,
+    options: RunOptions,
     on_progress: Callable[[Progress], None],
     warn: Callable[[str], None],
-    lane: "Lane | None" = None,
+    slot: "SeedSlot | None" = None,
 ) -> RunFolder:
-    """Train and write the run folder, whole or not at all. `lane`: its place among seeds that are updated together.
+    """Train and write the run folder, whole or not at all. `slot`: its place among seeds that are updated together.
 
     Raises ConfigError for what does not fit, every error of reading the dataset, TrainingDiverged, and Interrupted
     where a signal asked to stop: what is trained by then is kept for `resume`.
     """
-    method, device_kind = _method(request), choice(Device, request.device, "device")
-    own, named = recipe(method), [] if request.preset in (None, method) else recipe(str(request.preset))
-    if request.out:
-        check_folder(request.out)
-    _check_threads(request.threads)
-    device = resolve_device(device_kind)
-    table = open_dataset(request.dataset)
-    supplementary = tuple(open_dataset(dataset) for dataset in request.supplementary)
+    if options.out:
+        check_folder(options.out)
+    _check_threads(config.threads)
+    device = resolve_device(config.device)
+    table = open_dataset(config.dataset)
+    supplementary = tuple(open_dataset(dataset) for dataset in config.supplementary)
     check_supplementary(table, supplementary)
     supplementary = tuple(other.less(table.offset) for other in supplementary)
-    config = _config(request, method, device_kind, table, [*own, *named])
-    if lane is not None and isinstance(config.algorithm, BaselineConfig):
+    if slot is not None and not isinstance(config.algorithm, BCConfig | QLearningConfig):
         raise ConfigError(f"{config.algorithm.name} has no updates to batch", "leave --together out")
-    say_what_does_not_apply(request.preset, named, config.algorithm.name, warn)
     say_what_is_read(config, supplementary, warn)
     say_what_is_cut_off(config, warn)
     say_what_is_slow(config, device, warn)
     for read in (table, *supplementary):
         say_what_is_odd(read, warn)
-    split = split_of(config, table)
-    data = LearningData(table, split, supplementary)
-    with _run_place(request, _run_name(config, data)) as out:
-        if request.resume and (out / run_folder.MANIFEST).is_file():
+    data = LearningData(table, split_of(config, table), supplementary)
+    with _run_place(options, _run_name(config, data)) as out:
+        if options.resume and (out / run_folder.MANIFEST).is_file():
             return _finished(out, config.content_hash(*data.hashes))
-        return _train_into(out, config, data, device, request, on_progress, warn, lane)
+        return _train_into(out, config, options, data, device, slot, on_progress, warn)
+
+
+def percent(progress: Progress) -> int:
+    """How much of a run is done; one without updates is done at once."""
+    return 100 * progress.step // progress.total if progress.total else 100
+
+
+def _method(method: str | None, preset: str | None) -> str:
+    """The method named; else the one whose name the preset is; else `iq`."""
+    named = preset if preset in METHODS else None
+    if method is None:
+        return named or "iq"
+    if named not in (None, method):
+        raise ConfigError(f"--preset {named} is a method of its own, beside --method {method}", "give one of the two")
+    return method_of(method).name
+
+
+def _resolved(dataset: str) -> str:
+    """A path as it is from anywhere; a name as it is."""
+    path = Path(dataset).expanduser()
+    return str(path.resolve()) if path.exists() else dataset
 
 
 def _check_threads(threads: int) -> None:
@@ -128,11 +159,6 @@ def _check_threads(threads: int) -> None:
     cores = os.cpu_count() or 1
     if threads > MOST_THREADS_A_CORE * max(cores, 8):
         raise ConfigError(f"--threads {threads}: this machine has {cores} cores", f"give at most {cores}")
-
-
-def percent(progress: Progress) -> int:
-    """How much of a run is done; one without updates is done at once."""
-    return 100 * progress.step // progress.total if progress.total else 100
 
 
 def _finished(out: Path, config_hash: str) -> RunFolder:
@@ -147,16 +173,16 @@ def _finished(out: Path, config_hash: str) -> RunFolder:
 
 
 @contextmanager
-def _run_place(request: TrainRequest, name: str) -> Iterator[Path]:
+def _run_place(options: RunOptions, name: str) -> Iterator[Path]:
     """The folder asked for; else one of that name under the user's store, numbered where the name is taken."""
-    if request.out:
-        if not request.resume:
-            _check_free(request.out, overwrite=request.overwrite)
-        elif not (request.out / run_folder.MANIFEST).is_file():
-            _check_replaceable(request.out)
-        yield request.out
+    if options.out:
+        if not options.resume:
+            _check_free(options.out, overwrite=options.overwrite)
+        elif not (options.out / run_folder.MANIFEST).is_file():
+            _check_replaceable(options.out)
+        yield options.out
         return
-    reserved = _reserve(paths.home() / "runs" / name, resume=request.resume)
+    reserved = _reserve(paths.home() / "runs" / name, resume=options.resume)
     try:
         yield reserved
     finally:
@@ -207,28 +233,35 @@ def _check_replaceable(out: Path) -> None:
 def _train_into(
     out: Path,
     config: TrainConfig,
+    options: RunOptions,
     data: LearningData,
     device: Any,
-    request: TrainRequest,
+    slot: "SeedSlot | None",
     on_progress: Callable[[Progress], None],
     warn: Callable[[str], None],
-    lane: "Lane | None",
 ) -> RunFolder:
     import torch
 
     torch.set_num_threads(config.threads)
     started = datetime.now(UTC)
-    manifest = _manifest(config, data, str(device), request.group, out.name)
-    snapshots = SnapshotFolder.of(out, _means(config, device, lane))
-    with snapshots.held(), stop_asked() as stop, whole_folder(out) as folder:
-        if not request.resume:
+    manifest = _manifest(config, data, str(device), options.group, out.name)
+    config_hash = manifest["config_hash"]
+    snapshots = SnapshotFolder.of(out, _flags(config, device, slot))
+    with snapshots.held(), stop_requested() as stop, whole_folder(out) as folder:
+        if not options.resume:
             snapshots.remove()
-        resumed = snapshots.latest(manifest["config_hash"], warn)
-        keeper = Keeper(snapshots, manifest["config_hash"], request.snapshot_seconds, stop, resumed)
-        tracker = start_tracking(describe(manifest, out.resolve()), out, warn) if request.tracked else NullTracker()
+        resumed = snapshots.latest(config_hash, warn)
+        checkpointer = Checkpointer(snapshots, config_hash, options.snapshot_seconds, stop, resumed)
+        tracker = start_tracking(describe(manifest, out.resolve()), out, warn) if options.tracked else Tracker()
+
+        def check_interrupt(progress: Progress) -> None:
+            """Told of the search for more demonstrations as of a run that has not begun; a signal ends it."""
+            on_progress(replace(progress, step=0, metrics={"search_update": float(progress.step)}))
+            checkpointer.check_interrupt()
+
         try:
-            steps = training_steps(config, data, device, resumed, warn, _heeding(on_progress, keeper), lane)
-            collected = _collect(steps, tracker, on_progress, keeper)
+            steps = training_steps(config, data, device, resumed, warn, check_interrupt, slot)
+            logged = _log(steps, tracker, on_progress, checkpointer)
             _check_replaceable(out)
         except TrainingDiverged:
             snapshots.remove()
@@ -237,163 +270,105 @@ def _train_into(
         except BaseException:
             tracker.fail()
             raise
-        manifest |= {"started": started.isoformat(timespec="seconds"), "seconds": round(keeper.seconds(), 2)}
-        manifest |= {"compiled": collected.progress.compiled, "spent": collected.spent()}
-        if collected.progress.prior_compiled is not None:
-            manifest["prior_compiled"] = collected.progress.prior_compiled
-        if lane is not None:
-            manifest["together"] = lane.together.lanes
-        split = data.split.to_json(data.table, data.supplementary)
-        split["rewards_read"] |= reads_rewards_of(config)
-        if collected.progress.taken is not None:
-            for other in split["supplementary"]:
-                other["taken_episodes"] = collected.progress.taken.get(other["sha256"], [])
-        _write(folder, config, split, manifest, collected)
+        manifest |= {"started": started.isoformat(timespec="seconds"), "seconds": round(checkpointer.seconds(), 2)}
+        manifest |= {"together": slot.seeds.count} if slot is not None else {}
+        _write(folder, config, data, manifest, logged)
         snapshots.remove()
     tracker.finish(out)
     return RunFolder.open(out)
 
 
-def _means(config: TrainConfig, device: Any, lane: "Lane | None") -> dict[str, str]:
+def _flags(config: TrainConfig, device: Any, slot: "SeedSlot | None") -> dict[str, str]:
     """What bears on the bits beside settings and data, by the names of its flags."""
-    together = "off" if lane is None else f"of {lane.together.lanes} seeds"
+    together = "off" if slot is None else f"of {slot.seeds.count} seeds"
     threads = str(config.threads)
     return {"--device": device.type, "--threads": threads, "--compile": config.compile.value, "--together": together}
 
 
-def _heeding(on_progress: Callable[[Progress], None], keeper: Keeper) -> Callable[[Progress], None]:
+def _search_progress(on_progress: Callable[[Progress], None], checkpointer: Checkpointer) -> Callable[[Progress], None]:
     """Tells of the search for more demonstrations as of a run that has not begun, and lets a signal end it."""
 
-    def heed(progress: Progress) -> None:
+    def check_interrupt(progress: Progress) -> None:
         on_progress(replace(progress, step=0, metrics={"search_update": float(progress.step)}))
-        keeper.heed()
+        checkpointer.check_interrupt()
 
-    return heed
+    return check_interrupt
 
 
 @dataclass(frozen=True)
-class _Collected:
+class _Logged:
     """The last progress; metrics by step, and where this process's time went."""
 
     progress: Progress
-    rows: list[dict[str, float]]
-    timing: list[dict[str, float]]
-
-    def spent(self) -> dict[str, float]:
-        """Seconds of each part, of all that this process logged."""
-        names = {name for row in self.timing for name in row if name.endswith("_seconds")}
-        return {name: round(sum(row.get(name, 0.0) for row in self.timing), 3) for name in sorted(names)}
+    rows: Rows
+    timing: Rows
 
 
-def _collect(steps: Any, tracker: Tracker, on_progress: Callable[[Progress], None], keeper: Keeper) -> _Collected:
-    rows, timing = list(keeper.rows), []
+def _log(
+    steps: Iterator[Progress], tracker: Tracker, on_progress: Callable[[Progress], None], checkpointer: Checkpointer
+) -> _Logged:
+    rows, timing = list(checkpointer.rows), []
     for progress in steps:
         rows.append({"step": progress.step, **progress.metrics})
         timing.append({"step": progress.step, **progress.timing})
         speed = {name: value for name, value in progress.timing.items() if not name.endswith("_seconds")}
         tracker.log(progress.step, progress.metrics | speed)
         on_progress(progress)
-        keeper.after(progress, rows)
-    return _Collected(progress, rows, timing)
+        checkpointer.after(progress, rows)
+    return _Logged(progress, rows, timing)
 
 
-def _write(
-    folder: Path,
-    config: TrainConfig,
-    split: dict[str, Any],
-    manifest: dict[str, Any],
-    collected: _Collected,
-) -> None:
+def _write(folder: Path, config: TrainConfig, data: LearningData, manifest: dict[str, Any], logged: _Logged) -> None:
     import polars as pl
 
-    progress = collected.progress
+    progress, policy = logged.progress, logged.progress.learner.policy
     tensors = progress.learner.tensors()
-    run_folder.save_policy(progress.learner.policy, folder / run_folder.POLICY)
-    (folder / run_folder.CHECKPOINT).write_bytes(run_folder.tensor_bytes(tensors))
+    save_policy(policy, folder / run_folder.POLICY)
+    (folder / run_folder.CHECKPOINT).write_bytes(tensor_bytes(tensors))
     (folder / run_folder.CONFIG).write_text(config.to_toml())
-    (folder / run_folder.SPLIT).write_text(json.dumps(split, indent=1))
-    for name, rows in ((run_folder.METRICS, collected.rows), (run_folder.TIMING, collected.timing)):
+    (folder / run_folder.SPLIT).write_text(json.dumps(_split(config, data, progress), indent=1))
+    for name, rows in ((run_folder.METRICS, logged.rows), (run_folder.TIMING, logged.timing)):
         pl.DataFrame(rows, infer_schema_length=None).write_parquet(folder / name)
+    parts = sorted({name for row in logged.timing for name in row if name.endswith("_seconds")})
     manifest |= {
+        "compiled": progress.compiled,
+        "spent": {part: round(sum(row.get(part, 0.0) for row in logged.timing), 3) for part in parts},
         "updates": progress.step,
-        "policy_sha256": run_folder.tensors_sha256(progress.learner.policy.state_dict()),
-        "checkpoint_sha256": run_folder.tensors_sha256(tensors),
+        "policy_sha256": tensors_sha256(policy.state_dict()),
+        "checkpoint_sha256": tensors_sha256(tensors),
     }
+    manifest |= {} if progress.prior_compiled is None else {"prior_compiled": progress.prior_compiled}
     run_folder.seal_record(folder / run_folder.MANIFEST, manifest)
 
 
-def _config(
-    request: TrainRequest, method: Method, device: Device, table: TransitionTable, presets: Sequence[Preset]
-) -> TrainConfig:
-    overrides = request.overrides
-    discrete = isinstance(table.action_space, DiscreteActions)
-    if request.updates is not None:
-        overrides = (f"{updates_key(algorithm_class(method, discrete=discrete))}={request.updates}", *overrides)
-    return TrainConfig(
-        dataset=_resolved(request.dataset),
-        method=method,
-        seed=request.seed,
-        demos=request.demos,
-        subsample=request.subsample,
-        subsample_from=choice(SubsampleFrom, request.subsample_from, "choice of --subsample-from"),
-        select=choice(Selection, request.select, "selection"),
-        held_out=request.held_out,
-        supplementary=tuple(_resolved(dataset) for dataset in request.supplementary),
-        device=device,
-        threads=request.threads,
-        compile=choice(Compile, request.compile, "choice of --compile"),
-        algorithm=algorithm_config(method, discrete=discrete, presets=presets, overrides=overrides),
-    )
-
-
-def _resolved(dataset: str) -> str:
-    """A path as it is from anywhere; a name as it is."""
-    path = Path(dataset).expanduser()
-    return str(path.resolve()) if path.exists() else dataset
-
-
-def _method(request: TrainRequest) -> Method:
-    """The method named; else the one that the preset is the recipe of; else `iq`."""
-    named = request.preset if request.preset in list(Method) else None
-    if request.method is None:
-        return Method(named or Method.IQ)
-    if named not in (None, request.method):
-        raise ConfigError(
-            f"--preset {named} is a method of its own, beside --method {request.method}", "give one of the two"
-        )
-    return choice(Method, request.method, "method")
+def _split(config: TrainConfig, data: LearningData, progress: Progress) -> dict[str, Any]:
+    """Which episodes and transitions were learnt from."""
+    split = data.split.to_json(data.table, data.supplementary)
+    split["rewards_read"] |= config.algorithm.reads_rewards
+    if progress.accepted_episodes is not None:
+        for other in split["supplementary"]:
+            other["accepted_episodes"] = progress.accepted_episodes.get(other["sha256"], [])
+    return split
 
 
 def _run_name(config: TrainConfig, data: LearningData) -> str:
     dataset = data.table.info.name.replace("/", "-")
-    demos = "all" if config.demos is None else str(config.demos)
     key = config.content_hash(*data.hashes)
-    return f"{dataset}-{config.method}-{demos}x{config.subsample}-seed{config.seed}-{key[:6]}"
+    return f"{dataset}-{config.method}-{config.demos or 'all'}x{config.subsample}-seed{config.seed}-{key[:6]}"
 
 
 def _manifest(config: TrainConfig, data: LearningData, device: str, group: str | None, name: str) -> dict[str, Any]:
-    table = data.table
-    info, episodes = table.info, table.episodes
-    demos = "all" if config.demos is None else str(config.demos)
-    return {
+    info, episodes = data.table.info, data.table.episodes
+    of_source = ("name", "path", "sha256", "origin_sha256", "format", "env_id", "env_kwargs", "reference")
+    return {key: getattr(config, key) for key in ("method", "seed", "demos", "subsample", "threads")} | {
+        "format_version": FORMAT_VERSION,
         "run": name,
-        "group": group or f"{info.name}: {demos} demonstrations, every {config.subsample}",
-        "method": config.method,
-        "seed": config.seed,
-        "demos": config.demos,
-        "subsample": config.subsample,
+        "group": group or f"{info.name}: {config.demos or 'all'} demonstrations, every {config.subsample}",
         "transitions": len(data.split.rows),
-        "dataset": {
-            "name": info.name,
-            "path": info.path,
-            "sha256": info.sha256,
-            "origin_sha256": info.origin_sha256,
-            "format": info.format,
-            "env_id": info.env_id,
-            "env_kwargs": info.env_kwargs,
-            "reference": info.reference,
+        "dataset": {key: getattr(info, key) for key in of_source}
+        | {
             "episodes": len(episodes),
-            "steps": table.steps,
+            "steps": data.table.steps,
             "longest_episode": int(episodes["steps"].to_numpy().max()),
             "return_mean": float(episodes["return"].to_numpy().mean()),
         },
@@ -403,5 +378,4 @@ def _manifest(config: TrainConfig, data: LearningData, device: str, group: str |
         "git_commit": git_commit(),
         "platform": platform_description(),
         "device": device,
-        "threads": config.threads,
     }

@@ -8,10 +8,7 @@ import subprocess
 import sys
 import time
 import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from urllib.parse import urlencode
 
 from iq_offline.credentials import public_url
@@ -69,26 +66,16 @@ def serve(interface: UserInterface, *, open_browser: bool) -> int:
             webbrowser.open(interface.url)
         return 0
     environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": interface.store_uri}
-    with _termination_interrupts(), subprocess.Popen(interface.command, env=environment) as server:
-        try:
-            if open_browser and _answers(interface.address, server):
-                webbrowser.open(interface.url)
-            return server.wait()
-        except KeyboardInterrupt:
-            server.terminate()
-            return server.wait()
-
-
-@contextmanager
-def _termination_interrupts() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        yield
+        with subprocess.Popen(interface.command, env=environment) as server:
+            try:
+                if open_browser and _answers(interface.address, server):
+                    webbrowser.open(interface.url)
+                return server.wait()
+            except KeyboardInterrupt:
+                server.terminate()
+                return server.wait()
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -36,8 +36,7 @@ def check_split(run: RunFolder, warn: Callable[[str], None]) -> None:
     if table.info.sha256 != run.manifest["dataset"]["sha256"]:
         warn(f"{run.manifest['run']}: {config.dataset} has changed since; the split is not compared with it")
         return
-    chosen = split_of(config, table)
-    expected = chosen.to_json(table)
+    expected = split_of(config, table).to_json(table)
     for key in ("expert_episodes", "held_out_episodes", "transitions", "rows_sha256", "subsample", "subsample_from"):
         if key in split and split[key] != expected[key]:
             raise RunError(
@@ -74,23 +73,19 @@ def _errors(run: RunFolder, warn: Callable[[str], None]) -> Iterator[UserError]:
 
 
 def _check_evaluation(run: RunFolder) -> None:
-    """Raises RunError where the summary is not that of the episodes."""
-    summary, episodes = run.read_optional(run_folder.EVALUATION), run.table(run_folder.RETURNS)
+    summary, returns = run.read_optional(run_folder.EVALUATION), run.table(run_folder.RETURNS)["return"].to_numpy()
     assert summary is not None
-    returns = episodes["return"].to_numpy()
     if len(returns) != summary["episodes"] or not np.isclose(returns.mean(), summary["return_mean"]):
-        raise RunError(
-            f"{run.path / run_folder.EVALUATION} is damaged: it does not summarise {run_folder.RETURNS}",
-            "run `iq-offline eval` on it again",
-        )
+        raise _no_summary(run, run_folder.EVALUATION, run_folder.RETURNS, "eval")
 
 
 def _check_reward(run: RunFolder) -> None:
-    """Raises RunError where the correlations are not over the recorded transitions."""
     report, transitions = run.read_optional(run_folder.REWARD), run.table(run_folder.REWARDS)
     assert report is not None
     if report["transition"]["n"] != transitions.height:
-        raise RunError(
-            f"{run.path / run_folder.REWARD} is damaged: it does not summarise {run_folder.REWARDS}",
-            "run `iq-offline reward` on it again",
-        )
+        raise _no_summary(run, run_folder.REWARD, run_folder.REWARDS, "reward")
+
+
+def _no_summary(run: RunFolder, summary: str, table: str, command: str) -> RunError:
+    problem = f"{run.path / summary} is damaged: it does not summarise {table}"
+    return RunError(problem, f"run `iq-offline {command}` on it again")

@@ -24,9 +24,9 @@ from iq_offline.tabular.inverse import (
     linear,
     sampled_transitions,
 )
-from iq_offline.tabular.mdp import MDP, Floats
-from iq_offline.tabular.shaping import correlation_up_to_shaping
-from iq_offline.tabular.solve import (
+from iq_offline.tabular.mdp import (
+    MDP,
+    Floats,
     expected_return,
     greedy_policy,
     hard_value_iteration,
@@ -35,6 +35,7 @@ from iq_offline.tabular.solve import (
     softmax_policy,
     total_variation,
 )
+from iq_offline.tabular.shaping import correlation_up_to_shaping
 
 DEMONSTRATIONS = 30
 
@@ -93,34 +94,21 @@ class VisitsNull:
 
 
 @dataclass(frozen=True, eq=False)
-class Panels:
-    """The four pictures of [IQ21] figure 4, (row, column) each; rewards are means over actions."""
-
-    true_reward: Floats
-    recovered_reward: Floats
-    true_value: Floats
-    """Optimal, without entropy."""
-    recovered_value: Floats
-    """Soft, so with entropy: scale and offset are its own."""
-
-
-@dataclass(frozen=True, eq=False)
 class PaperExperiment:
-    """Figure 4 from one set of demonstrations: the pictures, their figures of merit, and a null without a method."""
+    """Figure 4 from one set of demonstrations: the pictures, their figures of merit, and a null without a method.
 
-    panels: Panels
+    panels: the four pictures, (row, column) each; rewards are means over actions. The true value is the optimal one,
+    without entropy; the recovered one is soft, so scale and offset are its own. visits: of the cells' counts in the
+    same demonstrations.
+    """
+
+    panels: dict[str, Floats]
     recovery: Recovery
     visits: VisitsNull
-    """Of the cells' counts in the same demonstrations."""
-
-
-def exact_experiment(seed: int, setting: PaperSetting | None = None) -> Recovery:
-    """Learn from 30 demonstrations in the paper's GridWorld and compare with the truth, exactly."""
-    return paper_experiment(seed, setting).recovery
 
 
 def paper_experiment(seed: int, setting: PaperSetting | None = None) -> PaperExperiment:
-    """As `exact_experiment`, with the pictures and with the null of the visits."""
+    """Learn from 30 demonstrations in the paper's GridWorld and compare with the truth, exactly."""
     setting = setting or PaperSetting()
     mdp, rng = paper_gridworld(), np.random.default_rng(seed)
     optimal = hard_value_iteration(mdp).max(axis=1)
@@ -143,17 +131,18 @@ def paper_experiment(seed: int, setting: PaperSetting | None = None) -> PaperExp
         total_variation(occupancy(mdp, policy), measure),
         total_variation(occupancy(mdp, cloned_policy(shares)), measure),
     )
-    panels = Panels(*(numbers.reshape(PAPER_SIZE, PAPER_SIZE) for numbers in cells))
+    names = ("true_reward", "recovered_reward", "true_value", "recovered_value")
+    panels = {name: cell.reshape(PAPER_SIZE, PAPER_SIZE) for name, cell in zip(names, cells, strict=True)}
     return PaperExperiment(panels, found, visits_null(mdp, shares.sum(axis=1)))
 
 
 def visits_null(mdp: MDP, visits: Floats) -> VisitsNull:
-    """How often the expert is in a state, (S,), taken for the reward of that state."""
+    """How often the expert is in a state, (S,), used as the reward of that state."""
     rewards = np.repeat(visits[:, None], mdp.actions, axis=1)
     fit = correlation_up_to_shaping(mdp.rewards, rewards, mdp)
     raw = np.corrcoef(visits, mdp.rewards.mean(axis=1))[0, 1]
-    true, taken = (hard_value_iteration(one).max(axis=1) for one in (mdp, replace(mdp, rewards=rewards)))
-    return VisitsNull(fit.pearson, fit.partial, float(raw), float(np.corrcoef(true, taken)[0, 1]))
+    true, recovered = (hard_value_iteration(one).max(axis=1) for one in (mdp, replace(mdp, rewards=rewards)))
+    return VisitsNull(fit.pearson, fit.partial, float(raw), float(np.corrcoef(true, recovered)[0, 1]))
 
 
 def paper_expert(mdp: MDP, setting: PaperSetting) -> Floats:

@@ -44,8 +44,7 @@ def slippery(steps: Floats, intended: float) -> Floats:
     actions = steps.shape[1]
     choice = np.full((actions, actions), (1 - intended) / (actions - 1))
     np.fill_diagonal(choice, intended)
-    dynamics: Floats = np.einsum("ab,sbt->sat", choice, steps)
-    return dynamics
+    return np.asarray(np.einsum("ab,sbt->sat", choice, steps))
 
 
 def cell(place: tuple[int, int], size: int) -> int:
@@ -118,13 +117,11 @@ def from_transitions(
 def cloned_policy(shares: Floats) -> Floats:
     """Behavioural cloning on a table, (S, A): each action's frequency, even chances where a state was never seen."""
     seen = shares.sum(axis=-1, keepdims=True)
-    policy: Floats = np.where(seen > 0, shares / np.where(seen > 0, seen, 1), 1 / shares.shape[1])
-    return policy
+    return np.where(seen > 0, shares / np.where(seen > 0, seen, 1), 1 / shares.shape[1])
 
 
 def _draw(probabilities: Floats, rng: np.random.Generator) -> Integers:
     """One index a row of (N, K)."""
     totals = probabilities.cumsum(axis=-1)
     thresholds = rng.random(len(probabilities)) * totals[:, -1]
-    drawn: Integers = (totals <= thresholds[:, None]).sum(axis=-1)
-    return drawn
+    return np.asarray((totals <= thresholds[:, None]).sum(axis=-1))

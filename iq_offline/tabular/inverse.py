@@ -11,13 +11,20 @@ from enum import Enum
 import numpy as np
 from scipy.optimize import minimize
 
-from iq_offline.tabular.mdp import MDP, Floats, Integers, check_distribution
-from iq_offline.tabular.solve import NotConverged, soft_values, softmax_policy
+from iq_offline.tabular.mdp import (
+    MDP,
+    Floats,
+    Integers,
+    NotConverged,
+    check_distribution,
+    soft_values,
+    softmax_policy,
+)
 
-LARGEST_GRADIENT = 1e-6
+MAX_GRADIENT = 1e-6
 """Greatest component of the gradient at which an optimum is accepted."""
 
-MOST_ITERATIONS = 50_000
+MAX_ITERATIONS = 50_000
 
 
 @dataclass(frozen=True)
@@ -30,18 +37,9 @@ class Divergence:
 
 def chi_squared(coefficient: float) -> Divergence:
     """phi(x) = x - x^2 / (4c), greatest at x = 2c ([IQ21] table 2 and sec. 5.3). Raises ValueError unless c > 0."""
-    _positive(coefficient, "coefficient")
+    if not coefficient > 0:
+        raise ValueError(f"coefficient must be positive, got {coefficient}")
     return Divergence(lambda x: x - x**2 / (4 * coefficient), lambda x: 1 - x / (2 * coefficient))
-
-
-def bounded_reward(bound: float, penalty: float = 10.0) -> Divergence:
-    """Total variation: phi(x) = x for |x| <= bound, beyond it less penalty (|x| - bound)^2 in place of a wall."""
-    _positive(bound, "bound")
-
-    def beyond(x: Floats) -> Floats:
-        return np.maximum(np.abs(x) - bound, 0)
-
-    return Divergence(lambda x: x - penalty * beyond(x) ** 2, lambda x: 1 - 2 * penalty * np.sign(x) * beyond(x))
 
 
 def linear() -> Divergence:
@@ -157,8 +155,7 @@ class IQProblem:
     def rewards(self, q: Floats, transitions: Transitions) -> Floats:
         """Q(s, a) - gamma E V(s') of each row, (N,): the recovered reward ([IQ21] sec. 3)."""
         v = soft_values(q, self.temperature, self.prior)
-        rewards: Floats = q[transitions.states, transitions.actions] - self.gamma * transitions.successors @ v
-        return rewards
+        return np.asarray(q[transitions.states, transitions.actions] - self.gamma * transitions.successors @ v)
 
     def loss(self, q: Floats) -> tuple[float, Floats]:
         """The sum of all terms at q (S, A), and its gradient (S, A). Minus [IQ21] eq. 9, plus `pieces`."""
@@ -191,8 +188,7 @@ class IQProblem:
         return (self.expert, 1 - self.supplementary_share), (self.supplementary, self.supplementary_share)
 
     def _telescoped(self, transitions: Transitions) -> Floats:
-        weights: Floats = transitions.state_weights - self.gamma * transitions.weights @ transitions.successors
-        return weights
+        return np.asarray(transitions.state_weights - self.gamma * transitions.weights @ transitions.successors)
 
     def _add_reward_slopes(self, total: "_Sum", transitions: Transitions, slopes: Floats) -> None:
         """Gradient of sum_i w_i f(r_i), slopes f'(r_i), by Q directly and by V(s')."""
@@ -250,7 +246,7 @@ def exact_iq_optimum(problem: IQProblem, start: Floats | None = None) -> IQOptim
 
     Entries that no term touches keep their start. A pair that the expert never shows, in a state that a value term
     weighs, has no finite optimum (its Q falls for ever): it stops where its gradient vanishes. Raises NotConverged
-    where the gradient stays above `LARGEST_GRADIENT`.
+    where the gradient stays above `MAX_GRADIENT`.
     """
     first = np.zeros(problem.shape) if start is None else start
 
@@ -258,10 +254,10 @@ def exact_iq_optimum(problem: IQProblem, start: Floats | None = None) -> IQOptim
         value, gradient = problem.loss(flat.reshape(problem.shape))
         return value, gradient.ravel()
 
-    options = {"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "maxcor": 40, "ftol": 0.0, "gtol": 1e-10}
+    options = {"maxiter": MAX_ITERATIONS, "maxfun": 2 * MAX_ITERATIONS, "maxcor": 40, "ftol": 0.0, "gtol": 1e-10}
     found = minimize(flat_loss, first.ravel(), jac=True, method="L-BFGS-B", options=options)
     gradient = float(np.abs(found.jac).max())
-    if not gradient <= LARGEST_GRADIENT:
+    if not gradient <= MAX_GRADIENT:
         raise NotConverged(f"gradient {gradient:.3g} after {found.nit} iterations: {found.message}")
     q = found.x.reshape(problem.shape)
     policy = softmax_policy(q, problem.temperature, problem.prior)
@@ -273,10 +269,4 @@ def implicit_reward(q: Floats, mdp: MDP, temperature: float, prior: Floats | Non
 
     Source: [IQ21] inverse soft Bellman operator (sec. 3, lemma 3.1).
     """
-    rewards: Floats = q - mdp.gamma * mdp.dynamics @ soft_values(q, temperature, prior)
-    return rewards
-
-
-def _positive(number: float, name: str) -> None:
-    if not number > 0:
-        raise ValueError(f"{name} must be positive, got {number}")
+    return np.asarray(q - mdp.gamma * mdp.dynamics @ soft_values(q, temperature, prior))

@@ -1,16 +1,25 @@
-"""Markov decision processes small enough to be solved exactly: numpy, float64, every array checked where it is made."""
+"""Small Markov decision processes and their exact solutions, by linear algebra to rounding: numpy, float64."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import xlogy
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer[Any]]
 
 TOLERANCE = 1e-9
 """Probabilities may miss a sum of one by so much."""
+
+
+MAX_RESIDUAL = 1e-12
+"""Bellman residual at which an optimum is accepted, relative to the greatest |Q| (or to 1 if that is less)."""
+
+MAX_ITERATIONS = 1000
+TIE = 1e-9
+"""Actions whose Q is within this of the greatest are equally greedy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,37 +72,112 @@ def check_distribution(probabilities: Floats, name: str) -> None:
         raise ValueError(f"{name} must sum to one over its last axis, found a sum of {worst:.12g}")
 
 
-def random_mdp(states: int, actions: int, gamma: float, rng: np.random.Generator, *, terminal_states: int = 0) -> MDP:
-    """Dirichlet dynamics and first states, standard normal rewards.
+class NotConverged(RuntimeError):
+    """An exact solver that stopped short of its tolerance."""
 
-    The last `terminal_states` states are never left and pay nothing; no episode starts in one.
+
+def soft_values(q: Floats, temperature: float, prior: Floats | None = None) -> Floats:
+    """V(s) = temperature * log sum_a prior(a | s) exp(Q(s, a) / temperature); without a prior, logsumexp alone.
+
+    q (S, A), prior (S, A) -> (S,). Max over policies of E[Q] + temperature * entropy ([IQ21] sec. 2), or of
+    E[Q] - temperature * KL(policy || prior) ([CSIL23] sec. 3). Raises ValueError unless temperature > 0.
     """
-    if not 0 <= terminal_states < states:
-        raise ValueError(f"terminal_states must be at least 0 and less than {states}, got {terminal_states}")
-    dynamics = rng.dirichlet(np.ones(states), size=(states, actions))
-    rewards, initial = rng.normal(size=(states, actions)), rng.dirichlet(np.ones(states))
-    if terminal_states:
-        dynamics[-terminal_states:] = np.eye(states)[-terminal_states:, None]
-        rewards[-terminal_states:] = 0
-        initial[-terminal_states:] = 0
-        initial /= initial.sum()
-    return MDP(dynamics, rewards, initial, gamma)
+    scaled = _scaled(q, temperature, prior)
+    greatest = scaled.max(axis=-1, keepdims=True)
+    return np.asarray(temperature * (greatest[..., 0] + np.log(np.exp(scaled - greatest).sum(axis=-1))))
 
 
-def with_absorbing_state(mdp: MDP, terminal: NDArray[np.bool_], reward: float) -> MDP:
-    """The process in which arriving at a terminal state means arriving at one more state, S, that is never left.
+def softmax_policy(q: Floats, temperature: float, prior: Floats | None = None) -> Floats:
+    """pi(a | s) in proportion to prior(a | s) exp(Q(s, a) / temperature), (S, A). Source: [IQ21] prop. 3.4."""
+    scaled = _scaled(q, temperature, prior)
+    weights = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
 
-    terminal (S,): where episodes end; those rows stay, but nothing leads there any more. `reward` is paid for every
-    step in S. With entropy at temperature t its soft value is (reward + t log A) / (1 - gamma): a data set's
-    "value zero after a termination" is reward = -t log A, not reward = 0. The result has S + 1 states.
+
+def greedy_policy(q: Floats) -> Floats:
+    """Even chances among the actions of greatest Q, ties within `TIE`. (S, A) -> (S, A)."""
+    best = (q >= q.max(axis=-1, keepdims=True) - TIE).astype(np.float64)
+    return np.asarray(best / best.sum(axis=-1, keepdims=True))
+
+
+def policy_q(mdp: MDP, policy: Floats, temperature: float = 0.0, prior: Floats | None = None) -> Floats:
+    """Q of a policy with entropy (or KL to a prior) at a temperature, from one linear solve.
+
+    Q = r + gamma P V, V = E_policy[Q] - temperature E_policy[log policy - log prior]. policy (S, A) -> (S, A).
+    Source: [IQ21] sec. 2, soft Bellman operator. Temperature 0 gives the plain action values.
     """
-    if terminal.shape != (mdp.states,) or terminal.dtype != np.bool_:
-        raise ValueError(f"terminal must be booleans of shape {(mdp.states,)}, got {terminal.dtype} {terminal.shape}")
-    if mdp.initial[terminal].sum() > 0:
-        raise ValueError("an episode cannot start in a terminal state")
-    dynamics = np.zeros((mdp.states + 1, mdp.actions, mdp.states + 1))
-    dynamics[:-1, :, :-1] = np.where(terminal, 0.0, mdp.dynamics)
-    dynamics[:-1, :, -1] = mdp.dynamics[:, :, terminal].sum(axis=-1)
-    dynamics[-1, :, -1] = 1
-    rewards = np.vstack([mdp.rewards, np.full((1, mdp.actions), reward)])
-    return MDP(dynamics, rewards, np.append(mdp.initial, 0.0), mdp.gamma)
+    bonus = -temperature * (xlogy(policy, policy) - (0 if prior is None else xlogy(policy, prior))).sum(axis=-1)
+    pay = (policy * mdp.rewards).sum(axis=-1) + bonus
+    v = np.linalg.solve(np.eye(mdp.states) - mdp.gamma * _moves(mdp, policy), pay)
+    return bellman(mdp, v)
+
+
+def bellman(mdp: MDP, v: Floats) -> Floats:
+    """r(s, a) + gamma E V(s'). (S,) -> (S, A)."""
+    return np.asarray(mdp.rewards + mdp.gamma * mdp.dynamics @ v)
+
+
+def soft_value_iteration(mdp: MDP, temperature: float, prior: Floats | None = None) -> Floats:
+    """The soft-optimal Q, (S, A): Q = r + gamma P V(Q), to a residual of `MAX_RESIDUAL`.
+
+    Each round solves for the soft Q of the present softmax policy, which is Newton's method on the soft Bellman
+    equation: monotone, and quadratic near the end. Raises NotConverged.
+    """
+    q = mdp.rewards
+    for _ in range(MAX_ITERATIONS):
+        q = policy_q(mdp, softmax_policy(q, temperature, prior), temperature, prior)
+        if _is_fixed(q, bellman(mdp, soft_values(q, temperature, prior))):
+            return q
+    raise NotConverged(f"soft value iteration at temperature {temperature} did not settle in {MAX_ITERATIONS} rounds")
+
+
+def hard_value_iteration(mdp: MDP) -> Floats:
+    """The optimal Q without entropy, (S, A), by policy iteration to `MAX_RESIDUAL`. Raises NotConverged."""
+    q = mdp.rewards
+    for _ in range(MAX_ITERATIONS):
+        q = policy_q(mdp, np.eye(mdp.actions)[q.argmax(axis=-1)])
+        if _is_fixed(q, bellman(mdp, q.max(axis=-1))):
+            return q
+    raise NotConverged(f"value iteration did not settle in {MAX_ITERATIONS} rounds")
+
+
+def occupancy(mdp: MDP, policy: Floats) -> Floats:
+    """Discounted, normalised occupancy measure, (S, A), sum one: (1 - gamma) sum_t gamma^t P(s_t = s, a_t = a)."""
+    flow = np.eye(mdp.states) - mdp.gamma * _moves(mdp, policy).T
+    states = np.linalg.solve(flow, (1 - mdp.gamma) * mdp.initial)
+    return np.asarray(states[:, None] * policy)
+
+
+def expected_return(mdp: MDP, policy: Floats) -> float:
+    """E sum_t gamma^t r(s_t, a_t) from the initial distribution, without entropy."""
+    return float((occupancy(mdp, policy) * mdp.rewards).sum() / (1 - mdp.gamma))
+
+
+def total_variation(p: Floats, q: Floats) -> float:
+    """Half the sum of |p - q|: between 0 and 1 for distributions. Raises ValueError where shapes differ."""
+    if p.shape != q.shape:
+        raise ValueError(f"distributions have shapes {p.shape} and {q.shape}")
+    return float(np.abs(p - q).sum() / 2)
+
+
+def _scaled(q: Floats, temperature: float, prior: Floats | None) -> Floats:
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    if prior is None:
+        return q / temperature
+    if prior.shape != q.shape:
+        raise ValueError(f"prior must be {q.shape}, got {prior.shape}")
+    with np.errstate(divide="ignore"):
+        return np.asarray(q / temperature + np.log(prior))
+
+
+def _moves(mdp: MDP, policy: Floats) -> Floats:
+    """P(s' | s) under a policy, (S, S). Raises ValueError for what is no policy of that process."""
+    if policy.shape != mdp.rewards.shape:
+        raise ValueError(f"policy must be {mdp.rewards.shape}, got {policy.shape}")
+    check_distribution(policy, "policy")
+    return np.asarray(np.einsum("sa,sat->st", policy, mdp.dynamics))
+
+
+def _is_fixed(q: Floats, update: Floats) -> bool:
+    return bool(np.abs(update - q).max() <= MAX_RESIDUAL * max(1.0, float(np.abs(q).max())))

@@ -16,23 +16,14 @@ class ShapingFit:
 
     pearson: of the true reward with the recovered one less its shaping. partial: of the true with the recovered
     reward after the best shaping is taken from both; no less strict, since it credits nothing that shaping alone
-    explains. potential f (S,). residual_freedom: pairs of positive weight less fitted numbers; where it is small,
-    both correlations flatter, and `shaping_null` tells by how much.
+    explains. potential f (S,). Both correlations flatter where few more pairs have positive weight than the S + 1
+    fitted numbers.
     """
 
     pearson: float
     partial: float
     scale: float
     potential: Floats
-    residual_freedom: int
-
-
-def shaped(reward: Floats, potential: Floats, mdp: MDP) -> Floats:
-    """r(s, a) + gamma E f(s') - f(s). reward (S, A), potential (S,) -> (S, A). Source: [NHR99] eq. 2."""
-    if potential.shape != (mdp.states,):
-        raise ValueError(f"potential must be {(mdp.states,)}, got {potential.shape}")
-    result: Floats = reward + mdp.gamma * mdp.dynamics @ potential - potential[:, None]
-    return result
 
 
 def correlation_up_to_shaping(true: Floats, recovered: Floats, mdp: MDP, weights: Floats | None = None) -> ShapingFit:
@@ -57,27 +48,13 @@ def correlation_up_to_shaping(true: Floats, recovered: Floats, mdp: MDP, weights
         raise ValueError("the true reward is a shaping term: nothing of it can be recovered")
     scale = float(share @ (x_rest * y_rest) / (share @ x_rest**2))
     potential = _fit(columns, y - scale * x, share)
-    rank = int(np.linalg.matrix_rank(columns))
-    return ShapingFit(
-        weighted_pearson(x, y - columns @ potential, share),
-        weighted_pearson(x_rest, y_rest, share),
-        scale,
-        potential,
-        len(x) - rank - 1,
-    )
-
-
-def shaping_null(
-    true: Floats, mdp: MDP, rng: np.random.Generator, draws: int, weights: Floats | None = None
-) -> list[ShapingFit]:
-    """`correlation_up_to_shaping` of rewards that are pure noise (standard normal): what fitting alone achieves."""
-    return [correlation_up_to_shaping(true, rng.normal(size=true.shape), mdp, weights) for _ in range(draws)]
+    pearson = weighted_pearson(x, y - columns @ potential, share)
+    return ShapingFit(pearson, weighted_pearson(x_rest, y_rest, share), scale, potential)
 
 
 def weighted_pearson(x: Floats, y: Floats, weights: Floats) -> float:
     """Pearson correlation under weights that sum to one, (N,) each; zero where a side is constant to rounding."""
-    x_rest: Floats = x - float(weights @ x)
-    y_rest: Floats = y - float(weights @ y)
+    x_rest, y_rest = x - float(weights @ x), y - float(weights @ y)
     scale = float(np.sqrt((weights @ x_rest**2) * (weights @ y_rest**2)))
     return float(weights @ (x_rest * y_rest)) / scale if scale > 1e-15 else 0.0
 
@@ -90,5 +67,4 @@ def _fit(columns: Floats, target: Floats, weights: Floats) -> Floats:
 
 
 def _rest(columns: Floats, target: Floats, weights: Floats) -> Floats:
-    rest: Floats = target - columns @ _fit(columns, target, weights)
-    return rest
+    return np.asarray(target - columns @ _fit(columns, target, weights))

@@ -1,8 +1,5 @@
 """Which figures of a run the store shows: few, and under the same names whatever the method."""
 
-import hashlib
-import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,9 +20,6 @@ TRAINING = (
 )
 """All others are in metrics.parquet, which goes along as a file: MLflow draws a chart a metric."""
 PRIOR = "prior_"
-SUMMARY_SUFFIXES = ("_mean", "_iqm", "_low", "_high")
-LONGEST_NAME = 200
-"""Of a metric, in characters; MLflow admits 250."""
 
 
 def training_points(step: int, metrics: Mapping[str, float]) -> list[Point]:
@@ -45,44 +39,6 @@ def recorded_points(table: pl.DataFrame) -> list[Point]:
         present = {name: value for name, value in row.items() if name != "step" and value is not None}
         points += training_points(row["step"], present)
     return points
-
-
-def evaluation_metrics(evaluation: Mapping[str, Any]) -> dict[str, float | None]:
-    """The few figures of an evaluation that are compared across runs."""
-    return {f"eval/{key}": evaluation[key] for key in ("return_mean", "return_std", "length_mean", "score")}
-
-
-def reward_metrics(reward: Mapping[str, Any]) -> dict[str, float | None]:
-    """The few figures of a reward recovery that are compared across runs."""
-    levels = ("transition", "episode", "within_source", "null_length", "null_bc", "null_linear")
-    present = [level for level in levels if level in reward]
-    return {f"reward/{level}_{kind}": reward[level][kind] for level in present for kind in ("pearson", "spearman")}
-
-
-def summary_figures(summary: pl.DataFrame) -> dict[str, float]:
-    """A comparison's rows as metrics: `summary/ROW/COLUMN` for each mean, IQM and end of an interval."""
-    columns = [
-        name
-        for name in summary.columns
-        if name.startswith(("return_", "score_", "improvement"))
-        and (name.endswith(SUMMARY_SUFFIXES) or "_" not in name)
-    ]
-    return {
-        f"summary/{_row_name(row)}/{column}": float(row[column])
-        for row in summary.iter_rows(named=True)
-        for column in columns
-        if row[column] is not None and math.isfinite(row[column])
-    }
-
-
-def _row_name(row: Mapping[str, Any]) -> str:
-    """A row of the summary as part of a metric's name, in the characters that MLflow admits."""
-    demos = "all" if row["demos"] is None else row["demos"]
-    text = f"{row['dataset']} {row['method']} {demos}x{row['subsample']} {row['settings'] or ''}"
-    name = re.sub(r"[^\w.: -]", "_", text).strip()
-    if len(name) <= LONGEST_NAME:
-        return name
-    return f"{name[:LONGEST_NAME]} {hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def flat_params(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -1,45 +1,67 @@
 """Mirroring run folders into MLflow: live while training, later for a stage's results, or whole by `sync`."""
 
 import json
+import math
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from iq_offline.data.files import whole_file
+from iq_offline.data.files import sha256_of_file, whole_file
 from iq_offline.data.strict_json import read_json
 from iq_offline.errors import RunError, TrackingUnavailable
-from iq_offline.tracking.fill import FOLDER_TAG, RESULT_TAG, describe, fill, put_files, put_metrics
-from iq_offline.tracking.metrics import Point, evaluation_metrics, reward_metrics, training_points
-from iq_offline.tracking.mlflow_store import POINTS_A_BATCH, MlflowStore, StoredRun
-from iq_offline.tracking.tracker import NullTracker, RunDescription, Tracker
+from iq_offline.report.columns import run_metrics
+from iq_offline.tracking.metrics import (
+    Point,
+    flat_params,
+    recorded_points,
+    training_points,
+)
+from iq_offline.tracking.mlflow_store import (
+    POINTS_PER_BATCH,
+    MlflowStore,
+    RunDescription,
+    StoredRun,
+    TrackedData,
+    digest_of,
+)
 from iq_offline.training.run_folder import RunFolder
 
-__all__ = [
-    "Comparison",
-    "describe",
-    "evaluation_metrics",
-    "mirror_report",
-    "mirror_stage",
-    "reward_metrics",
-    "start_tracking",
-    "sync",
-]
-
 Warn = Callable[[str], None]
+RUN_FILES = ("config.toml", "manifest.json", "split.json", "metrics.parquet", "policy.safetensors")
+STAGE_FILES = ("evaluation.json", "returns.parquet", "reward.json", "rewards.parquet")
+REWARD_FILE, REWARD = "reward.json", "reward/"
+RESULT_TAG, FORM_TAG, FOLDER_TAG = "policy_sha256", "reward_form", "run_folder"
+FILES_TAG = "iq_offline.files"
+"""Which content of each file the store has: a JSON object of hashes."""
+SHOWN = ("method", "seed", "demos", "subsample", "select", "held_out", "transitions", "device", "threads")
 TRACKING_FILE = "tracking.json"
 NOTE_KEYS = ("uri", "experiment_id", "run_id", "parent_run_id")
 NOTE_TAG = "mlflow.note.content"
-LONGEST_NOTE = 5000
+MAX_NOTE = 5000
 """Characters that every MLflow store admits in a tag."""
 FLUSH_SECONDS = 10.0
 """Buffered metrics are written at least so often, so that a long run can be watched."""
 
 
+class Tracker:
+    """Mirrors one training run while it goes on. This one tracks nothing."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Metrics at a step; written now and then, not at once."""
+
+    def finish(self, folder: Path) -> None:
+        """The run is whole in `folder`: write what is left, and its files."""
+
+    def fail(self) -> None:
+        """The run came to nothing."""
+
+
 def start_tracking(description: RunDescription, folder: Path, warn: Warn) -> Tracker:
-    """A tracker that mirrors a training run into MLflow; the null tracker, after a warning, if that cannot be done.
+    """A tracker that mirrors a training run into MLflow; one that tracks nothing, after a warning, if that fails.
 
     What an earlier, unfinished attempt at the same configuration in the same folder has left there is deleted.
     """
@@ -51,11 +73,11 @@ def start_tracking(description: RunDescription, folder: Path, warn: Warn) -> Tra
         return MlflowTracker(store, store.create(description, parent), parent, folder, warn)
     except TrackingUnavailable as error:
         warn(_later(error, folder))
-        return NullTracker()
+        return Tracker()
 
 
-class MlflowTracker:
-    """Buffers metrics and writes them by the batch. When the store fails it warns once and goes quiet."""
+class MlflowTracker(Tracker):
+    """Buffers metrics and writes them in batches. When the store fails it warns once and goes quiet."""
 
     def __init__(self, store: MlflowStore, run_id: str, parent: str, folder: Path, warn: Warn) -> None:
         self._store: MlflowStore | None = store
@@ -65,10 +87,10 @@ class MlflowTracker:
         self._flushed = time.monotonic()
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Buffer metrics; written once POINTS_A_BATCH have come together or FLUSH_SECONDS have passed."""
+        """Buffer metrics; written once POINTS_PER_BATCH have come together or FLUSH_SECONDS have passed."""
         self._points += training_points(step, metrics)
         self._steps.add(step)
-        if len(self._points) >= POINTS_A_BATCH or time.monotonic() - self._flushed >= FLUSH_SECONDS:
+        if len(self._points) >= POINTS_PER_BATCH or time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self._try(self._flush)
 
     def finish(self, folder: Path) -> None:
@@ -92,9 +114,7 @@ class MlflowTracker:
             self._flush(store)
             fill(store, self._run_id, folder, skip_steps=self._steps)
             store.end(self._run_id)
-            manifest = RunFolder.open(folder).manifest
-            _keep_only(store, self._parent, manifest, folder, self._run_id)
-            _note(folder, store, self._run_id, self._parent)
+            _settle(store, self._parent, folder, self._run_id)
 
     def _fail(self, store: MlflowStore) -> None:
         self._flush(store)
@@ -114,13 +134,9 @@ def mirror_stage(folder: Path, metrics: Mapping[str, float | None], files: tuple
     """Add a later stage's metrics and files to the run's mirror; warns, and does no more, if there is none."""
     try:
         note = _read_note(folder)
-    except RunError as error:
-        warn(f"not mirrored into MLflow: {error.problem}; {error.remedy}")
-        return
-    if note is None:
-        warn(f"{folder.name} is not in MLflow yet; to mirror it: iq-offline sync {folder}")
-        return
-    try:
+        if note is None:
+            warn(f"{folder.name} is not in MLflow yet; to mirror it: iq-offline sync {folder}")
+            return
         store = MlflowStore.open()
         run = store.run(note["run_id"])
         if run is None or not run.finished:
@@ -134,7 +150,7 @@ def mirror_stage(folder: Path, metrics: Mapping[str, float | None], files: tuple
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison comes to, for the parent run of its runs."""
+    """The results of a comparison, for the parent run of its runs."""
 
     figures: Mapping[str, float]
     markdown: str
@@ -147,13 +163,9 @@ def mirror_report(folders: Sequence[Path], comparison: Comparison, warn: Warn) -
     """A comparison, on the parent run that its runs share; nothing if they share none."""
     try:
         notes = [note for folder in folders if (note := _read_note(folder)) is not None]
-    except RunError as error:
-        warn(f"not mirrored into MLflow: {error.problem}; {error.remedy}")
-        return
-    parents = {note["parent_run_id"] for note in notes}
-    if len(parents) != 1:
-        return
-    try:
+        parents = {note["parent_run_id"] for note in notes}
+        if len(parents) != 1:
+            return
         store = MlflowStore.open()
         if (parent := store.run(*parents)) is not None:
             put_comparison(store, parent, comparison)
@@ -162,14 +174,15 @@ def mirror_report(folders: Sequence[Path], comparison: Comparison, warn: Warn) -
 
 
 def put_comparison(store: MlflowStore, parent: StoredRun, comparison: Comparison) -> bool:
-    """The same on a parent that is known; returns whether anything but its files was new."""
-    store.log_files(parent.run_id, [file for file in comparison.files if file.suffix != ".png"])
-    store.log_files(parent.run_id, [file for file in comparison.files if file.suffix == ".png"], "plots")
-    told = comparison.markdown if len(comparison.markdown) <= LONGEST_NOTE else "The table: summary.csv."
-    new_text = parent.tags.get(NOTE_TAG) != told
-    if new_text:
-        store.tag(parent.run_id, {NOTE_TAG: told})
-    return put_metrics(store, parent, comparison.figures) or new_text
+    """Log a comparison on its parent run; returns whether anything but its files was new."""
+    pictures = [file for file in comparison.files if file.suffix == ".png"]
+    store.log_files(parent.run_id, [file for file in comparison.files if file not in pictures])
+    store.log_files(parent.run_id, pictures, "plots")
+    note = comparison.markdown if len(comparison.markdown) <= MAX_NOTE else "The table: summary.csv."
+    new_note = parent.tags.get(NOTE_TAG) != note
+    if new_note:
+        store.tag(parent.run_id, {NOTE_TAG: note})
+    return put_metrics(store, parent, comparison.figures) or new_note
 
 
 def sync(folder: Path, store: MlflowStore | None = None) -> bool:
@@ -186,24 +199,20 @@ def _sync(folder: Path, store: MlflowStore) -> bool:
     manifest = RunFolder.open(folder).manifest
     description = describe(manifest, folder.resolve())
     parent = store.parent(description.group)
-    result = manifest["policy_sha256"]
-    known = [
-        run
-        for run in store.found(parent, description.config_hash)
-        if run.finished and run.tags.get(RESULT_TAG) == result
-    ]
+    known = [run for run in store.found(parent, description.config_hash) if run.finished and _is_result(run, manifest)]
     if known:
         run_id = known[0].run_id
         written = fill(store, run_id, folder, skip_steps=None)
     else:
-        run_id, written = _rebuild(store, description, parent, manifest, folder), True
-    discarded = _keep_only(store, parent, manifest, folder, run_id)
-    _note(folder, store, run_id, parent)
-    return written or discarded
+        started = datetime.fromisoformat(manifest["started"])
+        run_id = store.create(description, parent, started)
+        written = fill(store, run_id, folder)
+        store.end(run_id, at=started + timedelta(seconds=manifest["seconds"]))
+    return _settle(store, parent, folder, run_id) or written
 
 
 def stored(folder: Path, store: MlflowStore) -> StoredRun:
-    """The mirror of a run that `sync` has seen to. Raises RunError where another process has removed it since."""
+    """The mirror of a run after `sync`. Raises RunError where another process has removed it since."""
     note = _read_note(folder)
     run = store.run(note["run_id"]) if note else None
     if run is None:
@@ -211,28 +220,131 @@ def stored(folder: Path, store: MlflowStore) -> StoredRun:
     return run
 
 
-def _rebuild(
-    store: MlflowStore, description: RunDescription, parent: str, manifest: Mapping[str, Any], folder: Path
-) -> str:
-    started = datetime.fromisoformat(manifest["started"])
-    run_id = store.create(description, parent, started)
-    fill(store, run_id, folder)
-    store.end(run_id, at=started + timedelta(seconds=manifest["seconds"]))
-    return run_id
+def describe(manifest: Mapping[str, Any], folder: Path) -> RunDescription:
+    """What the store shows of a run, from its manifest, and from its split once that is written.
+
+    A run's name has the method before it where that is not part of it: `seed-0` alone says too little.
+    """
+    dataset, commit, method, name = manifest["dataset"], manifest.get("git_commit"), manifest["method"], manifest["run"]
+    params = {key: manifest[key] for key in SHOWN if key in manifest}
+    expert = TrackedData(dataset["name"], dataset["sha256"], "expert", dataset["path"])
+    tags = {"method": method, "dataset": dataset["name"], FOLDER_TAG: str(folder)}
+    return RunDescription(
+        name=name if re.search(rf"(?<![a-z]){re.escape(method)}(?![a-z])", name) else f"{method}-{name}",
+        group=manifest["group"],
+        config_hash=manifest["config_hash"],
+        params=flat_params({**params, "dataset": dataset["name"], "algorithm": manifest["algorithm"]}),
+        datasets=(expert, *_supplementary(folder)),
+        tags=tags | ({"mlflow.source.git.commit": commit} if commit else {}),
+    )
 
 
-def _keep_only(store: MlflowStore, parent: str, manifest: Mapping[str, Any], folder: Path, run_id: str) -> bool:
-    """Of a configuration's runs of this folder or with this result only this one stays; whether there were others.
+def fill(store: MlflowStore, run_id: str, folder: Path, skip_steps: Collection[int] | None = ()) -> bool:
+    """Bring the stored run up to its folder, and nothing twice; returns whether anything was written.
+
+    `skip_steps`: steps whose training metrics the store has; None means all of them.
+    Raises TrackingUnavailable, and RunError where the policy cannot be read.
+    """
+    from iq_offline.tracking.mlflow_models import write_model
+
+    run = store.run(run_id)
+    assert run is not None
+    manifest = RunFolder.open(folder).manifest
+    model = run.model or store.log_model(run_id, lambda place: write_model(folder, place))
+    restored = run.model is not None and store.restore_model(run.model, lambda place: write_model(folder, place))
+    points = [] if skip_steps is None else _training_points(folder, manifest, skip_steps)
+    store.log_points(run_id, points)
+    missing = [data for data in _supplementary(folder) if digest_of(data.sha256) not in run.datasets]
+    if missing:
+        store.log_data(run_id, missing)
+    written = [run.model is None, restored, bool(points), bool(missing)]
+    opened = RunFolder(folder)
+    figures = run_metrics(opened.read_optional("evaluation.json"), opened.read_optional("reward.json"))
+    written.append(put_metrics(store, run, figures, model))
+    written.append(put_files(store, run, folder, RUN_FILES + STAGE_FILES, store.files(run_id)))
+    tags = {RESULT_TAG: manifest["policy_sha256"]}
+    if not Path(run.tags.get(FOLDER_TAG, "")).is_dir():
+        tags[FOLDER_TAG] = str(folder.resolve())
+    written.append(_put_tags(store, run, tags))
+    return any(written)
+
+
+def _put_tags(store: MlflowStore, run: StoredRun, tags: Mapping[str, str]) -> bool:
+    """Set the tags that the run does not have yet; returns whether there were any."""
+    changed = {key: value for key, value in tags.items() if run.tags.get(key) != value}
+    if changed:
+        store.tag(run.run_id, changed)
+    return bool(changed)
+
+
+def put_metrics(
+    store: MlflowStore, run: StoredRun, metrics: Mapping[str, float | None], model: str | None = None
+) -> bool:
+    """Log the figures that the run does not show yet, or shows otherwise; returns whether there were any.
+
+    Figures of an earlier reward report that this one lacks become NaN: they may be of another form.
+    """
+    new = [(name, value, 0) for name, value in metrics.items() if value is not None and run.metrics.get(name) != value]
+    gone: list[Point] = []
+    if any(name.startswith(REWARD) for name in metrics):
+        shown = [name for name, value in run.metrics.items() if name.startswith(REWARD) and not math.isnan(value)]
+        gone = [(name, math.nan, 0) for name in shown if metrics.get(name) is None]
+    store.log_points(run.run_id, new, model)
+    store.log_points(run.run_id, gone)  # the run's alone: as a model's, MLflow stores NaN as 0
+    return bool(new or gone)
+
+
+def put_files(
+    store: MlflowStore, run: StoredRun, folder: Path, names: Collection[str], there: Collection[str] | None = None
+) -> bool:
+    """Log the files that are there and that the store does not hold with this content; returns whether any were.
+
+    `there`: the artifacts that the store can show; without them, its own record of files is trusted.
+    A reward report also tags the run with its form.
+    """
+    held: dict[str, str] = json.loads(run.tags.get(FILES_TAG, "{}"))
+    present = {name: sha256_of_file(folder / name)[:16] for name in names if (folder / name).is_file()}
+    for name in present:
+        RunFolder(folder).check_file(name)
+    lost = set() if there is None else held.keys() - set(there)
+    new = [name for name, digest in present.items() if held.get(name) != digest or name in lost]
+    report = RunFolder(folder).read_optional(REWARD_FILE) if REWARD_FILE in present else None
+    tags = {FORM_TAG: report["form"]} if report and report.get("form") is not None else {}
+    if new:
+        store.log_files(run.run_id, [folder / name for name in new])
+        tags[FILES_TAG] = json.dumps(held | present)
+    return _put_tags(store, run, tags) or bool(new)
+
+
+def _training_points(folder: Path, manifest: Mapping[str, Any], skip_steps: Collection[int]) -> list[Point]:
+    points = recorded_points(RunFolder(folder).table("metrics.parquet"))
+    last = max((step for _, _, step in points), default=0)
+    kept = [point for point in points if point[2] not in skip_steps]
+    return [*kept, ("train/seconds", float(manifest["seconds"]), last)] if "seconds" in manifest else kept
+
+
+def _supplementary(folder: Path) -> tuple[TrackedData, ...]:
+    listed = RunFolder(folder).split["supplementary"] if (folder / "split.json").is_file() else []
+    return tuple(TrackedData(item["dataset"], item["sha256"], "supplementary") for item in listed)
+
+
+def _settle(store: MlflowStore, parent: str, folder: Path, run_id: str) -> bool:
+    """Delete other stored runs of this configuration that are of this folder or have this result; note the mirror.
 
     Device, threads and compiling are no part of a configuration: another folder's run may have other tensors.
+    Returns whether there were others.
     """
+    manifest = RunFolder.open(folder).manifest
     others = [
         run
         for run in store.found(parent, manifest["config_hash"])
-        if run.run_id != run_id
-        and (_is_of(run, folder) or (run.finished and run.tags.get(RESULT_TAG) == manifest["policy_sha256"]))
+        if run.run_id != run_id and (_is_of(run, folder) or (run.finished and _is_result(run, manifest)))
     ]
     store.discard(others)
+    content = {"uri": store.name, "experiment_id": store.experiment_id, "run_id": run_id, "parent_run_id": parent}
+    if content != _read_note(folder):
+        with whole_file(folder / TRACKING_FILE) as temporary:
+            temporary.write_text(json.dumps(content, indent=1))
     return bool(others)
 
 
@@ -241,15 +353,13 @@ def _is_of(run: StoredRun, folder: Path) -> bool:
     return Path(run.tags.get(FOLDER_TAG, "/")).resolve() == folder.resolve()
 
 
+def _is_result(run: StoredRun, manifest: Mapping[str, Any]) -> bool:
+    """Whether the stored run has that policy."""
+    return bool(run.tags.get(RESULT_TAG) == manifest["policy_sha256"])
+
+
 def _later(error: TrackingUnavailable | RunError, folder: Path) -> str:
     return f"{error.problem}; the run folder stays complete without it. To mirror it later: iq-offline sync {folder}"
-
-
-def _note(folder: Path, store: MlflowStore, run_id: str, parent: str) -> None:
-    content = {"uri": store.name, "experiment_id": store.experiment_id, "run_id": run_id, "parent_run_id": parent}
-    if content != _read_note(folder):
-        with whole_file(folder / TRACKING_FILE) as temporary:
-            temporary.write_text(json.dumps(content, indent=1))
 
 
 def _read_note(folder: Path) -> dict[str, str] | None:

@@ -1,4 +1,4 @@
-"""The one home of MLflow's store: runs are mirrored into it, safe to open from several processes at once."""
+"""MLflow's store: a mirror of run folders, safe to open from several processes at once."""
 
 import json
 import math
@@ -6,9 +6,10 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,28 +17,53 @@ from iq_offline.credentials import public_url
 from iq_offline.errors import TrackingUnavailable
 from iq_offline.tracking.metrics import Point
 from iq_offline.tracking.mlflow_access import (
+    beside,
     check_reachable,
     connect,
     disconnect,
+    follow,
     import_mlflow,
     is_served,
-    mirror_lock,
     mlflow_errors,
+    sqlite_file,
     store_lock,
     tracking_uri,
 )
-from iq_offline.tracking.mlflow_sqlite import beside, follow, sqlite_file
-from iq_offline.tracking.tracker import RunDescription, TrackedData
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "iq-offline"
 MODEL_NAME = "policy"
-POINTS_A_BATCH = 1000
+POINTS_PER_BATCH = 1000
 GROUP_TAG = "iq_offline.group"
 HASH_TAG = "iq_offline.config_hash"
 PARENT_TAG = "mlflow.parentRunId"
+
+
+@dataclass(frozen=True)
+class TrackedData:
+    """A dataset that a run learns from."""
+
+    name: str
+    sha256: str
+    role: str
+    """expert or supplementary."""
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """What a store shows of one run of (method, dataset, seed)."""
+
+    name: str
+    group: str
+    """The comparison that it belongs to: one parent run a group."""
+    config_hash: str
+    """Of its configuration and data: what a run is found again by, within its group."""
+    params: Mapping[str, str]
+    datasets: tuple[TrackedData, ...]
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,7 +116,7 @@ class MlflowStore:
     def open_ahead(cls) -> bool:
         """Open a store in SQLite, if there is one, for the forks of this process; returns whether there is.
 
-        What SQLAlchemy and Alembic work out at first use is theirs then. No connection stays open across a fork.
+        The forks inherit what SQLAlchemy and Alembic prepare at first use. No connection stays open across a fork.
         """
         uri = tracking_uri()
         file = sqlite_file(uri)
@@ -158,9 +184,9 @@ class MlflowStore:
 
         now = int(time.time() * 1000)
         metrics = [Metric(key, value, now, step, model) for key, value, step in points if not math.isinf(value)]
-        for first in range(0, len(metrics), POINTS_A_BATCH):
+        for first in range(0, len(metrics), POINTS_PER_BATCH):
             with self._writing():
-                self._client.log_batch(run_id, metrics=metrics[first : first + POINTS_A_BATCH])
+                self._client.log_batch(run_id, metrics=metrics[first : first + POINTS_PER_BATCH])
 
     def log_data(self, run_id: str, datasets: Sequence[TrackedData]) -> None:
         """Datasets as inputs of the run."""
@@ -188,9 +214,11 @@ class MlflowStore:
                 self._client.log_model_artifacts(model_id, folder)
             return True
 
-    def mirroring(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def mirroring(self) -> Iterator[None]:
         """One process at a time brings runs into this store."""
-        return mirror_lock(self.uri)
+        with mlflow_errors(self.uri), store_lock(self.uri, "mirror."):
+            yield
 
     def log_model(self, run_id: str, write: Callable[[Path], None]) -> str:
         """A model of the run, whose folder `write` fills. Returns its id."""
@@ -208,8 +236,8 @@ class MlflowStore:
                 self._client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
         return model_id
 
-    def register(self, run: StoredRun, name: str) -> tuple[str, bool]:
-        """The run's model as a version of a registered model; its number, and whether it is new."""
+    def register(self, run: StoredRun, name: str) -> str:
+        """The run's model as a version of a registered model, made where it is none yet; its number."""
         from mlflow.exceptions import MlflowException
 
         assert run.model is not None
@@ -224,9 +252,8 @@ class MlflowStore:
             source = f"models:/{run.model}" if served else self._client.get_logged_model(run.model).artifact_location
             for known in self._client.search_model_versions(f"run_id = '{run.run_id}'"):
                 if (known.name, known.source) == (name, source):
-                    return str(known.version), False
-            made = self._client.create_model_version(name, source, run.run_id, model_id=run.model)
-            return str(made.version), True
+                    return str(known.version)
+            return str(self._client.create_model_version(name, source, run.run_id, model_id=run.model).version)
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
@@ -262,23 +289,18 @@ class MlflowStore:
 
     def _search(self, query: str) -> list[Any]:
         """All runs that fit, oldest first."""
-        runs: list[Any] = []
-        token = None
-        while True:
-            page = self._client.search_runs(
-                [self.experiment_id],
-                query,
-                order_by=["attributes.start_time ASC", "attributes.run_id"],
-                page_token=token,
-            )
+        order = ["attributes.start_time ASC", "attributes.run_id"]
+        search = partial(self._client.search_runs, [self.experiment_id], query, order_by=order)
+        page = search()
+        runs = list(page)
+        while page.token:
+            page = search(page_token=page.token)
             runs += page
-            token = page.token
-            if not token:
-                return runs
+        return runs
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """SQLite takes one writer at a time: ours stand in line instead of failing."""
+        """SQLite takes one writer at a time: our processes wait for each other instead of failing."""
         with mlflow_errors(self.uri), store_lock(self.uri):
             yield
 

@@ -9,16 +9,8 @@ from pathlib import Path
 import iq_offline
 
 RECORDED_PACKAGES = (
-    "iq-offline",
-    "torch",
-    "numpy",
-    "gymnasium",
-    "mujoco",
-    "h5py",
-    "polars",
-    "minari",
-    "mlflow",
-    "d3rlpy",
+    *("iq-offline", "torch", "numpy", "gymnasium", "mujoco"),
+    *("h5py", "polars", "minari", "mlflow", "d3rlpy"),
 )
 
 

@@ -2,48 +2,34 @@
 
 import hashlib
 import json
-import math
 import os
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from socket import gethostname
 from typing import Any
 
 import polars as pl
-import torch
 from pydantic import BaseModel
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
 from torch import Tensor
 
-from iq_offline.algorithms.encoders import ObservationLayout
-from iq_offline.algorithms.networks import (
-    DEFAULT_STD,
-    ActionScale,
-    ContinuousPolicy,
-    DiscretePolicy,
-    Policy,
-    Standardiser,
-)
-from iq_offline.config import Activation, TrainConfig
+from iq_offline.algorithms.networks import Policy
+from iq_offline.config.train import TrainConfig
 from iq_offline.data.files import is_leftover, whole_file
-from iq_offline.data.strict_json import check_seal, first_line, parse_json, read_bytes, read_json, read_toml, sealed
+from iq_offline.data.strict_json import check_seal, first_line, read_bytes, read_json, read_toml, sealed
 from iq_offline.errors import RunError
 from iq_offline.training.run_schema import (
+    FORMAT_VERSION,
     EvaluationRecord,
     Manifest,
-    PolicyHeader,
     RewardModelRecord,
     RewardRecord,
     SplitRecord,
     TrackingRecord,
     fitted,
 )
-from iq_offline.training.run_tables import read_table
+from iq_offline.training.tensor_files import AGAIN, load_policy, read_tensors, tensors_sha256
 
 MANIFEST = "manifest.json"
 POLICY = "policy.safetensors"
@@ -60,6 +46,9 @@ REWARD_PLOT = "reward.png"
 REWARD_MODEL = "reward_model.safetensors"
 REWARD_MODEL_REPORT = "reward_model.json"
 TRACKING = "tracking.json"
+NUMBERS = {METRICS: ("step",), TIMING: ("step",), RETURNS: ("return",), REWARDS: ("episode", "true", "recovered")}
+"""The tables, and the columns of each in which every row has a finite number; metrics may be null where not logged."""
+TEXTS = {REWARDS: ("source",)}
 WRITTEN_BY = {
     **dict.fromkeys((POLICY, CHECKPOINT, CONFIG, SPLIT, METRICS, TIMING), MANIFEST),
     RETURNS: EVALUATION,
@@ -77,7 +66,6 @@ FILES = frozenset({MANIFEST, REWARD_PLOT, *WRITTEN_BY, *STAGE_RECORDS})
 """All that this tool writes into a run folder."""
 FEWEST_FILES = 4
 """A folder with fewer of the seven files that training writes is no run, not even a damaged one."""
-AGAIN = "train the run again"
 REMEDIES = {
     EVALUATION: "run `iq-offline eval` on it again",
     REWARD: "run `iq-offline reward` on it again",
@@ -147,7 +135,7 @@ class RunFolder:
         if len(named) != (self.config.demos or dataset["episodes"]):
             raise self._damaged(SPLIT, f"{len(named)} episodes, not {self.config.demos or dataset['episodes']}")
         for other in split["supplementary"]:
-            if any(episode >= other["episodes"] for episode in other.get("taken_episodes", ())):
+            if any(episode >= other["episodes"] for episode in other.get("accepted_episodes", ())):
                 raise self._damaged(SPLIT, f"an accepted episode that {other['dataset']} does not have")
         return split
 
@@ -173,7 +161,7 @@ class RunFolder:
         """One of its tables: metrics, timing, returns, rewards. Raises RunError where it is damaged or missing."""
         self.check_file(name)
         try:
-            return read_table(self.path / name)
+            return _read_table(self.path / name)
         except (OSError, ValueError) as error:
             raise RunError(f"{self.path / name} cannot be read: {first_line(error)}", self._remedy(name)) from None
 
@@ -201,17 +189,15 @@ class RunFolder:
 
     def _listed(self, name: str) -> str | None:
         """The hash that the record of this file's stage lists for it."""
-        if name not in WRITTEN_BY:
-            return None
-        record = self.manifest if WRITTEN_BY[name] == MANIFEST else self.read_optional(WRITTEN_BY[name])
+        stage = WRITTEN_BY.get(name)
+        record = self.manifest if stage == MANIFEST else self.read_optional(stage) if stage else None
         listed: str | None = (record or {}).get("files", {}).get(name)
         return listed
 
     def _check_tensors(self, name: str, tensors: Mapping[str, Tensor], key: str) -> None:
         if f"{name}: tensors" in self._checked:
             return
-        expected = self.manifest.get(key)
-        if expected is not None and tensors_sha256(tensors) != expected:
+        if tensors_sha256(tensors) != self.manifest[key]:
             raise self._damaged(name, f"its tensors do not match {key} of {MANIFEST}")
         unfit = [key for key, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
         if unfit:
@@ -222,6 +208,8 @@ class RunFolder:
         try:
             content = read_json(self.path / name)
             check_seal(content)
+            if name == MANIFEST:
+                _check_format(self.path, content)
             fitted(model, content)
         except (OSError, ValueError) as error:
             raise self._damaged(name, first_line(error)) from None
@@ -232,6 +220,16 @@ class RunFolder:
 
     def _remedy(self, name: str) -> str:
         return REMEDIES.get(WRITTEN_BY.get(name, name), AGAIN)
+
+
+def _check_format(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Raises RunError for a run that another version wrote in another way. Version 0.1 wrote no number."""
+    found = manifest.get("format_version", 1)
+    if found != FORMAT_VERSION:
+        raise RunError(
+            f"{path} is a run of format {found}, and this version of iq-offline reads format {FORMAT_VERSION}",
+            f"{AGAIN} with this version",
+        )
 
 
 def foreign_to_run(path: Path) -> list[str] | None:
@@ -269,120 +267,6 @@ def run_paths(paths: list[Path]) -> list[Path]:
     return list(found)
 
 
-def save_policy(policy: Policy, path: Path) -> None:
-    """Weights and scaling, with what is needed to build the network again in the file's own header."""
-    hidden = [layer.out_features for layer in policy.network if isinstance(layer, torch.nn.Linear)]
-    norm = any(isinstance(layer, torch.nn.LayerNorm) for layer in policy.network)
-    activations = [
-        type(layer).__name__ for layer in policy.network if not isinstance(layer, torch.nn.Linear | torch.nn.LayerNorm)
-    ]
-    header = {
-        "kind": "continuous" if isinstance(policy, ContinuousPolicy) else "discrete",
-        "hidden_sizes": json.dumps(hidden[:-1]),
-        "outputs": str(hidden[-1]),
-        "activation": activations[0].lower() if activations else str(Activation.TANH),
-        "layer_norm": json.dumps(norm),
-        "vector": str(policy.layout.vector),
-        "pictures": json.dumps(policy.layout.pictures),
-    }
-    if policy.layout.categories:
-        header["categories"] = json.dumps(policy.layout.categories)
-    if policy.layout.offset:
-        header["offset"] = json.dumps(policy.layout.offset)
-    if isinstance(policy, ContinuousPolicy):
-        header |= {"head": policy.head, "learnt_std": json.dumps(policy.learnt_std), "std": json.dumps(policy.std)}
-    path.write_bytes(tensor_bytes(policy.state_dict(), header))
-
-
-def load_policy(path: Path) -> Policy:
-    """The policy that `save_policy` wrote. Raises RunError where the file is damaged or missing."""
-    tensors = read_tensors(path)
-    header = _policy_header(path, tensors)
-    try:
-        _check_scaling(header, tensors)
-        policy = _built(header, tensors)
-        policy.load_state_dict(tensors)
-        for name, tensor in policy.state_dict().items():
-            if tensors[name].dtype != tensor.dtype:
-                raise ValueError(f"{name} is {tensors[name].dtype}, not {tensor.dtype}")
-    except (RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise RunError(f"{path} is damaged: its tensors do not fit its header ({first_line(error)})", AGAIN) from None
-    return policy.eval().requires_grad_(False)
-
-
-def _check_scaling(header: PolicyHeader, tensors: Mapping[str, Tensor]) -> None:
-    """Raises ValueError where the scaling does not fit the header's observations and actions: it sizes no layer."""
-    size = header.vector + sum(map(math.prod, header.pictures))
-    expected = {"observation_mean": size, "observation_std": size}
-    if header.kind == "continuous":
-        actions = header.outputs // 2 if header.learnt_std else header.outputs
-        expected |= {"action_centre": actions, "action_half_range": actions}
-    for name, count in expected.items():
-        if tensors[name].shape != (count,) or tensors[name].dtype != torch.float32:
-            raise ValueError(f"{name} is not {count} 32-bit numbers")
-    if not (tensors["observation_std"] > 0).all():
-        raise ValueError("observation_std is not positive")
-    if header.kind == "continuous" and (tensors["action_half_range"] < 0).any():
-        raise ValueError("action_half_range is negative")
-
-
-def _built(header: PolicyHeader, tensors: Mapping[str, Tensor]) -> Policy:
-    standardiser = Standardiser(tensors["observation_mean"], tensors["observation_std"])
-    layout = ObservationLayout(header.vector, header.pictures, header.categories, header.offset)
-    if header.kind == "discrete":
-        return DiscretePolicy(
-            standardiser, header.outputs, header.hidden_sizes, header.activation, norm=header.layer_norm, layout=layout
-        )
-    assert header.std is not None or header.learnt_std
-    return ContinuousPolicy(
-        standardiser,
-        ActionScale(tensors["action_centre"], tensors["action_half_range"]),
-        header.hidden_sizes,
-        header.activation,
-        head=header.head,
-        learnt_std=header.learnt_std,
-        std=DEFAULT_STD if header.std is None else header.std,
-        layout=layout,
-    )
-
-
-def _policy_header(path: Path, tensors: Mapping[str, Tensor]) -> PolicyHeader:
-    """The header, checked against the tensors before a network of its sizes is built."""
-    plain = ("kind", "activation", "head")
-    try:
-        header = read_header(path)
-        values = {key: text if key in plain else parse_json(text) for key, text in header.items()}
-        found = fitted(PolicyHeader, values)
-    except ValueError as error:
-        raise RunError(f"{path} is damaged: its header does not fit ({first_line(error)})", AGAIN) from None
-    largest = max((tensor.numel() for tensor in tensors.values()), default=0)
-    sizes = (*found.hidden_sizes, found.outputs)
-    widest = max(map(math.prod, pairwise(sizes)), default=0)
-    inputs = (found.vector, sum(found.categories), *map(math.prod, found.pictures))
-    if max(*sizes, widest, *inputs) > max(largest, 1 << 16):
-        raise RunError(f"{path} is damaged: its header names larger layers than it holds", AGAIN)
-    return found
-
-
-def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint whose names begin with `prefix.`, without it."""
-    return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(prefix + ".")}
-
-
-def contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU that safetensors can write, in order of their names."""
-    return {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
-
-
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values: equal where and only where the tensors are, bit for bit."""
-    digest = hashlib.sha256()
-    for name, tensor in contiguous(tensors).items():
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
-
-
 def seal_record(path: Path, content: Mapping[str, Any]) -> None:
     """Write a record: the content, the hashes of the files that it stands for, and a checksum of it all."""
     files = {
@@ -394,30 +278,31 @@ def seal_record(path: Path, content: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(sealed({**content, "files": files}), indent=1, allow_nan=False))
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises RunError where it is damaged or missing."""
+def _read_table(path: Path) -> pl.DataFrame:
+    """A table. Raises OSError, and ValueError where it is damaged, lacks a column or has one of another type."""
+    if not path.is_file():
+        raise ValueError("is not a regular file")
     try:
-        return load(read_bytes(path))
-    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
-        raise RunError(f"{path} cannot be read: {first_line(error)}", AGAIN) from None
+        table = pl.read_parquet(path, glob=False)
+        _check_columns(path.name, table)
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(str(error)) from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # what Polars raises for some damaged files
+            raise
+        raise ValueError(str(error)) from None
+    return table
 
 
-def read_header(path: Path) -> dict[str, str]:
-    """The texts in a safetensors file's header. Raises ValueError where it has none."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise ValueError(first_line(error)) from None
-
-
-def tensor_bytes(tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> bytes:
-    """A safetensors file whose bytes depend on its content alone: the library orders header texts at random."""
-    written = save(contiguous(tensors), dict(header) if header else None)
-    (length,) = struct.unpack("<Q", written[:8])
-    content = json.loads(written[8 : 8 + length])
-    if "__metadata__" in content:
-        content["__metadata__"] = dict(sorted(content["__metadata__"].items()))
-    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + written[8 + length :]
+def _check_columns(name: str, table: pl.DataFrame) -> None:
+    texts = TEXTS.get(name, ())
+    lacking = [column for column in (*texts, *NUMBERS[name]) if column not in table.columns]
+    if lacking:
+        raise ValueError(f"has no column {', '.join(lacking)}")
+    for column, kind in table.schema.items():
+        fits = kind == pl.String if column in texts else kind.is_numeric() or kind in (pl.Boolean, pl.Null)
+        if not fits:
+            raise ValueError(f"column {column} is of type {kind}")
+    for column in NUMBERS[name]:
+        if table[column].has_nulls() or not table[column].cast(pl.Float64).is_finite().all():
+            raise ValueError(f"column {column} holds values that are not finite numbers")

@@ -5,13 +5,12 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from iq_offline.config import ActionHead, Activation
-
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, lt=2**62)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Episodes = Annotated[list[Count], Field(max_length=10_000_000)]
-Size = Annotated[int, Field(ge=1, le=10_000_000)]
+FORMAT_VERSION = 2
+"""Of a run folder; it grows where a file of it means something else than before, and other numbers are refused."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -46,7 +45,9 @@ class DatasetRecord(Record):
 
 
 class Manifest(Record):
-    """`manifest.json`: what was trained, from what, with what. `files` lacks in runs of version 0.1.0 and older."""
+    """`manifest.json`: what was trained, from what, with what."""
+
+    format_version: Literal[2]
 
     run: Annotated[str, Field(min_length=1)]
     method: str
@@ -86,7 +87,7 @@ class SupplementaryRecord(Record):
     origin_sha256: Sha256 | None = None
     episodes: Count
     transitions: Count
-    taken_episodes: Episodes = []
+    accepted_episodes: Episodes = []
 
 
 class SplitRecord(Record):
@@ -168,25 +169,6 @@ class TrackingRecord(Record):
     experiment_id: str
     run_id: Annotated[str, Field(pattern=r"^[\w-]+$")]
     parent_run_id: Annotated[str, Field(pattern=r"^[\w-]+$")]
-
-
-class PolicyHeader(BaseModel):
-    """The header of `policy.safetensors`: what is needed to build the network again."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    kind: Literal["continuous", "discrete"]
-    hidden_sizes: Annotated[tuple[Size, ...], Field(max_length=64)]
-    outputs: Size
-    activation: Activation
-    layer_norm: bool = False
-    vector: Annotated[int, Field(ge=0, le=10_000_000)]
-    pictures: Annotated[tuple[Annotated[tuple[Size, ...], Field(max_length=4)], ...], Field(max_length=64)]
-    categories: tuple[Annotated[int, Field(ge=0, le=10_000_000)], ...] = ()
-    offset: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = ()
-    head: ActionHead = ActionHead.CLIPPED_GAUSSIAN
-    learnt_std: bool = False
-    std: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 def fitted(model: type[Model], content: Any) -> Model:

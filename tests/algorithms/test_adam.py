@@ -51,7 +51,7 @@ def check_equal(ours: nn.Module, theirs: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1], ids=["no decay", "decay"])
-def test_fifty_updates_are_those_of_pytorchs_adamw_with_a_cosine(decay: float):
+def test_fifty_updates_equal_pytorch_adamw_with_cosine(decay: float):
     ours, theirs, start = network(0), network(0), network(0)
     adam, loss = Adam([ours], RATE, decay, UPDATES), fitting_error(ours)
     for _ in range(UPDATES):
@@ -70,7 +70,7 @@ def test_weight_decay_changes_what_is_learnt():
     assert sum(p.square().sum() for p in decayed.parameters()) < sum(p.square().sum() for p in plain.parameters())
 
 
-def test_several_groups_descend_one_loss_each_at_its_own_rate_and_decay():
+def test_groups_have_their_own_rate_and_decay():
     ours, theirs = [network(1), network(2)], [network(1), network(2)]
     rates, decays = [0.02, 0.005], [0.0, 0.2]
     adams = [Adam([one], rate, decay, UPDATES) for one, rate, decay in zip(ours, rates, decays, strict=True)]
@@ -82,7 +82,7 @@ def test_several_groups_descend_one_loss_each_at_its_own_rate_and_decay():
         check_equal(one, other)
 
 
-def test_one_group_of_two_modules_is_two_modules_at_one_rate():
+def test_group_of_two_modules_has_one_rate():
     ours, theirs = [network(1), network(2)], [network(1), network(2)]
     adam, loss = Adam(ours, RATE, 0.0, UPDATES), fitting_error(*ours)
     for _ in range(UPDATES):
@@ -92,7 +92,8 @@ def test_one_group_of_two_modules_is_two_modules_at_one_rate():
         check_equal(one, other)
 
 
-def test_each_groups_gradient_norm_comes_back_and_a_group_that_the_loss_leaves_out_stays():
+def test_gradient_norms_come_back_by_group():
+    """A group that the loss leaves out stays as it is."""
     within, without = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
     before = without.weight.detach().clone()
     adams = [Adam([within], 0.1, 0.0, 10), Adam([without], 0.1, 0.0, 10)]
@@ -101,7 +102,7 @@ def test_each_groups_gradient_norm_comes_back_and_a_group_that_the_loss_leaves_o
     assert torch.equal(without.weight, before)
 
 
-def test_the_first_update_by_hand_is_the_rate_against_the_gradients_sign():
+def test_first_update_is_rate_against_gradient_sign():
     module = nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         module.weight.fill_(2.0)
@@ -109,13 +110,13 @@ def test_the_first_update_by_hand_is_the_rate_against_the_gradients_sign():
     close(module.weight.item(), 2.0 * (1 - 0.1 * 0.5) - 0.1)  # decayed, then a step of the rate
 
 
-def test_the_last_update_is_the_smallest_and_the_rate_never_rises():
+def test_learning_rate_never_rises():
     adam = Adam([nn.Linear(1, 1)], 0.1, 1.0, 4)
     rates = [1 - adam.scale_at(count).numbers()[2] for count in range(1, 5)]  # with a decay of one, 1 - kept
     assert rates == pytest.approx([0.1, 0.1 * (1 + 0.5**0.5) / 2, 0.05, 0.1 * (1 - 0.5**0.5) / 2])
 
 
-def test_a_slow_copy_is_the_average_by_hand():
+def test_slow_copy_is_the_average_by_hand():
     slow, fast = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         slow.weight.fill_(0.0)
@@ -132,7 +133,7 @@ def test_a_slow_copy_is_the_average_by_hand():
     assert fast.weight.item() == -1.0
 
 
-def test_a_rate_of_one_copies_and_what_is_held_is_what_follows():
+def test_rate_of_one_copies_into_held_tensors():
     slow, fast = network(3), network(4)
     average = SlowCopy([slow], [fast], 1.0)
     held = [torch.zeros_like(piece) for piece in average.pieces()]

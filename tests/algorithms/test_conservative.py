@@ -6,32 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from iq_offline.algorithms.conservative.actors import advantage_weights, scaled_q, weighted_cloning
-from iq_offline.algorithms.conservative.ensembles import lower_confidence, pessimistic
-from iq_offline.algorithms.conservative.penalties import (
-    diversity_penalty,
-    hinge_gradient_penalty,
-    interpolated,
-    two_sided_gradient_penalty,
-)
-from iq_offline.algorithms.conservative.values import (
-    cql_gap,
-    expectile_loss,
-    gumbel_loss,
-    sampled_cql_gap,
-    value_suppression,
-)
+from iq_offline.algorithms.awr import advantage_weights, weighted_cloning
 from iq_offline.algorithms.losses import bellman_error, initial_value, prior_soft_value, reward_penalty, soft_value
-from iq_offline.config import Pessimism
+from iq_offline.algorithms.networks import pessimistic
+from iq_offline.algorithms.recoil import gumbel_loss
+from iq_offline.algorithms.regularisers import cosine_similarity, cql_gap, interpolated, sampled_cql_gap, steepness
+from iq_offline.config.q_learning import Pessimism
+from iq_offline.config.regularisers import GradientPenaltyConfig, GradientPenaltyKind
 
 close = torch.testing.assert_close
 
 
-def test_the_gap_of_two_equal_actions_is_temperature_times_log_two():
+def test_gap_of_equal_actions_is_temperature_log_two():
     close(cql_gap(torch.tensor([[3.0, 3.0]]), torch.tensor([3.0]), 0.5), torch.tensor(0.5 * math.log(2)))
 
 
-def test_the_gap_lowers_the_greatest_action_and_raises_the_recorded_one():
+def test_gap_lowers_greatest_and_raises_recorded_action():
     q = torch.tensor([[2.0, 0.0]], requires_grad=True)
     cql_gap(q, q[:, 1], 1.0).backward()
     assert q.grad is not None
@@ -39,7 +29,7 @@ def test_the_gap_lowers_the_greatest_action_and_raises_the_recorded_one():
     assert q.grad[0, 1] < 0
 
 
-def test_the_sampled_gap_tends_to_the_integral_over_actions():
+def test_sampled_gap_tends_to_integral_over_actions():
     """Q = -a^2 on [-1, 1]: the log integral is known, and the policy's samples come from a density of another shape."""
     rng, count = np.random.default_rng(0), 200_000
     uniform = torch.from_numpy(rng.uniform(-1, 1, (count, 1)))
@@ -50,7 +40,7 @@ def test_the_sampled_gap_tends_to_the_integral_over_actions():
     assert gap.item() == pytest.approx(exact, abs=0.01)
 
 
-def test_the_sampled_gap_equals_its_slow_twin():
+def test_sampled_gap_equals_slow_twin():
     rng = np.random.default_rng(1)
     uniform, policy, log_prob, data = (rng.normal(size=shape) for shape in [(4, 3), (4, 3), (4, 3), (3,)])
     total = 0.0
@@ -62,28 +52,7 @@ def test_the_sampled_gap_equals_its_slow_twin():
     assert sampled_cql_gap(*tensors, 0.7, 2).item() == pytest.approx(total / 3, rel=1e-12)
 
 
-def test_suppression_is_the_difference_of_means():
-    close(value_suppression(torch.tensor([1.0, 3.0]), torch.tensor([5.0])), torch.tensor(-3.0))
-
-
-def test_the_expectile_at_one_half_is_half_the_squared_error_and_higher_ones_pull_v_up():
-    v, q = torch.tensor([0.0, 0.0], requires_grad=True), torch.tensor([2.0, -2.0])
-    close(expectile_loss(v, q, 0.5), torch.tensor(2.0))
-    expectile_loss(v, q, 0.9).backward()
-    assert v.grad is not None
-    close(v.grad, torch.tensor([-0.9 * 2, 0.1 * 2]))
-
-
-def test_the_expectile_of_a_sample_is_where_the_loss_is_least():
-    q = torch.tensor([0.0, 1.0, 5.0], dtype=torch.float64)
-    grid = torch.linspace(0, 5, 5001, dtype=torch.float64)
-    losses = torch.stack([expectile_loss(v.expand(3), q, 0.7) for v in grid])
-    v = grid[losses.argmin()].item()
-    weights = np.where(q.numpy() < v, 0.3, 0.7)
-    assert v == pytest.approx((weights * q.numpy()).sum() / weights.sum(), abs=2e-3)
-
-
-def test_the_gumbel_losss_minimum_is_the_soft_maximum_of_the_sample():
+def test_gumbel_minimum_is_soft_maximum_of_sample():
     q, temperature = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64), 0.8
     grid = torch.linspace(0, 3, 30001, dtype=torch.float64)
     losses = torch.stack([gumbel_loss(v.expand(3), q, temperature, 20.0) for v in grid])
@@ -91,7 +60,8 @@ def test_the_gumbel_losss_minimum_is_the_soft_maximum_of_the_sample():
     assert grid[losses.argmin()].item() == pytest.approx(exact, abs=2e-4)
 
 
-def test_the_gumbel_loss_stays_finite_and_its_gradient_right_beyond_the_largest_exponent():
+def test_gumbel_loss_finite_beyond_largest_exponent():
+    """Its gradient there is that of the tangent."""
     v = torch.zeros(1, requires_grad=True)
     loss = gumbel_loss(v, torch.tensor([1000.0]), 1.0, 7.0)
     loss.backward()
@@ -101,9 +71,20 @@ def test_the_gumbel_loss_stays_finite_and_its_gradient_right_beyond_the_largest_
 
 
 def test_gradient_penalties_by_hand():
+    """Two-sided: of the norms 5 and 0.5; hinge: of the largest components 4 and 0.5."""
     gradients = torch.tensor([[3.0, 4.0], [0.0, 0.5]])
-    close(two_sided_gradient_penalty(gradients, 1.0), torch.tensor((16 + 0.25) / 2))
-    close(hinge_gradient_penalty(gradients, 1.0), torch.tensor(9 / 2))
+    two_sided = GradientPenaltyConfig(kind=GradientPenaltyKind.TWO_SIDED, target=1.0)
+    close(steepness(two_sided, gradients), torch.tensor((16 + 0.25) / 2))
+    hinge = GradientPenaltyConfig(kind=GradientPenaltyKind.HINGE, target=1.0)
+    close(steepness(hinge, gradients), torch.tensor(9 / 2))
+
+
+def test_two_sided_penalty_at_no_slope_is_finite():
+    """The norm's own gradient at zero is zero, not 0 / 0."""
+    gradients = torch.zeros(2, 3, requires_grad=True)
+    steepness(GradientPenaltyConfig(kind=GradientPenaltyKind.TWO_SIDED), gradients).backward()
+    assert gradients.grad is not None
+    assert gradients.grad.count_nonzero() == 0
 
 
 def test_interpolated_points_lie_between():
@@ -111,18 +92,23 @@ def test_interpolated_points_lie_between():
     close(between, torch.tensor([[0.25, -0.5]]))
 
 
-def test_diversity_is_the_mean_cosine_over_pairs():
+def test_diversity_is_mean_cosine_over_pairs():
     gradients = torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]], [[3.0, 0.0]]])
     cosines = [0.0, 1.0, 0.0]
-    close(diversity_penalty(gradients), torch.tensor(sum(cosines) / 3))
+    close(cosine_similarity(gradients), torch.tensor(sum(cosines) / 3))
 
 
-def test_an_ensembles_value_is_its_mean_minimum_or_bound():
+def test_diversity_of_one_critic_is_refused():
+    with pytest.raises(ValueError, match="two members or more"):
+        cosine_similarity(torch.ones(1, 4, 2))
+
+
+def test_ensemble_value_is_mean_minimum_or_bound():
     q = torch.tensor([[1.0], [3.0]])
     close(pessimistic(q, Pessimism.MEAN, 9.0), torch.tensor([2.0]))
     close(pessimistic(q, Pessimism.MINIMUM, 9.0), torch.tensor([1.0]))
     close(pessimistic(q, Pessimism.BOUND, 2.0), torch.tensor([0.0]))
-    close(lower_confidence(q, 0.0), torch.tensor([2.0]))
+    close(pessimistic(q, Pessimism.BOUND, 0.0), torch.tensor([2.0]))
 
 
 def test_one_critic_is_itself_under_any_pessimism():
@@ -131,29 +117,24 @@ def test_one_critic_is_itself_under_any_pessimism():
         assert torch.equal(pessimistic(q, how, 3.0), q[0])
 
 
-def test_advantage_weights_grow_with_the_advantage_up_to_the_largest():
+def test_advantage_weights_grow_up_to_largest():
     weights = advantage_weights(torch.tensor([0.0, 1.0, 50.0]), 1.0, 100.0)
     close(weights, torch.tensor([1.0, math.e, 100.0]))
 
 
-def test_weights_of_one_give_plain_cloning_to_the_bit():
+def test_weights_of_one_are_plain_cloning():
+    """To the bit."""
     errors = torch.rand(64, generator=torch.Generator().manual_seed(0))
     assert torch.equal(weighted_cloning(errors, torch.ones(64)), errors.mean())
 
 
-def test_scaled_q_has_the_mean_size_that_is_asked_and_none_leaves_it():
-    q = torch.tensor([-4.0, 2.0])
-    close(scaled_q(q, 2.5).abs().mean(), torch.tensor(2.5))
-    assert scaled_q(q, None) is q
-
-
-def test_the_value_against_a_uniform_prior_is_the_soft_value_less_temperature_log_actions():
+def test_uniform_prior_takes_log_actions_off_value():
     q = torch.tensor([[1.0, 2.0, 0.5]])
     log_prior = torch.full((1, 3), -math.log(3))
     close(prior_soft_value(q, log_prior, 0.7), soft_value(q, 0.7) - 0.7 * math.log(3))
 
 
-def test_the_penalty_draws_to_its_reference():
+def test_penalty_draws_rewards_to_reference():
     rewards = torch.tensor([1.0, 3.0], requires_grad=True)
     loss = reward_penalty(rewards, 2.0, 0.5)
     close(loss, torch.tensor(0.5))
@@ -162,7 +143,7 @@ def test_the_penalty_draws_to_its_reference():
     close(rewards.grad, torch.tensor([-0.5, 0.5]))
 
 
-def test_the_bellman_error_by_hand_and_the_initial_term():
+def test_bellman_error_and_initial_term_by_hand():
     error = bellman_error(torch.tensor([3.0]), 2.0, torch.tensor([10.0]), torch.tensor([0.9]))
     close(error, torch.tensor(64 / 2.0))
     close(initial_value(torch.tensor([1.0, 3.0]), 0.9), torch.tensor(0.2))

@@ -24,14 +24,14 @@ close = torch.testing.assert_close
 
 
 @pytest.mark.parametrize("divergence", ALL, ids=name)
-def test_phi_prime_is_the_derivative_of_phi_everywhere(divergence: d.Divergence):
+def test_phi_prime_is_the_derivative_of_phi(divergence: d.Divergence):
     rewards = torch.linspace(-6, 6, 97, dtype=torch.float64).add(1e-3).requires_grad_(True)
     (slope,) = torch.autograd.grad(divergence.phi(rewards).sum(), rewards)
     close(slope, divergence.phi_prime(rewards.detach()))
 
 
 @pytest.mark.parametrize("divergence", ALL, ids=name)
-def test_raising_the_experts_reward_lowers_the_loss_at_reward_zero(divergence: d.Divergence):
+def test_raising_expert_reward_lowers_loss_at_zero(divergence: d.Divergence):
     rewards = torch.zeros(4, dtype=torch.float64, requires_grad=True)
     (-divergence.phi(rewards).mean()).backward()
     assert rewards.grad is not None
@@ -47,7 +47,7 @@ def test_phi_is_concave(divergence: d.Divergence):
 
 
 @pytest.mark.parametrize("divergence", GUARDED, ids=name)
-def test_beyond_its_domain_phi_goes_on_along_a_tangent_of_the_steepest_slope(divergence: d.Divergence):
+def test_phi_follows_steepest_tangent_beyond_its_domain(divergence: d.Divergence):
     rewards = torch.tensor([-1e6, -30.0, -2 * math.log(d.STEEPEST)], dtype=torch.float64)
     assert torch.isfinite(divergence.phi(rewards)).all()
     close(divergence.phi_prime(rewards), torch.full((3,), d.STEEPEST, dtype=torch.float64))
@@ -72,7 +72,7 @@ def test_phi_by_hand(divergence: d.Divergence, reward: float, phi: float):
     close(divergence.phi(torch.tensor([reward], dtype=torch.float64)), torch.tensor([phi], dtype=torch.float64))
 
 
-def test_donsker_and_varadhan_take_the_logarithm_of_the_batchs_mean():
+def test_donsker_varadhan_takes_log_of_batch_mean():
     rewards = torch.tensor([0.0, math.log(3.0)])
     close(d.KLDonskerVaradhan().phi(rewards), torch.full((2,), -math.log(2 / 3)))
     close(d.KLDonskerVaradhan().phi_prime(rewards).mean(), torch.tensor(1.0))

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from iq_offline.algorithms.encoders import PICTURE_FEATURES, ObservationLayout, channels_first, initialise
-from iq_offline.algorithms.networks import DiscretePolicy, Standardiser
+from iq_offline.algorithms.encoders import ObservationLayout, initialise
+from iq_offline.algorithms.networks import DiscretePolicy
+from iq_offline.algorithms.pictures import PICTURE_FEATURES, channels_first
+from iq_offline.algorithms.scaling import fit_standardiser
 from iq_offline.errors import ConfigError
 
 
@@ -19,13 +21,14 @@ def test_a_vector_has_no_encoder_of_its_own():
     ("shape", "planes"),
     [((84, 84), (1, 84, 84)), ((84, 84, 3), (3, 84, 84)), ((4, 84, 84), (4, 84, 84)), ((7, 7, 3), (3, 7, 7))],
 )
-def test_channels_are_the_smaller_end_and_every_size_gives_features(shape: tuple[int, ...], planes: tuple[int, ...]):
+def test_channels_are_the_smaller_end(shape: tuple[int, ...], planes: tuple[int, ...]):
+    """Every size gives features."""
     assert channels_first(shape) == planes
     layout = ObservationLayout(2, (shape,))
     assert layout.encoder()(torch.zeros(5, layout.size)).shape == (5, 2 + PICTURE_FEATURES)
 
 
-def test_the_same_picture_gives_the_same_features_whichever_end_its_channels_are():
+def test_either_end_of_channels_gives_same_features():
     last, first = ObservationLayout(0, ((40, 40, 3),)).encoder(), ObservationLayout(0, ((3, 40, 40),)).encoder()
     for encoder in (last, first):
         initialise(encoder, torch.Generator().manual_seed(0))
@@ -33,15 +36,15 @@ def test_the_same_picture_gives_the_same_features_whichever_end_its_channels_are
     torch.testing.assert_close(last(picture.flatten(1)), first(picture.permute(0, 3, 1, 2).flatten(1)))
 
 
-def test_bytes_are_divided_by_255_and_numbers_standardised():
+def test_bytes_divided_by_255_and_numbers_standardised():
     layout = ObservationLayout(1, ((8, 8),))
-    standardiser = Standardiser.fit(torch.tensor([[1.0], [3.0]]), layout)
+    standardiser = fit_standardiser(torch.tensor([[1.0], [3.0]]), layout)
     policy = DiscretePolicy(standardiser, 2, (8,), "relu", layout=layout)
     scaled = policy.standardise(torch.cat([torch.tensor([[3.0]]), torch.full((1, 64), 255.0)], dim=1))
     torch.testing.assert_close(scaled, torch.ones(1, 65))
 
 
-def test_a_picture_without_room_for_the_convolutions_is_refused_by_its_size():
+def test_pictures_too_small_for_convolutions_are_refused():
     assert ObservationLayout(0, ((5, 5, 3),)).encoder().features > 0
     with pytest.raises(ConfigError, match="pictures of 4 x 4 pixels are too small"):
         ObservationLayout(0, ((4, 4, 3),)).encoder()

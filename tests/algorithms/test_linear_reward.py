@@ -12,7 +12,7 @@ def source(n: int, centre: list[float], seed: int) -> torch.Tensor:
     return torch.randn(n, len(centre), generator=random) + torch.tensor(centre)
 
 
-def test_a_reward_half_way_between_demonstrations_and_the_rest_is_half_theirs():
+def test_reward_half_way_between_sources_is_half():
     demonstrated, other = source(4000, [2.0, 0.0], 0), source(1000, [-2.0, 0.0], 1)
     found = fit_linear_reward([(demonstrated, torch.ones(4000)), (other, torch.zeros(1000))])
     rewards = found(torch.tensor([[2.0, 0.0], [0.0, 0.0], [-2.0, 0.0], [0.0, 1.0]]))
@@ -20,7 +20,8 @@ def test_a_reward_half_way_between_demonstrations_and_the_rest_is_half_theirs():
     assert found.explained == pytest.approx(0.8, abs=0.05)  # between-group share of the variance
 
 
-def test_it_is_what_a_regression_on_sources_repeated_to_one_length_finds():
+def test_equals_regression_on_sources_of_equal_length():
+    """Sources are repeated to one length in the slow twin."""
     first, second = source(30, [0.0, 1.0, 0.0], 2), source(10, [1.0, -1.0, 3.0], 3)
     rewards = [torch.rand(30, generator=torch.Generator().manual_seed(4)), torch.zeros(10)]
     found = fit_linear_reward([(first, rewards[0]), (second, rewards[1])])
@@ -34,7 +35,7 @@ def test_it_is_what_a_regression_on_sources_repeated_to_one_length_finds():
     np.testing.assert_allclose(found(first), expected, atol=1e-6)
 
 
-def test_its_weights_are_the_chi_squared_objectives_own_answer():
+def test_weights_are_the_chi_squared_optimum():
     demonstrated, other = source(5000, [1.0, 0.5], 5), source(5000, [0.0, -1.0], 6)
     found = fit_linear_reward([(demonstrated, torch.ones(5000)), (other, torch.zeros(5000))])
     numbers = (torch.cat([demonstrated, other]).double() - found.mean) / found.deviation
@@ -44,7 +45,7 @@ def test_its_weights_are_the_chi_squared_objectives_own_answer():
     assert float(directions[0] @ directions[1]) > 0.9999
 
 
-def test_numbers_and_rewards_that_never_change_are_no_division_by_zero():
+def test_constant_numbers_and_rewards_stay_finite():
     still = torch.zeros(20, 2)
     found = fit_linear_reward([(still, torch.full((20,), 0.25))])
     assert found.explained is None

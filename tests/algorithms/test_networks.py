@@ -1,21 +1,25 @@
+"""Networks and the scaling of observations and actions: shapes, units, and what is fitted to data."""
+
 import numpy as np
 import pytest
 import torch
 
-from iq_offline.algorithms import networks
+from iq_offline.algorithms import scaling
 from iq_offline.algorithms.bc import errors_in_bounds
 from iq_offline.algorithms.encoders import ObservationLayout, initialise
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Critic, Standardiser
+from iq_offline.algorithms.scaling import fit_action_scale, fit_standardiser
 from iq_offline.batch import Batch
-from iq_offline.config import Activation
+from iq_offline.config.base import Activation
 
 
 @pytest.mark.parametrize("hidden", [(), (5,), (7, 5)])
 @pytest.mark.parametrize("norm", [False, True])
-def test_several_actions_at_each_observation_encode_it_once_and_equal_repeated_rows(
+def test_several_actions_encode_an_observation_once(
     hidden: tuple[int, ...],
     norm: bool,
 ) -> None:
+    """Values and gradients equal those of repeated rows."""
     critic = Critic(ObservationLayout(3), 2, hidden, Activation.TANH, norm=norm).double()
     initialise(critic, torch.Generator().manual_seed(0))
     observations = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -36,17 +40,16 @@ def test_several_actions_at_each_observation_encode_it_once_and_equal_repeated_r
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 1000])
-def test_mean_and_deviation_are_those_of_all_rows_however_many_are_read_at_once(
-    at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(networks, "ROWS_AT_ONCE", at_once)
+def test_standardiser_is_fitted_over_all_rows(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are read at once."""
+    monkeypatch.setattr(scaling, "ROWS_AT_ONCE", at_once)
     rows = 1e4 + torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
-    fitted = Standardiser.fit(rows)
+    fitted = fit_standardiser(rows)
     np.testing.assert_allclose(fitted.mean, rows.double().numpy().mean(axis=0), rtol=1e-7)
     np.testing.assert_allclose(fitted.std, rows.double().numpy().std(axis=0), rtol=1e-6)
 
 
-def test_an_action_without_a_choice_is_scaled_to_zero_and_back():
+def test_action_without_choice_scales_to_zero_and_back():
     scale = ActionScale.of_bounds([-2.0, 0.5], [2.0, 0.5])
     policy = ContinuousPolicy(Standardiser(torch.zeros(3), torch.ones(3)), scale, (4,), Activation.TANH)
     assert policy.scale_actions(torch.tensor([[1.0, 0.5]])).tolist() == [[0.5, 0.0]]
@@ -61,40 +64,43 @@ def spread(*deviations: float) -> torch.Tensor:
     return drawn / drawn.std(dim=0, correction=0) * torch.tensor(deviations)
 
 
-def test_demonstrations_that_use_their_bounds_are_scaled_by_these_to_the_bit():
+def test_demonstrations_filling_bounds_are_scaled_by_them():
+    """To the bit."""
     low, high = [-1.0, 0.1, -3.0], [1.0, 0.7, 3.0]
-    bounds, fitted = ActionScale.of_bounds(low, high), ActionScale.of_demonstrations(low, high, spread(0.06, 0.1, 0.2))
+    bounds, fitted = ActionScale.of_bounds(low, high), fit_action_scale(low, high, spread(0.06, 0.1, 0.2))
     assert fitted.centre.tolist() == bounds.centre.tolist()
     assert fitted.half_range.tolist() == bounds.half_range.tolist()
 
 
-def test_demonstrations_that_use_next_to_none_of_their_bounds_are_scaled_by_their_own_size():
+def test_demonstrations_of_small_actions_scaled_by_their_size():
+    """Where they use next to none of their bounds."""
     actions = spread(0.5, 0.001) + torch.tensor([0.0, 0.3])
-    fitted = ActionScale.of_demonstrations([-1.0, -1.0], [1.0, 1.0], actions)
+    fitted = fit_action_scale([-1.0, -1.0], [1.0, 1.0], actions)
     torch.testing.assert_close(fitted.centre, torch.tensor([0.0, actions[:, 1].mean()]))
     torch.testing.assert_close(fitted.half_range, torch.tensor([1.0, 0.020]), rtol=1e-4, atol=0)
 
 
-def test_the_farthest_demonstrated_action_lies_within_the_box():
+def test_farthest_demonstrated_action_lies_within_the_box():
     actions = torch.zeros(2000, 1)
     actions[7] = 0.08
-    fitted = ActionScale.of_demonstrations([-1.0], [1.0], actions)
+    fitted = fit_action_scale([-1.0], [1.0], actions)
     torch.testing.assert_close(fitted.half_range, torch.tensor([1.25 * 0.08]), rtol=1e-3, atol=0)
 
 
 def test_the_box_ends_at_the_bounds():
-    fitted = ActionScale.of_demonstrations([0.0], [40.0], spread(0.01).abs())
+    fitted = fit_action_scale([0.0], [40.0], spread(0.01).abs())
     assert (fitted.centre - fitted.half_range).tolist() == [0.0]
     assert 0.05 < float(fitted.centre) < 0.2
 
 
 @pytest.mark.parametrize("actions", [torch.full((9, 1), 0.1), torch.zeros(0, 1)])
 def test_a_dimension_that_never_varies_keeps_the_bounds(actions: torch.Tensor):
-    fitted = ActionScale.of_demonstrations([-1.0], [3.0], actions)
+    fitted = fit_action_scale([-1.0], [3.0], actions)
     assert (fitted.centre.tolist(), fitted.half_range.tolist()) == ([1.0], [2.0])
 
 
-def test_actions_far_outside_the_box_are_clipped_as_observations_are():
+def test_actions_far_outside_box_are_clipped():
+    """As observations are."""
     scale = ActionScale(torch.tensor([0.5]), torch.tensor([0.01]))
     policy = ContinuousPolicy(Standardiser(torch.zeros(3), torch.ones(3)), scale, (4,), Activation.TANH)
     found = policy.scale_actions(torch.tensor([[0.505], [0.55], [0.7], [-1.0]]))
@@ -109,7 +115,7 @@ def policy_of(scale: ActionScale) -> ContinuousPolicy:
     return policy
 
 
-def test_errors_in_units_of_the_bounds_compare_policies_of_different_boxes():
+def test_errors_in_bounds_compare_different_boxes():
     bounds = ActionScale.of_bounds([-2.0], [2.0])
     box = ActionScale(torch.tensor([0.5]), torch.tensor([0.02]))
     recorded = torch.tensor([[0.51], [1.0], [2.0]])

@@ -1,92 +1,64 @@
-"""Settings that nothing would read, or that contradict one another, are refused with what to do instead."""
+"""Settings that contradict one another are refused with what to do instead; what another method has is no key."""
 
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from iq_offline.config import (
-    BCConfig,
-    ContinuousBCConfig,
-    ContinuousIQConfig,
-    DiscreteIQConfig,
-    EnsembleConfig,
-    FrozenModel,
-    IQConfig,
-)
+from iq_offline.config.awr import AWRConfig, DiscreteAWRConfig
+from iq_offline.config.base import FrozenModel
+from iq_offline.config.cloning import BCConfig, ContinuousBCConfig
+from iq_offline.config.csil import CSILConfig, DiscreteCSILConfig
+from iq_offline.config.iq import DiscreteIQConfig, DiscreteIQPaperConfig, IQConfig, IQPaperConfig
+from iq_offline.config.ls_iq import DiscreteLSIQConfig, LSIQConfig
+from iq_offline.config.recoil import DiscreteReCOILConfig, ReCOILConfig
+from iq_offline.config.sprinql import DiscreteSPRINQLConfig, SPRINQLConfig
+from iq_offline.config.train import algorithm_class, algorithm_config, valid_keys
+from iq_offline.errors import ConfigError
 
-LEAST_SQUARES, COHERENT = {"objective": "least-squares"}, {"objective": "coherent"}
-INVERSES_OWN = "leave divergence, value_term, penalty_on and reward_reference, or set objective=inverse"
-CHI_SQUAREDS_OWN = "penalty_on and reward_reference are chi-squared's own: set divergence=chi-squared"
+IQ_LEARN = (IQConfig, IQPaperConfig, DiscreteIQConfig, DiscreteIQPaperConfig)
+FIXED_REWARDS = (LSIQConfig, DiscreteLSIQConfig, ReCOILConfig, DiscreteReCOILConfig)
+CONTINUOUS = (IQConfig, IQPaperConfig, AWRConfig, LSIQConfig, CSILConfig, ReCOILConfig, SPRINQLConfig)
+LONG = {"gamma": 0.999}
 WHOLE_WASSERSTEIN = "divergence=wasserstein needs a gradient penalty: gradient_penalty.weight=10"
-NEEDS_PRIOR = "a prior is needed: set prior.updates, or entropy=uniform with another objective"
-NO_DENSITY = "a deterministic policy has no density: set cql=none and anchor.likelihood=0"
-OF_V_ALONE: list[dict[str, Any]] = [{"layer_norm": True}, {"hidden_sizes": (3,)}, {"activation": "relu"}]
-DETERMINISTIC = {"policy_head": "deterministic", "prior": None, "entropy": "off"}
-HEADS_DIFFER = "set prior.head as policy_head"
-
 
 REFUSED: list[tuple[type[FrozenModel], dict[str, Any], str]] = [
-    *((IQConfig, kind | {"divergence": "kl"}, INVERSES_OWN) for kind in (LEAST_SQUARES, COHERENT)),
-    *((IQConfig, kind | {"value_term": "mixture"}, INVERSES_OWN) for kind in (LEAST_SQUARES, COHERENT)),
-    (IQConfig, LEAST_SQUARES | {"value_term": "initial"}, INVERSES_OWN),
-    (IQConfig, LEAST_SQUARES | {"penalty_on": "mixture"}, INVERSES_OWN),
-    (IQConfig, COHERENT | {"reward_reference": (1.0, 0.0)}, INVERSES_OWN),
-    (IQConfig, {"divergence": "kl", "penalty_on": "mixture"}, CHI_SQUAREDS_OWN),
-    (IQConfig, {"divergence": "hellinger", "reward_reference": (1.0, 0.0)}, CHI_SQUAREDS_OWN),
-    (IQConfig, {"reward_reference": (0.0, 1.0)}, "of supplementary data needs penalty_on=mixture"),
-    (IQConfig, {"value_term": "initial"}, "needs a gradient through V(s')"),
-    (IQConfig, LEAST_SQUARES | {"gamma": 0.999}, "make values of 2000, where alarm_q=1000 stops the run: set alarm_q="),
-    (IQConfig, LEAST_SQUARES | {"reward_penalty": 7.0}, "reward_penalty is read under objective=inverse, div"),
-    (IQConfig, {"divergence": "kl", "reward_penalty": 7.0}, "reward_penalty is read under objective=inverse, div"),
-    (IQConfig, {"reward_bound": 9.0}, "reward_bound is read under divergence=total-variation alone: leave it"),
-    (IQConfig, {"fixed_rewards": (5.0, -5.0)}, "fixed_rewards is read under objective=least-squares"),
-    (IQConfig, {"expert_target_fixed": False}, "expert_target_fixed is read under objective=least-squares"),
-    (IQConfig, LEAST_SQUARES | {"coherence": 3.0}, "coherence is read under objective=coherent"),
-    (IQConfig, {"in_sample_value": {}}, "carries no gradient of the value term: set objective=least-squares"),
-    (IQConfig, {"divergence": "wasserstein"}, WHOLE_WASSERSTEIN),
+    *((model, {"value_term": "initial", "polyak_rate": 0.005}, "set polyak_rate=none") for model in IQ_LEARN),
+    *((model, {"divergence": "wasserstein"}, WHOLE_WASSERSTEIN) for model in IQ_LEARN),
     (IQConfig, {"divergence": "wasserstein", "gradient_penalty": {"weight": 0}}, WHOLE_WASSERSTEIN),
-    (
-        IQConfig,
-        {"divergence": "kl-donsker-varadhan", "absorbing_value": "learned"},
-        "the logarithm of a mean has no absorbing tail: set absorbing_value=zero",
+    *(
+        (model, {"divergence": "kl", "reward_penalty": 7.0}, "reward_penalty is read under divergence=chi-squared")
+        for model in IQ_LEARN
     ),
-    (DiscreteIQConfig, {"entropy": "off"}, "discrete actions need an entropy: entropy=uniform or prior"),
-    (DiscreteIQConfig, {"entropy": "prior", "prior": None}, NEEDS_PRIOR),
-    (DiscreteIQConfig, COHERENT | {"prior": None}, NEEDS_PRIOR),
-    (ContinuousIQConfig, {"prior": None}, NEEDS_PRIOR),
-    (ContinuousIQConfig, COHERENT | {"prior": None, "entropy": "uniform"}, NEEDS_PRIOR),
-    (
-        ContinuousIQConfig,
-        {"policy_head": "deterministic", "prior": {"head": "deterministic"}},
-        "a deterministic policy has no entropy: set entropy=off",
+    (IQConfig, {"reward_bound": 9.0}, "reward_bound is read under divergence=total-variation alone: leave it"),
+    *(
+        (model, {"divergence": "kl-donsker-varadhan", "ensemble": {"members": 2}}, "set ensemble.members=1")
+        for model in (IQConfig, IQPaperConfig)
     ),
-    (ContinuousIQConfig, DETERMINISTIC | {"cql": {}}, NO_DENSITY),
-    (ContinuousIQConfig, DETERMINISTIC | {"anchor": {"likelihood": 1.0}}, NO_DENSITY),
-    (
-        ContinuousIQConfig,
-        COHERENT | DETERMINISTIC | {"prior": {"head": "deterministic"}},
-        "a deterministic policy has no likelihood to be a reward",
+    *(
+        (model, LONG, "make values of 2000, where max_abs_q=1000 stops the run: set max_abs_q=20000")
+        for model in FIXED_REWARDS
     ),
-    (
-        ContinuousIQConfig,
-        {"advantage_weights": {}, "anchor": {"scale_q": 1.0}},
-        "no Q to scale: set anchor.scale_q=none",
+    *(
+        (DiscreteIQConfig, {"accept_episodes": own}, "set accept_episodes.")
+        for own in ({"residual_test": {}}, {"loss": "absolute"}, {"update_factors": (1, 2)})
     ),
-    *((DiscreteIQConfig, {"separate_value": False} | own, "prior's copy") for own in OF_V_ALONE),
-    (ContinuousIQConfig, DETERMINISTIC | {"policy_std": None}, "a deterministic policy has no width to learn"),
-    (
-        ContinuousIQConfig,
-        {"divergence": "kl-donsker-varadhan", "ensemble": {"members": 2}},
-        "the logarithm of a mean is one critic's: set ensemble.members=1",
-    ),
-    (ContinuousIQConfig, {"policy_head": "tanh-gaussian"}, HEADS_DIFFER),
-    (ContinuousIQConfig, {"policy_std": None}, "set prior.learnt_std=true, prior.loss=likelihood and more_demo"),
-    (ContinuousIQConfig, {"prior": {"learnt_std": True, "loss": "likelihood"}}, "set policy_std=none"),
-    (EnsembleConfig, {"diversity_weight": 1.0}, "diversity needs several critics: set ensemble.members=2 or more"),
-    (ContinuousBCConfig, {"learnt_std": True}, "learnt_std needs loss=likelihood"),
-    (ContinuousBCConfig, {"head": "deterministic", "loss": "likelihood"}, "set loss=censored or squared"),
+    *((model, {"diversity": {}, "ensemble": {"members": 1}}, "set ensemble.members=2 or more") for model in CONTINUOUS),
+    *((model, {"policy_std": None}, "should be a valid number") for model in (IQConfig, CSILConfig, AWRConfig)),
+    *((model, {"temperature": 0}, "greater than 0") for model in (DiscreteIQConfig, DiscreteCSILConfig)),
     (BCConfig, {"hidden_size": 3}, "Extra inputs are not permitted"),
+]
+ACCEPTED: list[tuple[type[FrozenModel], dict[str, Any]]] = [
+    *((model, {"value_term": "initial", "polyak_rate": None}) for model in IQ_LEARN),
+    *((model, {"divergence": "wasserstein", "gradient_penalty": {}}) for model in IQ_LEARN),
+    *((model, {"divergence": "kl-donsker-varadhan"}) for model in IQ_LEARN),
+    (IQConfig, {"divergence": "total-variation", "reward_bound": 9.0}),
+    *((model, LONG | {"max_abs_q": 20_000.0, "target_bound": 2000.0}) for model in FIXED_REWARDS),
+    (IQConfig, {"accept_episodes": {"residual_test": {}, "loss": "absolute"}}),
+    *((model, {"diversity": {}, "ensemble": {"members": 2}}) for model in CONTINUOUS),
+    (SPRINQLConfig, {"diversity": {}}),
+    *((model, {"diversity": {"weight": 0}}) for model in CONTINUOUS),
+    (ContinuousBCConfig, {"loss": "absolute"}),
 ]
 
 
@@ -95,32 +67,65 @@ def named(case: Any) -> str:
 
 
 @pytest.mark.parametrize(("model", "settings", "message"), REFUSED, ids=named)
-def test_what_does_not_go_together_is_refused_with_the_remedy(
-    model: type[FrozenModel], settings: dict[str, Any], message: str
-):
+def test_contradictions_are_refused_with_the_remedy(model: type[FrozenModel], settings: dict[str, Any], message: str):
     with pytest.raises(ValidationError) as error:
         model(**settings)
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("model", "settings"),
-    [
-        (IQConfig, LEAST_SQUARES | {"in_sample_value": {}}),
-        (IQConfig, {"penalty_on": "mixture", "reward_reference": (1.0, -1.0)}),
-        (IQConfig, {"value_term": "initial", "polyak_rate": None}),
-        (IQConfig, LEAST_SQUARES | {"gamma": 0.999, "alarm_q": 20_000.0, "target_bound": 2000.0}),
-        *((DiscreteIQConfig, own) for own in OF_V_ALONE),
-        *((DiscreteIQConfig, {"separate_value": False, "prior": None} | own) for own in OF_V_ALONE),
-        (IQConfig, {"divergence": "wasserstein", "gradient_penalty": {}}),
-        (IQConfig, {"divergence": "kl-donsker-varadhan"}),
-        (DiscreteIQConfig, {"entropy": "uniform", "prior": None}),
-        (ContinuousIQConfig, DETERMINISTIC | {"anchor": {"squared_error": 1.0}}),
-        (ContinuousIQConfig, {"policy_head": "tanh-gaussian", "prior": {"head": "tanh-gaussian"}}),
-        (EnsembleConfig, {"diversity_weight": 1.0, "members": 2}),
-    ],
-    ids=named,
-)
-def test_the_remedies_are_accepted(model: type[FrozenModel], settings: dict[str, Any]):
+@pytest.mark.parametrize(("model", "settings"), ACCEPTED, ids=named)
+def test_remedies_are_accepted(model: type[FrozenModel], settings: dict[str, Any]):
     held = model(**settings)
     assert held.model_dump(exclude_unset=True).keys() == settings.keys()
+
+
+OTHERS = {
+    "fixed_rewards": FIXED_REWARDS,
+    "coherence": (CSILConfig, DiscreteCSILConfig),
+    "reward_reference": (SPRINQLConfig, DiscreteSPRINQLConfig),
+    "divergence": IQ_LEARN,
+    "value_term": IQ_LEARN,
+    "accept_episodes": (IQConfig, DiscreteIQConfig),
+    "advantage_temperature": (AWRConfig, DiscreteAWRConfig, ReCOILConfig, DiscreteReCOILConfig),
+    "gumbel_temperature": (ReCOILConfig, DiscreteReCOILConfig),
+    "prior": (IQConfig, DiscreteIQConfig, CSILConfig, DiscreteCSILConfig),
+}
+
+
+@pytest.mark.parametrize("key", OTHERS)
+def test_a_methods_own_settings_are_no_others(key: str):
+    """So a combination that makes no sense cannot be written down."""
+    discrete = (DiscreteAWRConfig, DiscreteLSIQConfig, DiscreteCSILConfig, DiscreteReCOILConfig, DiscreteSPRINQLConfig)
+    models = {*CONTINUOUS, *IQ_LEARN, *discrete}
+    assert {model for model in models if key in model.model_fields} == set(OTHERS[key])
+
+
+@pytest.mark.parametrize(
+    ("method", "override", "present"),
+    [
+        ("iq", "action_gradient_weight=1", "action_gradient.weight"),
+        ("iq", "action_gradient_at=recorded", "action_gradient.at"),
+        ("iq", "alarm_q=5", "max_abs_q"),
+        ("iq", "ensemble.diversity_weight=1", "diversity.weight"),
+        ("iq", "anchor.squared_error=1", "behavioural_cloning.weight"),
+        ("iq", "more_demonstrations=none", "accept_episodes"),
+        ("iq-awr", "advantage_weights.largest=5", "max_weight"),
+        ("recoil", "in_sample_value.largest=5", "max_exponent"),
+        ("recoil", "in_sample_value.learning_rate=1", "value_learning_rate"),
+    ],
+)
+def test_keys_of_earlier_versions_name_the_present_one(method: str, override: str, present: str):
+    key = override.partition("=")[0]
+    with pytest.raises(ConfigError, match=f"unknown key '{key}' for this method") as error:
+        algorithm_config(method, discrete=False, overrides=[override])
+    first, *_ = error.value.remedy.removeprefix("nearest valid keys: ").split(", ")
+    assert first == present
+    assert present in valid_keys(algorithm_class(method, discrete=False))
+
+
+@pytest.mark.parametrize("override", ["one_backward=true", "objective=coherent", "policy_head=deterministic"])
+@pytest.mark.parametrize("discrete", [False, True])
+def test_keys_that_are_gone_are_refused(override: str, discrete: bool):
+    with pytest.raises(ConfigError, match="unknown key") as error:
+        algorithm_config("iq", discrete=discrete, overrides=[override])
+    assert error.value.remedy.startswith("nearest valid keys: ")

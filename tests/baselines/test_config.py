@@ -13,7 +13,8 @@ from iq_offline.config.baselines import (
 from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
 
 
-def test_every_configuration_has_a_name_of_its_own_and_comes_back_from_json():
+def test_configurations_have_own_names_and_round_trip():
+    """Every configuration has a name of its own and comes back from json."""
     adapter = TypeAdapter(BaselineConfig)
     made = [RewardLabelledConfig(), ContinuousFilteredBCConfig(), DiscreteWeightedBCConfig()]
     assert [adapter.validate_python(config.model_dump(mode="json")) for config in made] == made
@@ -33,6 +34,7 @@ def test_settings_that_cannot_be_are_refused(settings):
         RewardLabelledConfig.model_validate(settings)
 
 
-def test_transport_is_not_regularised_so_little_that_plans_vanish():
+def test_too_small_regularisation_of_transport_is_refused():
+    """Transport is not regularised so little that plans vanish."""
     with pytest.raises(ValidationError):
         OTRConfig(regularisation=1e-4)

@@ -12,8 +12,8 @@ from iq_offline.config.baselines import IQLConfig, RewardLabelledConfig, Trainer
 from iq_offline.data.spaces import ContinuousActions
 from iq_offline.errors import PackageMissing
 from iq_offline.training.batches import TransitionSampler
-from iq_offline.training.build import Data
-from iq_offline.training.run_folder import load_policy, save_policy
+from iq_offline.training.learnt import Data
+from iq_offline.training.tensor_files import load_policy, save_policy
 
 CPU = torch.device("cpu")
 
@@ -43,12 +43,14 @@ def learner(peer_data, request) -> D3rlpyLearner:
 
 
 @pytest.mark.parametrize("learner", list(Trainer), indirect=True)
-def test_the_policy_that_comes_out_acts_as_d3rlpys_own(learner, tmp_path):
+def test_exported_policy_acts_as_d3rlpys_own(learner, tmp_path):
+    """The policy that comes out acts as d3rlpy's own."""
     batch = batch_of(64)
     for _ in range(5):
         metrics = learner.update(batch)
     assert {name.split("_")[0] for name in metrics} in ({"iql"}, {"td3bc"}, {"cql"})
-    expected = learner.predict(batch.observations) * 3 + 1
+    standardised = learner.policy.standardise(batch.observations).numpy()
+    expected = torch.from_numpy(learner._algorithm.predict(standardised)) * 3 + 1
     torch.testing.assert_close(learner.policy.act(batch.observations), expected, atol=1e-5, rtol=0)
     save_policy(learner.policy, tmp_path / "policy.safetensors")
     again = load_policy(tmp_path / "policy.safetensors")
@@ -56,7 +58,8 @@ def test_the_policy_that_comes_out_acts_as_d3rlpys_own(learner, tmp_path):
     assert expected.std() > 0
 
 
-def test_d3rlpy_sees_true_successors_scaled_actions_and_terminations_only(learner, monkeypatch):
+def test_d3rlpy_sees_true_successors_and_terminations_only(learner, monkeypatch):
+    """D3rlpy sees true successors scaled actions and terminations only."""
     seen = []
     monkeypatch.setattr(learner._algorithm, "update", lambda minibatch: seen.append(minibatch) or {})
     batch = batch_of(8)
@@ -72,7 +75,8 @@ def test_d3rlpy_sees_true_successors_scaled_actions_and_terminations_only(learne
 
 
 @pytest.mark.parametrize("falls", [True, False])
-def test_implicit_q_learnings_actor_comes_to_rest_and_its_critics_do_not(falls, peer_data):
+def test_iql_actors_learning_rate_falls_to_zero(falls, peer_data):
+    """Implicit q learnings actor comes to rest and its critics do not."""
     data, count = peer_data(), 6
     config = RewardLabelledConfig(
         trainer=Trainer.IQL, updates=count, hidden_sizes=(8,), iql=IQLConfig(actor_cosine=falls)
@@ -96,7 +100,8 @@ def test_the_process_own_random_numbers_are_left_alone(learner):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_numbers_drawn_elsewhere_do_not_change_what_is_learnt(peer_data):
+def test_foreign_random_draws_change_no_tensor(peer_data):
+    """Numbers drawn elsewhere do not change what is learnt."""
     data = peer_data()
     sampler = TransitionSampler(data.expert, data.split.rows, CPU)
     found = []
@@ -111,7 +116,8 @@ def test_numbers_drawn_elsewhere_do_not_change_what_is_learnt(peer_data):
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
-def test_a_checkpoint_holds_the_policy_and_all_networks_of_d3rlpy(learner):
+def test_checkpoint_holds_policy_and_d3rlpys_networks(learner):
+    """A checkpoint holds the policy and all networks of d3rlpy."""
     parts = {name.rsplit(".", 2)[0].split(".")[0] + "." + name.split(".")[1] for name in learner.tensors()}
     assert {"policy.network", "td3bc.q_funcs", "td3bc.targ_q_funcs", "td3bc.targ_policy"} <= parts
 

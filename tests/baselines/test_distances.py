@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from iq_offline.baselines.distances import Scaling, left_out_distances, likeness, nearest_distances
+from iq_offline.baselines.distances import Scaling, left_out_distances, nearest_distances, similarity
 from iq_offline.baselines.sources import Recorded
 from iq_offline.data.spaces import ContinuousActions, DiscreteActions
 
@@ -30,7 +30,8 @@ def part(observations: np.ndarray, actions: np.ndarray) -> Recorded:
     return Recorded(observations, actions, observations + 10, np.zeros(len(actions), dtype=np.int64))
 
 
-def test_the_distance_to_the_nearest_of_two_points_by_hand():
+def test_nearest_distance_by_hand():
+    """The distance to the nearest of two points by hand."""
     distances = nearest_distances(np.array([[3.0, 4.0], [9.0, 0.0]]), np.array([[0.0, 0.0], [10.0, 0.0]]))
     np.testing.assert_allclose(distances, [5.0, 1.0])
 
@@ -50,14 +51,16 @@ def test_left_out_distances_equal_their_slow_twin():
     np.testing.assert_allclose(left_out_distances(steps, episodes), slow_left_out(steps, episodes), rtol=1e-12)
 
 
-def test_a_single_demonstration_is_measured_by_its_own_other_steps():
+def test_single_demonstration_uses_its_own_other_steps():
+    """A single demonstration is measured by its own other steps."""
     np.testing.assert_allclose(left_out_distances(np.array([[0.0], [1.0], [4.0]]), np.zeros(3, dtype=int)), [1, 1, 3])
     with pytest.raises(ValueError, match="two steps"):
         left_out_distances(np.zeros((1, 2)), np.zeros(1, dtype=int))
 
 
-def test_likeness_is_one_on_a_demonstration_and_falls_as_a_gaussian():
-    np.testing.assert_allclose(likeness(np.array([0.0, 2.0, 4.0]), bandwidth=2.0), np.exp([0.0, -0.5, -2.0]))
+def test_similarity_is_a_gaussian_kernel():
+    """Similarity is one on a demonstration and falls as a gaussian."""
+    np.testing.assert_allclose(similarity(np.array([0.0, 2.0, 4.0]), bandwidth=2.0), np.exp([0.0, -0.5, -2.0]))
 
 
 def test_scaling_takes_expert_and_supplementary_steps_together():

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from iq_offline.baselines.filtering import Chosen, alike_episodes
-from iq_offline.baselines.fit import fit_baseline, needs_successors, reads_rewards
-from iq_offline.baselines.labelled import label
-from iq_offline.baselines.sources import PeerData, Pool, drawn, recorded, supplementary_rows
+from iq_offline.baselines.filtering import Selection, similar_episodes
+from iq_offline.baselines.fit import fit_baseline
+from iq_offline.baselines.reward_labelling import label
+from iq_offline.baselines.sources import PeerData, Pool, drawn, recorded
 from iq_offline.config.baselines import (
     BaselineConfig,
     ContinuousCloneAllConfig,
@@ -21,8 +21,8 @@ from iq_offline.config.baselines import (
     DiscreteWeightedBCConfig,
     DiscriminatorConfig,
     Labeller,
-    LikenessConfig,
     RewardLabelledConfig,
+    SimilarityConfig,
     Trainer,
     WeightKind,
 )
@@ -31,7 +31,7 @@ from iq_offline.data.table import TransitionTable
 from iq_offline.errors import ConfigError, TrainingDiverged
 from iq_offline.training.batches import TransitionSampler, sizes
 from iq_offline.training.loop import Progress, fit_clone
-from iq_offline.training.run_folder import tensors_sha256
+from iq_offline.training.tensor_files import tensors_sha256
 
 CPU = torch.device("cpu")
 CLONE = ContinuousBCConfig(updates=20, batch_size=32, hidden_sizes=(16,))
@@ -84,7 +84,8 @@ def rewardless(table: TransitionTable) -> Rewardless:
 
 
 @pytest.mark.parametrize("config", CONTINUOUS, ids=called)
-def test_rewards_are_never_read_and_the_same_seed_gives_the_same_tensors(peer_data, config):
+def test_rewards_stay_unread_and_seeds_repeat(peer_data, config):
+    """Rewards are never read and the same seed gives the same tensors."""
     data = peer_data()
     blind = PeerData(rewardless(data.expert), data.split, tuple(rewardless(table) for table in data.supplementary))
     first, second = last(config, data), last(config, blind)
@@ -103,9 +104,9 @@ def test_cloning_peers_take_discrete_actions(peer_data, config):
 def test_the_oracle_reads_rewards_and_says_so(peer_data):
     data = peer_data()
     config = RewardLabelledConfig(labeller=Labeller.TRUE, **LABELLED)
-    assert reads_rewards(config)
-    assert not any(reads_rewards(other) for other in CONTINUOUS + DISCRETE)
-    (table, rows), *_ = supplementary_rows(data)
+    assert config.reads_rewards
+    assert not any(other.reads_rewards for other in CONTINUOUS + DISCRETE)
+    (table, rows), *_ = data.supplementary_parts
     labels = label(config, data)
     np.testing.assert_array_equal(labels.expert, data.expert.rewards(data.split.rows))
     np.testing.assert_array_equal(labels.supplementary[: len(rows)], table.rewards(rows))
@@ -114,14 +115,15 @@ def test_the_oracle_reads_rewards_and_says_so(peer_data):
         label(config, blind)
 
 
-def test_rewards_are_scaled_to_the_range_of_the_supplementary_episodes_sums(peer_data):
+def test_rewards_are_scaled_to_return_range(peer_data):
+    """Rewards are scaled to the range of the supplementary episodes sums."""
     data = peer_data()
     plain, scaled = (
         label(RewardLabelledConfig(labeller=Labeller.TRUE, return_range=spread, **LABELLED), data)
         for spread in (None, 1000.0)
     )
     sums, first = [], 0
-    for table, rows in supplementary_rows(data):
+    for table, rows in data.supplementary_parts:
         own = scaled.supplementary[first : first + len(rows)]
         numbers = table.episode_numbers(rows)
         sums += [own[numbers == number].sum() for number in set(numbers.tolist())]
@@ -131,7 +133,8 @@ def test_rewards_are_scaled_to_the_range_of_the_supplementary_episodes_sums(peer
     np.testing.assert_allclose(factors, factors[0])
 
 
-def test_rewards_that_tell_no_episode_from_another_are_not_scaled(peer_data):
+def test_equal_episode_sums_are_not_scaled(peer_data):
+    """Rewards that tell no episode from another are not scaled."""
     data = peer_data()
     config = RewardLabelledConfig(labeller=Labeller.UDS, return_range=1000.0, **LABELLED)
     with pytest.raises(ConfigError, match="return_range"):
@@ -151,7 +154,8 @@ def test_the_oracle_needs_no_supplementary_data(peer_data):
     ],
     ids=called,
 )
-def test_no_supplementary_share_is_plain_cloning_to_the_bit(peer_data, config):
+def test_expert_share_one_is_plain_cloning(peer_data, config):
+    """No supplementary share is plain cloning to the bit."""
     data = peer_data()
     sampler = TransitionSampler(data.expert, data.split.rows, CPU)
     *_, plain = fit_clone(CLONE, 0, sampler, data.expert.action_space, CPU)
@@ -161,12 +165,13 @@ def test_no_supplementary_share_is_plain_cloning_to_the_bit(peer_data, config):
 
 
 @pytest.mark.parametrize("labeller", [Labeller.SEABO, Labeller.OTR])
-def test_a_copy_of_the_demonstrations_earns_what_they_earn_and_noise_less(peer_data, labeller):
+def test_copied_demonstrations_earn_the_same_noise_less(peer_data, labeller):
+    """A copy of the demonstrations earns what they earn and noise less."""
     data = peer_data()
     copied = replace(data, supplementary=(data.expert, *data.supplementary))
     labels = label(RewardLabelledConfig(labeller=labeller), copied)
     expert = recorded([(data.expert, data.split.rows)])
-    supplementary = recorded(supplementary_rows(copied))
+    supplementary = recorded(copied.supplementary_parts)
     for place in expert.episode_slices():
         (twin,) = (
             other
@@ -174,16 +179,17 @@ def test_a_copy_of_the_demonstrations_earns_what_they_earn_and_noise_less(peer_d
             if np.array_equal(supplementary.actions[other], expert.actions[place])
         )
         np.testing.assert_allclose(labels.supplementary[twin], labels.expert[place])
-    noisy = labels.supplementary[-len(recorded(supplementary_rows(data))) :]
+    noisy = labels.supplementary[-len(recorded(data.supplementary_parts)) :]
     assert noisy.mean() < 0.9 * labels.expert.mean()
 
 
-def test_the_filter_keeps_the_episodes_that_act_as_the_expert_does(peer_data):
+def test_filter_keeps_episodes_like_the_experts(peer_data):
+    """The filter keeps the episodes that act as the expert does."""
     config = ContinuousFilteredBCConfig(cloning=CLONE, transitions=40)
     data = peer_data()
-    parts = supplementary_rows(data)
+    parts = data.supplementary_parts
     other = recorded(parts)
-    chosen = Chosen.of(alike_episodes(config, data, other), other, parts)
+    chosen = Selection.of(similar_episodes(config, data, other), other, parts)
     # Two episodes have 30 steps: the first table's is as noisy as it is right, the second's is the expert's own.
     assert [table.info.name for table, _ in chosen.parts] == [data.supplementary[1].info.name]
     assert chosen.metrics == {"kept_episodes": 1.0, "kept_transitions": 30.0}
@@ -191,16 +197,18 @@ def test_the_filter_keeps_the_episodes_that_act_as_the_expert_does(peer_data):
 
 
 @pytest.mark.parametrize("config", CONTINUOUS[1:3], ids=called)
-def test_where_nothing_is_like_a_demonstration_it_says_so(peer_data, config):
-    narrow = config.model_copy(update={"likeness": LikenessConfig(bandwidth=1e-9)})
+def test_nothing_similar_is_an_error_with_remedy(peer_data, config):
+    """Where nothing is like a demonstration it says so."""
+    narrow = config.model_copy(update={"similarity": SimilarityConfig(bandwidth=1e-9)})
     with pytest.raises(ConfigError, match="anything like a demonstration") as caught:
         last(narrow, peer_data())
-    assert "likeness.bandwidth" in caught.value.remedy
+    assert "similarity.bandwidth" in caught.value.remedy
 
 
-def test_a_pool_gives_transitions_of_several_tables_in_the_order_asked_for(peer_data):
+def test_pool_keeps_the_order_asked_for(peer_data):
+    """A pool gives transitions of several tables in the order asked for."""
     data = peer_data()
-    parts = supplementary_rows(data)
+    parts = data.supplementary_parts
     pool = Pool([TransitionSampler(table, rows, CPU) for table, rows in parts], CPU)
     whole = recorded(parts)
     positions = torch.tensor([100, 3, 66, 0, 67, 3])
@@ -218,7 +226,8 @@ def test_draws_follow_their_weights():
     torch.testing.assert_close(shares, torch.tensor([0.0, 0.25, 0.75, 0.0]), atol=0.01, rtol=0)
 
 
-def test_a_batch_is_shared_as_asked_with_one_of_each_at_least():
+def test_batch_has_one_of_each_source():
+    """A batch is shared as asked with one of each at least."""
     assert sizes(256, 0.25) == (64, 192)
     assert sizes(10, 0.01) == (1, 9)
     assert sizes(10, 0.99) == (9, 1)
@@ -234,8 +243,8 @@ def test_reward_labelled_methods_refuse_discrete_actions(peer_data):
     with pytest.raises(ConfigError, match="continuous actions only") as caught:
         fit_baseline(RewardLabelledConfig(), 0, peer_data(discrete=True), CPU)
     assert "filtered-bc" in caught.value.remedy
-    assert needs_successors(RewardLabelledConfig())
-    assert not needs_successors(CONTINUOUS[0])
+    assert RewardLabelledConfig().needs_successors
+    assert not CONTINUOUS[0].needs_successors
 
 
 def test_a_diverging_peer_says_so(peer_data):

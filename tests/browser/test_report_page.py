@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from written_runs import write_folder
 
-from iq_offline.report.write import write_report
+from iq_offline.stages.report import write_report
 
 pytestmark = pytest.mark.slow
 PHONE = 360

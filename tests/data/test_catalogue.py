@@ -37,7 +37,8 @@ def test_every_family_has_its_datasets():
     }
 
 
-def test_no_id_is_given_twice_and_each_family_is_named_as_its_file():
+def test_ids_are_unique_and_families_match_their_files():
+    """No id is given twice and each family is named as its file."""
     ids = []
     for file in (paths.shipped("datasets") / "catalogue").glob("*.toml"):
         content = tomllib.loads(file.read_text())
@@ -61,7 +62,8 @@ def test_no_hash_stands_for_two_datasets():
 
 
 @pytest.mark.parametrize("entry", FILES, ids=lambda entry: entry.id)
-def test_a_file_has_a_host_and_a_mirror_of_its_own_name(entry):
+def test_a_file_has_a_host_and_a_mirror(entry):
+    """A file has a host and a mirror of its own name."""
     assert len(entry.urls) == 2
     assert all(re.fullmatch(r"https?://[\w.-]+/\S+", url) for url in entry.urls)
     assert all(url.endswith(f"/{entry.file}") for url in entry.urls)
@@ -72,7 +74,8 @@ def test_a_file_has_a_host_and_a_mirror_of_its_own_name(entry):
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.id)
-def test_an_entry_says_what_it_is_and_has_a_card(entry):
+def test_an_entry_has_a_description_and_a_card(entry):
+    """An entry says what it is and has a card."""
     assert entry.description
     assert entry.env_id
     assert entry.card is not None
@@ -89,7 +92,8 @@ def test_environments_of_gymnasium_itself_are_registered():
     assert len(plain - robotics) >= 15
 
 
-def test_minari_recordings_have_the_step_limit_of_their_environment():
+def test_minari_entries_have_their_environments_step_limit():
+    """Minari recordings have the step limit of their environment."""
     import gymnasium
 
     for entry in find_entries(family="minari-mujoco"):
@@ -112,15 +116,15 @@ def test_minari_recordings_have_the_step_limit_of_their_environment():
         ("maze2d-large-dense-v1", 30.569041, 303.4857382709002, 800),
     ],
 )
-def test_references_and_step_limits_of_the_data_are_those_of_d4rl(
-    name: str, random: float, expert: float, steps: int | None
-):
+def test_references_and_step_limits_match_d4rl(name: str, random: float, expert: float, steps: int | None):
+    """References and step limits of the data are those of D4RL."""
     entry = catalogue()[name]
     assert entry.reference is not None
     assert (entry.reference.random, entry.reference.expert, entry.max_episode_steps) == (random, expert, steps)
 
 
-def test_an_environment_gets_what_makes_its_returns_comparable_to_the_reference():
+def test_environment_arguments_make_returns_comparable_to_the_reference():
+    """An environment gets what makes its returns comparable to the reference."""
     assert all(not entry.env_kwargs["continuing_task"] for entry in find_entries(family="d4rl-antmaze"))
     assert all(len(entry.env_kwargs["tasks_to_complete"]) == 4 for entry in find_entries(family="d4rl-kitchen"))
     assert "bottom burner" in catalogue()["kitchen-mixed-v0"].env_kwargs["tasks_to_complete"]
@@ -128,7 +132,8 @@ def test_an_environment_gets_what_makes_its_returns_comparable_to_the_reference(
 
 
 @pytest.mark.parametrize("entry", [entry for entry in FILES if "replay" in entry.id], ids=lambda entry: entry.id)
-def test_a_replay_says_what_its_time_outs_are_worth(entry: CatalogueEntry):
+def test_a_replay_entry_explains_its_time_outs(entry: CatalogueEntry):
+    """A replay says what its time outs are worth."""
     assert any("time-out" in defect.what and "never" in defect.handling for defect in entry.defects)
 
 
@@ -158,12 +163,14 @@ def test_entries_are_found_by_parts_of_their_names(filters: dict[str, str], coun
     assert len(find_entries(**filters)) == count
 
 
-def test_a_search_that_finds_nothing_names_what_is_near():
+def test_an_empty_search_names_the_nearest_ids():
+    """A search that finds nothing names what is near."""
     with pytest.raises(UnknownDataset, match=r"no dataset matches 'hoper-medium-v2'\n.*hopper-medium-v2"):
         find_entries("hoper-medium-v2")
 
 
-def test_an_old_version_is_refused_with_the_reason_to_use_the_new_one():
+def test_an_old_version_is_refused_with_the_reason():
+    """An old version is refused with the reason to use the new one."""
     with pytest.raises(UnknownDataset, match=r"hopper-medium-v2.*v2 mends them"):
         locate("hopper-medium-v0")
 
@@ -176,7 +183,8 @@ def test_an_old_version_is_refused_with_the_reason_to_use_the_new_one():
         ("hf://me/mine/x-v0", Kind.MINARI),
     ],
 )
-def test_what_is_not_listed_can_still_be_fetched_without_a_hash(name: str, kind: Kind):
+def test_unlisted_data_are_fetched_without_a_hash(name: str, kind: Kind):
+    """What is not listed can still be fetched without a hash."""
     entry = locate(name)
     assert (entry.family, entry.kind, entry.sha256) == ("unlisted", kind, None)
 

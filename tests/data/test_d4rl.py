@@ -23,7 +23,8 @@ def test_episodes_keep_their_final_observation(numbered, write_d4rl):
     np.testing.assert_allclose(second.actions[:, 0], [0.100, 0.101])
 
 
-def test_a_terminal_is_a_termination_and_a_timeout_a_truncation(numbered, write_d4rl):
+def test_terminals_are_terminations_and_timeouts_truncations(numbered, write_d4rl):
+    """A terminal is a termination and a timeout a truncation."""
     first, second = read(write_d4rl(numbered([3, 2], terminated=[True, False])))
     assert (first.terminated, first.truncated) == (True, False)
     assert (second.terminated, second.truncated) == (False, True)
@@ -37,7 +38,8 @@ def test_both_flags_at_once_are_both_kept(numbered, write_d4rl):
     assert episode.truncated
 
 
-def test_a_tail_without_flags_is_kept_as_truncated_and_marked(numbered, write_d4rl):
+def test_an_unflagged_tail_is_kept_as_truncated(numbered, write_d4rl):
+    """A tail without flags is kept as truncated and marked."""
     arrays = numbered([3, 4], terminated=[True, False])
     arrays["timeouts"][:] = False
     first, tail = read(write_d4rl(arrays))
@@ -70,7 +72,8 @@ def test_without_next_observations_no_successor_is_invented_unmarked(numbered, w
     np.testing.assert_array_equal(episodes[1].observations[:, 0], [100, 101, 101])
 
 
-def test_columns_of_shape_n_by_one_are_read_as_vectors(numbered, write_d4rl):
+def test_columns_of_shape_n_by_one_are_vectors(numbered, write_d4rl):
+    """Columns of shape n by one are read as vectors."""
     arrays = numbered([3], terminated=[True])
     for key in ("rewards", "terminals", "timeouts"):
         arrays[key] = arrays[key][:, None]
@@ -106,7 +109,8 @@ def test_not_a_number_is_refused_with_its_episode(numbered, write_d4rl):
         read(write_d4rl(arrays))
 
 
-def test_a_link_out_of_the_file_is_not_followed(numbered, write_d4rl):
+def test_links_out_of_the_file_are_not_followed(numbered, write_d4rl):
+    """A link out of the file is not followed."""
     import h5py
 
     other = write_d4rl(numbered([3], terminated=[True]), name="other.hdf5")
@@ -142,9 +146,8 @@ def test_every_step_and_its_successor_stay_together(tmp_path_factory, lengths, f
         assert (episode.rewards == number + 1).all()
 
 
-def test_without_timeouts_and_successors_the_environments_step_limit_ends_episodes_and_that_is_said(
-    numbered, write_d4rl
-):
+def test_the_environments_step_limit_ends_unmarked_episodes(numbered, write_d4rl):
+    """Without timeouts and successors the environment's step limit ends episodes and that is said."""
     arrays = numbered([200, 200, 30], terminated=[False, False, True])
     del arrays["timeouts"], arrays["next_observations"]
     arrays["actions"] = arrays["actions"][:, :1]
@@ -169,7 +172,8 @@ def test_the_first_layout_of_d3rlpy_is_read(numbered, write_d4rl):
 
 @pytest.mark.parametrize("key", ["terminals", "timeouts"])
 @pytest.mark.parametrize("odd", [np.nan, 2])
-def test_flags_other_than_0_and_1_are_refused_with_their_step(numbered, write_d4rl, key: str, odd: float):
+def test_flags_other_than_0_and_1_are_refused(numbered, write_d4rl, key: str, odd: float):
+    """Flags other than 0 and 1 are refused with their step."""
     arrays = numbered([3, 4], terminated=[True, False])
     arrays[key] = arrays[key].astype(np.float32)
     arrays[key][4] = odd

@@ -137,7 +137,7 @@ def test_reading_in_pieces_is_reading_at_once(source: EpisodeSource, rows: int, 
     path = tmp_path_factory.mktemp("pieces") / "x.hdf5"
     d4rl.write(source, path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(d4rl._Recording, "rows_at_a_time", rows)
+        patch.setattr(d4rl._Steps, "rows_at_a_time", rows)
         assert_same(source, d4rl.read(path, "x"))
 
 
@@ -150,7 +150,8 @@ def test_a_small_buffer_packs_the_same_rows(source: EpisodeSource, rows: int, tm
     (folder / "small").mkdir()
     pack(source, folder / "large")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "aligned", lambda _, width: np.zeros((rows, width), dtype=np.float32))
+        patch.setattr(packing, "LEAST_ROWS", rows)
+        patch.setattr(packing, "BUFFER_BYTES", 1)
         pack(source, folder / "small")
     assert (folder / "large" / "rows.f32").read_bytes() == (folder / "small" / "rows.f32").read_bytes()
 
@@ -160,7 +161,7 @@ def test_a_small_buffer_packs_the_same_rows(source: EpisodeSource, rows: int, tm
     flagged=st.sampled_from(["timeouts", "discontinuity", "horizon"]),
     columns=st.booleans(),
 )
-def test_ends_are_found_however_a_d4rl_file_tells_them(lengths, flagged, columns, tmp_path_factory):
+def test_ends_are_found_however_they_are_told(lengths, flagged, columns, tmp_path_factory):
     """Without `timeouts`, an end is where the next row does not follow, or where the clock must have run out."""
     horizon = 5
     if flagged == "horizon":
@@ -178,7 +179,7 @@ def test_ends_are_found_however_a_d4rl_file_tells_them(lengths, flagged, columns
                 values = file[key][:][:, None]
                 del file[key]
                 file[key] = values
-    read = list(d4rl.read(path, "x", horizon if flagged == "horizon" else None))
+    read = list(d4rl.read(path, "x", horizon=horizon if flagged == "horizon" else None))
     assert [len(episode) for episode in read] == lengths
     for before, after in zip(source, read, strict=True):
         np.testing.assert_array_equal(before.observations[:-1], after.observations[:-1])
@@ -188,7 +189,8 @@ def test_ends_are_found_however_a_d4rl_file_tells_them(lengths, flagged, columns
         assert after.successor_known == (flagged != "horizon")
 
 
-def test_an_episode_of_more_than_32767_steps_stays_one(tmp_path: Path):
+def test_long_episodes_stay_whole(tmp_path: Path):
+    """An episode of more than 32767 steps stays one."""
     source = random_source([33_000, 10, 20], [(False, True)] * 3, Kind())
     for door, (module, name) in FORMATS.items():
         module.write(source, tmp_path / name)
@@ -283,7 +285,8 @@ def test_pictures_pass_and_lie_beside_the_rows(tmp_path: Path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:minari.utils")
-def test_minaris_jpeg_pictures_are_decoded_as_minari_decodes_them(tmp_path: Path, monkeypatch):
+def test_jpeg_pictures_are_decoded_as_minari_does(tmp_path: Path, monkeypatch):
+    """Minari's JPEG pictures are decoded as Minari decodes them."""
     import gymnasium
     import minari as official
     from minari.data_collector import EpisodeBuffer
@@ -334,7 +337,8 @@ def test_the_provenance_of_an_unknown_successor_survives(tmp_path: Path):
 
 
 @pytest.mark.parametrize("bound", [np.inf, np.finfo(np.float32).max])
-def test_a_box_as_wide_as_its_numbers_has_no_bounds(bound: float):
+def test_a_box_as_wide_as_float32_is_unbounded(bound: float):
+    """A box as wide as its numbers has no bounds."""
     import gymnasium
 
     assert action_space_from_gymnasium(gymnasium.spaces.Box(-bound, bound, (2,), np.float32), "environment") is None

@@ -20,12 +20,14 @@ def episode(**changes: object) -> Episode:
     return Episode(**(values | changes))  # type: ignore[arg-type]
 
 
-def test_an_episode_of_three_steps_has_four_observations_and_sums_its_rewards():
+def test_three_steps_have_four_observations():
+    """An episode of three steps has four observations and sums its rewards."""
     assert len(episode()) == 3
     assert episode().episode_return == 6.0
 
 
-def test_an_episode_may_be_terminated_and_truncated_at_once():
+def test_terminated_and_truncated_may_both_be_set():
+    """An episode may be terminated and truncated at once."""
     assert episode(terminated=True).terminated
 
 
@@ -41,6 +43,7 @@ def test_an_episode_may_be_terminated_and_truncated_at_once():
         ({"observations": {"a": np.zeros((4, 2)), "b": np.zeros((3, 2))}}, r"observations\['b'\] of shape \(3, 2\)"),
     ],
 )
-def test_a_broken_episode_is_refused_with_its_file_number_and_fault(changes: dict[str, object], message: str):
+def test_a_broken_episode_is_refused_by_name(changes: dict[str, object], message: str):
+    """A broken episode is refused with its file number and fault."""
     with pytest.raises(InvalidEpisode, match=f"file.hdf5: episode 7 .*{message}"):
         episode(**changes)

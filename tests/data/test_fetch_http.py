@@ -118,7 +118,8 @@ def test_a_download_that_another_process_began_is_continued(server, listed):
 
 
 @pytest.mark.parametrize("known", [len(CONTENT), None], ids=["size known", "size unknown"])
-def test_what_was_all_there_when_the_process_died_is_not_sent_again(known, server, listed, monkeypatch):
+def test_a_complete_partial_file_is_not_sent_again(known, server, listed, monkeypatch):
+    """What was all there when the process died is not sent again."""
     server.places["/x"] = Place(CONTENT)
     listed("/x", bytes=known)
     with monkeypatch.context() as patch:
@@ -154,7 +155,8 @@ def test_a_part_never_passes_for_the_whole(known, place, server, listed):
     assert sum(request.sent for request in server.requests) < len(CONTENT) + http.CHUNK_BYTES
 
 
-def test_a_date_proves_that_it_is_the_same_file_too(server, listed):
+def test_a_date_validates_a_partial_file(server, listed):
+    """A date proves that it is the same file too."""
     dated = {"Last-Modified": "Tue, 01 Sep 2026 10:00:00 GMT"}
     server.places["/x"] = Place(CONTENT, etag=None, headers=dated, drops=[1_000_000])
     listed("/x")
@@ -163,7 +165,8 @@ def test_a_date_proves_that_it_is_the_same_file_too(server, listed):
     assert server.requests[1].headers["range"].startswith("bytes=9")
 
 
-def test_a_partial_file_that_was_damaged_meanwhile_is_begun_again(server, listed):
+def test_a_damaged_partial_file_is_begun_again(server, listed):
+    """A partial file that was damaged meanwhile is begun again."""
     server.places["/x"] = Place(CONTENT, drops=[1_000_000, 0, 0, 0])
     listed("/x")
     refused()
@@ -174,7 +177,8 @@ def test_a_partial_file_that_was_damaged_meanwhile_is_begun_again(server, listed
 
 
 @pytest.mark.parametrize("place", [{"ranges": False}, {"etag": None}, {"etag": 'W/"one"'}])
-def test_where_a_rest_cannot_be_asked_for_it_begins_again(place, server, listed):
+def test_without_range_support_the_download_restarts(place, server, listed):
+    """Where a rest cannot be asked for it begins again."""
     server.places["/x"] = Place(CONTENT, drops=[1_000_000], **place)
     listed("/x")
     assert fetched() == CONTENT
@@ -188,7 +192,8 @@ def test_a_stalled_server_is_given_up_and_resumed(server, listed):
     assert server.requests[1].headers["range"].startswith("bytes=14")
 
 
-def test_a_busy_server_is_asked_again_when_it_says(server, listed, monkeypatch):
+def test_a_busy_server_is_asked_again_later(server, listed, monkeypatch):
+    """A busy server is asked again when it says."""
     waits: list[float] = []
     monkeypatch.setattr(http.time, "sleep", waits.append)
     server.places["/x"] = Place(CONTENT, statuses=[503, 429], retry_after="7")
@@ -197,7 +202,8 @@ def test_a_busy_server_is_asked_again_when_it_says(server, listed, monkeypatch):
     assert waits == [7.0, 7.0]
 
 
-def test_a_time_to_wait_may_be_a_date_or_nonsense_and_is_never_long(server, listed, monkeypatch):
+def test_retry_after_may_be_a_date_or_nonsense(server, listed, monkeypatch):
+    """A time to wait may be a date or nonsense and is never long."""
     waits: list[float] = []
     monkeypatch.setattr(http.time, "sleep", waits.append)
     soon, far = (email.utils.formatdate(time.time() + seconds, usegmt=True) for seconds in (12, 9_999))
@@ -211,19 +217,22 @@ def test_a_time_to_wait_may_be_a_date_or_nonsense_and_is_never_long(server, list
     assert max(waits[2:]) < 0.1
 
 
-def test_a_length_that_is_not_the_catalogues_is_refused_before_it_is_read(server, listed):
+def test_a_wrong_length_is_refused_before_reading(server, listed):
+    """A length that is not the catalogue's is refused before it is read."""
     server.places["/x"] = Place(CONTENT + b"more")
     listed("/x")
     assert "announces 3,000,004 bytes, not 3,000,000" in refused()
 
 
-def test_a_server_that_announces_too_little_is_not_believed(server, listed):
+def test_a_server_announcing_too_little_is_refused(server, listed):
+    """A server that announces too little is not believed."""
     server.places["/x"] = Place(CONTENT, announced=1_000_000)
     listed("/x", bytes=None)
     assert "its SHA-256 is" in refused()
 
 
-def test_a_server_that_announces_too_much_never_passes_for_whole(server, listed):
+def test_a_server_announcing_too_much_is_refused(server, listed):
+    """A server that announces too much never passes for whole."""
     server.places["/x"] = Place(CONTENT, announced=len(CONTENT) + 10)
     listed("/x", bytes=None)
     assert "tries" in refused()
@@ -235,14 +244,16 @@ def test_an_endless_answer_is_cut_off(server, listed):
     assert "sends more than the 3,000,000 bytes" in refused()
 
 
-def test_wrong_bytes_are_thrown_away_and_a_mirror_is_used(server, listed):
+def test_wrong_bytes_are_discarded_for_a_mirror(server, listed):
+    """Wrong bytes are thrown away and a mirror is used."""
     server.places |= {"/x": Place(bytes(len(CONTENT))), "/mirror": Place(CONTENT)}
     listed("/x", "/mirror")
     assert fetched() == CONTENT
     assert json.loads((paths.home() / "datasets/test/x/fetched.json").read_text())["source"].endswith("/mirror")
 
 
-def test_wrong_bytes_everywhere_leave_nothing_and_name_both_hashes(server, listed):
+def test_wrong_bytes_everywhere_leave_nothing(server, listed):
+    """Wrong bytes everywhere leave nothing and name both hashes."""
     server.places["/x"] = Place(bytes(len(CONTENT)))
     listed("/x")
     message = refused()
@@ -251,7 +262,8 @@ def test_wrong_bytes_everywhere_leave_nothing_and_name_both_hashes(server, liste
     assert list((paths.home() / "downloads").rglob("*x.bin*")) == []
 
 
-def test_every_host_that_fails_is_listed_with_its_reason(server, listed):
+def test_every_failing_host_is_listed_with_its_reason(server, listed):
+    """Every host that fails is listed with its reason."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         dead = f"http://127.0.0.1:{free.getsockname()[1]}/x"
@@ -273,7 +285,8 @@ def test_redirects_are_followed_and_a_circle_is_not(server, listed):
 
 
 @pytest.mark.parametrize("hops", [["https://a/x"], ["http://a/x", "https://a/y"]], ids=["at once", "later"])
-def test_a_redirect_from_https_to_http_is_not_followed(hops, server, listed, monkeypatch):
+def test_no_redirect_from_https_to_http_is_followed(hops, server, listed, monkeypatch):
+    """A redirect from HTTPS to HTTP is not followed."""
     import requests
 
     asked: list[str] = []
@@ -294,7 +307,8 @@ def test_a_redirect_from_https_to_http_is_not_followed(hops, server, listed, mon
     assert server.requests == []
 
 
-def test_a_full_disk_is_told_before_anything_is_written(server, listed, monkeypatch):
+def test_a_full_disk_is_reported_before_writing(server, listed, monkeypatch):
+    """A full disk is told before anything is written."""
     server.places["/x"] = Place(CONTENT)
     listed("/x")
     usage = type("Usage", (), {"free": 1_000_000})
@@ -303,7 +317,8 @@ def test_a_full_disk_is_told_before_anything_is_written(server, listed, monkeypa
     assert list((paths.home() / "downloads").rglob("x.bin")) == []
 
 
-def test_what_has_no_end_leaves_nothing_where_the_disk_is_full(server, listed, monkeypatch):
+def test_an_endless_download_leaves_nothing_on_full_disk(server, listed, monkeypatch):
+    """What has no end leaves nothing where the disk is full."""
     server.places["/x"] = Place(CONTENT, chunked=True)
     listed("/x", sha256=None, bytes=None)
     free = iter([10**9] * 20 + [0])
@@ -312,7 +327,8 @@ def test_what_has_no_end_leaves_nothing_where_the_disk_is_full(server, listed, m
     assert list((paths.home() / "downloads").rglob("*x.bin*")) == []
 
 
-def test_a_local_copy_that_does_not_fit_is_not_begun(listed, tmp_path, monkeypatch):
+def test_a_local_copy_that_does_not_fit_fails(listed, tmp_path, monkeypatch):
+    """A local copy that does not fit is not begun."""
     listed("/x")
     (tmp_path / "copy.hdf5").write_bytes(CONTENT)
     monkeypatch.setattr(http.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1_000_000}))
@@ -324,7 +340,8 @@ def test_a_local_copy_that_does_not_fit_is_not_begun(listed, tmp_path, monkeypat
 @pytest.mark.parametrize(
     "page", [b"<!doctype html><title>Log in</title>", b"\xef\xbb\xbf\n <html>", b"<?xml?><Error/>"]
 )
-def test_a_web_page_in_place_of_a_file_is_not_pinned(page, server, listed):
+def test_a_web_page_is_not_pinned(page, server, listed):
+    """A web page in place of a file is not pinned."""
     server.places |= {"/x": Place(page), "/mirror": Place(CONTENT)}
     listed("/x", sha256=None, bytes=None)
     assert "it is a web page, not data" in refused()
@@ -333,7 +350,8 @@ def test_a_web_page_in_place_of_a_file_is_not_pinned(page, server, listed):
     assert fetched() == CONTENT
 
 
-def test_what_is_no_whole_hdf5_file_is_not_pinned_and_the_next_fetch_brings_it(server, tmp_path):
+def test_a_broken_hdf5_file_is_not_pinned(server, tmp_path):
+    """What is no whole HDF5 file is not pinned and the next fetch brings it."""
     with h5py.File(tmp_path / "made.hdf5", "w") as file:
         file["rewards"] = np.zeros(300)
     whole = (tmp_path / "made.hdf5").read_bytes()
@@ -346,7 +364,8 @@ def test_what_is_no_whole_hdf5_file_is_not_pinned_and_the_next_fetch_brings_it(s
     assert fetch(f"{server.url}/made.hdf5").path.read_bytes() == whole
 
 
-def test_an_unknown_hash_is_pinned_and_said_and_held_to(server, listed):
+def test_an_unknown_hash_is_pinned_and_enforced(server, listed):
+    """An unknown hash is pinned and said and held to."""
     server.places["/x"] = Place(CONTENT)
     entry = listed("/x", sha256=None, bytes=None)
     told: list[str] = []
@@ -363,7 +382,8 @@ def test_an_unknown_hash_is_pinned_and_said_and_held_to(server, listed):
     assert fetched() == CONTENT[::-1]
 
 
-def test_a_file_without_its_record_is_verified_again_not_fetched_again(server, listed):
+def test_a_file_without_its_record_is_only_verified(server, listed):
+    """A file without its record is verified again not fetched again."""
     server.places["/x"] = Place(CONTENT)
     entry = listed("/x")
     fetched()
@@ -374,7 +394,8 @@ def test_a_file_without_its_record_is_verified_again_not_fetched_again(server, l
     assert len(server.requests) == 1
 
 
-def test_a_file_that_was_changed_on_disk_is_fetched_again(server, listed):
+def test_a_changed_file_is_fetched_again(server, listed):
+    """A file that was changed on disk is fetched again."""
     server.places["/x"] = Place(CONTENT)
     entry = listed("/x")
     fetched()
@@ -383,7 +404,8 @@ def test_a_file_that_was_changed_on_disk_is_fetched_again(server, listed):
     assert len(server.requests) == 2
 
 
-def test_a_flipped_byte_on_disk_is_found_and_the_file_fetched_again(server, listed):
+def test_a_flipped_byte_is_found_and_fetched_again(server, listed):
+    """A flipped byte on disk is found and the file fetched again."""
     server.places["/x"] = Place(CONTENT)
     entry = listed("/x")
     fetched()
@@ -407,7 +429,8 @@ def test_a_local_copy_is_taken_and_verified(server, listed, tmp_path):
     assert server.requests == []
 
 
-def test_what_d4rl_has_downloaded_is_used_if_it_is_right(server, listed, tmp_path):
+def test_d4rls_own_download_is_used_if_right(server, listed, tmp_path):
+    """What D4RL has downloaded is used if it is right."""
     server.places["/x"] = Place(CONTENT)
     listed("/x")
     (tmp_path / "d4rl").mkdir()
@@ -501,10 +524,11 @@ def test_two_at_once_download_once(server, listed):
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_nothing_passes_for_whole_and_the_next_completes(server, home):
+def test_killed_at_any_moment_the_next_fetch_completes(server, home):
+    """Killed at any moment nothing passes for whole and the next completes."""
     data = np.random.default_rng(1).bytes(6_000_000)
     server.places["/slow.bin"] = Place(data, bytes_per_second=6_000_000)
-    code = "import sys; from iq_offline.data.download import fetch; print('begun', flush=True); fetch(sys.argv[1])"
+    code = "import sys, requests; from iq_offline.data.download import fetch; print('begun', flush=True); fetch(sys.argv[1])"
     command = [sys.executable, "-c", code, f"{server.url}/slow.bin"]
     environment = os.environ | {"PYTHONPATH": str(Path(download.__file__).parents[2])}
     for pause in np.random.default_rng(2).uniform(0.0, 0.9, size=5):

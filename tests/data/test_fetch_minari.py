@@ -88,7 +88,8 @@ def lengths(located) -> list[int]:
     return [len(episode) for episode in minari.read(located.path, "x")]
 
 
-def test_the_hubs_dataset_comes_at_one_commit_verified_and_minari_finds_it(hub: Server, dataset: Path):
+def test_the_hubs_dataset_comes_at_one_verified_commit(hub: Server, dataset: Path):
+    """The hub's dataset comes at one commit verified and Minari finds it."""
     told: list[str] = []
     located = fetch(ID, FetchOptions(tell=told.append))
     assert located.path == paths.minari_home() / ID
@@ -116,7 +117,8 @@ def test_what_is_there_makes_no_network_call(hub: Server, monkeypatch):
     assert len(hub.requests) == asked
 
 
-def test_a_store_that_was_moved_is_verified_again_without_the_network(hub: Server):
+def test_a_moved_store_is_verified_without_the_network(hub: Server):
+    """A store that was moved is verified again without the network."""
     entry = fetch(ID).entry
     asked = len(hub.requests)
     for file in entry.stored_path.rglob("*.hdf5"):
@@ -126,7 +128,9 @@ def test_a_store_that_was_moved_is_verified_again_without_the_network(hub: Serve
     assert len(hub.requests) == asked
 
 
-def test_a_branch_that_moves_between_two_files_does_not_mix_them(hub: Server, dataset: Path):
+def test_a_moving_branch_mixes_no_files(hub: Server, dataset: Path):
+    """A branch that moves between two files does not mix them."""
+
     def move(_: Place) -> None:
         serve_hub(hub, "farama-minari/mujoco", {FIRST: files_of(dataset, "thing/expert-v0")}, SECOND)
 
@@ -136,7 +140,8 @@ def test_a_branch_that_moves_between_two_files_does_not_mix_them(hub: Server, da
     assert files_of(fetch(ID).path, "") == files_of(dataset, "")
 
 
-def test_a_revision_can_be_named_and_the_pinned_one_is_kept(hub: Server, dataset: Path, newer: Path):
+def test_a_revision_can_be_named_and_stays_pinned(hub: Server, dataset: Path, newer: Path):
+    """A revision can be named and the pinned one is kept."""
     assert lengths(fetch(ID)) == [3, 4]
     commits = {commit: files_of(folder, "thing/expert-v0") for commit, folder in ((FIRST, dataset), (SECOND, newer))}
     serve_hub(hub, "farama-minari/mujoco", commits, SECOND)
@@ -158,7 +163,8 @@ def test_a_large_file_that_breaks_off_is_resumed(hub: Server):
 
 
 @pytest.mark.parametrize("file", ["data/main_data.hdf5", "data/metadata.json"])
-def test_wrong_bytes_of_any_file_are_refused_and_leave_nothing(file: str, hub: Server):
+def test_wrong_bytes_of_any_file_are_refused(file: str, hub: Server):
+    """Wrong bytes of any file are refused and leave nothing."""
     source = f"/datasets/farama-minari/mujoco/resolve/{FIRST}/thing/expert-v0/{file}"
     place = hub.places[source]
     target = hub.places[place.redirect.removeprefix(hub.url)] if place.redirect else place
@@ -169,7 +175,8 @@ def test_wrong_bytes_of_any_file_are_refused_and_leave_nothing(file: str, hub: S
 
 
 @pytest.mark.usefixtures("hub")
-def test_a_dataset_that_the_hub_does_not_have_is_told():
+def test_a_dataset_missing_on_the_hub_is_reported():
+    """A dataset that the hub does not have is told."""
     with pytest.raises(DownloadFailed, match="could not be listed"):
         fetch("atari/pong/expert-v0")
 
@@ -183,7 +190,8 @@ def test_no_network_is_told_with_a_remedy(monkeypatch):
         fetch(ID)
 
 
-def test_a_token_goes_to_the_hub_and_to_no_other_host(hub: Server, dataset: Path, monkeypatch):
+def test_a_token_goes_only_to_the_hub(hub: Server, dataset: Path, monkeypatch):
+    """A token goes to the hub and to no other host."""
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     source = f"/datasets/farama-minari/mujoco/resolve/{FIRST}/thing/expert-v0/data/main_data.hdf5"
     with serving() as store:
@@ -198,7 +206,8 @@ NAMES = ["../x", "/etc/passwd", "data/../../x", "", ".", "data/./x", "a\\..\\b",
 
 
 @pytest.mark.parametrize("path", NAMES)
-def test_a_file_name_that_leaves_the_dataset_is_refused(path: str):
+def test_a_file_name_outside_the_dataset_is_refused(path: str):
+    """A file name that leaves the dataset is refused."""
     with pytest.raises(DatasetUnreadable, match="outside the dataset"):
         Listing("hf://o/r/x-v0", FIRST, (RemoteFile(path, "http://127.0.0.1/x", 1),))
 
@@ -210,7 +219,8 @@ def test_file_names_that_cannot_be_together_are_refused(names: tuple[str, str]):
 
 
 @pytest.mark.parametrize("path", ["thing/expert-v0/../../../x", "other/simple-v0/data/metadata.json", "/etc/passwd"])
-def test_a_hub_that_lists_what_is_not_the_datasets_has_no_effect(path: str, hub: Server, home: Path):
+def test_foreign_files_in_a_listing_are_harmless(path: str, hub: Server, home: Path):
+    """A hub that lists what is not the dataset's has no effect."""
     honest = hub.answer
 
     def answer(asked: str, query: dict[str, list[str]]):
@@ -226,7 +236,8 @@ def test_a_hub_that_lists_what_is_not_the_datasets_has_no_effect(path: str, hub:
     assert not (home / "downloads").exists()
 
 
-def test_a_fetch_that_was_killed_before_its_record_is_verified_by_its_pin(hub: Server, monkeypatch):
+def test_a_fetch_killed_before_its_record_is_verified(hub: Server, monkeypatch):
+    """A fetch that was killed before its record is verified by its pin."""
     with monkeypatch.context() as patch:
         patch.setattr(download, "record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -239,7 +250,8 @@ def test_a_fetch_that_was_killed_before_its_record_is_verified_by_its_pin(hub: S
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_nothing_passes_for_whole_and_the_next_completes(hub: Server, dataset: Path, home: Path):
+def test_killed_at_any_moment_the_next_fetch_completes(hub: Server, dataset: Path, home: Path):
+    """Killed at any moment nothing passes for whole and the next completes."""
     code = "import sys; from iq_offline.data.download import fetch; print('begun', flush=True); fetch(sys.argv[1])"
     command = [sys.executable, "-c", code, ID]
     environment = os.environ | {"PYTHONPATH": str(Path(download.__file__).parents[2])}
@@ -261,7 +273,8 @@ def test_killed_at_any_moment_nothing_passes_for_whole_and_the_next_completes(hu
 
 
 @pytest.mark.usefixtures("hub")
-def test_a_dataset_that_was_changed_since_is_said_to_be_and_fetched_again(dataset: Path):
+def test_a_changed_dataset_is_reported_and_fetched_again(dataset: Path):
+    """A dataset that was changed since is said to be and fetched again."""
     located = fetch(ID)
     (located.path / "data" / "metadata.json").write_text("{}")
     told: list[str] = []
@@ -269,7 +282,8 @@ def test_a_dataset_that_was_changed_since_is_said_to_be_and_fetched_again(datase
     assert told == [f"{located.path} is not as it was fetched: fetching it again"]
 
 
-def test_what_is_there_at_the_revision_that_a_branch_names_is_not_sent_again(hub: Server):
+def test_files_at_the_named_revision_are_kept(hub: Server):
+    """What is there at the revision that a branch names is not sent again."""
     fetch(ID)
     asked = len([request for request in hub.requests if "/resolve/" in request.path])
     assert lengths(fetch(ID, FetchOptions(revision="main"))) == [3, 4]
@@ -277,7 +291,8 @@ def test_what_is_there_at_the_revision_that_a_branch_names_is_not_sent_again(hub
 
 
 @pytest.mark.usefixtures("hub")
-def test_a_revision_that_is_gone_is_told_with_both_ways_on():
+def test_a_vanished_revision_is_reported_with_both_remedies():
+    """A revision that is gone is told with both ways on."""
     with pytest.raises(DownloadFailed, match="has no revision cccc") as caught:
         fetch(ID, FetchOptions(revision="c" * 40))
     assert "--revision" in caught.value.remedy
@@ -285,7 +300,8 @@ def test_a_revision_that_is_gone_is_told_with_both_ways_on():
 
 
 @pytest.mark.usefixtures("hub")
-def test_the_disk_must_have_room_for_all_files_before_the_first(home: Path, monkeypatch):
+def test_disk_space_is_checked_for_all_files_first(home: Path, monkeypatch):
+    """The disk must have room for all files before the first."""
     monkeypatch.setattr(http.shutil, "disk_usage", lambda _: type("Usage", (), {"free": http.SPARE_BYTES + 1000}))
     with pytest.raises(DownloadFailed, match=f"{ID} needs"):
         fetch(ID)
@@ -302,7 +318,8 @@ def test_what_minari_left_half_written_is_repaired():
     assert f"{half.parent} is not whole: fetching it again" in told
 
 
-def test_a_whole_dataset_of_the_users_own_is_used_as_it_is(hub: Server, dataset: Path):
+def test_the_users_own_dataset_is_used_unverified(hub: Server, dataset: Path):
+    """A whole dataset of the user's own is used as it is."""
     (paths.minari_home() / "mujoco" / "thing").mkdir(parents=True)
     dataset.rename(paths.minari_home() / ID)
     told: list[str] = []
@@ -314,7 +331,8 @@ def test_a_whole_dataset_of_the_users_own_is_used_as_it_is(hub: Server, dataset:
 
 
 @pytest.mark.parametrize("options", [FetchOptions(revision=SECOND), FetchOptions(repin=True)])
-def test_a_dataset_of_the_users_own_is_never_replaced(options: FetchOptions, hub: Server, dataset: Path):
+def test_the_users_own_dataset_is_never_replaced(options: FetchOptions, hub: Server, dataset: Path):
+    """A dataset of the user's own is never replaced."""
     (paths.minari_home() / "mujoco" / "thing").mkdir(parents=True)
     dataset.rename(paths.minari_home() / ID)
     with pytest.raises(ConfigError, match="was there before any fetch"):
@@ -331,7 +349,8 @@ def test_another_organisation_is_named_by_a_url(hub: Server, dataset: Path):
     assert len(hub.requests) == asked
 
 
-def test_another_organisations_dataset_of_the_same_id_is_not_taken_for_it(hub: Server, newer: Path):
+def test_another_organisations_dataset_is_not_confused(hub: Server, newer: Path):
+    """Another organisation's dataset of the same id is not taken for it."""
     assert lengths(fetch(ID)) == [3, 4]
     serve_hub(hub, "someone/mujoco", {SECOND: files_of(newer, "thing/expert-v0")}, SECOND)
     with pytest.raises(ConfigError, match="is here already, from hf://farama-minari/mujoco/thing/expert-v0"):
@@ -339,7 +358,8 @@ def test_another_organisations_dataset_of_the_same_id_is_not_taken_for_it(hub: S
     assert lengths(fetch(f"hf://someone/{ID}", FetchOptions(repin=True))) == [3, 4, 5]
 
 
-def test_the_bucket_is_read_page_by_page_and_verified(dataset: Path, monkeypatch):
+def test_the_bucket_is_read_by_page_and_verified(dataset: Path, monkeypatch):
+    """The bucket is read page by page and verified."""
     with serving() as server:
         objects = files_of(dataset, ID) | {f"{ID}/notes.txt": b"", f"{ID}-other/data/metadata.json": b"{}"}
         serve_bucket(server, "minari-remote", objects)
@@ -351,7 +371,8 @@ def test_the_bucket_is_read_page_by_page_and_verified(dataset: Path, monkeypatch
         assert not list(located.path.glob("*-other*"))
 
 
-def test_the_buckets_objects_are_asked_for_at_the_generations_that_were_listed(bucket: Server):
+def test_objects_are_fetched_at_their_listed_generations(bucket: Server):
+    """The bucket's objects are asked for at the generations that were listed."""
     fetch(ID)
     asked = {request.path.rpartition("/")[2]: request.query for request in bucket.requests if "alt" in request.query}
     assert asked == {

@@ -34,7 +34,8 @@ def flat_arrays(lengths: list[int]) -> Arrays:
     }
 
 
-def test_the_flat_npz_is_read_with_every_last_observation(tmp_path: Path):
+def test_flat_npz_keeps_every_last_observation(tmp_path: Path):
+    """The flat .npz is read with every last observation."""
     arrays = flat_arrays(LENGTHS)
     arrays["terminal"][1] = False
     np.savez_compressed(tmp_path / "demo.npz", **arrays)
@@ -46,14 +47,16 @@ def test_the_flat_npz_is_read_with_every_last_observation(tmp_path: Path):
     check_aligned(list(flat_npz.read(tmp_path / "demo.npz", "demo", ends="termination")), LENGTHS)
 
 
-def test_a_flat_npz_of_one_episode_has_no_indices(tmp_path: Path):
+def test_flat_npz_of_one_episode_has_no_indices(tmp_path: Path):
+    """A flat .npz of one episode has no indices."""
     np.savez(tmp_path / "demo.npz", **flat_arrays([3]) | {"indices": np.cumsum([])})
     (episode,) = flat_npz.read(tmp_path / "demo.npz", "demo")
     check_aligned([episode], [3])
     assert (episode.terminated, episode.truncated) == (False, True)
 
 
-def test_fortran_order_and_other_byte_orders_are_read_the_same(tmp_path: Path):
+def test_fortran_and_byte_order_do_not_matter(tmp_path: Path):
+    """Fortran order and other byte orders are read the same."""
     arrays = flat_arrays(LENGTHS)
     arrays["obs"] = np.asfortranarray(arrays["obs"].astype(">f4"))
     np.savez(tmp_path / "demo.npz", **arrays)
@@ -63,7 +66,8 @@ def test_fortran_order_and_other_byte_orders_are_read_the_same(tmp_path: Path):
     assert leaves(episodes[0].observations)[""].dtype.isnative
 
 
-def test_an_npz_of_other_flat_arrays_is_read_too(tmp_path: Path):
+def test_an_npz_of_other_flat_arrays_is_read(tmp_path: Path):
+    """An .npz of other flat arrays is read too."""
     arrays = flat([steps(number, length) for number, length in enumerate(LENGTHS)])
     del arrays["dones"]
     starts = np.zeros(sum(LENGTHS), dtype=bool)
@@ -88,7 +92,8 @@ def test_an_npz_of_other_flat_arrays_is_read_too(tmp_path: Path):
         ({"about": np.frombuffer(b"[", dtype=np.uint8)}, "in its 'about'"),
     ],
 )
-def test_a_flat_npz_that_does_not_add_up_is_refused(tmp_path: Path, change: Arrays, problem: str):
+def test_an_inconsistent_flat_npz_is_refused(tmp_path: Path, change: Arrays, problem: str):
+    """A flat .npz that does not add up is refused."""
     np.savez(tmp_path / "demo.npz", **flat_arrays(LENGTHS) | change)
     with pytest.raises((DatasetUnreadable, InvalidEpisode), match=problem):
         list(flat_npz.read(tmp_path / "demo.npz", "demo"))
@@ -181,14 +186,16 @@ def test_a_writer_that_fails_midway_leaves_nothing(tmp_path: Path, write: Any, n
         assert list((tmp_path / "to").iterdir()) == []
 
 
-def test_the_flat_npz_has_no_place_for_several_observation_arrays(tmp_path: Path):
+def test_flat_npz_refuses_several_observation_arrays(tmp_path: Path):
+    """The flat .npz has no place for several observation arrays."""
     parts = {"a": np.zeros((3, 2)), "b": np.zeros((3, 1))}
     episode = Episode(0, parts, np.zeros((2, 1)), np.zeros(2), terminated=True, truncated=False)
     with pytest.raises(ConfigError, match=r"observations of several arrays \(a, b\) have no place"):
         flat_npz.write(EpisodeSource(DatasetInfo("demo", "demo", "test"), episodes=[episode]), tmp_path / "demo.npz")
 
 
-def test_numpy_reads_the_npz_that_is_written_as_imitation_splits_it(tmp_path: Path):
+def test_imitation_splits_the_written_npz_alike(tmp_path: Path):
+    """NumPy reads the .npz that is written as `imitation` splits it."""
     arrays = flat_arrays(LENGTHS)
     np.savez(tmp_path / "from.npz", **arrays)
     flat_npz.write(flat_npz.read(tmp_path / "from.npz", "demo"), tmp_path / "to.npz")

@@ -169,13 +169,15 @@ def test_two_flags_tell_both_kinds_of_end(tmp_path: Path):
         assert source.info.notes == ()
 
 
-def test_done_beside_terminal_is_a_truncation_where_they_differ(tmp_path: Path):
+def test_done_without_terminal_is_a_truncation(tmp_path: Path):
+    """Done beside terminal is a truncation where they differ."""
     named = [steps(0, 3) | {"terminals": np.zeros(3)}, steps(1, 2) | {"terminals": np.array([0, 1])}]
     episodes = read(save(tmp_path / "demo.pkl", named))
     assert [(episode.terminated, episode.truncated) for episode in episodes] == [(False, True), (True, False)]
 
 
-def test_a_start_where_no_terminal_is_before_it_marks_a_truncation(tmp_path: Path):
+def test_a_start_after_no_terminal_marks_a_truncation(tmp_path: Path):
+    """A start where no terminal is before it marks a truncation."""
     content = flat([steps(number, 3) for number in range(3)])
     content |= {"terminals": [0, 0, 1, 0, 0, 0, 0, 0, 1], "episode_starts": [1, 0, 0, 1, 0, 0, 1, 0, 0]}
     del content["dones"]
@@ -196,9 +198,10 @@ def test_a_start_where_no_terminal_is_before_it_marks_a_truncation(tmp_path: Pat
         ([2, 4], "truncation", [False, False]),
     ],
 )
-def test_one_flag_for_both_kinds_is_decided_by_the_lengths_or_as_asked(
+def test_one_flag_is_decided_by_lengths_or_option(
     tmp_path: Path, lengths: list[int], ends: str, terminated: list[bool]
 ):
+    """One flag for both kinds is decided by the lengths or as asked."""
     content = [steps(number, length) for number, length in enumerate(lengths)]
     source = dictionaries.read(save(tmp_path / "demo.pkl", content), "demo", ends=ends)
     assert [episode.terminated for episode in source] == terminated
@@ -207,14 +210,16 @@ def test_one_flag_for_both_kinds_is_decided_by_the_lengths_or_as_asked(
     assert "the layout has one flag for both kinds" in note
 
 
-def test_an_end_shared_at_the_longest_length_but_one_is_no_clock(tmp_path: Path):
+def test_a_shared_second_longest_length_is_no_clock(tmp_path: Path):
+    """An end shared at the longest length but one is no clock."""
     longer = steps(2, 5) | {"dones": np.zeros(5, dtype=bool)}
     episodes = read(save(tmp_path / "demo.pkl", [steps(0, 4), steps(1, 4), longer]))
     assert [episode.terminated for episode in episodes] == [True, True, False]
     assert [episode.unflagged for episode in episodes] == [False, False, True]
 
 
-def test_the_tail_of_flat_arrays_without_a_flag_is_kept_as_truncated(tmp_path: Path):
+def test_an_unflagged_flat_tail_is_kept_as_truncated(tmp_path: Path):
+    """The tail of flat arrays without a flag is kept as truncated."""
     content = flat([steps(0, 3), steps(1, 2)])
     content["dones"][-1] = False
     first, tail = read(save(tmp_path / "demo.pkl", content))
@@ -237,7 +242,9 @@ def test_an_unmarked_cut_is_found_by_its_discontinuity(tmp_path: Path):
     check_aligned(read(save(tmp_path / "demo.pkl", joined)), [3, 2])
 
 
-def test_without_next_observations_the_last_successor_is_unknown_unless_there_is_one_observation_more(tmp_path: Path):
+def test_last_successors_need_one_more_observation(tmp_path: Path):
+    """Without next observations the last successor is unknown unless there is one observation more."""
+
     def without(episode: Arrays) -> Arrays:
         return {key: values for key, values in episode.items() if key != "next_observations"}
 
@@ -280,7 +287,8 @@ def test_dictionaries_of_observations_keep_their_parts(tmp_path: Path):
     check_aligned(found, LENGTHS)
 
 
-def test_every_array_must_have_the_observation_after_the_last_action_or_none(tmp_path: Path):
+def test_all_arrays_have_a_final_observation_or_none(tmp_path: Path):
+    """Every array must have the observation after the last action or none."""
     episodes = [steps(number, 3) for number in range(2)]
     content = flat(episodes) | {"lengths": [3, 3]}
     seen = content["observations"]
@@ -307,7 +315,8 @@ def test_pictures_and_integer_actions_pass_through(tmp_path: Path):
     assert episode.actions.dtype == np.int64
 
 
-def test_demonstrations_without_rewards_get_zeros_and_it_is_said(tmp_path: Path):
+def test_missing_rewards_become_zeros_with_a_note(tmp_path: Path):
+    """Demonstrations without rewards get zeros and it is said."""
     content = [{k: v for k, v in steps(0, 3).items() if k != "rewards"}]
     source = dictionaries.read(save(tmp_path / "demo.pkl", content), "demo")
     (episode,) = source
@@ -315,13 +324,15 @@ def test_demonstrations_without_rewards_get_zeros_and_it_is_said(tmp_path: Path)
     assert "it records no rewards: zeros stand in their place" in source.info.notes
 
 
-def test_what_is_no_steps_data_is_named_as_left_out(tmp_path: Path):
+def test_unused_keys_are_listed_as_left_out(tmp_path: Path):
+    """What is no step's data is named as left out."""
     source = dictionaries.read(save(tmp_path / "demo.pkl", [steps(0, 3) | {"image_obs": np.zeros(0)}]), "demo")
     assert "left out, being no step's data: image_obs" in source.info.notes
 
 
 @pytest.mark.parametrize("key", ["observations", "actions"])
-def test_a_missing_key_is_named_with_the_keys_that_are_there(tmp_path: Path, key: str):
+def test_a_missing_key_is_named_with_those_present(tmp_path: Path, key: str):
+    """A missing key is named with the keys that are there."""
     episodes = [steps(0, 3), {k: v for k, v in steps(1, 3).items() if k != key}]
     with pytest.raises(DatasetUnreadable, match=f"demo.pkl: the key '{key}' is missing in entry 1 .it has: .*rewards"):
         read(save(tmp_path / "demo.pkl", episodes))
@@ -339,7 +350,8 @@ def test_a_missing_key_is_named_with_the_keys_that_are_there(tmp_path: Path, key
         ({k: v[:0] for k, v in steps(0, 1).items()}, "episode 1 has no steps"),
     ],
 )
-def test_a_broken_episode_is_named_and_the_others_can_be_kept(tmp_path: Path, change: Arrays, problem: str):
+def test_a_broken_episode_is_named_others_are_kept(tmp_path: Path, change: Arrays, problem: str):
+    """A broken episode is named and the others can be kept."""
     source = dictionaries.read(save(tmp_path / "demo.pkl", [steps(0, 3), steps(1, 3) | change, steps(2, 3)]), "demo")
     with pytest.raises(InvalidEpisode, match=problem):
         list(source)
@@ -365,7 +377,8 @@ def test_a_broken_episode_is_named_and_the_others_can_be_kept(tmp_path: Path, ch
         ([[np.ones(2), np.ones(1), 1.0, np.ones(2), True]], "holds neither dictionaries nor rows"),
     ],
 )
-def test_a_layout_that_does_not_add_up_is_refused(tmp_path: Path, content: object, problem: str):
+def test_an_inconsistent_layout_is_refused(tmp_path: Path, content: object, problem: str):
+    """A layout that does not add up is refused."""
     with pytest.raises((DatasetUnreadable, InvalidEpisode), match=problem):
         read(save(tmp_path / "demo.pkl", content))
 

@@ -38,7 +38,8 @@ def refused(data: bytes) -> str:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_a_pickle_that_runs_code_is_refused_by_name_without_effect(tmp_path: Path, protocol: int):
+def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, protocol: int):
+    """A pickle that runs code is refused by name without effect."""
     effect = tmp_path / "effect"
     path = tmp_path / "demo.pkl"
     path.write_bytes(pickle.dumps([{"observations": Runs(os.system, f"touch {effect}")}], protocol=protocol))
@@ -50,7 +51,8 @@ def test_a_pickle_that_runs_code_is_refused_by_name_without_effect(tmp_path: Pat
     assert effect.exists(), "the pickle would have done it"
 
 
-def test_an_npy_of_objects_that_runs_code_is_refused_without_effect(tmp_path: Path):
+def test_an_npy_that_runs_code_is_refused(tmp_path: Path):
+    """An .npy of objects that runs code is refused without effect."""
     effect, path = tmp_path / "effect", tmp_path / "demo.npy"
     cells = np.empty((1, 5), dtype=object)
     cells[0, 0] = Runs(os.system, f"touch {effect}")
@@ -60,7 +62,8 @@ def test_an_npy_of_objects_that_runs_code_is_refused_without_effect(tmp_path: Pa
     assert not effect.exists()
 
 
-def test_an_npz_member_of_objects_that_runs_code_is_refused_and_infos_are_not_even_looked_at(tmp_path: Path):
+def test_an_npz_member_that_runs_code_is_refused(tmp_path: Path):
+    """An .npz member of objects that runs code is refused and infos are not even looked at."""
     effect, path = tmp_path / "effect", tmp_path / "demo.npz"
     infos = np.empty(2, dtype=object)
     infos[0] = Runs(os.system, f"touch {effect}")
@@ -103,12 +106,13 @@ def test_an_npz_member_of_objects_that_runs_code_is_refused_and_infos_are_not_ev
         (b"c\x1b[2Jx\ny\n.", r"'\x1b[2Jx.y'"),
     ],
 )
-def test_every_instruction_that_could_call_or_change_is_refused(data: bytes, asked: str):
+def test_instructions_that_call_or_change_are_refused(data: bytes, asked: str):
+    """Every instruction that could call or change is refused."""
     assert refused(data) == f"demo.pkl asks for {asked}, which is code: none of it was run"
 
 
 def test_every_instruction_of_pickle_is_known():
-    assert set(pickles.ACTIONS) | {ord(".")} == {ord(opcode.code) for opcode in pickletools.opcodes}
+    assert set(pickles.INSTRUCTIONS) == {ord(opcode.code) for opcode in pickletools.opcodes}
 
 
 @pytest.mark.parametrize(
@@ -124,7 +128,7 @@ def test_every_instruction_of_pickle_is_known():
         (b"\x80\x05\x96" + struct.pack("<Q", 2**60) + b".", f"{2**60} bytes are asked for"),
         (b"\x80\x02\x8b\xff\xff\xff\x7f.", "2147483647 bytes are asked for"),
         (b"L" + b"9" * 5000 + b"L\n.", "limit"),
-        (b"h\x05.", "KeyError"),
+        (b"h\x05.", "Memo value not found at index 5"),
         (b"a.", "IndexError"),
         (b"(.", "ValueError"),
         (b"N(.", "ValueError"),
@@ -143,7 +147,8 @@ def test_lies_and_damage_are_refused(data: bytes, why: str):
     assert why in refused(data)
 
 
-def test_no_memory_is_taken_for_a_memo_slot_far_away():
+def test_a_far_memo_slot_takes_no_memory():
+    """No memory is taken for a memo slot far away."""
     assert pickles.loads(b"\x80\x02Nr\xff\xff\xff\xff.", "demo.pkl") is None
 
 
@@ -165,7 +170,8 @@ def test_random_damage_is_refused_or_harmless():
             continue
 
 
-def test_deep_nesting_is_read_without_recursion_and_refused_when_it_is_data(tmp_path: Path):
+def test_deep_nesting_needs_no_recursion(tmp_path: Path):
+    """Deep nesting is read without recursion and refused when it is data."""
     deep = b"]" * 200_000 + b"a" * 199_999
     assert isinstance(pickles.loads(deep + b".", "demo.pkl"), list)
     path = tmp_path / "demo.pkl"
@@ -189,7 +195,8 @@ def test_a_billion_laughs_are_not_laughed(tmp_path: Path, innermost: list[Any]):
     assert time.process_time() - started < 10
 
 
-def test_one_large_array_named_many_times_is_not_multiplied(tmp_path: Path):
+def test_a_repeated_large_array_is_not_multiplied(tmp_path: Path):
+    """One large array named many times is not multiplied."""
     array = np.zeros((1, 1 << 18))
     path = tmp_path / "demo.pkl"
     for action, done in ([0], [1]), (0, 1):
@@ -204,7 +211,8 @@ def test_keys_that_take_forever_to_hash_are_refused():
     assert "a key or member is a tuple" in refused(b"\x80\x02})q\x000" + b"".join(pairs) + b"h\x3cNs.")
 
 
-def test_a_list_that_holds_itself_is_refused_when_it_is_data(tmp_path: Path):
+def test_a_list_that_holds_itself_is_refused(tmp_path: Path):
+    """A list that holds itself is refused when it is data."""
     path = tmp_path / "demo.pkl"
     path.write_bytes(b"\x80\x02}(Vobservations\n]q\x00h\x00aVactions\n](K\x00K\x01eVdones\n](I00\nI01\neu.")
     with pytest.raises(DatasetUnreadable, match="observations is lists inside lists without end"):
@@ -259,7 +267,8 @@ ONE = npy("<f8", "(1,)", b"\0" * 8)
     "name",
     ["../obs.npy", "a/../../obs.npy", "/obs.npy", "C:/obs.npy", "..\\obs.npy", "C:\\obs.npy", "obs.py", "obs", "a/"],
 )
-def test_a_member_that_climbs_or_is_no_array_is_refused(tmp_path: Path, name: str):
+def test_a_climbing_or_foreign_member_is_refused(tmp_path: Path, name: str):
+    """A member that climbs or is no array is refused."""
     path = archive(tmp_path / "demo.npz", {"acts.npy": ONE, name: ONE})
     with pytest.raises(DatasetUnreadable, match="which is no array's name"):
         flat_npz.read(path, "demo")
@@ -267,7 +276,8 @@ def test_a_member_that_climbs_or_is_no_array_is_refused(tmp_path: Path, name: st
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_member_twice_an_encrypted_and_a_strangely_packed_one_are_refused(tmp_path: Path):
+def test_repeated_encrypted_or_oddly_packed_members_are_refused(tmp_path: Path):
+    """A member twice an encrypted and a strangely packed one are refused."""
     path = tmp_path / "demo.npz"
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("obs.npy", ONE)
@@ -284,7 +294,8 @@ def test_a_member_twice_an_encrypted_and_a_strangely_packed_one_are_refused(tmp_
         flat_npz.read(path, "demo")
 
 
-def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path: Path):
+def test_a_decompression_bomb_is_refused_unread(tmp_path: Path):
+    """A decompression bomb is refused before it is unpacked."""
     path = tmp_path / "demo.npz"
     with zipfile.ZipFile(path, "w") as file:
         item = zipfile.ZipInfo("obs.npy")
@@ -380,7 +391,8 @@ def test_a_d3rlpy_file_that_lies_is_refused(tmp_path: Path, changes: dict[str, A
         list(d3rlpy.read(path, "demo"))
 
 
-def test_random_damage_to_a_d3rlpy_file_is_refused_or_harmless(tmp_path: Path):
+def test_random_d3rlpy_damage_is_refused_or_harmless(tmp_path: Path):
+    """Random damage to a d3rlpy file is refused or harmless."""
     whole = d3rlpy_file(tmp_path / "demo.h5").read_bytes()
     rng = np.random.default_rng(0)
     refusals = 0

@@ -83,7 +83,8 @@ TRAPS: list[Callable[[h5py.File, Path], None]] = [
 
 
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.__name__)
-def test_a_hostile_d4rl_file_is_refused_with_no_effect(trap, numbered, write_d4rl, tmp_path: Path):
+def test_a_hostile_d4rl_file_has_no_effect(trap, numbered, write_d4rl, tmp_path: Path):
+    """A hostile D4RL file is refused with no effect."""
     arrays = numbered([3, 4], terminated=[True, False])
     del arrays["next_observations"]
     path = write_d4rl(arrays)
@@ -96,7 +97,8 @@ def test_a_hostile_d4rl_file_is_refused_with_no_effect(trap, numbered, write_d4r
 
 
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.__name__)
-def test_a_hostile_minari_dataset_is_refused_with_no_effect(trap, numbered, write_d4rl, tmp_path: Path):
+def test_a_hostile_minari_dataset_has_no_effect(trap, numbered, write_d4rl, tmp_path: Path):
+    """A hostile Minari dataset is refused with no effect."""
     minari.write(d4rl.read(write_d4rl(numbered([3, 7], terminated=[True, False])), "x"), tmp_path / "x-v0")
     with h5py.File(tmp_path / "x-v0" / "data" / "main_data.hdf5", "r+") as file:
         del file["episode_1/observations"]
@@ -126,7 +128,8 @@ def test_metadata_that_is_no_json_inside_is_refused(field: str, numbered, write_
         minari.read(tmp_path / "x-v0", "x")
 
 
-def test_a_dataset_with_missing_episodes_is_not_taken_for_whole(numbered, write_d4rl, tmp_path: Path):
+def test_missing_episodes_are_noticed(numbered, write_d4rl, tmp_path: Path):
+    """A dataset with missing episodes is not taken for whole."""
     minari.write(d4rl.read(write_d4rl(numbered([3, 7], terminated=[True, False])), "x"), tmp_path / "x-v0")
     with h5py.File(tmp_path / "x-v0" / "data" / "main_data.hdf5", "r+") as file:
         del file["episode_1"]

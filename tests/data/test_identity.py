@@ -1,5 +1,6 @@
 """Hashes and tables are remembered only while the files are as they were."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -8,9 +9,9 @@ import numpy as np
 import pytest
 
 from iq_offline import paths
-from iq_offline.data import identity
+from iq_offline.data import files, identity
 from iq_offline.data.catalogue import Located
-from iq_offline.data.files import sha256_of_path, whole_file, whole_folder
+from iq_offline.data.files import whole_file, whole_folder
 from iq_offline.data.identity import content_key, sha256_of, state_of
 from iq_offline.data.table import open_table
 from iq_offline.errors import DatasetUnreadable
@@ -20,9 +21,17 @@ from iq_offline.errors import DatasetUnreadable
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were hashed, in order."""
     hashed: list[Path] = []
-    real = identity._digest_of_file
-    monkeypatch.setattr(identity, "_digest_of_file", lambda path, make: hashed.append(path) or real(path, make))
+    real = files.digest_of_file
+    monkeypatch.setattr(files, "digest_of_file", lambda path, make: hashed.append(path) or real(path, make))
     return hashed
+
+
+def slow_sha256(path: Path) -> str:
+    """Of a file's bytes; of a folder's names and hashes."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    lines = [f"{file.name}\0{slow_sha256(file)}\n" for file in sorted(path.iterdir())]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def settle(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,8 +43,8 @@ def test_hashes_are_those_of_the_slow_way(tmp_path: Path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "one").write_bytes(b"1" * 1_000_000)
     (tmp_path / "a" / "two").write_bytes(b"")
-    assert sha256_of(tmp_path / "a" / "one") == sha256_of_path(tmp_path / "a" / "one")
-    assert sha256_of(tmp_path / "a") == sha256_of_path(tmp_path / "a")
+    assert sha256_of(tmp_path / "a" / "one") == slow_sha256(tmp_path / "a" / "one")
+    assert sha256_of(tmp_path / "a") == slow_sha256(tmp_path / "a")
     assert content_key(tmp_path / "a" / "one") != content_key(tmp_path / "a" / "two")
 
 
@@ -43,12 +52,13 @@ def test_an_unchanged_file_is_hashed_once(tmp_path: Path, counted, monkeypatch):
     settle(monkeypatch)
     path = tmp_path / "x"
     path.write_bytes(b"data")
-    assert [sha256_of(path) for _ in range(3)] == [sha256_of_path(path)] * 3
+    assert [sha256_of(path) for _ in range(3)] == [slow_sha256(path)] * 3
     assert content_key(path) == content_key(path)
     assert len(counted) == 2
 
 
-def test_a_change_that_keeps_size_and_time_is_seen(tmp_path: Path, monkeypatch):
+def test_a_change_keeping_size_and_time_is_seen(tmp_path: Path, monkeypatch):
+    """A change that keeps size and time is seen."""
     settle(monkeypatch)
     path = tmp_path / "x"
     path.write_bytes(b"data")
@@ -58,7 +68,8 @@ def test_a_change_that_keeps_size_and_time_is_seen(tmp_path: Path, monkeypatch):
     assert sha256_of(path) != before
 
 
-def test_a_file_that_was_just_written_is_not_remembered(tmp_path: Path, counted):
+def test_a_file_just_written_is_not_remembered(tmp_path: Path, counted):
+    """A file that was just written is not remembered."""
     path = tmp_path / "x"
     path.write_bytes(b"data")
     sha256_of(path)
@@ -106,7 +117,8 @@ def test_a_broken_table_is_made_again(fault: str, numbered, write_d4rl):
     np.testing.assert_array_equal(open_table(located).rows, whole)
 
 
-def test_a_table_that_is_trained_on_can_not_be_changed_by_it(numbered, write_d4rl):
+def test_training_cannot_change_a_table(numbered, write_d4rl):
+    """A table that is trained on can not be changed by it."""
     located = Located("x", write_d4rl(numbered([3], terminated=[True])))
     table = open_table(located)
     table.rows[0, 0] = 99.0
@@ -121,7 +133,8 @@ def test_copies_of_a_file_share_one_table(numbered, write_d4rl, tmp_path: Path):
     assert len([folder for folder in (paths.home() / "tables").iterdir() if folder.is_dir()]) == 1
 
 
-def test_data_that_change_while_in_use_are_not_recorded_as_what_was_read(numbered, write_d4rl):
+def test_data_changed_in_use_are_not_recorded(numbered, write_d4rl):
+    """Data that change while in use are not recorded as what was read."""
     path = write_d4rl(numbered([3], terminated=[True]))
     table = open_table(Located("x", path))
     with h5py.File(path, "r+") as file:
@@ -131,7 +144,8 @@ def test_data_that_change_while_in_use_are_not_recorded_as_what_was_read(numbere
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_what_a_dead_process_left_is_cleared_and_a_live_ones_is_not(kind: str, tmp_path: Path):
+def test_only_what_dead_processes_left_is_cleared(kind: str, tmp_path: Path):
+    """What a dead process left is cleared and a live one's is not."""
     from iq_offline.data import files
 
     target = tmp_path / "x"
@@ -145,7 +159,8 @@ def test_what_a_dead_process_left_is_cleared_and_a_live_ones_is_not(kind: str, t
     assert [path.exists() for path in left] == [False, True]
 
 
-def test_data_that_change_while_they_are_packed_make_no_table(numbered, write_d4rl, monkeypatch):
+def test_data_changed_while_packed_make_no_table(numbered, write_d4rl, monkeypatch):
+    """Data that change while they are packed make no table."""
     from iq_offline.data import table
 
     path = write_d4rl(numbered([3], terminated=[True]))

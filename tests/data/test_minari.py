@@ -102,7 +102,8 @@ def test_the_columns_keep_their_order_in_other_layouts(tmp_path: Path, name: str
         np.testing.assert_array_equal(found, [flattened(one) for one in observations[:-1]])
 
 
-def test_entries_of_tuples_are_ordered_by_their_number_and_names_by_their_letters():
+def test_tuple_entries_sort_by_number():
+    """Entries of tuples are ordered by their number and names by their letters."""
     parts = {"_index_1": 4, "a": {"10": 2, "2": 3}, "Z": 1, "_index_x": 5}
     observation = {name: part if isinstance(part, dict) else np.array([part]) for name, part in parts.items()}
     assert list(leaves(observation)) == ["Z", "_index_1", "_index_x", "a/10", "a/2"]
@@ -112,7 +113,8 @@ def test_entries_of_tuples_are_ordered_by_their_number_and_names_by_their_letter
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_texts_are_left_out_by_name_and_texts_alone_are_refused(tmp_path: Path):
+def test_texts_are_left_out_or_refused(tmp_path: Path):
+    """Texts are left out by name and texts alone are refused."""
     recorded(SPACES["texts"])
     source = minari.read(tmp_path / "minari" / "shown" / "test-v0", "x")
     assert source.info.notes == ("left out, being texts: observations/mission, observations/n/_index_0",)
@@ -144,7 +146,8 @@ def put(dataset: Path, **arrays: Any) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 2, 6, 15])
-def test_infos_of_neither_length_are_left_out_by_name_and_decide_nothing(dataset: Path, tmp_path: Path, length: int):
+def test_infos_of_other_lengths_are_left_out(dataset: Path, tmp_path: Path, length: int):
+    """Infos of neither length are left out by name and decide nothing."""
     with h5py.File(dataset / "data" / "main_data.hdf5", "r+") as file:
         file["episode_0/infos/some/odd"] = np.arange(3)
         file["episode_0/infos/x"] = np.arange(3)
@@ -164,7 +167,8 @@ def test_infos_of_neither_length_are_left_out_by_name_and_decide_nothing(dataset
     ]
 
 
-def test_groups_of_infos_that_lead_in_a_circle_are_refused(dataset: Path):
+def test_circular_info_groups_are_refused(dataset: Path):
+    """Groups of infos that lead in a circle are refused."""
     with h5py.File(dataset / "data" / "main_data.hdf5", "r+") as file:
         for name in "abcdefgh":
             file[f"episode_1/infos/{name}"] = file["episode_1/infos"]
@@ -173,7 +177,8 @@ def test_groups_of_infos_that_lead_in_a_circle_are_refused(dataset: Path):
 
 
 @pytest.mark.parametrize("key", ["terminations", "truncations"])
-def test_flags_other_than_0_and_1_are_refused_with_their_step(dataset: Path, key: str):
+def test_flags_other_than_0_and_1_are_refused(dataset: Path, key: str):
+    """Flags other than 0 and 1 are refused with their step."""
     put(dataset, **{key: np.array([0, np.nan, 0, 1])})
     faults: list[InvalidEpisode] = []
     kept = list(minari.read(dataset, "x").checked(faults.append))

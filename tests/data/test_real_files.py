@@ -38,7 +38,8 @@ KNOWN = {
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_a_real_file_has_the_episodes_and_returns_that_are_known(name: str):
+def test_a_real_file_has_its_published_counts(name: str):
+    """A real file has the episodes and returns that are known."""
     path = DATA / f"{name}.hdf5"
     if not path.is_file():
         pytest.skip(f"{name}.hdf5 is not on this machine")

@@ -23,7 +23,8 @@ def original(numbered, write_d4rl) -> Path:
     return write_d4rl(arrays, env_id="Hopper-v5", env_kwargs={"frame_skip": 4})
 
 
-def test_d4rl_to_minari_and_back_is_the_same_to_the_bit(original: Path, tmp_path: Path):
+def test_d4rl_to_minari_and_back_is_identical(original: Path, tmp_path: Path):
+    """D4rl to Minari and back is the same to the bit."""
     minari.write(d4rl.read(original, "demo"), tmp_path / "demo-v0")
     d4rl.write(minari.read(tmp_path / "demo-v0", "demo"), tmp_path / "back.hdf5")
     # The unmarked tail becomes a marked one: that it was unmarked is in the provenance of the conversion.
@@ -85,7 +86,8 @@ def test_a_dataset_that_minari_wrote_is_read(tmp_path: Path, monkeypatch):
     assert (episode.terminated, episode.truncated, episode.seed) == (True, False, 3)
 
 
-def test_the_action_space_is_that_of_all_episodes_not_of_the_last(numbered, write_d4rl, tmp_path: Path):
+def test_the_action_space_covers_all_episodes(numbered, write_d4rl, tmp_path: Path):
+    """The action space is that of all episodes not of the last."""
     import json
 
     arrays = numbered([3, 2], terminated=[True, False])

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests_support import requested
 
-from iq_offline.config import Selection, SubsampleFrom
+from iq_offline.config.train import Selection, SubsampleFrom
 from iq_offline.data.catalogue import Located
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import check_supplementary, choose_expert, rows_with_successors
@@ -26,7 +27,8 @@ def chosen(table: TransitionTable, **options: object):
     return choose_expert(table, **({"demos": None, "subsample": 1, "seed": 0, "need_successors": True} | options))
 
 
-def test_the_best_episodes_are_those_of_the_highest_return_and_the_record_says_that_rewards_were_read(table):
+def test_top_selection_reads_rewards_and_records_it(table):
+    """The best episodes are those of the highest return and the record says that rewards were read."""
     split = chosen(table, demos=3, select=Selection.TOP)
     assert split.episodes == (7, 8, 9)
     assert split.to_json(table)["rewards_read"] is True
@@ -47,7 +49,8 @@ def test_what_is_held_out_is_learnt_from_nowhere(table):
     assert len(split.held_out_rows) == 8
 
 
-def test_at_least_one_episode_is_held_out_and_never_all(table):
+def test_one_episode_is_held_out_never_all(table):
+    """At least one episode is held out and never all."""
     assert len(chosen(table, demos=2, held_out=0.01).held_out_episodes) == 1
     with pytest.raises(ConfigError, match="hold out fewer"):
         chosen(table, demos=1, held_out=0.5)
@@ -63,9 +66,8 @@ def test_rows_are_every_kth_of_each_chosen_episode(seed: int, demos: int, subsam
 
 
 @given(seed=st.integers(0, 50), subsample=st.integers(1, 6))
-def test_a_random_start_is_one_of_the_first_k_steps_and_every_kth_follows(
-    seed: int, subsample: int, table: TransitionTable
-):
+def test_a_random_start_precedes_every_kth_step(seed: int, subsample: int, table: TransitionTable):
+    """A random start is one of the first k steps and every kth follows."""
     rows = chosen(table, subsample=subsample, subsample_from=SubsampleFrom.RANDOM, seed=seed).rows
     assert set(rows // 5) == set(range(10)), "an episode of 4 steps keeps at least one whatever the k"
     for episode in range(10):
@@ -74,7 +76,9 @@ def test_a_random_start_is_one_of_the_first_k_steps_and_every_kth_follows(
         assert kept.tolist() == list(range(kept[0], 4, subsample))
 
 
-def test_a_random_start_is_drawn_for_each_episode_alone_and_by_the_seed(table):
+def test_a_random_start_depends_only_on_the_seed(table):
+    """A random start is drawn for each episode alone and by the seed."""
+
     def kept(**options: object) -> dict[int, list[int]]:
         split = chosen(table, subsample=4, subsample_from=SubsampleFrom.RANDOM, **options)
         return {episode: [int(row) for row in split.rows if row // 5 == episode] for episode in split.episodes}
@@ -89,7 +93,8 @@ def test_a_random_start_is_drawn_for_each_episode_alone_and_by_the_seed(table):
     assert chosen(table, subsample=4).to_json(table)["subsample_from"] == "first"
 
 
-def test_supplementary_data_keep_only_steps_whose_successor_is_known(numbered, write_d4rl):
+def test_supplementary_steps_have_known_successors(numbered, write_d4rl):
+    """Supplementary data keep only steps whose successor is known."""
     arrays = numbered([3, 2], terminated=[True, False])
     del arrays["next_observations"]
     other = open_table(Located("other", write_d4rl(arrays, name="other.hdf5")))
@@ -103,7 +108,8 @@ def test_supplementary_data_are_recorded_with_the_split(table, numbered, write_d
     assert recorded == {"dataset": "other", **hashes, "episodes": 1, "transitions": 3}
 
 
-def test_supplementary_data_of_another_shape_or_the_same_data_are_refused(table, numbered, write_d4rl):
+def test_mismatched_or_repeated_supplementary_data_are_refused(table, numbered, write_d4rl):
+    """Supplementary data of another shape or the same data are refused."""
     wide = numbered([3], terminated=[True], observation_size=5)
     other = open_table(Located("wide", write_d4rl(wide, name="wide.hdf5")))
     with pytest.raises(ConfigError, match=r"--supplementary wide: 5 observations.*demo has 3"):
@@ -112,7 +118,8 @@ def test_supplementary_data_of_another_shape_or_the_same_data_are_refused(table,
         check_supplementary(table, (table,))
 
 
-def test_supplementary_data_with_more_actions_other_pictures_or_no_transition_are_refused(table, numbered, write_d4rl):
+def test_unusable_supplementary_data_are_refused(table, numbered, write_d4rl):
+    """Supplementary data with more actions other pictures or no transition are refused."""
     arrays = numbered([1], terminated=[False])
     del arrays["next_observations"]
     empty = open_table(Located("empty", write_d4rl(arrays, name="empty.hdf5")))
@@ -128,7 +135,8 @@ def test_supplementary_data_with_more_actions_other_pictures_or_no_transition_ar
         check_supplementary(replace(table, layout=small), (replace(other, layout=large),))
 
 
-def test_rows_of_episodes_are_those_of_the_slow_way(table):
+def test_rows_of_episodes_match_a_plain_loop(table):
+    """Rows of episodes are those of the slow way."""
     for subsample in (1, 2, 3, 7):
         spans = zip(table.episodes["start_row"], table.episodes["steps"], strict=True)
         slow = np.concatenate([np.arange(start, start + steps, subsample) for start, steps in spans])
@@ -137,15 +145,15 @@ def test_rows_of_episodes_are_those_of_the_slow_way(table):
 
 def test_a_run_records_its_split(linear_task: Path, tmp_path: Path, write_d4rl, numbered, monkeypatch):
     from iq_offline.stages import train
-    from iq_offline.stages.train import TrainRequest, train_run
-    from iq_offline.tracking.tracker import NullTracker
+    from iq_offline.stages.train import train_run
+    from iq_offline.tracking.mirror import Tracker
 
-    monkeypatch.setattr(train, "start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr(train, "start_tracking", lambda *_: Tracker())
     arrays = numbered([30], terminated=[True])
     arrays["actions"] = arrays["actions"][:, :1]
     extra = write_d4rl(arrays, name="extra.hdf5")
     warnings: list[str] = []
-    request = TrainRequest(
+    request = requested(
         dataset=str(linear_task),
         method="bc",
         demos=4,
@@ -156,7 +164,7 @@ def test_a_run_records_its_split(linear_task: Path, tmp_path: Path, write_d4rl, 
         device="cpu",
         out=tmp_path / "run",
     )
-    run = train_run(request, lambda _: None, warnings.append)
+    run = train_run(*request, lambda _: None, warnings.append)
     assert run.split["select"] == "top"
     assert len(run.split["expert_episodes"]) == 3
     assert len(run.split["held_out_episodes"]) == 1

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from iq_offline.algorithms.encoders import _planes, channels_first
+from iq_offline.algorithms.pictures import _planes, channels_first
 from iq_offline.data.catalogue import Located
 from iq_offline.data.declared import misfit, without
 from iq_offline.data.files import whole_file, whole_folder

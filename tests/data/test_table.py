@@ -27,7 +27,8 @@ def table(numbered, write_d4rl) -> TransitionTable:
     return opened(write_d4rl(numbered([3, 5, 4], terminated=[True, False, True])))
 
 
-def test_the_successor_of_every_row_is_the_next_row(table: TransitionTable):
+def test_each_rows_successor_is_the_next_row(table: TransitionTable):
+    """The successor of every row is the next row."""
     rows = table.transition_rows
     assert len(rows) == table.steps == 12
     np.testing.assert_array_equal(table.observations(rows + 1)[:, 0], table.observations(rows)[:, 0] + 1)
@@ -39,7 +40,8 @@ def test_only_terminations_are_terminations(table: TransitionTable):
     assert ends.tolist() == [2.0, 203.0]
 
 
-def test_a_table_is_made_once_and_a_broken_one_is_made_again(numbered, write_d4rl):
+def test_a_broken_table_is_made_again(numbered, write_d4rl):
+    """A table is made once and a broken one is made again."""
     path = write_d4rl(numbered([3], terminated=[True]))
     whole = np.array(opened(path).rows)
     (file,) = (paths.home() / "tables").glob("*/rows.f32")
@@ -50,12 +52,14 @@ def test_a_table_is_made_once_and_a_broken_one_is_made_again(numbered, write_d4r
     np.testing.assert_array_equal(opened(path).rows, whole)
 
 
-def test_changed_data_are_never_served_from_an_old_table(numbered, write_d4rl):
+def test_changed_data_get_a_new_table(numbered, write_d4rl):
+    """Changed data are never served from an old table."""
     assert opened(write_d4rl(numbered([3], terminated=[True]))).steps == 3
     assert opened(write_d4rl(numbered([4], terminated=[True]))).steps == 4
 
 
-def test_a_demonstration_keeps_every_kth_step_with_its_true_successor(table: TransitionTable):
+def test_every_kth_step_keeps_its_successor(table: TransitionTable):
+    """A demonstration keeps every kth step with its true successor."""
     split = choose_expert(table, demos=None, subsample=2, seed=0, need_successors=True)
     assert table.observations(split.rows)[:, 0].tolist() == [0, 2, 100, 102, 104, 200, 202]
     sampler = TransitionSampler(table, split.rows, torch.device("cpu"))
@@ -65,9 +69,10 @@ def test_a_demonstration_keeps_every_kth_step_with_its_true_successor(table: Tra
 
 
 @pytest.mark.parametrize("gathered_bytes", [1, 1000, batches.GATHERED_BYTES])
-def test_small_batches_that_are_gathered_together_are_those_of_the_draws(
+def test_batches_gathered_together_match_the_draws(
     table: TransitionTable, gathered_bytes: int, monkeypatch: pytest.MonkeyPatch
 ):
+    """Small batches that are gathered together are those of the draws."""
     monkeypatch.setattr(batches, "GATHERED_BYTES", gathered_bytes)
     sampler = TransitionSampler(table, table.transition_rows, torch.device("cpu"))
     drawn = torch.randint(12, (DRAWN_AHEAD * 5,), generator=torch.Generator().manual_seed(3))
@@ -90,7 +95,8 @@ def test_more_demonstrations_than_there_are_is_refused(table: TransitionTable):
         choose_expert(table, demos=4, subsample=1, seed=0, need_successors=True)
 
 
-def test_a_step_whose_successor_is_unknown_is_left_out_only_where_it_is_needed(numbered, write_d4rl):
+def test_unknown_successors_are_dropped_only_where_needed(numbered, write_d4rl):
+    """A step whose successor is unknown is left out only where it is needed."""
     arrays = numbered([3, 2], terminated=[True, False])
     del arrays["next_observations"]
     table = opened(write_d4rl(arrays))
@@ -118,14 +124,16 @@ def test_discrete_actions_outside_the_environments_are_refused(numbered, write_d
         opened(write_d4rl(arrays, env_id="CartPole-v1"))
 
 
-def test_action_bounds_come_from_the_environment_where_it_is_installed(numbered, write_d4rl):
+def test_action_bounds_come_from_the_environment(numbered, write_d4rl):
+    """Action bounds come from the environment where it is installed."""
     arrays = numbered([3], terminated=[True])
     arrays["actions"] = arrays["actions"][:, :1]
     space = opened(write_d4rl(arrays, env_id="Pendulum-v1")).action_space
     assert space.to_json() == {"type": "continuous", "low": [-2.0], "high": [2.0], "source": "environment"}
 
 
-def test_what_the_catalogue_knows_completes_a_table_that_was_made_without_it(numbered, write_d4rl):
+def test_the_catalogue_completes_an_older_table(numbered, write_d4rl):
+    """What the catalogue knows completes a table that was made without it."""
     path = write_d4rl(numbered([3], terminated=[True]))
     assert opened(path).info.env_id is None
     reference = Reference(name="known", random=0.0, expert=9.0)

@@ -41,7 +41,8 @@ def minari_info(folder: Path, source: Path, **metadata: Any) -> DatasetInfo:
     return minari.read(folder / "x-v0", "x").info
 
 
-def test_the_registered_limit_is_no_argument_and_another_is():
+def test_registered_limit_is_no_argument():
+    """The registered limit is no argument and another is."""
     assert described(gymnasium.make("Pendulum-v1")) == ("Pendulum-v1", {})
     env_id, env_kwargs = described(gymnasium.make("Pendulum-v1", max_episode_steps=50))
     assert (env_id, env_kwargs) == ("Pendulum-v1", {"max_episode_steps": 50})
@@ -49,7 +50,8 @@ def test_the_registered_limit_is_no_argument_and_another_is():
 
 
 @pytest.mark.filterwarnings("ignore:.*precision lowered:UserWarning")
-def test_the_wrappers_that_data_were_recorded_through_are_applied():
+def test_recorded_wrappers_are_applied():
+    """The wrappers that data were recorded through are applied."""
     recorded = RecordEpisodeStatistics(RescaleAction(gymnasium.make("Pendulum-v1", max_episode_steps=50), -1.0, 1.0))
     env_id, env_kwargs = described(recorded)
     again = make_raw_environment(str(env_id), env_kwargs)
@@ -74,7 +76,8 @@ def test_a_wrapper_that_cannot_be_applied_is_named():
 
 
 @pytest.mark.filterwarnings("ignore:.*precision lowered:UserWarning")
-def test_limit_and_wrappers_are_written_where_gymnasium_looks_for_them():
+def test_limit_and_wrappers_are_written_for_gymnasium():
+    """Limit and wrappers are written where gymnasium looks for them."""
     recorded = RescaleAction(gymnasium.make("Pendulum-v1", max_episode_steps=50, g=9.0), -1.0, 1.0)
     env_id, env_kwargs = described(recorded)
     spec = EnvSpec.from_json(environment_spec_json(str(env_id), env_kwargs) or "")
@@ -83,7 +86,8 @@ def test_limit_and_wrappers_are_written_where_gymnasium_looks_for_them():
     assert environment_of_spec(json.loads(spec.to_json())) == (env_id, env_kwargs)
 
 
-def test_the_limit_survives_a_conversion_and_arguments_of_null_are_none(numbered, write_d4rl, tmp_path: Path):
+def test_limit_survives_conversion(numbered, write_d4rl, tmp_path: Path):
+    """The limit survives a conversion and arguments of null are none."""
     arrays = numbered([3], terminated=[True])
     source = write_d4rl(arrays, env_id="CartPole-v1", env_kwargs={"max_episode_steps": 8})
     assert minari_info(tmp_path / "a", source).env_kwargs == {"max_episode_steps": 8}
@@ -100,7 +104,8 @@ def test_equal_reference_scores_are_none(numbered, write_d4rl, tmp_path: Path):
     assert minari_info(tmp_path, source, ref_min_score=5.0, ref_max_score=5.0).reference is None
 
 
-def test_a_plug_in_registers_its_environments_before_they_are_looked_up(tmp_path: Path, monkeypatch):
+def test_plug_in_registers_before_lookup(tmp_path: Path, monkeypatch):
+    """A plug in registers its environments before they are looked up."""
     (tmp_path / "minigrid.py").write_text(
         "import gymnasium\n"
         "gymnasium.register('MiniGrid-Test-v0', 'gymnasium.envs.classic_control:CartPoleEnv', max_episode_steps=7)\n"
@@ -136,7 +141,8 @@ def test_no_data_file_has_a_module_imported(numbered, write_d4rl):
         ("CartPole-v1", {"id": "x"}, "{'id': 'x'}: TypeError"),
     ],
 )
-def test_arguments_that_an_environment_does_not_like_are_named(env_id: str, env_kwargs: dict[str, Any], told: str):
+def test_refused_arguments_are_named(env_id: str, env_kwargs: dict[str, Any], told: str):
+    """Arguments that an environment does not like are named."""
     assert environment_action_space(env_id, env_kwargs) is None
     with pytest.raises(EnvironmentMissing, match=told):
         make_environment(env_id, env_kwargs)
@@ -159,7 +165,8 @@ def test_a_limit_of_null_is_none_told():
     assert make_raw_environment("CartPole-v1", {"max_episode_steps": None}).step_limit == 500
 
 
-def test_an_id_that_is_not_utf_8_is_refused(numbered, write_d4rl):
+def test_id_not_utf8_is_refused(numbered, write_d4rl):
+    """An id that is not utf 8 is refused."""
     path = write_d4rl(numbered([3], terminated=[True]))
     for kind in (None, h5py.string_dtype()):
         with h5py.File(path, "r+") as file:

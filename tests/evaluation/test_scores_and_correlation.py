@@ -16,17 +16,20 @@ from iq_offline.evaluation.correlation import (
 from iq_offline.evaluation.scores import ScoreReference, interquartile_mean, interval95
 
 
-def test_a_score_is_0_at_random_and_100_at_the_expert():
+def test_score_is_0_at_random_100_at_expert():
+    """A score is 0 at random and 100 at the expert."""
     reference = ScoreReference("dataset", random=20.0, expert=220.0)
     assert [reference.score(x) for x in (20.0, 120.0, 220.0)] == [0.0, 50.0, 100.0]
     assert ScoreReference("minari", random=5.0, expert=5.0).score(5.0) is None
 
 
-def test_the_interquartile_mean_ignores_a_quarter_at_each_end():
+def test_interquartile_mean_ignores_a_quarter_each_end():
+    """The interquartile mean ignores a quarter at each end."""
     assert interquartile_mean([1000.0, 1.0, 2.0, -1000.0]) == 1.5
 
 
-def test_the_interval_holds_the_mean_repeats_itself_and_needs_two_values():
+def test_interval_holds_mean_and_repeats():
+    """The interval holds the mean repeats itself and needs two values."""
     low, high = interval95([1.0, 2.0, 3.0, 4.0]) or (0, 0)
     assert 1 <= low <= 2.5 <= high <= 4
     assert (low, high) == interval95([1.0, 2.0, 3.0, 4.0])
@@ -42,7 +45,8 @@ def test_a_constant_reward_has_no_correlation():
     assert (result.pearson, result.spearman, result.n) == (None, None, 10)
 
 
-def test_a_monotone_curve_has_spearman_one_and_a_lower_pearson():
+def test_monotone_curve_has_spearman_one():
+    """A monotone curve has spearman one and a lower pearson."""
     x = np.arange(1.0, 11.0)
     result = correlate(x, np.exp(x))
     assert result.spearman == pytest.approx(1)
@@ -50,7 +54,8 @@ def test_a_monotone_curve_has_spearman_one_and_a_lower_pearson():
     assert 0 < result.pearson < 0.9
 
 
-def test_the_cloning_null_is_one_at_no_error_and_zero_beyond_the_cap():
+def test_cloning_null_is_one_to_zero():
+    """The cloning null is one at no error and zero beyond the cap."""
     rewards = cloning_null(np.array([0.0, 1.0, 5.0, 100.0]), std=np.sqrt(0.5))
     np.testing.assert_allclose(rewards, [1, 0.8, 0, 0], atol=1e-12)
 
@@ -89,7 +94,8 @@ def episodes_frame(lengths, rate, noise, seed=0, source="a"):
     return pl.DataFrame(rows)
 
 
-def test_a_reward_that_knows_only_the_length_is_found_out_when_length_is_taken_out():
+def test_length_only_reward_is_exposed():
+    """A reward that knows only the length is found out when length is used out."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(10, 200, size=60)
     frame = episodes_frame(lengths, 1 + 0.1 * rng.normal(size=60), 0.0)
@@ -103,7 +109,8 @@ def test_a_reward_that_knows_only_the_length_is_found_out_when_length_is_taken_o
     assert honest["ranking"]["accuracy"] == 1
 
 
-def test_an_interval_is_that_of_whole_episodes_drawn_anew():
+def test_interval_resamples_whole_episodes():
+    """An interval is that of whole episodes drawn anew."""
     rng = np.random.default_rng(1)
     frame = episodes_frame(np.full(20, 50), rng.normal(size=20), 1.0)
     report = reward_report(frame)
@@ -114,7 +121,8 @@ def test_an_interval_is_that_of_whole_episodes_drawn_anew():
     assert low < report["episode"]["pearson"] < high
 
 
-def test_the_interval_equals_a_slow_bootstrap_over_the_same_draws():
+def test_interval_equals_slow_bootstrap():
+    """The interval equals a slow bootstrap over the same draws."""
     rng = np.random.default_rng(2)
     frame = episodes_frame(rng.integers(3, 9, size=12), rng.normal(size=12), 1.0)
     clusters = Clusters.of(frame)

@@ -19,7 +19,8 @@ def shaped(reward, potential, here, there, terminations):
     return reward + GAMMA * (1 - terminations) * (there @ potential) - here @ potential
 
 
-def test_shaping_of_any_size_leaves_the_correlation_at_one_although_the_raw_one_is_far_from_it():
+def test_shaping_of_any_size_is_removed():
+    """Shaping of any size leaves the correlation at one although the raw one is far from it."""
     rng, here, there, terminations = transitions(0)
     true = rng.normal(size=400)
     other = shaped(true, 5 * rng.normal(size=STATES), here, there, terminations)
@@ -127,7 +128,8 @@ def test_nearly_collinear_features_remove_their_potentials():
     assert sums.correlations(2)[0] == pytest.approx(1, abs=1e-6)
 
 
-def test_batches_add_up_to_the_whole_and_equal_a_least_squares_residual():
+def test_batches_equal_least_squares_residual():
+    """Batches add up to the whole and equal a least squares residual."""
     rng, here, there, terminations = transitions(1)
     rewards = rng.normal(size=(400, 3))
     parts, whole = ShapingFree(GAMMA), ShapingFree(GAMMA)
@@ -142,7 +144,8 @@ def test_batches_add_up_to_the_whole_and_equal_a_least_squares_residual():
     assert parts.n == 400
 
 
-def test_a_reward_that_is_shaping_alone_has_no_correlation():
+def test_shaping_alone_has_no_correlation():
+    """A reward that is shaping alone has no correlation."""
     rng, here, there, terminations = transitions(2)
     nothing = shaped(np.zeros(400), rng.normal(size=STATES), here, there, terminations)
     sums = ShapingFree(GAMMA)
@@ -173,7 +176,8 @@ def test_constants_and_shaping_far_from_zero_are_nothing(offset: float):
     assert sums.correlations(3) == [None, None]
 
 
-def test_opposite_rewards_are_one_apart_and_unrelated_ones_seven_tenths():
+def test_distance_of_opposite_and_unrelated_rewards():
+    """Opposite rewards are one apart and unrelated ones seven tenths."""
     assert epic_like_distance(-1.0) == 1
     assert epic_like_distance(0.0) == pytest.approx(np.sqrt(0.5))
 

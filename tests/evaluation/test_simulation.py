@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, DiscretePolicy, Standardiser
-from iq_offline.config import ActionHead
+from iq_offline.config.base import ActionHead
 from iq_offline.data.environments import make_environment, make_raw_environment, raw
 from iq_offline.errors import EnvironmentMissing, RunError
 from iq_offline.evaluation import simulation
@@ -27,7 +27,8 @@ def upright_policy(observation_size: int = 4) -> DiscretePolicy:
     return policy
 
 
-def test_lock_step_gives_what_one_environment_at_a_time_gives():
+def test_lock_step_equals_one_at_a_time():
+    """Lock step gives what one environment at a time gives."""
     policy, episodes = upright_policy(), list(simulate("CartPole-v1", {}, upright_policy(), 13))
     environment = gymnasium.make("CartPole-v1")
     for episode in episodes:
@@ -106,7 +107,8 @@ def one_after_another(env_id, env_kwargs, policy, episodes) -> list[SimulatedEpi
 
 @pytest.mark.filterwarnings("ignore:.*Box.*precision lowered.*")
 @pytest.mark.parametrize("env_id", TASKS)
-def test_returns_are_those_of_one_whole_environment_after_another_to_the_bit(env_id):
+def test_returns_equal_whole_environments(env_id):
+    """Returns are those of one whole environment after another to the bit."""
     env_kwargs, observation_size, actions = TASKS[env_id]
     policy, episodes = lively_policy(observation_size, actions), LOCK_STEP + 3
     expected = one_after_another(env_id, env_kwargs, policy, episodes)
@@ -115,7 +117,8 @@ def test_returns_are_those_of_one_whole_environment_after_another_to_the_bit(env
         assert list(simulate(env_id, env_kwargs, policy, episodes, at_once=at_once)) == expected
 
 
-def test_a_rows_action_does_not_depend_on_the_other_rows():
+def test_action_is_independent_of_other_rows():
+    """A rows action does not depend on the other rows."""
     rng, policy = np.random.default_rng(0), lively_policy(17, 6)
     act, batch = batch_actor(policy, LOCK_STEP), aligned(LOCK_STEP, 17)
     batch[:] = rng.normal(size=batch.shape)
@@ -170,13 +173,15 @@ class Remembering(gymnasium.Env):
         return np.full(2, len(self.given), np.float32), 1.0, len(self.given) == 3, False, {}
 
 
-def test_an_action_that_an_environment_keeps_is_not_overwritten():
+def test_kept_action_is_not_overwritten():
+    """An action that an environment keeps is not overwritten."""
     environment = Remembering()
     assert [episode.length for episode in lock_step([raw(environment)], lively_policy(2, 1), 1, at_once=1)] == [3]
     assert len({float(action[0]) for action in environment.given}) == 3
 
 
-def test_the_raw_environment_has_no_checks_and_keeps_the_clock():
+def test_raw_environment_keeps_the_clock_only():
+    """The raw environment has no checks and keeps the clock."""
     environment = make_raw_environment("CartPole-v1", {"max_episode_steps": 7})
     assert type(environment.step.__self__).__name__ == "CartPoleEnv"
     assert environment.step_limit == 7
@@ -185,7 +190,8 @@ def test_the_raw_environment_has_no_checks_and_keeps_the_clock():
     assert raw(gymnasium.wrappers.TimeLimit(gymnasium.wrappers.TimeLimit(bare, 9), 11)).step_limit == 9
 
 
-def test_a_wrapper_that_does_something_stays_with_the_clock_inside_it():
+def test_effective_wrapper_stays_around_the_clock():
+    """A wrapper that does something stays with the clock inside it."""
     repeated = raw(CartPoleInParts())
     assert isinstance(repeated.step.__self__, CartPoleInParts)
     assert (repeated.step_limit, repeated.observation_size) == (None, 4)
@@ -218,7 +224,8 @@ class CartPoleInParts(gymnasium.ObservationWrapper):
         return {"pole": observation[2:], "cart": observation[:2]}
 
 
-def test_a_dictionary_observation_is_joined_in_the_order_of_its_names(monkeypatch):
+def test_dictionary_observation_is_joined_by_name(monkeypatch):
+    """A dictionary observation is joined in the order of its names."""
     monkeypatch.setattr(simulation, "make_raw_environment", lambda *_: raw(CartPoleInParts()))
     parts = list(simulate("parts", {}, upright_policy(), 3))
     monkeypatch.undo()
@@ -250,7 +257,9 @@ def test_pictures_are_evaluated_in_lock_step_as_alone(monkeypatch):
     assert all(5 < episode.length <= 25 for episode in alone)
 
 
-def test_what_an_environment_prints_as_it_is_made_stays_out_of_the_answer(capsys, monkeypatch):
+def test_environments_output_stays_out_of_answer(capsys, monkeypatch):
+    """What an environment prints as it is made stays out of the answer."""
+
     class Talkative(gymnasium.Env):
         observation_space = gymnasium.spaces.Box(-1, 1, (2,))
         action_space = gymnasium.spaces.Discrete(2)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
-from iq_offline.evaluation import statistics
+from iq_offline.evaluation import scores
 from iq_offline.evaluation.scores import interval95
 from iq_offline.evaluation.statistics import mean, performance_profile, probability_of_improvement, stratified_iqm
 
@@ -16,16 +16,18 @@ STRATA = st.lists(st.lists(NUMBERS, min_size=2, max_size=5), min_size=1, max_siz
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    monkeypatch.setattr(statistics, "BOOTSTRAP_SAMPLES", 200)
+    monkeypatch.setattr(scores, "BOOTSTRAP_SAMPLES", 200)
 
 
-def test_the_interquartile_mean_pools_the_tasks_and_drops_a_quarter_from_each_end():
+def test_interquartile_mean_pools_the_tasks():
+    """The interquartile mean pools the tasks and drops a quarter from each end."""
     # 1 2 3 4 5 6 7 80: two dropped from each end leave 3 4 5 6.
     assert stratified_iqm([[1, 2, 3, 4], [5, 6, 7, 80]]).value == 4.5
     assert mean([[1, 2, 3, 4], [5, 6, 7, 80]]).value == 13.5
 
 
-def test_runs_are_drawn_anew_within_tasks_and_never_across():
+def test_bootstrap_resamples_within_tasks_only():
+    """Runs are drawn anew within tasks and never across."""
     # Each task's runs are equal, so no draw within tasks can change anything; a draw across tasks would.
     estimate = mean([[0.0, 0.0, 0.0], [100.0, 100.0, 100.0]])
     assert (estimate.low, estimate.value, estimate.high) == (50.0, 50.0, 50.0)
@@ -33,13 +35,15 @@ def test_runs_are_drawn_anew_within_tasks_and_never_across():
     assert wide[0] < 50 < wide[1]
 
 
-def test_the_bootstrap_of_a_mean_of_two_runs_reaches_both_and_no_further():
+def test_bootstrap_of_two_runs_reaches_both():
+    """The bootstrap of a mean of two runs reaches both and no further."""
     # Two runs, 0 and 1: a resample's mean is 0, 1/2 or 1 with probabilities 1/4, 1/2, 1/4.
     estimate = mean([[0.0, 1.0]])
     assert (estimate.low, estimate.value, estimate.high) == (0.0, 0.5, 1.0)
 
 
-def test_one_run_in_a_task_gives_a_figure_without_an_interval():
+def test_one_run_in_a_task_has_no_interval():
+    """One run in a task gives a figure without an interval."""
     for estimate in (stratified_iqm([[3.0]]), probability_of_improvement([[3.0], [1.0, 2.0]], [[1.0], [0.0, 0.0]])):
         assert (estimate.low, estimate.high) == (None, None)
     assert stratified_iqm([[3.0]]).value == 3.0
@@ -57,18 +61,21 @@ def test_one_run_in_a_task_gives_a_figure_without_an_interval():
         ([[2.0, 3.0], [0.0]], [[0.0, 1.0], [1.0]], 0.5),  # 1 on one task, 0 on the other
     ],
 )
-def test_the_probability_of_improvement_is_the_share_of_pairs_won_with_ties_at_half(ours, theirs, expected):
+def test_probability_of_improvement_is_share_of_wins(ours, theirs, expected):
+    """The probability of improvement is the share of pairs won with ties at half."""
     assert probability_of_improvement(ours, theirs).value == pytest.approx(expected)
 
 
-def test_on_one_task_it_is_mann_and_whitneys_u_over_the_number_of_pairs():
+def test_one_task_gives_mann_whitneys_u():
+    """On one task it is mann and whitneys u over the number of pairs."""
     rng = np.random.default_rng(0)
     ours, theirs = rng.integers(0, 6, 9).astype(float), rng.integers(0, 6, 7).astype(float)
     u = mannwhitneyu(ours, theirs).statistic
     assert probability_of_improvement([ours], [theirs]).value == pytest.approx(u / 63)
 
 
-def test_tasks_must_pair_and_each_must_have_a_run():
+def test_tasks_must_pair_and_have_runs():
+    """Tasks must pair and each must have a run."""
     with pytest.raises(ValueError, match="2 tasks against 1"):
         probability_of_improvement([[1.0], [2.0]], [[1.0]])
     for empty in ([], [[]], [[1.0], []]):
@@ -76,7 +83,8 @@ def test_tasks_must_pair_and_each_must_have_a_run():
             mean(empty)
 
 
-def test_a_profile_counts_runs_strictly_above_and_weighs_tasks_equally():
+def test_profile_counts_strictly_above():
+    """A profile counts runs strictly above and weighs tasks equally."""
     profile = performance_profile([[1.0, 2.0], [2.0, 2.0, 2.0, 5.0]], np.array([0.0, 1.0, 2.0, 5.0]))
     # Above 1: one of two, and all four; above 2: none, and one of four.
     assert profile.shares.tolist() == pytest.approx([1.0, 0.75, 0.125, 0.0])
@@ -86,12 +94,14 @@ def test_a_profile_counts_runs_strictly_above_and_weighs_tasks_equally():
     assert performance_profile([[1.0]], np.array([0.0])).low is None
 
 
-def test_equal_runs_have_an_interval_of_no_width_and_no_warning():
+def test_equal_runs_have_zero_width_interval():
+    """Equal runs have an interval of no width and no warning."""
     estimate = stratified_iqm([[5.0, 5.0, 5.0], [5.0, 5.0]])
     assert (estimate.low, estimate.value, estimate.high) == (5.0, 5.0, 5.0)
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+def test_interval_covers_the_truth():
+    """The interval covers the truth about as often as it says."""
     # Five tasks of five runs, all from N(0, 1): 95 % of the intervals should hold 0; a bootstrap of so few is narrower.
     rng = np.random.default_rng(1)
     intervals = [mean(rng.normal(size=(5, 5)).tolist()) for _ in range(200)]
@@ -100,7 +110,8 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
 
 
 @given(STRATA)
-def test_figures_lie_within_the_runs_and_their_intervals_and_are_the_same_each_time(strata):
+def test_figures_lie_within_runs_and_repeat(strata):
+    """Figures lie within the runs and their intervals and are the same each time."""
     values = [value for stratum in strata for value in stratum]
     for estimate, again in ((mean(strata), mean(strata)), (stratified_iqm(strata), stratified_iqm(strata))):
         assert estimate == again
@@ -109,13 +120,15 @@ def test_figures_lie_within_the_runs_and_their_intervals_and_are_the_same_each_t
 
 
 @given(STRATA, st.floats(-100, 100).map(round))
-def test_a_shift_of_every_run_shifts_the_interquartile_mean_and_its_interval(strata, shift):
+def test_shift_moves_mean_and_interval(strata, shift):
+    """A shift of every run shifts the interquartile mean and its interval."""
     before, after = stratified_iqm(strata), stratified_iqm([[value + shift for value in one] for one in strata])
     assert [after.value - before.value, after.low - before.low, after.high - before.high] == pytest.approx([shift] * 3)
 
 
 @given(STRATA, st.data())
-def test_the_two_directions_of_improvement_add_up_to_one_and_equal_samples_give_a_half(ours, data):
+def test_directions_of_improvement_add_to_one(ours, data):
+    """The two directions of improvement add up to one and equal samples give a half."""
     theirs = [data.draw(st.lists(NUMBERS, min_size=2, max_size=5)) for _ in ours]
     forth, back = probability_of_improvement(ours, theirs).value, probability_of_improvement(theirs, ours).value
     assert forth + back == pytest.approx(1.0)
@@ -124,7 +137,8 @@ def test_the_two_directions_of_improvement_add_up_to_one_and_equal_samples_give_
 
 
 @given(STRATA)
-def test_a_profile_falls_from_one_to_nothing_within_its_band(strata):
+def test_profile_falls_within_its_band(strata):
+    """A profile falls from one to nothing within its band."""
     values = [value for stratum in strata for value in stratum]
     profile = performance_profile(strata, np.linspace(min(values) - 1, max(values), 12))
     assert profile.shares[0] == pytest.approx(1)

@@ -12,8 +12,7 @@ from gymnasium.error import DependencyNotInstalled
 
 from iq_offline.algorithms.networks import DiscretePolicy, Standardiser
 from iq_offline.errors import ConfigError, PackageMissing, RunError
-from iq_offline.evaluation.simulation import simulate
-from iq_offline.evaluation.video import film
+from iq_offline.evaluation.simulation import film, simulate
 
 
 class DrawnCartPole(CartPoleEnv):
@@ -78,7 +77,8 @@ def policy() -> DiscretePolicy:
     return DiscretePolicy(Standardiser(torch.zeros(4), torch.ones(4)), 2, (8,), "tanh").requires_grad_(False)
 
 
-def test_the_video_shows_the_first_episode_of_the_evaluation(encoded, policy, tmp_path):
+def test_video_shows_first_evaluated_episode(encoded, policy, tmp_path):
+    """The video shows the first episode of the evaluation."""
     told = []
     episode = film("DrawnCartPole-v0", {}, policy, tmp_path / "new" / "film.mp4", told.append)
     first, *_ = simulate("DrawnCartPole-v0", {}, policy, 3)
@@ -94,7 +94,8 @@ def test_another_file_than_mp4_is_refused(policy, tmp_path):
     assert "film.mp4" in refused.value.remedy
 
 
-def test_without_moviepy_it_is_named_and_nothing_is_written(monkeypatch, policy, tmp_path):
+def test_missing_moviepy_is_named(monkeypatch, policy, tmp_path):
+    """Without moviepy it is named and nothing is written."""
     monkeypatch.setitem(sys.modules, "moviepy", None)
     with pytest.raises(PackageMissing, match="a video needs moviepy and ffmpeg") as refused:
         film("DrawnCartPole-v0", {}, policy, tmp_path / "film.mp4", lambda _: None)

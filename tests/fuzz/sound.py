@@ -130,16 +130,16 @@ def _write_arrow(store: Path, arrays: Arrays) -> None:
 
 def _cut_training_off(data: str) -> None:
     """Snapshots of a training that a signal stops at its first logged update after the first snapshot."""
-    from iq_offline.training import keeper
+    from iq_offline.training.checkpointing import Checkpointer
 
-    kept = keeper.Keeper.after
+    kept = Checkpointer.after
 
-    def stop(self: keeper.Keeper, progress: Any, rows: Any) -> None:
+    def stop(self: Checkpointer, progress: Any, rows: Any) -> None:
         self._stop.signal = signal.SIGTERM
         kept(self, progress, rows)
 
-    keeper.Keeper.after = stop  # type: ignore[method-assign]
+    Checkpointer.after = stop  # type: ignore[method-assign]
     run_command(("train", "--dataset", data, "--method", "bc", *SMALL, *CUT, "--out", "cut"))
-    keeper.Keeper.after = kept  # type: ignore[method-assign]
+    Checkpointer.after = kept  # type: ignore[method-assign]
     if not list(Path(".cut.resume").glob("*.safetensors")):
         raise RuntimeError("the sound inputs cannot be made: a training that was cut off has left no snapshot")

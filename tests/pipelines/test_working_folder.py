@@ -48,7 +48,8 @@ def folder(tmp_path) -> Path:
     return tmp_path / "work"
 
 
-def test_a_living_run_is_respected_and_named_and_a_dead_one_is_not(folder):
+def test_living_run_is_named_dead_one_ignored(folder):
+    """A living run is named and its folder refused; a dead one's is taken over."""
     with subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
@@ -63,7 +64,7 @@ def test_a_living_run_is_respected_and_named_and_a_dead_one_is_not(folder):
         assert json.loads((folder / HOLDER).read_text())["process"] == os.getpid()
 
 
-def test_a_hold_lasts_as_long_as_a_process_that_inherits_it(folder):
+def test_hold_lasts_as_long_as_its_inheritor(folder):
     with held(folder, "t", print) as hold:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=[hold.descriptor])
         hold.record(child.pid)
@@ -75,7 +76,7 @@ def test_a_hold_lasts_as_long_as_a_process_that_inherits_it(folder):
         pass
 
 
-def test_jobs_that_a_dead_run_has_left_at_work_are_ended(folder):
+def test_jobs_of_a_dead_run_are_ended(folder):
     orphan, stranger = sleeper(folder), sleeper(folder)
     write_holder(folder, orphan.pid)
     told: list[str] = []
@@ -89,7 +90,7 @@ def test_jobs_that_a_dead_run_has_left_at_work_are_ended(folder):
         stranger.wait()
 
 
-def test_a_snakemake_that_someone_started_by_hand_is_respected(folder):
+def test_snakemake_started_by_hand_is_respected(folder):
     lock_of_snakemake(folder)
     by_hand = sleeper(folder, "snakemake")
     time.sleep(0.2)
@@ -103,7 +104,7 @@ def test_a_snakemake_that_someone_started_by_hand_is_respected(folder):
         assert hold.is_locked_by_the_dead()
 
 
-def test_a_lock_from_another_machine_is_not_taken_for_a_dead_one(folder):
+def test_lock_of_another_machine_is_respected(folder):
     lock = lock_of_snakemake(folder)
     write_holder(folder, 1, host="elsewhere")
     with pytest.raises(ConfigError) as caught, held(folder, "t", print):

@@ -15,10 +15,9 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests_support import linear_arrays, tasks, write_hdf5
+from tests_support import linear_arrays, requested, tasks, write_hdf5
 
-from iq_offline.config import Method
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 
 RECORD = Path(__file__).with_name("recipe_tensors.json")
 RECIPES = ("bc", "iq", "iq-paper", "iq-cql", "iq-awr", "ls-iq", "csil", "recoil", "sprinql")
@@ -51,9 +50,9 @@ def learn(folder: Path, recipe: str, *, discrete: bool, beside: bool) -> dict[st
     if method in ("iq", "csil", "iq-cql"):
         overrides += ["prior.updates=200", "prior.hidden_sizes=[16,16]"]
     run = train_run(
-        TrainRequest(
+        *requested(
             str(expert),
-            Method(method),
+            method,
             preset or None,
             demos=3,
             updates=200,

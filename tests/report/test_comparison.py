@@ -2,10 +2,10 @@
 
 import pytest
 
-from iq_offline.report.comparison import aggregate_table, comparison_cautions, scale_of, variants
+from iq_offline.report.comparison import comparison_cautions, scale_of, variants
 from iq_offline.report.groups import grouped
 from iq_offline.report.loading import load_runs
-from iq_offline.report.tables import summary_table
+from iq_offline.report.tables import aggregate_table, summary_table
 
 
 def groups_of(folders):
@@ -27,7 +27,8 @@ def two_tasks(write_run, **facts):
     ]
 
 
-def test_improvement_is_paired_by_task_and_needs_no_common_scale(write_run):
+def test_improvement_is_paired_by_task(write_run):
+    """Improvement is paired by task and needs no common scale."""
     found = rows(two_tasks(write_run))
     # Task a: pairs 2>1, 2=2, 3>1, 3>2 make 3.5 / 4. Task b: 10 loses twice, 50 wins twice: 1 / 2.
     assert found["iq"]["improvement"] == pytest.approx((0.875 + 0.5) / 2)
@@ -36,8 +37,8 @@ def test_improvement_is_paired_by_task_and_needs_no_common_scale(write_run):
     assert 0 <= found["iq"]["improvement_low"] <= 0.6875 <= found["iq"]["improvement_high"] <= 1
 
 
-def test_a_row_of_one_task_has_the_improvement_of_that_task(write_run):
-    table = summary_table(load_runs(two_tasks(write_run))[0])
+def test_task_row_shows_its_tasks_improvement(write_run):
+    table = summary_table(grouped(load_runs(two_tasks(write_run))[0]))
     assert table.select("dataset", "method", "improvement").rows() == [
         ("a", "bc", None),
         ("a", "iq", 0.875),
@@ -46,7 +47,8 @@ def test_a_row_of_one_task_has_the_improvement_of_that_task(write_run):
     ]
 
 
-def test_scores_are_the_scale_where_all_name_one_reference_and_percent_of_the_data_otherwise(write_run):
+def test_scale_is_scores_or_percent_of_data(write_run):
+    """Scores are the scale where all name one reference, and percent of the data otherwise."""
     scored = [write_run("a", returns=[5.0], score=50.0), write_run("b", seed=1, returns=[7.0], score=70.0)]
     assert scale_of(groups_of(scored)) == "d4rl"
     assert rows(scored)["iq"]["aggregate_mean"] == 60.0
@@ -57,7 +59,7 @@ def test_scores_are_the_scale_where_all_name_one_reference_and_percent_of_the_da
     assert mixed["aggregate_mean"] == pytest.approx((0.5 + 0.7 + 50) / 3)
 
 
-def test_returns_of_two_environments_are_never_compared(write_run):
+def test_two_environments_are_never_compared(write_run):
     folders = [
         write_run("a", method="bc", returns=[1.0]),
         write_run("b", method="iq", returns=[3.0], env_id="Hopper-v5", reference=None),
@@ -65,7 +67,8 @@ def test_returns_of_two_environments_are_never_compared(write_run):
     assert rows(folders)["iq"]["improvement"] is None
 
 
-def test_a_variant_is_a_method_with_its_settings_over_tasks_of_their_own_demonstrations(write_run):
+def test_variant_spans_tasks_with_their_own_demonstrations(write_run):
+    """A variant is a method with its settings, over tasks that have their own number of demonstrations."""
     folders = [
         write_run("a", dataset="a", demos=5),
         write_run("b", dataset="b", demos=10),
@@ -81,19 +84,20 @@ def test_a_variant_is_a_method_with_its_settings_over_tasks_of_their_own_demonst
 
 def test_uneven_tasks_runs_and_seeds_are_cautioned(write_run):
     even = two_tasks(write_run)
-    assert comparison_cautions(groups_of(even)) == []
+    assert list(comparison_cautions(groups_of(even))) == []
     text = "\n".join(comparison_cautions(groups_of([*even[:2], *even[3:]])))
     assert "iq: 1 to 2 runs a task" in text
     assert "a: the methods were not trained with the same seeds" in text
     assert "iq: its row covers 1 of 2 tasks" in "\n".join(comparison_cautions(groups_of(even[:6])))
 
 
-def test_runs_without_an_evaluation_have_no_row(write_run):
+def test_runs_without_evaluation_have_no_row(write_run):
     assert rows([write_run("a"), write_run("b", method="bc", returns=[1.0])]).keys() == {"bc"}
     assert aggregate_table(groups_of([write_run("c")])).is_empty()
 
 
-def test_percent_needs_a_positive_return_of_the_data_and_improvement_does_not(write_run):
+def test_only_percent_needs_positive_data_return(write_run):
+    """Percent of the data needs a positive mean return of the data; improvement does not."""
     found = rows(two_tasks(write_run, data_return=-5.0))
     assert (found["iq"]["aggregate_iqm"], found["iq"]["runs"], found["iq"]["tasks"]) == (None, 0, 0)
     assert found["iq"]["improvement"] == pytest.approx(0.6875)

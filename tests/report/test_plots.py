@@ -3,11 +3,21 @@
 import polars as pl
 import pytest
 
-from iq_offline.report.comparison_plots import by_demonstrations
+from iq_offline.report import plots
 from iq_offline.report.groups import grouped
 from iq_offline.report.loading import load_runs
-from iq_offline.report.pictures import _in_turn, _returns, pictures
-from iq_offline.report.plots import MAX_POINTS, _sampled, curves_plot, returns_plot, reward_plot
+from iq_offline.report.plots import (
+    MAX_POINTS,
+    by_demonstrations,
+    curves_plot,
+    demonstrations_plot,
+    pictures,
+    returns_pictures,
+    returns_plot,
+    runs_in_turn,
+    sampled,
+    transition_plot,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -26,19 +36,16 @@ def two_by_two(write_run, **facts):
     return load_runs(folders)[0]
 
 
-def test_every_kind_of_plot_is_a_png_without_a_software_tag_and_equal_over_two_calls(write_run):
-    groups = grouped(two_by_two(write_run))
-    once, again = pictures(groups), pictures(groups)
+def test_every_kind_of_picture_is_a_png(write_run):
+    """Every kind of plot is a PNG without a software tag, in the order of the page."""
+    drawn = pictures(grouped(two_by_two(write_run)))
     of_the_dataset = [f"hopper-expert-v2-{kind}.png" for kind in ("returns", "curves", "reward", "episodes")]
-    assert [picture.file_name for picture in once] == ["all-tasks-iqm.png", "all-tasks-profiles.png", *of_the_dataset]
-    assert [picture.png for picture in once] == [picture.png for picture in again]
-    assert all(picture.png.startswith(PNG) and b"Software" not in picture.png for picture in once)
+    assert [picture.file_name for picture in drawn] == ["all-tasks-iqm.png", "all-tasks-profiles.png", *of_the_dataset]
+    assert all(picture.png.startswith(PNG) and b"Software" not in picture.png for picture in drawn)
 
 
-def test_returns_are_drawn_against_the_number_of_demonstrations_where_there_are_several(write_run):
-    def picture_of(results):
-        return {one.file_name: one.png for one in pictures(grouped(results))}.get("hopper-expert-v2-demonstrations.png")
-
+def test_returns_are_drawn_by_number_of_demonstrations(write_run):
+    """Where a method has several numbers of demonstrations, its returns are drawn against them."""
     sizes = [("bc", 1), ("bc", None), ("iq", 5), ("iq", 1), ("ls-iq", 5)]
     folders = [
         write_run(f"{method}-{demos}-{seed}", method=method, demos=demos, seed=seed, returns=[100.0 * (demos or 9)])
@@ -48,14 +55,15 @@ def test_returns_are_drawn_against_the_number_of_demonstrations_where_there_are_
     results = load_runs(folders)[0]
     lines = by_demonstrations(grouped(results))
     assert {name: [group.demos for group in line] for name, line in lines.items()} == {"bc": [1, None], "iq": [1, 5]}
-    drawn = picture_of(results)
-    assert drawn is not None
+    assert "hopper-expert-v2-demonstrations.png" in [picture.file_name for picture in pictures(grouped(results))]
+    drawn = demonstrations_plot(lines)
     results[-3].evaluation["return_mean"] += 50
-    assert picture_of(results) != drawn
-    assert picture_of([run for run in results if run.manifest["demos"] == 5]) is None
+    assert demonstrations_plot(by_demonstrations(grouped(results))) != drawn
+    assert by_demonstrations(grouped([run for run in results if run.manifest["demos"] == 5])) == {}
 
 
-def test_plots_do_not_follow_the_callers_matplotlib_settings_and_leave_them_alone(write_run):
+def test_plots_ignore_and_keep_matplotlib_settings(write_run):
+    """Plots do not follow the caller's settings of Matplotlib, and leave them alone."""
     import matplotlib as mpl
 
     groups = grouped(two_by_two(write_run))
@@ -65,7 +73,8 @@ def test_plots_do_not_follow_the_callers_matplotlib_settings_and_leave_them_alon
         assert mpl.rcParams["font.size"] == 30.0
 
 
-def test_curves_change_with_the_metrics_and_nulls_are_no_points(write_run):
+def test_curves_change_with_the_metrics(write_run):
+    """Learning curves show the metrics, of which nulls are no points."""
     results = two_by_two(write_run)
     before = curves_plot(grouped(results))
     path = results[-1].folder / "metrics.parquet"
@@ -73,64 +82,65 @@ def test_curves_change_with_the_metrics_and_nulls_are_no_points(write_run):
     assert curves_plot(grouped(results)) != before
 
 
-def test_the_scatter_shows_the_rewards(write_run):
+def test_scatter_changes_with_the_rewards(write_run):
     results = two_by_two(write_run)
     groups, run = grouped(results), results[-1]
-    before = reward_plot(groups, [run])
+    before = transition_plot(groups, [run])
     path = run.folder / "rewards.parquet"
     pl.read_parquet(path).with_columns(-pl.col("recovered")).write_parquet(path)
-    assert reward_plot(groups, [run]) != before
+    assert transition_plot(groups, [run]) != before
 
 
-def test_a_scatter_holds_at_most_4000_points_the_same_each_time():
+def test_scatter_samples_at_most_4000_points():
+    """A scatter holds at most 4000 points, the same each time."""
     transitions = pl.DataFrame({"true": range(10_000)})
-    sampled = _sampled(transitions)
-    assert len(sampled) == sampled["true"].n_unique() == MAX_POINTS == 4000
-    assert sampled["true"].is_sorted()
-    assert sampled.equals(_sampled(transitions))
+    points = sampled(transitions)
+    assert len(points) == points["true"].n_unique() == MAX_POINTS == 4000
+    assert points["true"].is_sorted()
+    assert points.equals(sampled(transitions))
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_more_runs_than_panels_are_counted_in_the_caption(write_run):
-    folders = [write_run(f"r{seed}", seed=seed, rewards={}) for seed in range(13)]
+def test_caption_counts_runs_beyond_the_panels(write_run, monkeypatch):
+    monkeypatch.setattr(plots, "MAX_PANELS", 2)
+    folders = [write_run(f"r{seed}", seed=seed, rewards={}) for seed in range(3)]
     captions = [picture.caption for picture in pictures(grouped(load_runs(folders)[0]))]
-    assert captions[-1].endswith(" 12 of 13 runs.")
+    assert captions[-1].endswith(" 2 of 3 runs.")
 
 
-@pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("dataset", ["a$b$_{", "<b>", "..", "a/b"])
-def test_odd_dataset_names_make_plain_file_names(write_run, dataset):
-    for picture in pictures(grouped([*two_by_two(write_run, dataset=dataset)])):
-        assert set(picture.file_name) <= set("abcdefghijklmnopqrstuvwxyz-.")
-        assert not picture.file_name.startswith(".")
+def test_odd_dataset_names_make_plain_file_names(write_run):
+    datasets = ["a$b$_{", "<b>", "..", "a/b"]
+    folders = [write_run(str(place), dataset=dataset) for place, dataset in enumerate(datasets)]
+    names = [picture.file_name for picture in pictures(grouped(load_runs(folders)[0]))]
+    assert len(set(names)) == 4
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz-.0123456789") for name in names)
+    assert not any(name.startswith(".") for name in names)
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_two_names_that_become_one_file_name_are_numbered(write_run):
+def test_equal_file_names_are_numbered(write_run):
     results = load_runs([write_run("a", dataset="x/y"), write_run("b", dataset="x y")])[0]
     assert [picture.file_name for picture in pictures(grouped(results))] == ["x-y-curves.png", "x-y-2-curves.png"]
 
 
-def test_more_runs_than_panels_show_each_rows_first_seed_before_its_second(write_run):
+def test_panels_show_first_seeds_before_second_seeds(write_run):
+    """Where not all runs have a panel, each row's first seed comes before any row's second."""
     folders = [
         write_run(f"{demos}-{seed}", demos=demos, seed=seed, rewards={}) for demos in (1, 2, 3) for seed in range(5)
     ]
-    shown = _in_turn(grouped(load_runs(folders)[0]))
+    shown = runs_in_turn(grouped(load_runs(folders)[0]))
     assert [run.run for run in shown[:4]] == ["1-0", "2-0", "3-0", "1-1"]
     assert len(shown) == 15
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_many_rows_of_returns_go_on_in_a_second_picture(write_run):
-    folders = [write_run(f"r{demos}", demos=demos, returns=[1.0]) for demos in range(1, 26)]
-    found = _returns("d", "d", grouped(load_runs(folders)[0]))
+def test_many_rows_continue_in_second_picture(write_run, monkeypatch):
+    monkeypatch.setattr(plots, "MAX_ROWS", 2)
+    folders = [write_run(f"r{demos}", demos=demos, returns=[1.0]) for demos in (1, 2, 3)]
+    found = returns_pictures("d", "d", grouped(load_runs(folders)[0]))
     assert [(picture.file_name, picture.title) for picture in found] == [
         ("d-returns-1.png", "d: returns (1 of 2)"),
         ("d-returns-2.png", "d: returns (2 of 2)"),
     ]
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_runs_without_results_have_only_learning_curves(write_run):
+def test_runs_without_results_show_learning_curves_alone(write_run):
     (picture,) = pictures(grouped(load_runs([write_run("a")])[0]))
     assert picture.title == "hopper-expert-v2: learning curves"

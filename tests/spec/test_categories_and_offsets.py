@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Text, Tuple
+from tests_support import requested
 
 from iq_offline.data.categories import DeclaredSpace
 from iq_offline.data.environments import categories_of, described_space
@@ -20,8 +21,8 @@ from iq_offline.stages.eval import EvalRequest, evaluate_run
 from iq_offline.stages.export import export_run
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.reward import RewardRequest, recover_reward
-from iq_offline.stages.train import TrainRequest, train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.stages.train import train_run
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.run_folder import RunFolder
 
 PLACES, START = 12, 5
@@ -56,7 +57,7 @@ class Scrambled(gymnasium.Env[Any, Any]):
 def registered(monkeypatch: pytest.MonkeyPatch):
     from iq_offline.stages import train
 
-    monkeypatch.setattr(train, "start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr(train, "start_tracking", lambda *_: Tracker())
     gymnasium.register("Scrambled-v0", entry_point=lambda **_: Scrambled(), max_episode_steps=24)
     gymnasium.register("Endless-v0", entry_point=lambda **_: Scrambled())
     yield
@@ -107,8 +108,8 @@ def trained(
     warnings: list[str] | None = None,
     overrides: tuple[str, ...] = (),
 ) -> RunFolder:
-    request = TrainRequest(str(dataset), method, updates=updates, device="cpu", out=out, overrides=overrides)
-    return train_run(request, lambda _: None, (warnings if warnings is not None else []).append)
+    request = requested(str(dataset), method, updates=updates, device="cpu", out=out, overrides=overrides)
+    return train_run(*request, lambda _: None, (warnings if warnings is not None else []).append)
 
 
 def evaluated(run: RunFolder, warnings: list[str] | None = None, **options: Any) -> dict[str, Any]:

@@ -9,8 +9,14 @@ from scipy.optimize import minimize
 from iq_offline.tabular.experiments import WindySetting, windy_problems
 from iq_offline.tabular.gridworld import demonstrations, windy_gridworld
 from iq_offline.tabular.inverse import IQProblem, exact_iq_optimum, sampled_transitions
-from iq_offline.tabular.mdp import Floats
-from iq_offline.tabular.solve import expected_return, greedy_policy, hard_value_iteration, soft_values, softmax_policy
+from iq_offline.tabular.mdp import (
+    Floats,
+    expected_return,
+    greedy_policy,
+    hard_value_iteration,
+    soft_values,
+    softmax_policy,
+)
 
 CALM, WINDY, SETTING = windy_gridworld(0.0), windy_gridworld(), WindySetting()
 WEIGHT = 1.0
@@ -50,7 +56,7 @@ def with_cqls_gap(plain: IQProblem, others: IQProblem) -> Floats:
     return softmax_policy(found.x.reshape(plain.shape), SETTING.temperature)
 
 
-def test_the_gap_over_recorded_actions_mends_nothing_in_the_wind_and_that_of_the_expert_alone_does():
+def test_only_the_experts_gap_mends_the_wind():
     """It clones the roaming data where only they go; Q as a whole stays. Mean over 3 seeds; the expert has 7.29."""
     returns: list[list[float]] = []
     for seed in range(3):

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from decision_processes import bounded_reward, random_mdp, shaped, with_absorbing_state
 
 from iq_offline.tabular.inverse import (
     Divergence,
     IQProblem,
     Pieces,
     ValueTerm,
-    bounded_reward,
     chi_squared,
     exact_iq_optimum,
     exact_transitions,
@@ -18,9 +18,8 @@ from iq_offline.tabular.inverse import (
     linear,
     sampled_transitions,
 )
-from iq_offline.tabular.mdp import MDP, random_mdp, with_absorbing_state
-from iq_offline.tabular.shaping import correlation_up_to_shaping, shaped
-from iq_offline.tabular.solve import (
+from iq_offline.tabular.mdp import (
+    MDP,
     NotConverged,
     expected_return,
     greedy_policy,
@@ -32,6 +31,7 @@ from iq_offline.tabular.solve import (
     softmax_policy,
     total_variation,
 )
+from iq_offline.tabular.shaping import correlation_up_to_shaping
 
 STATES, ACTIONS, GAMMA, TEMPERATURE = 6, 3, 0.9, 0.7
 SEEDS = range(5)
@@ -72,7 +72,8 @@ def everything_on(mdp: MDP, rng: np.random.Generator) -> IQProblem:
 
 @pytest.mark.parametrize("prior", [False, True], ids=["entropy", "kl"])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_reward_implied_by_any_q_has_that_q_as_its_soft_optimum(seed: int, prior: bool):
+def test_implied_reward_has_q_as_soft_optimum(seed: int, prior: bool):
+    """The reward implied by any Q has that Q as its soft optimum, with a prior and without."""
     mdp, rng = process(seed)
     q = rng.normal(size=(STATES, ACTIONS))
     measured_against = rng.dirichlet(np.ones(ACTIONS), size=STATES) if prior else None
@@ -82,7 +83,8 @@ def test_the_reward_implied_by_any_q_has_that_q_as_its_soft_optimum(seed: int, p
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_value_difference_under_any_policys_occupancy_is_the_initial_value(seed: int):
+def test_value_difference_under_occupancy_is_initial_value(seed: int):
+    """Of any policy and any V."""
     mdp, rng = process(seed)
     measure, v = occupancy(mdp, rng.dirichlet(np.ones(ACTIONS), size=STATES)), rng.normal(size=STATES)
     telescoped = (measure * (v[:, None] - GAMMA * mdp.dynamics @ v)).sum()
@@ -90,7 +92,8 @@ def test_the_value_difference_under_any_policys_occupancy_is_the_initial_value(s
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_value_terms_agree_over_exact_occupancies_and_part_over_recorded_transitions(seed: int):
+def test_value_terms_agree_over_exact_occupancies(seed: int):
+    """Over recorded transitions they part."""
     mdp, rng = process(seed)
     q = rng.normal(size=(STATES, ACTIONS))
     problem = replace(
@@ -105,7 +108,8 @@ def test_the_value_terms_agree_over_exact_occupancies_and_part_over_recorded_tra
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_without_a_penalty_the_loss_is_the_temperature_times_cloning_cross_entropy(seed: int):
+def test_loss_without_penalty_is_cloning_cross_entropy(seed: int):
+    """Times the temperature."""
     mdp, rng = process(seed)
     problem = replace(everything_on(mdp, rng), divergence=linear(), value_term=ValueTerm.EXPERT, pieces=Pieces())
     problem = replace(problem, prior=None)
@@ -116,7 +120,7 @@ def test_without_a_penalty_the_loss_is_the_temperature_times_cloning_cross_entro
 
 @pytest.mark.parametrize("value_term", list(ValueTerm))
 @pytest.mark.parametrize("divergence", [chi_squared(0.5), bounded_reward(0.3), linear()], ids=["chi2", "tv", "linear"])
-def test_the_gradient_is_the_finite_difference(divergence: Divergence, value_term: ValueTerm):
+def test_gradient_is_the_finite_difference(divergence: Divergence, value_term: ValueTerm):
     mdp, rng = process(0)
     problem = replace(everything_on(mdp, rng), divergence=divergence, value_term=value_term)
     q, step = rng.normal(size=(STATES, ACTIONS)), 1e-6
@@ -129,7 +133,8 @@ def test_the_gradient_is_the_finite_difference(divergence: Divergence, value_ter
 
 
 @pytest.mark.parametrize("divergence", [chi_squared(0.5), bounded_reward(0.3), linear()], ids=["chi2", "tv", "linear"])
-def test_phi_prime_is_the_derivative_of_phi_and_phi_is_concave(divergence: Divergence):
+def test_phi_prime_is_the_falling_slope_of_phi(divergence: Divergence):
+    """So phi is concave."""
     rewards, step = np.linspace(-2.003, 2.003, 41), 1e-6
     numeric = (divergence.phi(rewards + step) - divergence.phi(rewards - step)) / (2 * step)
     np.testing.assert_allclose(divergence.phi_prime(rewards), numeric, rtol=0, atol=1e-8)
@@ -138,7 +143,7 @@ def test_phi_prime_is_the_derivative_of_phi_and_phi_is_concave(divergence: Diver
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_objective_is_concave_in_q_where_no_reward_exceeds_twice_c(seed: int):
+def test_objective_concave_in_q_below_twice_c(seed: int):
     """Prop. 3.5 needs the softmax policy to be the inner minimum, which holds while phi' is not negative."""
     mdp, rng = process(seed)
     problem = exact_problem(mdp, chi_squared(2.0))
@@ -149,7 +154,7 @@ def test_the_objective_is_concave_in_q_where_no_reward_exceeds_twice_c(seed: int
         assert problem.loss(middle)[0] <= (problem.loss(ends[0])[0] + problem.loss(ends[1])[0]) / 2 + 1e-12
 
 
-def test_beyond_twice_c_the_objective_is_not_concave_in_q():
+def test_objective_not_concave_in_q_beyond_twice_c():
     """One state, two actions, the expert takes the first. Along the direction that leaves its reward r as it is to
     first order, the objective's curvature is V'' (gamma r / (2c) - 1): positive as soon as r > 2c / gamma."""
     coefficient, height = 0.5, 30.0
@@ -167,7 +172,7 @@ def test_beyond_twice_c_the_objective_is_not_concave_in_q():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_but_it_is_concave_in_the_reward_everywhere_so_every_start_ends_at_one_optimum(seed: int):
+def test_objective_is_concave_in_the_reward_everywhere(seed: int):
     """For exact dynamics Q and reward are a bijection (lemma 3.1), and E[phi(r)] - (1 - gamma) V_r(s0) is concave."""
     mdp, rng = process(seed)
     problem = exact_problem(mdp, chi_squared(0.05))
@@ -184,7 +189,7 @@ def test_but_it_is_concave_in_the_reward_everywhere_so_every_start_ends_at_one_o
 
 @pytest.mark.parametrize("coefficient", [0.5, 5.0, 500.0])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_at_the_optimum_phi_prime_is_the_ratio_of_the_occupancies(seed: int, coefficient: float):
+def test_phi_prime_at_optimum_is_ratio_of_occupancies(seed: int, coefficient: float):
     """phi'(r) rho_expert = rho_policy: so chi-squared's optimum misses the expert by exactly E_expert|r| / (4c)."""
     mdp, _ = process(seed)
     divergence, expert = chi_squared(coefficient), occupancy(mdp, expert_of(mdp))
@@ -196,7 +201,8 @@ def test_at_the_optimum_phi_prime_is_the_ratio_of_the_occupancies(seed: int, coe
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_with_true_occupancy_and_dynamics_the_optimum_tends_to_the_expert_and_its_reward(seed: int):
+def test_exact_optimum_tends_to_expert_and_its_reward(seed: int):
+    """With true occupancy and dynamics."""
     mdp, _ = process(seed)
     optimum = exact_iq_optimum(exact_problem(mdp, chi_squared(2000.0)))
     np.testing.assert_allclose(optimum.policy, expert_of(mdp), rtol=0, atol=2e-3)
@@ -207,7 +213,7 @@ def test_with_true_occupancy_and_dynamics_the_optimum_tends_to_the_expert_and_it
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_shaping_changes_neither_the_soft_policy_nor_the_correlation(seed: int):
+def test_shaping_changes_neither_policy_nor_correlation(seed: int):
     mdp, rng = process(seed)
     disguised = shaped(mdp.rewards, rng.normal(size=STATES), mdp)
     np.testing.assert_allclose(expert_of(replace(mdp, rewards=disguised)), expert_of(mdp), rtol=0, atol=1e-10)
@@ -216,7 +222,7 @@ def test_shaping_changes_neither_the_soft_policy_nor_the_correlation(seed: int):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_up_to_shaping_the_recovered_reward_is_the_temperature_times_the_log_policy(seed: int):
+def test_recovered_reward_is_log_policy_up_to_shaping(seed: int):
     """r = t log policy + V(s) - gamma E V(s'): so the correlation judges the policy, however Q was found."""
     mdp, rng = process(seed)
     q = rng.normal(size=(STATES, ACTIONS))
@@ -228,7 +234,7 @@ def test_up_to_shaping_the_recovered_reward_is_the_temperature_times_the_log_pol
 
 @pytest.mark.parametrize("reward", [0.0, 1.0, -TEMPERATURE * np.log(ACTIONS)])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_termination_is_an_absorbing_state_whose_value_its_reward_sets(seed: int, reward: float):
+def test_termination_is_an_absorbing_state(seed: int, reward: float):
     """The value after a termination is (reward + temperature log A) / (1 - gamma): zero for the last reward here."""
     mdp, rng = process(seed)
     mdp = replace(mdp, initial=np.append(rng.dirichlet(np.ones(STATES - 1)), 0.0))
@@ -244,7 +250,8 @@ def test_termination_is_an_absorbing_state_whose_value_its_reward_sets(seed: int
     assert soft_values(explicit, TEMPERATURE)[-1] == pytest.approx(after, abs=1e-9)
 
 
-def test_temperature_to_zero_is_the_hard_optimum_and_to_infinity_the_uniform_policy():
+def test_cold_is_hard_optimum_and_hot_is_uniform():
+    """Temperatures tending to zero and to infinity."""
     mdp, _ = process(0)
     hard = hard_value_iteration(mdp)
     for temperature in (1e-1, 1e-2, 1e-3):
@@ -258,7 +265,8 @@ def test_temperature_to_zero_is_the_hard_optimum_and_to_infinity_the_uniform_pol
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_uniform_priors_value_is_the_soft_value_less_temperature_log_actions(seed: int):
+def test_uniform_prior_takes_log_actions_off_value(seed: int):
+    """Times the temperature."""
     mdp, rng = process(seed)
     q, uniform = rng.normal(size=(STATES, ACTIONS)), np.full((STATES, ACTIONS), 1 / ACTIONS)
     less = soft_values(q, TEMPERATURE) - TEMPERATURE * np.log(ACTIONS)
@@ -269,7 +277,8 @@ def test_a_uniform_priors_value_is_the_soft_value_less_temperature_log_actions(s
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_soft_value_is_the_greatest_over_policies_of_q_less_the_kl_to_the_prior(seed: int):
+def test_soft_value_is_greatest_q_less_kl(seed: int):
+    """Over all policies; the KL is to the prior."""
     _, rng = process(seed)
     q, prior = rng.normal(size=(STATES, ACTIONS)), rng.dirichlet(np.ones(ACTIONS), size=STATES)
 
@@ -282,7 +291,8 @@ def test_soft_value_is_the_greatest_over_policies_of_q_less_the_kl_to_the_prior(
         assert (regularised(policy) <= greatest).all()
 
 
-def test_the_soft_q_of_a_policy_with_kl_is_the_fixed_point_of_its_operator():
+def test_soft_q_of_policy_is_operator_fixed_point():
+    """With a KL to a prior."""
     mdp, rng = process(0)
     policy, prior = (rng.dirichlet(np.ones(ACTIONS), size=STATES) for _ in range(2))
     q = policy_q(mdp, policy, TEMPERATURE, prior)
@@ -298,7 +308,8 @@ OFF = {
 
 
 @pytest.mark.parametrize("off", OFF.values(), ids=OFF.keys())
-def test_weight_zero_gives_the_plain_optimum_to_the_bit(off: Pieces):
+def test_weight_zero_gives_the_plain_optimum(off: Pieces):
+    """To the bit."""
     mdp, rng = process(0)
     weighted = replace(everything_on(mdp, rng), pieces=off)
     plain = exact_iq_optimum(replace(weighted, pieces=Pieces()))
@@ -306,7 +317,7 @@ def test_weight_zero_gives_the_plain_optimum_to_the_bit(off: Pieces):
 
 
 @pytest.mark.parametrize("pieces", [Pieces(suppression_weight=0.2), Pieces(conservative_weight=0.2)])
-def test_pushing_values_down_off_the_data_has_no_optimum_without_a_penalty_there(pieces: Pieces):
+def test_suppression_without_penalty_has_no_optimum(pieces: Pieces):
     """Values of states that only supplementary data visit fall for ever, and the loss with them, in proportion."""
     mdp, rng = process(0)
     seen = np.zeros(10, dtype=int)

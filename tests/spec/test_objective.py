@@ -1,78 +1,113 @@
-"""The objective's choices: value terms, where penalties are taken, fixed and coherent rewards, the absorbing state."""
+"""The objectives by hand and against each other: value terms, references, given rewards, the absorbing state."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from iq_offline.algorithms.actor_critic import TransitionValues
+from iq_offline.algorithms.build_iq import phi_of
 from iq_offline.algorithms.divergences import ChiSquared
-from iq_offline.algorithms.losses import iq_expert_loss
-from iq_offline.algorithms.objective import SourceValues, bootstrap, critic_loss, divergence_of
-from iq_offline.config import DiscreteIQConfig, DivergenceKind, IQConfig, ObjectiveKind, Source, ValueTerm
+from iq_offline.algorithms.iq import expert_value, mixture_value
+from iq_offline.algorithms.losses import bellman_error, bootstrap, implicit_reward, reward_penalty
+from iq_offline.algorithms.ls_iq import AbsorbingState, least_squares
+from iq_offline.algorithms.recoil import fixed_reward_error
+from iq_offline.algorithms.sprinql import referenced_objective
+from iq_offline.batch import Batch
+from iq_offline.config.iq import DivergenceKind, IQConfig
+from iq_offline.config.ls_iq import DiscreteLSIQConfig, LSIQConfig
+from iq_offline.config.recoil import ReCOILConfig
+from iq_offline.config.sprinql import SPRINQLConfig
 
 GAMMA = 0.9
 close = torch.testing.assert_close
 
 
-def values(seed: int, count: int = 6) -> SourceValues:
-    """Made-up values of one source, a third of it terminations with the value zero behind them."""
+def number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def ended(count: int) -> Tensor:
+    """A third of the transitions terminate."""
+    return (torch.arange(count) % 3 == 0).double()
+
+
+def values(seed: int, count: int = 6, absorbing: Tensor | None = None) -> TransitionValues:
+    """Made-up values of one source, with the absorbing value, or zero, behind its terminations."""
     q, v, next_v = torch.randn(3, count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    terminations = (torch.arange(count) % 3 == 0).double()
-    return SourceValues(q, v, next_v, GAMMA * (1 - terminations), terminations, GAMMA)
+    return TransitionValues(q, v, *bootstrap(next_v, ended(count), GAMMA, absorbing))
 
 
-def loss_of(config: IQConfig, expert: SourceValues, supplementary: SourceValues | None = None) -> torch.Tensor:
-    """The objective with first observations of value 2."""
-    initial = torch.full((3,), 2.0, dtype=torch.float64)
-    return critic_loss(config, divergence_of(config).phi, expert, supplementary, initial)
+def one(q: float, next_v: float) -> TransitionValues:
+    """A single transition that does not end."""
+    return TransitionValues(number(q)[None], number(1.0)[None], number(next_v)[None], number(GAMMA)[None])
 
 
-def test_the_default_is_the_papers_offline_loss():
+def batch_of(count: int, supplementary: int | None = None, *, terminations: Tensor | None = None) -> Batch:
+    """Transitions of which only the terminations are read."""
+    nothing = torch.zeros(count, 1)
+    flags = ended(count) if terminations is None else terminations
+    other = None if supplementary is None else batch_of(supplementary, terminations=terminations)
+    return Batch(nothing, nothing, nothing, flags, supplementary=other)
+
+
+def test_offline_loss_is_value_term_less_phi():
+    """The default's loss is -E[Q - V] + E[r^2] / (4c), [IQ21] eq. 12, where the value behind terminations is zero."""
     expert = values(0)
-    plain = iq_expert_loss(expert.rewards, expert.v, expert.next_v, expert.discounts, ChiSquared(0.5).phi)
-    assert torch.equal(loss_of(IQConfig(gamma=GAMMA), expert), plain)
+    loss = expert_value(expert, None) - phi_of(IQConfig())(expert.rewards).mean()
+    close(loss, -(expert.q - expert.v).mean() + expert.rewards.square().mean() / 2)
 
 
-def test_the_initial_term_is_one_minus_gamma_times_the_first_value():
-    expert = values(1)
-    loss = loss_of(IQConfig(gamma=GAMMA, value_term=ValueTerm.INITIAL, polyak_rate=None), expert)
-    close(loss, 0.1 * 2.0 - ChiSquared(0.5).phi(expert.rewards).mean())
+def test_mixture_without_supplementary_is_the_experts_own():
+    expert = values(2)
+    assert torch.equal(mixture_value(expert, None), expert_value(expert, None))
+    own = SPRINQLConfig(gamma=GAMMA, reward_reference=(0.0, 0.0))
+    plain = expert_value(expert, None) - ChiSquared(0.5).phi(expert.rewards).mean()
+    close(referenced_objective(own, expert, None), plain)
 
 
-def test_a_mixture_without_supplementary_data_is_the_experts_own():
-    config = IQConfig(gamma=GAMMA, value_term=ValueTerm.MIXTURE, penalty_on=Source.MIXTURE)
-    close(loss_of(config, values(2)), loss_of(IQConfig(gamma=GAMMA), values(2)))
+def test_expert_value_reads_no_supplementary_transitions():
+    expert, other = values(2), values(3)
+    assert torch.equal(expert_value(expert, other), expert_value(expert, None))
 
 
-def test_the_mixture_takes_half_of_each_source():
-    expert, other = values(3), values(4)
-    config = IQConfig(gamma=GAMMA, value_term=ValueTerm.MIXTURE, penalty_on=Source.MIXTURE, reward_penalty=0.25)
+def test_mixture_takes_half_of_each_source():
+    expert, other = values(3), values(4, count=12)
+    config = SPRINQLConfig(gamma=GAMMA, reward_reference=(0.0, 0.0), reward_penalty=0.25)
     telescoped = [(s.v - s.discounts * s.next_v).mean() for s in (expert, other)]
     squares = [s.rewards.square().mean() for s in (expert, other)]
-    close(loss_of(config, expert, other), sum(telescoped) / 2 - expert.rewards.mean() + sum(squares) / 2)
+    close(mixture_value(expert, other), sum(telescoped, number(0)) / 2)
+    loss = referenced_objective(config, expert, other)
+    close(loss, sum(telescoped, number(0)) / 2 - expert.rewards.mean() + sum(squares, number(0)) / 2)
 
 
-def test_a_reference_is_what_the_penalty_draws_to():
+def test_penalty_draws_each_source_to_its_reference():
+    """At the reference the penalty is zero, and the loss is value term and expert reward alone."""
     expert, other = values(5), values(6)
-    config = IQConfig(gamma=GAMMA, penalty_on=Source.MIXTURE, reward_reference=(1.0, -1.0))
+    config = SPRINQLConfig(gamma=GAMMA, reward_reference=(1.0, -1.0))
     penalty = ((expert.rewards - 1).square().mean() + (other.rewards + 1).square().mean()) / 2 / 2
-    value = (expert.v - expert.discounts * expert.next_v).mean()
-    close(loss_of(config, expert, other), value - expert.rewards.mean() + penalty)
+    value = mixture_value(expert, other)
+    close(referenced_objective(config, expert, other), value - expert.rewards.mean() + penalty)
+    at_reference = replace(expert, q=1 + expert.discounts * expert.next_v)
+    there = replace(other, q=-1 + other.discounts * other.next_v)
+    close(referenced_objective(config, at_reference, there), mixture_value(expert, other) - 1)
 
 
-def test_least_squares_by_hand():
-    one = torch.ones(1, dtype=torch.float64)
-    expert = SourceValues(15 * one, one, one, GAMMA * one, 0 * one, GAMMA)
-    other = SourceValues(3 * one, one, 10 * one, GAMMA * one, 0 * one, GAMMA)
-    config = IQConfig(gamma=GAMMA, objective=ObjectiveKind.LEAST_SQUARES)
-    close(loss_of(config, expert), torch.tensor(12.5, dtype=torch.float64))
-    close(loss_of(config, expert, other), torch.tensor((12.5 + 8.0) / 2, dtype=torch.float64))
-    bootstrapped = config.model_copy(update={"expert_target_fixed": False})
-    close(loss_of(bootstrapped, expert), torch.tensor((15 - 2 - 0.9) ** 2 / 2, dtype=torch.float64))
+def test_fixed_rewards_by_hand():
+    """Q = 15 for 2 / (1 - 0.9) = 20; Q = 3 for -2 + 0.9 * 10 = 7."""
+    expert, other = one(15, 1), one(3, 10)
+    config, absorbing = LSIQConfig(gamma=GAMMA), AbsorbingState(GAMMA, None)
+    going_on = torch.zeros(1, dtype=torch.float64)
+    alone, both = batch_of(1, terminations=going_on), batch_of(1, 1, terminations=going_on)
+    close(least_squares(config, absorbing, alone, expert, None), number(12.5))
+    close(least_squares(config, absorbing, both, expert, other), number((12.5 + 8.0) / 2))
+    own = ReCOILConfig(gamma=GAMMA)
+    close(fixed_reward_error(own, expert, []), number(12.5))
+    close(fixed_reward_error(own, expert, [other]), number((12.5 + 8.0) / 2))
 
 
-def test_least_squares_with_the_papers_rewards_is_the_inverse_objective_up_to_a_constant():
+def test_papers_fixed_rewards_are_the_inverse_objective():
     """-r + r^2 / (4c) = (r - 2c)^2 / (4c) - c: on the expert alone the fixed reward is 2c.
 
     With the penalty on the mixture and -E_S[r], S's own value term, against it, 4c and -4c, and the constant 4c: the
@@ -80,80 +115,83 @@ def test_least_squares_with_the_papers_rewards_is_the_inverse_objective_up_to_a_
     """
     expert, other = values(7), values(13, count=10)
 
-    def least_squares(rewards: tuple[float, float]) -> IQConfig:
-        kind = ObjectiveKind.LEAST_SQUARES
-        return IQConfig(gamma=GAMMA, objective=kind, fixed_rewards=rewards, expert_target_fixed=False)
+    def error(source: TransitionValues, reward: float) -> Tensor:
+        return bellman_error(source.q, reward, source.next_v, source.discounts)
 
-    value = (expert.v - expert.discounts * expert.next_v).mean()
-    alone = loss_of(IQConfig(gamma=GAMMA, reward_penalty=0.7), expert) - value
-    close(loss_of(least_squares((1.4, -1.4)), expert) / 1.4, alone + 0.7)
+    alone = -ChiSquared(0.7).phi(expert.rewards).mean()
+    close(error(expert, 1.4) / 1.4, alone + 0.7)
 
-    over_both = loss_of(IQConfig(gamma=GAMMA, penalty_on=Source.MIXTURE), expert, other) - value + other.rewards.mean()
-    close(loss_of(least_squares((2.0, -2.0)), expert, other), over_both + 2)
+    penalty = (reward_penalty(expert.rewards, 0.0, 0.5) + reward_penalty(other.rewards, 0.0, 0.5)) / 2
+    over_both = penalty - expert.rewards.mean() + other.rewards.mean()
+    close((error(expert, 2.0) + error(other, -2.0)) / 2, over_both + 2)
 
 
 def test_coherent_rewards_are_the_targets():
-    expert = replace(values(8), coherent_rewards=torch.full((6,), 0.5, dtype=torch.float64))
-    config = IQConfig(gamma=GAMMA, objective=ObjectiveKind.COHERENT)
-    close(loss_of(config, expert), (expert.rewards - 0.5).square().mean() / 2)
+    """The Bellman error is zero exactly where recovered rewards equal the given ones."""
+    expert, given = values(8), torch.full((6,), 0.5, dtype=torch.float64)
+    loss = bellman_error(expert.q, given, expert.next_v, expert.discounts)
+    close(loss, (expert.rewards - 0.5).square().mean() / 2)
+    coherent = given + expert.discounts * expert.next_v
+    close(bellman_error(coherent, given, expert.next_v, expert.discounts), number(0.0))
+
+
+def test_recovered_rewards_are_the_inverse_operator():
+    expert = values(9)
+    assert torch.equal(expert.rewards, implicit_reward(expert.q, expert.next_v, expert.discounts))
 
 
 @pytest.mark.parametrize("kind", list(DivergenceKind))
-def test_every_divergence_is_the_objectives_phi(kind: DivergenceKind):
-    penalty = {"weight": 1.0} if kind is DivergenceKind.WASSERSTEIN else None
-    config = IQConfig(gamma=GAMMA, divergence=kind, gradient_penalty=penalty)
-    expert = values(9)
-    phi = divergence_of(config).phi
-    plain = (expert.v - expert.discounts * expert.next_v).mean() - phi(expert.rewards).mean()
-    close(loss_of(config, expert), plain)
+def test_every_divergence_has_a_phi(kind: DivergenceKind):
+    """Its slope at zero, the weight of the expert's reward, is positive and no larger than its tangent's."""
+    config = IQConfig(gamma=GAMMA, divergence=kind, gradient_penalty={"weight": 1.0})
+    rewards = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(phi_of(config)(rewards).sum(), rewards)
+    assert ((slope > 0) & (slope <= 20)).all()
 
 
-INVERSE_WITH_TAIL = {"penalty_on": Source.MIXTURE, "reward_reference": (0.3, 0.0)}
+def test_options_of_a_divergence_reach_its_phi():
+    rewards = torch.tensor([1.5, -2.5], dtype=torch.float64)
+    chi_squared = phi_of(IQConfig(reward_penalty=2.0))
+    close(chi_squared(rewards), rewards - rewards.square() / 8)
+    total_variation = phi_of(IQConfig(divergence="total-variation", reward_bound=2.0))
+    close(total_variation(rewards), torch.tensor([1.5, -2.5 - 10 * 0.25], dtype=torch.float64))
 
 
-@pytest.mark.parametrize(
-    "choices",
-    [
-        INVERSE_WITH_TAIL | {"value_term": ValueTerm.EXPERT},
-        INVERSE_WITH_TAIL | {"value_term": ValueTerm.MIXTURE},
-        {"objective": ObjectiveKind.LEAST_SQUARES, "expert_target_fixed": False},
-    ],
-    ids=["expert", "mixture", "least squares"],
-)
-def test_a_learnt_absorbing_value_equals_writing_the_absorbing_state_into_the_data(choices: dict[str, Any]):
-    """The self-transitions, each weighted gamma^k, summed one by one over 400 steps, and all weights to one."""
-    config = IQConfig(gamma=GAMMA, **choices)
-    absorbing = torch.tensor(1.7, dtype=torch.float64)
+@pytest.mark.parametrize("config", [LSIQConfig(gamma=GAMMA), DiscreteLSIQConfig(gamma=GAMMA)])
+def test_absorbing_value_equals_absorbing_states_in_data(config: LSIQConfig | DiscreteLSIQConfig):
+    """The self-transitions, each weighted gamma^k, summed one by one over 400 steps, and all weights to one.
 
-    def known(seed: int) -> SourceValues:
-        source = values(seed)
-        next_v, discounts = bootstrap(source.next_v, source.terminations, GAMMA, absorbing)
-        return replace(source, next_v=next_v, discounts=discounts)
+    Of the absorbing state Q is its value, so the expert's squared distance from 2 / (1 - gamma) is told in rewards.
+    """
+    absorbing = AbsorbingState(GAMMA, None).double()
+    torch.nn.init.constant_(absorbing.reward, 0.17)
+    value = absorbing.value.detach()
+    expert, other = values(10, absorbing=value), values(11, absorbing=value)
+    learnt = least_squares(config, absorbing, batch_of(6, 6), expert, other)
 
-    plain = loss_of(config, known(10), known(11))
-    short = replace(known(10), tail=absorbing)
-    learnt = loss_of(config, short, replace(known(11), tail=absorbing))
-
-    one = torch.ones(1, dtype=torch.float64)
-    step = SourceValues(absorbing * one, absorbing * one, absorbing * one, GAMMA * one, 0 * one, GAMMA)
-    share = short.terminations.mean()
-    weight = sum(GAMMA**k for k in range(1, 400)) * share
-    close(learnt, (plain + weight * loss_of(config, step, step)) / (1 + weight))
+    weight = sum(GAMMA**k for k in range(1, 400)) * ended(6).mean()
+    of_expert = (expert.q - 20).square().mean() / 2
+    of_other = bellman_error(other.q, -2.0, other.next_v, other.discounts)
+    step = TransitionValues(value[None], value[None], value[None], number(GAMMA)[None])
+    halves = [
+        (of_expert + weight * bellman_error(step.q, 2.0, step.next_v, step.discounts)) / (1 + weight),
+        (of_other + weight * bellman_error(step.q, -2.0, step.next_v, step.discounts)) / (1 + weight),
+    ]
+    close(learnt.detach(), (halves[0] + halves[1]) / 2)
 
 
-def test_a_learnt_absorbing_value_receives_a_gradient_and_zero_does_not_need_one():
-    absorbing = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
-    source = values(12)
-    next_v, discounts = bootstrap(source.next_v, source.terminations, GAMMA, absorbing)
-    expert = replace(source, next_v=next_v, discounts=discounts, tail=absorbing)
-    loss_of(IQConfig(gamma=GAMMA), expert).backward()
-    assert absorbing.grad is not None
-    assert absorbing.grad.item() != 0
-    next_v, discounts = bootstrap(source.next_v, source.terminations, GAMMA, None)
-    assert next_v is source.next_v
-    assert discounts[0].item() == 0
+def test_absorbing_reward_is_drawn_to_the_experts():
+    """From zero upwards to 2, by the weight of the expert's terminations."""
+    absorbing = AbsorbingState(GAMMA, None).double()
+    loss = least_squares(LSIQConfig(gamma=GAMMA), absorbing, batch_of(6), values(12), None)
+    (gradient,) = torch.autograd.grad(loss, absorbing.reward)
+    weight = GAMMA / (1 - GAMMA) / 3
+    close(gradient, number(-2.0 * weight / (1 + weight)))
 
 
-def test_wasserstein_needs_a_gradient_penalty():
-    with pytest.raises(ValueError, match="needs a gradient penalty"):
-        DiscreteIQConfig(divergence=DivergenceKind.WASSERSTEIN)
+def test_absorbing_value_stays_within_the_bound():
+    """Of targets; the reward itself is free."""
+    absorbing = AbsorbingState(GAMMA, 5.0)
+    torch.nn.init.constant_(absorbing.reward, 2.0)
+    close(absorbing.value, torch.tensor(20.0))
+    close(absorbing.bounded_value, torch.tensor(5.0))

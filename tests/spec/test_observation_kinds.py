@@ -11,12 +11,13 @@ import numpy as np
 import polars as pl
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
+from tests_support import requested
 
 from iq_offline.data.observations import leaves
 from iq_offline.stages.eval import EvalRequest, evaluate_run
 from iq_offline.stages.reward import RewardRequest, recover_reward
-from iq_offline.stages.train import TrainRequest, train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.stages.train import train_run
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.run_folder import RunFolder
 
 STEPS, EPISODES = 10, 8
@@ -75,7 +76,7 @@ def lit_side(picture: Any) -> int:
 @pytest.fixture(autouse=True)
 def environments(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Both registered, and no store to mirror into."""
-    monkeypatch.setattr("iq_offline.stages.train.start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr("iq_offline.stages.train.start_tracking", lambda *_: Tracker())
     for stage in ("eval", "reward"):
         monkeypatch.setattr(f"iq_offline.stages.{stage}.mirror_stage", discard)
     for name, kind in {"Reach-v0": Reach, "Lamp-v0": Lamp}.items():
@@ -114,8 +115,8 @@ def recorded(file: Path, env_id: str, expert: Callable[[Any], Any]) -> Path:
 
 def trained_and_told(tmp_path: Path, file: Path, *overrides: str) -> tuple[RunFolder, dict[str, Any], dict[str, Any]]:
     """A run, its recovered reward's report and its evaluation over 5 episodes."""
-    request = TrainRequest(str(file), "iq", overrides=overrides, device="cpu", out=tmp_path / "run")
-    run = train_run(request, discard, discard)
+    request = requested(str(file), "iq", overrides=overrides, device="cpu", out=tmp_path / "run")
+    run = train_run(*request, discard, discard)
     report = recover_reward(run, RewardRequest(), discard, discard)
     return run, report, evaluate_run(run, EvalRequest(episodes=5), discard, discard)
 

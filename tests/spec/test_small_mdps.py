@@ -8,15 +8,18 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from iq_offline.algorithms.build import NetworkSpec
 from iq_offline.algorithms.divergences import ChiSquared
 from iq_offline.algorithms.encoders import ObservationLayout
-from iq_offline.algorithms.iq_discrete import DiscreteIQLearner, DiscreteNetworks, q_values
-from iq_offline.algorithms.losses import implicit_reward, iq_expert_loss, soft_value
-from iq_offline.algorithms.networks import DiscretePolicy, Standardiser, ValueNetwork
+from iq_offline.algorithms.losses import implicit_reward, soft_value, telescoped_value
+from iq_offline.algorithms.networks import Standardiser
+from iq_offline.algorithms.soft_q import SoftQLearner
 from iq_offline.batch import Batch
-from iq_offline.config import Activation, DiscreteIQConfig, Source, ValueTerm
-from iq_offline.tabular.inverse import IQProblem, Pieces, exact_iq_optimum, linear, sampled_transitions
-from iq_offline.tabular.inverse import ValueTerm as TabularValueTerm
+from iq_offline.config.iq import DiscreteIQConfig, DiscreteIQPaperConfig
+from iq_offline.config.soft_q import SoftQConfig
+from iq_offline.config.sprinql import DiscreteSPRINQLConfig
+from iq_offline.tabular.inverse import IQProblem, Pieces, ValueTerm, exact_iq_optimum, linear, sampled_transitions
+from iq_offline.training.learnt import build_learner
 
 STATES, ACTIONS, GAMMA = 6, 3, 0.9
 TEMPERATURE, COEFFICIENT = 0.5, 0.5
@@ -40,7 +43,8 @@ def soft_optimum(dynamics: np.ndarray, reward: np.ndarray, temperature: float) -
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_reward_implied_by_any_q_has_that_q_as_its_soft_optimum(seed: int):
+def test_implied_reward_has_q_as_soft_optimum(seed: int):
+    """The reward implied by any Q has that Q as its soft optimum."""
     dynamics, temperature = random_dynamics(seed), 0.7
     q = np.random.default_rng(100 + seed).normal(size=(STATES, ACTIONS))
     reward = q - GAMMA * dynamics @ soft_values(q, temperature)
@@ -48,7 +52,8 @@ def test_the_reward_implied_by_any_q_has_that_q_as_its_soft_optimum(seed: int):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_value_difference_under_any_policys_occupancy_is_the_initial_value(seed: int):
+def test_value_difference_under_occupancy_is_initial_value(seed: int):
+    """Of any policy and any V."""
     rng, dynamics = np.random.default_rng(seed), random_dynamics(seed)
     policy = rng.dirichlet(np.ones(ACTIONS), size=STATES)
     initial, v = rng.dirichlet(np.ones(STATES)), rng.normal(size=STATES)
@@ -59,35 +64,31 @@ def test_the_value_difference_under_any_policys_occupancy_is_the_initial_value(s
     assert telescoped == pytest.approx((1 - GAMMA) * initial @ v, abs=1e-12)
 
 
-def table_config(updates: int, *, separate_value: bool, **choices: Any) -> DiscreteIQConfig:
-    """The full gradient through V(s'), nothing decayed, nothing bounded."""
-    return DiscreteIQConfig(
+def learnt(model: type[SoftQConfig], batch: Batch, **choices: Any) -> tuple[float, np.ndarray, np.ndarray]:
+    """Loss, Q and policy (S, A) of tables (one-hot observations, no hidden layer) learnt from that one batch.
+
+    With the full gradient through V(s'), nothing decayed, nothing bounded.
+    """
+    plain = {"polyak_rate": None, "target_bound": None, "weight_decay": 0, "hidden_sizes": ()}
+    config = model(
         temperature=TEMPERATURE,
         reward_penalty=COEFFICIENT,
         gamma=GAMMA,
         learning_rate=0.1,
-        weight_decay=0,
-        updates=updates,
-        polyak_rate=None,
-        target_bound=None,
-        separate_value=separate_value,
+        updates=2000,
+        **plain,
         **choices,
     )
-
-
-def learnt(config: DiscreteIQConfig, batch: Batch) -> tuple[float, np.ndarray, np.ndarray]:
-    """Loss, Q and policy (S, A) of tables (one-hot observations, no hidden layer) learnt from that one batch."""
-    policy = DiscretePolicy(Standardiser(torch.zeros(STATES), torch.ones(STATES)), ACTIONS, (), Activation.TANH)
-    value = ValueNetwork(ObservationLayout(STATES), (), Activation.TANH, norm=False) if config.separate_value else None
-    for table in (policy, value):
-        if table is not None:
-            torch.nn.init.zeros_(table.network[0].weight)
-            torch.nn.init.zeros_(table.network[0].bias)
-    learner = DiscreteIQLearner(config, DiscreteNetworks(policy, state_value=value))
+    spec = NetworkSpec(ObservationLayout(STATES), Standardiser(torch.zeros(STATES), torch.ones(STATES)), ACTIONS)
+    learner = build_learner(config, spec, None)
+    assert isinstance(learner, SoftQLearner)
+    for table in learner.function.networks:
+        for parameter in table.parameters():
+            torch.nn.init.zeros_(parameter)
     for _ in range(config.updates):
         loss = learner.update(batch)["loss"]
     with torch.no_grad():
-        q = q_values(config, learner.networks, torch.eye(STATES)).numpy()
+        q = learner.function.q(torch.eye(STATES)).numpy()
     return loss.item(), q, policy_of(q)
 
 
@@ -102,10 +103,8 @@ def batch_of(states: np.ndarray, actions: np.ndarray, next_states: np.ndarray, t
     )
 
 
-@pytest.mark.parametrize(
-    "separate_value", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["one network", "value and policy"]
-)
-def test_the_learner_reaches_the_exact_minimum_of_equation_12(separate_value: bool):
+@pytest.mark.parametrize("model", [DiscreteIQPaperConfig, DiscreteIQConfig], ids=["one network", "value and policy"])
+def test_learner_reaches_exact_minimum_of_equation_12(model: type[SoftQConfig]):
     """A tabular Q against a convex solver's minimum over all Q tables: the loss, every Q that the data identify, and
     the policy. State 0 has one recorded action; its others fall for ever, and their Q is not identified."""
     rng = np.random.default_rng(0)
@@ -118,7 +117,8 @@ def test_the_learner_reaches_the_exact_minimum_of_equation_12(separate_value: bo
         v = soft_value(q, TEMPERATURE)
         discounts = GAMMA * (1 - torch.from_numpy(terminations))
         rewards = implicit_reward(q[states, actions], v[next_states], discounts)
-        return iq_expert_loss(rewards, v[states], v[next_states], discounts, ChiSquared(COEFFICIENT).phi)
+        value = telescoped_value(v[states], v[next_states], discounts)
+        return value - ChiSquared(COEFFICIENT).phi(rewards).mean()
 
     def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
         parameters = torch.from_numpy(flat).requires_grad_(True)
@@ -134,7 +134,7 @@ def test_the_learner_reaches_the_exact_minimum_of_equation_12(separate_value: bo
     assert recorded.sum() == STATES * ACTIONS - 2
 
     batch = batch_of(states, actions, next_states, terminations)
-    loss, q, policy = learnt(table_config(2000, separate_value=separate_value), batch)
+    loss, q, policy = learnt(model, batch)
     assert loss == pytest.approx(exact.fun, abs=1e-4)
     np.testing.assert_allclose(q[recorded], exact_q[recorded], rtol=0, atol=2e-3)
     np.testing.assert_allclose(policy, policy_of(exact_q), rtol=0, atol=2e-3)
@@ -142,11 +142,11 @@ def test_the_learner_reaches_the_exact_minimum_of_equation_12(separate_value: bo
     assert policy[0].argmax() == 1
 
 
-@pytest.mark.parametrize(
-    "separate_value", [pytest.param(False, marks=pytest.mark.slow), True], ids=["one network", "value and policy"]
-)
-def test_the_learner_reaches_the_exact_optimum_over_the_mixture(separate_value: bool):
-    """Value term and penalty over expert and supplementary transitions, against `IQProblem`: every pair is recorded."""
+def test_learner_reaches_exact_optimum_over_the_mixture():
+    """Value term and penalty over expert and supplementary transitions, against `IQProblem`: every pair is recorded.
+
+    This is the objective after SPRINQL with references of zero.
+    """
     rng = np.random.default_rng(0)
     states, next_states = rng.integers(STATES, size=(2, 150))
     actions = np.where(rng.random(150) < 0.7, states % ACTIONS, rng.integers(ACTIONS, size=150))
@@ -157,15 +157,15 @@ def test_the_learner_reaches_the_exact_optimum_over_the_mixture(separate_value: 
         GAMMA,
         TEMPERATURE,
         linear(),
-        TabularValueTerm.MIXTURE,
+        ValueTerm.MIXTURE,
         supplementary=sampled_transitions(*others, STATES),
         pieces=Pieces(mixture_penalty=COEFFICIENT),
     )
     exact = exact_iq_optimum(problem)
 
     expert, supplementary = batch_of(states, actions, next_states, np.zeros(150)), batch_of(*others, np.zeros(300))
-    config = table_config(2000, separate_value=separate_value, value_term=ValueTerm.MIXTURE, penalty_on=Source.MIXTURE)
-    loss, q, policy = learnt(config, replace(expert, supplementary=supplementary))
+    batch = replace(expert, supplementary=supplementary)
+    loss, q, policy = learnt(DiscreteSPRINQLConfig, batch, reward_reference=(0.0, 0.0), cql=None)
     assert loss == pytest.approx(exact.loss, abs=1e-5)
     np.testing.assert_allclose(q, exact.q, rtol=0, atol=5e-3)
     np.testing.assert_allclose(policy, exact.policy, rtol=0, atol=1e-4)

@@ -16,7 +16,7 @@ from iq_offline.cli import app
 from iq_offline.data import identity, table
 from iq_offline.data.files import whole_file
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.training import ahead
+from iq_offline.training.compile import aot_cache
 
 DEAD = 2**22 + 1
 """No process has this number: it is above the largest that Linux gives."""
@@ -115,21 +115,21 @@ def kept(tmp_path: Path) -> Path:
     """A kept library: no code, but all that is looked at before it would be loaded."""
     folder = tmp_path / "compiled" / "key"
     folder.mkdir(parents=True, mode=0o700)
-    (folder / ahead.LIBRARY).write_bytes(b"library")
-    torch.save([1], folder / ahead.HELD)
-    ahead._record(folder)
+    (folder / aot_cache.LIBRARY).write_bytes(b"library")
+    torch.save([1], folder / aot_cache.CONSTANTS)
+    aot_cache._record(folder)
     folder.parent.chmod(0o755)
     return folder
 
 
 def test_own_library_is_safe(kept: Path):
-    assert ahead._is_safe(kept)
+    assert aot_cache._is_safe(kept)
 
 
 @pytest.mark.parametrize("fault", ["changed", "group", "others", "owner", "link", "record"])
 def test_foreign_library_is_not_loaded(kept: Path, fault: str, monkeypatch: pytest.MonkeyPatch):
     """A library that others may have written, or that is not the recorded one, is not loaded."""
-    library = kept / ahead.LIBRARY
+    library = kept / aot_cache.LIBRARY
     if fault == "changed":
         library.write_bytes(b"another")
     elif fault == "group":
@@ -137,11 +137,11 @@ def test_foreign_library_is_not_loaded(kept: Path, fault: str, monkeypatch: pyte
     elif fault == "others":
         kept.parent.chmod(0o777)
     elif fault == "owner":
-        monkeypatch.setattr("iq_offline.training.ahead.os.getuid", lambda: os.stat(library).st_uid + 1)  # noqa: PTH116
+        monkeypatch.setattr("iq_offline.training.compile.aot_cache.os.getuid", lambda: os.stat(library).st_uid + 1)  # noqa: PTH116
     elif fault == "link":
         library.rename(kept / "real")
         library.symlink_to(kept / "real")
     else:
-        (kept / ahead.RECORD).write_text("{}")
-    assert not ahead._is_safe(kept)
-    assert ahead._loaded(kept) is None
+        (kept / aot_cache.RECORD).write_text("{}")
+    assert not aot_cache._is_safe(kept)
+    assert aot_cache._loaded(kept, []) is None

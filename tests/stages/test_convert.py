@@ -33,7 +33,8 @@ def recording(numbered, write_d4rl) -> Path:
     return write_d4rl(arrays)
 
 
-def test_a_source_that_does_not_fit_its_environment_is_told_by_name(numbered, write_d4rl, tmp_path: Path):
+def test_a_source_unlike_its_environment_is_refused(numbered, write_d4rl, tmp_path: Path):
+    """A source that does not fit its environment is told by name."""
     path = write_d4rl(numbered([3], terminated=[True]), env_id="Pendulum-v1")
     request = ConvertRequest(output_format="d4rl")
     with pytest.raises(InvalidEpisode, match=r"/out.hdf5: actions have shape \(2,\), but Pendulum-v1 has 1"):
@@ -41,7 +42,8 @@ def test_a_source_that_does_not_fit_its_environment_is_told_by_name(numbered, wr
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_target_holds_the_same_episodes_and_its_provenance(target: str, recording: Path, tmp_path: Path):
+def test_every_target_holds_the_same_episodes(target: str, recording: Path, tmp_path: Path):
+    """Every target holds the same episodes and its provenance."""
     destination = tmp_path / TARGETS[target]
     record = convert_dataset(str(recording), destination, ConvertRequest(output_format=target))
     assert observations(READERS[target](destination, "x")) == observations(d4rl.read(recording, "x"))
@@ -56,7 +58,8 @@ def test_every_target_holds_the_same_episodes_and_its_provenance(target: str, re
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_same_conversion_again_is_left_as_it_is(target: str, recording: Path, tmp_path: Path):
+def test_the_same_conversion_is_left_alone(target: str, recording: Path, tmp_path: Path):
+    """The same conversion again is left as it is."""
     destination, request = tmp_path / TARGETS[target], ConvertRequest(output_format=target)
     first = convert_dataset(str(recording), destination, request)
     changed = destination.stat().st_mtime_ns
@@ -65,7 +68,8 @@ def test_the_same_conversion_again_is_left_as_it_is(target: str, recording: Path
     assert destination.stat().st_mtime_ns == changed
 
 
-def test_a_conversion_that_died_at_its_last_step_is_made_whole(recording: Path, tmp_path: Path):
+def test_a_conversion_killed_late_is_completed(recording: Path, tmp_path: Path):
+    """A conversion that died at its last step is made whole."""
     destination = tmp_path / "minari" / "space" / "out-v0"
     convert_dataset(str(recording), destination, ConvertRequest())
     marker = destination.parent / "namespace_metadata.json"
@@ -81,7 +85,8 @@ def test_another_conversion_never_replaces_one_that_is_there(recording: Path, tm
         convert_dataset(str(recording), tmp_path / "out.hdf5", narrowed)
 
 
-def test_a_changed_destination_is_not_taken_for_the_conversion(recording: Path, tmp_path: Path):
+def test_a_changed_destination_is_refused(recording: Path, tmp_path: Path):
+    """A changed destination is not taken for the conversion."""
     request = ConvertRequest(output_format="d4rl")
     convert_dataset(str(recording), tmp_path / "out.hdf5", request)
     with h5py.File(tmp_path / "out.hdf5", "r+") as file:
@@ -112,13 +117,15 @@ def broken(numbered, write_d4rl) -> Path:
     return write_d4rl(arrays)
 
 
-def test_a_broken_episode_stops_the_conversion_and_leaves_nothing(numbered, write_d4rl, tmp_path: Path):
+def test_a_broken_episode_stops_the_conversion(numbered, write_d4rl, tmp_path: Path):
+    """A broken episode stops the conversion and leaves nothing."""
     with pytest.raises(InvalidEpisode, match=r"episode 1 has a value that is not finite in actions at its step 1"):
         convert_dataset(str(broken(numbered, write_d4rl)), tmp_path / "out-v0", ConvertRequest())
     assert [path.name for path in tmp_path.iterdir() if path.name != "home"] == ["demo.hdf5"]
 
 
-def test_keep_going_leaves_broken_episodes_out_and_counts_them(numbered, write_d4rl, tmp_path: Path):
+def test_keep_going_skips_and_counts_broken_episodes(numbered, write_d4rl, tmp_path: Path):
+    """Keep going leaves broken episodes out and counts them."""
     path = broken(numbered, write_d4rl)
     record = convert_dataset(str(path), tmp_path / "out-v0", ConvertRequest(keep_going=True))
     assert (record["read"]["episodes"], record["read"]["steps"]) == (2, 8)
@@ -136,7 +143,8 @@ def test_keep_going_with_nothing_left_writes_nothing(numbered, write_d4rl, tmp_p
     assert not (tmp_path / "out-v0").exists()
 
 
-def test_infos_are_carried_where_the_format_can_and_named_where_it_cannot(numbered, write_d4rl, tmp_path: Path):
+def test_infos_are_carried_or_named(numbered, write_d4rl, tmp_path: Path):
+    """Infos are carried where the format can and named where it cannot."""
     arrays = numbered([3, 2], terminated=[True, False])
     path = write_d4rl(arrays | {"infos/qpos": np.arange(5.0), "metadata/policy": np.zeros(7)})
     kept = convert_dataset(str(path), tmp_path / "out-v0", ConvertRequest())
@@ -151,7 +159,8 @@ def test_infos_are_carried_where_the_format_can_and_named_where_it_cannot(number
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_infos_that_are_one_array_are_carried_as_one(target: str, numbered, write_d4rl, tmp_path: Path):
+def test_infos_of_one_array_stay_one(target: str, numbered, write_d4rl, tmp_path: Path):
+    """Infos that are one array are carried as one."""
     path = write_d4rl(numbered([3, 2], terminated=[True, False]) | {"infos": np.arange(5.0)})
     record = convert_dataset(str(path), tmp_path / TARGETS[target], ConvertRequest(output_format=target))
     if target in {"minari", "d4rl"}:
@@ -161,7 +170,8 @@ def test_infos_that_are_one_array_are_carried_as_one(target: str, numbered, writ
         assert record["left_out"]["infos"] == ["infos"]
 
 
-def test_infos_that_only_some_episodes_have_are_not_misaligned(numbered, write_d4rl, tmp_path: Path):
+def test_infos_of_some_episodes_stay_aligned(numbered, write_d4rl, tmp_path: Path):
+    """Infos that only some episodes have are not misaligned."""
     minari.write(d4rl.read(write_d4rl(numbered([3, 2], terminated=[True, True])), "x"), tmp_path / "x-v0")
     with h5py.File(tmp_path / "x-v0" / "data" / "main_data.hdf5", "r+") as file:
         file["episode_1/infos/late"] = np.zeros(2)
@@ -185,9 +195,8 @@ def test_a_writer_that_loses_something_is_found_out(recording: Path, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["minari", "d4rl"])
-def test_killed_at_any_moment_it_leaves_nothing_that_passes_for_whole(
-    target: str, numbered, write_d4rl, tmp_path: Path
-):
+def test_a_killed_conversion_leaves_nothing_whole(target: str, numbered, write_d4rl, tmp_path: Path):
+    """Killed at any moment it leaves nothing that passes for whole."""
     path = write_d4rl(numbered([50] * 100, terminated=[True] * 100))
     destination = tmp_path / TARGETS[target]
     command = [sys.executable, "-m", "iq_offline", "convert", str(path), "--to", str(destination), "--format", target]

@@ -45,7 +45,8 @@ def evaluate(run: Path, request: EvalRequest):
     return result, progress, warnings
 
 
-def test_a_film_is_named_in_the_answer_and_changes_no_number(runs, tmp_path, monkeypatch):
+def test_film_changes_no_number(runs, tmp_path, monkeypatch):
+    """A film is named in the answer and changes no number."""
     monkeypatch.setattr(stage, "film", filmed_as())
     plain, progress, _ = evaluate(runs / "seed-0", EvalRequest(episodes=12))
     assert progress[-1] == (12, "")
@@ -56,13 +57,15 @@ def test_a_film_is_named_in_the_answer_and_changes_no_number(runs, tmp_path, mon
     assert json.loads((runs / "seed-0" / "evaluation.json").read_text())["video"] == result["video"]
 
 
-def test_a_filmed_episode_that_is_another_is_warned_of(runs, tmp_path, monkeypatch):
+def test_different_filmed_episode_is_warned_of(runs, tmp_path, monkeypatch):
+    """A filmed episode that is another is warned of."""
     monkeypatch.setattr(stage, "film", filmed_as(SimulatedEpisode(0, 1_000_000, 1, 1.0)))
     _, _, warnings = evaluate(runs / "seed-0", EvalRequest(episodes=1, video=tmp_path / "film.mp4"))
     assert any("the filmed episode is not the evaluated one" in warning for warning in warnings)
 
 
-def test_more_episodes_keep_the_returns_of_the_first_ones(runs):
+def test_more_episodes_keep_first_returns(runs):
+    """More episodes keep the returns of the first ones."""
     returns = []
     for episodes in (5, 45):
         evaluate(runs / "seed-0", EvalRequest(episodes=episodes))

@@ -5,26 +5,28 @@ import json
 import numpy as np
 import pytest
 import torch
+from tests_support import requested
 from typer.testing import CliRunner
 
 from iq_offline.cli import app
 from iq_offline.errors import ConfigError, RunError
 from iq_offline.export.formats import FACTS, run_torchscript
 from iq_offline.stages.export import export_run
-from iq_offline.stages.train import TrainRequest, train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.stages.train import train_run
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.run_folder import RunFolder
 
 
 @pytest.fixture
 def run(tmp_path, linear_task, monkeypatch) -> RunFolder:
-    monkeypatch.setattr("iq_offline.stages.train.start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr("iq_offline.stages.train.start_tracking", lambda *_: Tracker())
     overrides = ("updates=60", "hidden_sizes=[8]")
-    request = TrainRequest(str(linear_task), "bc", overrides=overrides, device="cpu", out=tmp_path / "run")
-    return train_run(request, lambda _: None, pytest.fail)
+    request = requested(str(linear_task), "bc", overrides=overrides, device="cpu", out=tmp_path / "run")
+    return train_run(*request, lambda _: None, pytest.fail)
 
 
-def test_a_policy_is_checked_on_random_and_recorded_observations(tmp_path, run):
+def test_policy_is_checked_on_both_observations(tmp_path, run):
+    """A policy is checked on random and recorded observations."""
     told = export_run(run, tmp_path / "policy.pt", None, pytest.fail)
     assert told["checked"] == {"random": 256, "recorded": 240}
     assert told["largest_difference"] <= 1e-5
@@ -43,7 +45,8 @@ def test_the_file_tells_where_it_is_from(tmp_path, run):
     assert facts["policy_sha256"] == run.manifest["policy_sha256"]
 
 
-def test_data_that_are_gone_are_told_and_random_observations_do(tmp_path, run, linear_task):
+def test_missing_data_leave_random_observations(tmp_path, run, linear_task):
+    """Data that are gone are reported and random observations do."""
     linear_task.unlink()
     warnings: list[str] = []
     told = export_run(run, tmp_path / "policy.pt", None, warnings.append)
@@ -51,14 +54,16 @@ def test_data_that_are_gone_are_told_and_random_observations_do(tmp_path, run, l
     assert "checked on random observations alone" in warnings[0]
 
 
-def test_a_file_whose_actions_differ_never_gets_its_name(tmp_path, run, monkeypatch):
+def test_file_with_different_actions_is_not_written(tmp_path, run, monkeypatch):
+    """A file whose actions differ never gets its name."""
     monkeypatch.setattr("iq_offline.export.formats.run_torchscript", lambda _: lambda seen: 2 * seen[:, :1])
     with pytest.raises(RunError, match="differ from the original's"):
         export_run(run, tmp_path / "policy.pt", None, pytest.fail)
     assert not list(tmp_path.glob("*policy.pt*"))
 
 
-def test_an_unknown_suffix_is_refused_before_anything_is_read(tmp_path, run):
+def test_unknown_suffix_is_refused_first(tmp_path, run):
+    """An unknown suffix is refused before anything is read."""
     with pytest.raises(ConfigError, match="no format has the suffix"):
         export_run(run, tmp_path / "policy.bin", None, pytest.fail)
 

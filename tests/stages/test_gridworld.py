@@ -30,7 +30,8 @@ def test_the_bars_are_met_at_the_default_length(seed: int):
     assert all(bar["met"] for bar in found["bars"].values())
 
 
-def test_a_bar_that_is_missed_is_said_to_be():
+def test_missed_bar_is_reported():
+    """A bar that is missed is said to be."""
     found = run_gridworld(GridworldRequest(steps=100))
     assert found["occupancy"] > 0.02
     assert not found["bars"]["occupancy"]["met"]
@@ -38,7 +39,8 @@ def test_a_bar_that_is_missed_is_said_to_be():
     assert [line.split()[-1] for line in printed.stdout.splitlines()[-3:]] == ["NO", "yes", "NO"]
 
 
-def test_the_json_is_one_object_with_the_keys_of_the_docs_and_the_same_twice():
+def test_json_has_documented_keys_and_repeats():
+    """The json is one object with the keys of the docs and the same twice."""
     first, second = call("--json", "--steps", 50), call("--json", "--steps", 50)
     assert first.exit_code == 0
     assert first.stdout == second.stdout
@@ -84,7 +86,8 @@ def test_the_windy_grid_tells_the_regularisers_apart():
     assert len(printed) == 1 + len(windy)
 
 
-def test_windy_demonstrations_too_short_for_an_optimum_are_refused_with_the_remedy():
+def test_short_windy_demonstrations_are_refused():
+    """Windy demonstrations too short for an optimum are refused with the remedy."""
     refused = call("--windy", "--steps", 1)
     assert isinstance(refused.exception, ConfigError)
     assert "1 steps, seed 0, determine no optimum: gradient" in refused.exception.problem

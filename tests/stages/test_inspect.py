@@ -26,7 +26,8 @@ def recording(numbered, write_d4rl) -> Path:
     return write_d4rl(arrays | {"metadata/algorithm": np.zeros(2)}, env_id="")
 
 
-def test_saturation_ranges_and_duplicates_are_those_of_the_slow_way(recording: Path):
+def test_saturation_ranges_and_duplicates_match_plain_loops(recording: Path):
+    """Saturation ranges and duplicates are those of the slow way."""
     table = open_table(Located("x", recording))
     summary = summarise(table)
     actions = table.actions(table.transition_rows)
@@ -48,7 +49,8 @@ def test_saturation_ranges_and_duplicates_are_those_of_the_slow_way(recording: P
     json.dumps(summary, allow_nan=False)
 
 
-def test_bounds_that_are_the_datas_own_range_saturate_nothing(numbered, write_d4rl, tmp_path: Path):
+def test_bounds_from_the_data_saturate_nothing(numbered, write_d4rl, tmp_path: Path):
+    """Bounds that are the data's own range saturate nothing."""
     arrays = numbered([3], terminated=[True])
     arrays["actions"] = arrays["actions"] * 1000
     table = open_table(Located("x", write_d4rl(arrays)))
@@ -80,6 +82,7 @@ def test_a_picture_of_discrete_actions(numbered, write_d4rl, tmp_path: Path):
     assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
-def test_a_name_that_is_no_picture_is_refused_before_the_data_are_read(tmp_path: Path):
+def test_a_bad_picture_name_fails_before_reading(tmp_path: Path):
+    """A name that is no picture is refused before the data are read."""
     with pytest.raises(ConfigError, match="is no picture's name"):
         inspect_dataset("nowhere", tmp_path / "plot.txt")

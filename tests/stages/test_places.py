@@ -33,7 +33,7 @@ def run(linear_task, tmp_path) -> Path:
     return tmp_path / "run"
 
 
-def test_signs_of_a_pattern_in_a_path_are_signs_of_a_name(linear_task, tmp_path, monkeypatch):
+def test_pattern_signs_in_paths_are_plain_names(linear_task, tmp_path, monkeypatch):
     monkeypatch.setenv("IQ_OFFLINE_HOME", str(tmp_path / "store[1]"))
     out = tmp_path / "a[1]" / "run*?"
     for arguments in (
@@ -52,7 +52,7 @@ def test_signs_of_a_pattern_in_a_path_are_signs_of_a_name(linear_task, tmp_path,
 
 @pytest.mark.parametrize("options", [(), ("--resume",), ("--overwrite",), ("--seeds", "0,1")])
 @pytest.mark.parametrize("below", ["", "a", "a/b"])
-def test_no_run_is_trained_into_a_file_or_below_one(options, below, linear_task, tmp_path, monkeypatch):
+def test_no_run_into_or_below_a_file(options, below, linear_task, tmp_path, monkeypatch):
     monkeypatch.setattr(train_stage, "training_steps", lambda *_: pytest.fail("it was trained"))
     monkeypatch.setattr("iq_offline.stages.seeds.workers_for", lambda *_: 1)
     file = tmp_path / "file"
@@ -62,7 +62,8 @@ def test_no_run_is_trained_into_a_file_or_below_one(options, below, linear_task,
     assert file.read_text() == "mine"
 
 
-def test_what_is_made_of_a_run_or_data_does_not_go_into_a_file_either(run, linear_task, tmp_path):
+def test_no_output_into_or_below_a_file(run, linear_task, tmp_path):
+    """What commands make of runs or data does not go into a file or below one either."""
     file = tmp_path / "file"
     file.write_text("mine")
     for arguments in (
@@ -78,7 +79,8 @@ def test_what_is_made_of_a_run_or_data_does_not_go_into_a_file_either(run, linea
     assert file.read_text() == "mine"
 
 
-def test_a_place_that_can_hold_nothing_is_told_and_a_missing_file_within_the_block_is_not_its_fault(tmp_path):
+def test_place_that_holds_nothing_is_told(tmp_path):
+    """A place that can hold nothing is told; a file that is missing within the block is not blamed on it."""
     nowhere = tmp_path / "link"
     nowhere.symlink_to(tmp_path / "gone")
     with pytest.raises(ConfigError, match=f"nothing can be made in {nowhere} "):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 import pytest
-from tests_support import without_drawing, write_hdf5
+from tests_support import requested, without_drawing, write_hdf5
 
 from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.recovery import Normalisation
@@ -17,7 +17,7 @@ from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.relabel import RelabelRequest, relabel_dataset
 from iq_offline.stages.reward import RewardRequest, as_text, recover_reward
 from iq_offline.stages.rewarder import check_task
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 from iq_offline.training.run_folder import RunFolder
 
 DEMO = "demo/swimmer/expert-v0"
@@ -32,18 +32,16 @@ def ignore(*_):
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("reward") / "run"
     few = ("prior.updates=60", "hidden_sizes=[16]", "prior.hidden_sizes=[16]", "ensemble.members=2")
-    request = TrainRequest(dataset=DEMO, demos=2, updates=30, overrides=few, out=out, tracked=False)
-    return train_run(request, ignore, ignore)
+    request = requested(dataset=DEMO, demos=2, updates=30, overrides=few, out=out, tracked=False)
+    return train_run(*request, ignore, ignore)
 
 
 @pytest.fixture(scope="module")
 def discrete(tmp_path_factory):
     out = tmp_path_factory.mktemp("reward") / "discrete"
     few = ("prior.updates=60", "hidden_sizes=[16]", "prior.hidden_sizes=[16]")
-    request = TrainRequest(
-        dataset="demo/cartpole/expert-v0", demos=3, updates=30, overrides=few, out=out, tracked=False
-    )
-    return train_run(request, ignore, ignore)
+    request = requested(dataset="demo/cartpole/expert-v0", demos=3, updates=30, overrides=few, out=out, tracked=False)
+    return train_run(*request, ignore, ignore)
 
 
 def recovered(run, form, *datasets):
@@ -52,7 +50,8 @@ def recovered(run, form, *datasets):
     return report, pl.read_parquet(run.path / "rewards.parquet")
 
 
-def test_the_normalised_form_is_a_lower_bound_on_the_scale_of_uniform_and_demonstrated_actions(run):
+def test_normalised_form_bounds_the_scale(run):
+    """The normalised form is a lower bound on the scale of uniform and demonstrated actions."""
     canonical = recovered(run, "canonical")[1]
     normalised = recovered(run, "normalised")[1]["recovered"].to_numpy()
     bound = (canonical["recovered"] - 0.5 * canonical["uncertainty"]).to_numpy()
@@ -65,21 +64,24 @@ def test_the_normalised_form_is_a_lower_bound_on_the_scale_of_uniform_and_demons
 
 
 @pytest.mark.parametrize("form", ["implicit", "canonical", "normalised"])
-def test_the_other_forms_stand_beside_the_one_asked_for(run, form):
+def test_other_forms_stand_beside_the_chosen(run, form):
+    """The other forms stand beside the one asked for."""
     _, frame = recovered(run, form)
     np.testing.assert_array_equal(frame["recovered"], frame[form])
     _, linear = recovered(run, "linear")
     assert np.corrcoef(linear[form], frame[form])[0, 1] > 0.99  # V is drawn anew
 
 
-def test_critics_disagree_and_v_of_a_stochastic_policy_has_an_error(run):
+def test_critics_disagree_and_value_has_error(run):
+    """Critics disagree and v of a stochastic policy has an error."""
     _, frame = recovered(run, "implicit")
     assert (frame["uncertainty"] >= 0).all()
     assert frame["uncertainty"].max() > 0  # two critics
     assert frame["value_error"].max() > 0  # V is a mean over sampled actions
 
 
-def test_a_discrete_value_is_closed_form_and_one_q_function_has_no_uncertainty(discrete):
+def test_discrete_value_is_closed_form(discrete):
+    """A discrete value is closed form and one q function has no uncertainty."""
     report, frame = recovered(discrete, "normalised", "demo/cartpole/expert-v0", "demo/cartpole/random-v0")
     assert frame["value_error"].max() == 0
     assert frame["uncertainty"].max() == 0
@@ -111,7 +113,8 @@ def test_shaping_is_taken_out_where_episodes_terminate(discrete, tmp_path, scale
     assert report["shaping_free"]["epic_like_distance"] < 0.002
 
 
-def test_the_linear_form_is_linear_in_the_observation_and_explains_the_normalised_one(run):
+def test_linear_form_explains_the_normalised_one(run):
+    """The linear form is linear in the observation and explains the normalised one."""
     report, frame = recovered(run, "linear", DEMO, RANDOM)
     _, normalised = recovered(run, "normalised", DEMO, RANDOM)
     assert report["form"] == "linear"
@@ -130,7 +133,8 @@ def test_the_linear_form_is_linear_in_the_observation_and_explains_the_normalise
     assert "null, linear" in as_text(report)
 
 
-def test_pictures_have_no_linear_reward_and_the_report_says_what_it_is_of(run, monkeypatch):
+def test_pictures_have_no_linear_reward(run, monkeypatch):
+    """Pictures have no linear reward and the report says what it is of."""
     policy = run.policy()
     policy.layout = SimpleNamespace(
         pictures=("camera",), offset=(), encoder=policy.layout.encoder, features=policy.layout.features
@@ -144,7 +148,8 @@ def test_pictures_have_no_linear_reward_and_the_report_says_what_it_is_of(run, m
     assert any("pictures" in warning for warning in warnings)
 
 
-def test_two_datasets_are_relabelled_with_one_linear_reward_where_it_is_fitted_to_one(run, tmp_path):
+def test_fitted_to_gives_two_datasets_one_reward(run, tmp_path):
+    """Two datasets are relabelled with one linear reward where it is fitted to one."""
     reported, _ = recovered(run, "linear", RANDOM)
     records = [
         relabel_dataset(run, RelabelRequest(name, tmp_path / f"{number}.hdf5", "d4rl", "linear", (RANDOM,)))
@@ -162,7 +167,8 @@ def test_two_datasets_are_relabelled_with_one_linear_reward_where_it_is_fitted_t
     assert not (tmp_path / "2.hdf5").exists()
 
 
-def test_the_report_has_intervals_nulls_and_sources_and_a_picture(run, tmp_path):
+def test_report_has_intervals_nulls_sources_and_picture(run, tmp_path):
+    """The report has intervals nulls and sources and a picture."""
     picture = tmp_path / "reward.svg"
     report = recover_reward(run, RewardRequest((DEMO, RANDOM), plot=picture), ignore, ignore)
     low, high = report["transition"]["pearson_ci95"]
@@ -178,7 +184,8 @@ def test_the_report_has_intervals_nulls_and_sources_and_a_picture(run, tmp_path)
     assert json.loads((run.path / "reward.json").read_text())["transition"] == report["transition"]
 
 
-def test_a_picture_of_no_known_kind_and_a_form_of_no_known_name_are_refused_before_anything_is_written(run, tmp_path):
+def test_unknown_picture_or_form_is_refused_first(run, tmp_path):
+    """A picture of no known kind and a form of no known name are refused before anything is written."""
     with pytest.raises(ConfigError, match="no picture's name"):
         recover_reward(run, RewardRequest((DEMO,), plot=tmp_path / "reward.txt"), ignore, ignore)
     with pytest.raises(ConfigError, match="--form best"):
@@ -186,7 +193,8 @@ def test_a_picture_of_no_known_kind_and_a_form_of_no_known_name_are_refused_befo
 
 
 @pytest.mark.parametrize("format", ["minari", "d4rl"])
-def test_a_relabelled_dataset_has_the_recovered_rewards_and_everything_else_as_it_was(run, tmp_path, format):
+def test_relabelled_dataset_changes_rewards_only(run, tmp_path, format):
+    """A relabelled dataset has the recovered rewards and everything else as it was."""
     _, frame = recovered(run, "canonical", RANDOM)
     to = tmp_path / ("relabelled-v0" if format == "minari" else "relabelled.hdf5")
     record = relabel_dataset(run, RelabelRequest(RANDOM, to, format, "canonical"))
@@ -201,7 +209,8 @@ def test_a_relabelled_dataset_has_the_recovered_rewards_and_everything_else_as_i
     assert record["relabelled"]["checkpoint_sha256"] == run.manifest["checkpoint_sha256"]
 
 
-def test_relabelling_again_leaves_what_is_there_and_another_run_is_refused(run, tmp_path):
+def test_relabelling_again_changes_nothing(run, tmp_path):
+    """Relabelling again leaves what is there and another run is refused."""
     to = tmp_path / "relabelled.hdf5"
     first = relabel_dataset(run, RelabelRequest(RANDOM, to, "d4rl"))
     stamp = to.stat().st_mtime_ns
@@ -222,7 +231,8 @@ def some_rows(path, dataset, rows, actions=None):
     return str(write_hdf5(path, arrays))
 
 
-def test_relabelling_over_the_rewards_of_an_earlier_distillation_is_refused(run, tmp_path):
+def test_earlier_distillation_is_not_overwritten(run, tmp_path):
+    """Relabelling over the rewards of an earlier distillation is refused."""
     request = RelabelRequest(RANDOM, tmp_path / "out.hdf5", "d4rl", "distilled")
     distil_reward(run, DistilRequest((DEMO,), updates=20), ignore)
     first = relabel_dataset(run, request)
@@ -232,7 +242,8 @@ def test_relabelling_over_the_rewards_of_an_earlier_distillation_is_refused(run,
         relabel_dataset(run, request)
 
 
-def test_relabelling_over_rewards_fitted_to_other_data_of_the_same_name_is_refused(run, tmp_path):
+def test_rewards_fitted_elsewhere_are_not_overwritten(run, tmp_path):
+    """Relabelling over rewards fitted to other data of the same name is refused."""
     fitted_to = [
         some_rows(tmp_path / part / "some.hdf5", RANDOM, slice(at, at + 40)) for part, at in (("a", 0), ("b", 40))
     ]
@@ -243,7 +254,8 @@ def test_relabelling_over_rewards_fitted_to_other_data_of_the_same_name_is_refus
         relabel_dataset(run, second)
 
 
-def test_data_of_another_task_are_refused_with_what_they_are_and_what_was_learnt(run, discrete, tmp_path, monkeypatch):
+def test_data_of_another_task_are_refused(run, discrete, tmp_path, monkeypatch):
+    """Data of another task are refused with what they are and what was learnt."""
     wide = some_rows(tmp_path / "wide.hdf5", RANDOM, slice(20), np.zeros((20, 3), np.float32))
     more = some_rows(tmp_path / "more.hdf5", "demo/cartpole/random-v0", slice(20), np.arange(20) % 3)
     for asked, dataset, told in (
@@ -264,13 +276,15 @@ def test_data_of_another_task_are_refused_with_what_they_are_and_what_was_learnt
         recover_reward(run, RewardRequest((RANDOM,)), ignore, ignore)
 
 
-def test_fewer_discrete_actions_than_a_run_knows_are_no_other_task(discrete, tmp_path):
+def test_fewer_discrete_actions_are_the_same_task(discrete, tmp_path):
+    """Fewer discrete actions than a run knows are no other task."""
     one = some_rows(tmp_path / "one.hdf5", "demo/cartpole/random-v0", slice(20), np.zeros(20, np.int64))
     assert open_dataset(one).action_space.count == 1
     check_task(discrete, open_dataset(one))
 
 
-def test_a_last_step_without_a_known_successor_takes_the_reward_before_it_and_is_counted(run, tmp_path):
+def test_step_without_successor_repeats_the_reward(run, tmp_path):
+    """A last step without a known successor takes the reward before it and is counted."""
     import h5py
 
     source = tmp_path / "plain.hdf5"
@@ -288,7 +302,8 @@ def test_a_last_step_without_a_known_successor_takes_the_reward_before_it_and_is
     assert rewards[39] == rewards[38]
 
 
-def test_a_distilled_reward_explains_the_recovered_one_and_needs_no_critic(run):
+def test_distilled_reward_needs_no_critic(run):
+    """A distilled reward explains the recovered one and needs no critic."""
     report = distil_reward(run, DistilRequest((DEMO, RANDOM), updates=400), ignore)
     assert report["held_out"]["r2"] > 0.5
     assert report["inputs"] == "sa"
@@ -297,13 +312,15 @@ def test_a_distilled_reward_explains_the_recovered_one_and_needs_no_critic(run):
     assert np.corrcoef(frame["recovered"], distilled["recovered"])[0, 1] > 0.7
 
 
-def test_a_distilled_reward_that_is_not_there_names_the_command_that_makes_it(discrete):
+def test_missing_distilled_reward_names_the_command(discrete):
+    """A distilled reward that is not there names the command that makes it."""
     with pytest.raises(RunError, match="has no explicit reward") as refused:
         recovered(discrete, "distilled", "demo/cartpole/expert-v0")
     assert "iq-offline distil" in refused.value.remedy
 
 
-def test_a_state_reward_sees_no_action_and_a_wrong_input_is_refused(discrete):
+def test_state_reward_ignores_the_action(discrete):
+    """A state reward sees no action and a wrong input is refused."""
     distil_reward(discrete, DistilRequest(inputs="s", updates=50), ignore)
     _, frame = recovered(discrete, "distilled", "demo/cartpole/random-v0")
     assert np.ptp(frame["recovered"].to_numpy()) > 0
@@ -311,7 +328,8 @@ def test_a_state_reward_sees_no_action_and_a_wrong_input_is_refused(discrete):
         distil_reward(discrete, DistilRequest(inputs="action"), ignore)
 
 
-def test_without_a_scale_the_report_is_of_the_canonical_form_and_nothing_is_written_down(run, tmp_path, monkeypatch):
+def test_without_scale_report_is_canonical(run, tmp_path, monkeypatch):
+    """Without a scale the report is of the canonical form and nothing is written down."""
     monkeypatch.setattr("iq_offline.stages.rewarder.normalisation", lambda *_: Normalisation(1.0, 0.5))
     warnings = []
     report = recover_reward(run, RewardRequest((RANDOM,)), ignore, warnings.append)

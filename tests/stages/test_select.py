@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from tests_support import requested
 
 from iq_offline.errors import ConfigError
 from iq_offline.stages.convert import ConvertRequest, convert_dataset
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.select import SelectRequest, Signal, select_run, signals
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 from iq_offline.training.batches import TransitionSampler
 
 SWIMMER, CARTPOLE = "demo/swimmer/expert-v0", "demo/cartpole/expert-v0"
@@ -22,8 +23,8 @@ def ignore(*_):
 
 def trained(out, dataset=SWIMMER, **more):
     small = ("hidden_sizes=[16]",)
-    request = TrainRequest(dataset, "bc", demos=2, updates=5, overrides=small, out=out, tracked=False, device="cpu")
-    return train_run(TrainRequest(**{**vars(request), **more}), ignore, ignore)
+    asked = {"method": "bc", "demos": 2, "updates": 5, "overrides": small} | more
+    return train_run(*requested(dataset, out=out, tracked=False, device="cpu", **asked), ignore, ignore)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,8 @@ def chosen(runs, **request):
 
 
 @pytest.mark.parametrize("signal", list(Signal))
-def test_the_better_clone_comes_first_whatever_the_order_of_the_runs(runs, signal):
+def test_better_clone_comes_first(runs, signal):
+    """The better clone comes first whatever the order of the runs."""
     for order in (runs, runs[::-1]):
         found = chosen(order, signal=str(signal))
         assert [row["run"] for row in found["runs"]] == ["trained", "another", "untrained"]
@@ -50,7 +52,8 @@ def test_the_better_clone_comes_first_whatever_the_order_of_the_runs(runs, signa
     assert found["spearman_with_return"] is None  # nothing was simulated
 
 
-def test_only_episodes_that_no_run_has_learnt_from_are_looked_at(runs):
+def test_only_unseen_episodes_are_judged(runs):
+    """Only episodes that no run has learnt from are looked at."""
     table = open_dataset(SWIMMER)
     seen = {episode for run in runs for episode in run.split["expert_episodes"]}
     assert chosen(runs)["transitions"] == min(8192, 1000 * (len(table.episodes) - len(seen)))

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 import pytest
+from tests_support import requested
 
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.reward import RewardRequest, recover_reward
 from iq_offline.stages.rewarder import survival_worth
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 
 
 @pytest.mark.parametrize(
@@ -23,9 +24,9 @@ from iq_offline.stages.train import TrainRequest, train_run
         ([(5, True), (30, False)], [(9, False), (9, False)], 0.0),  # others that never end say nothing
     ],
 )
-def test_staying_alive_is_worth_something_where_demonstrations_seldom_end(
-    demonstrations, others, worth, write_d4rl, numbered
-):
+def test_survival_counts_where_demonstrations_seldom_end(demonstrations, others, worth, write_d4rl, numbered):
+    """Staying alive is worth something where demonstrations seldom end."""
+
     def table_of(name, episodes):
         lengths, ends = zip(*episodes, strict=True)
         return write_d4rl(numbered(list(lengths), terminated=list(ends)), name=name)
@@ -36,11 +37,12 @@ def test_staying_alive_is_worth_something_where_demonstrations_seldom_end(
     assert survival_worth(run, [open_dataset(str(table_of("other.hdf5", others)))]) == worth
 
 
-def test_it_is_in_every_step_of_the_linear_form_and_of_its_null_and_in_no_other(tmp_path):
+def test_survival_is_in_linear_form_and_null(tmp_path):
+    """It is in every step of the linear form and of its null and in no other."""
     names = "demo/cartpole/expert-v0", "demo/cartpole/random-v0"
     few = ("prior.updates=60", "hidden_sizes=[16]", "prior.hidden_sizes=[16]")
-    request = TrainRequest(dataset=names[0], demos=3, updates=30, overrides=few, out=tmp_path / "run", tracked=False)
-    run = train_run(request, lambda _: None, lambda _: None)
+    request = requested(dataset=names[0], demos=3, updates=30, overrides=few, out=tmp_path / "run", tracked=False)
+    run = train_run(*request, lambda _: None, lambda _: None)
 
     def recovered(form, *datasets):
         report = recover_reward(run, RewardRequest(datasets, form), lambda *_: None, lambda _: None)

@@ -12,15 +12,16 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tests_support import reseal
+from tests_support import Requested, requested, reseal
 
 from iq_offline.errors import RunError, TrackingUnavailable
 from iq_offline.stages.report import make_report
 from iq_offline.stages.sync import sync_runs
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 from iq_offline.tracking.mirror import describe, mirror_stage, start_tracking, stored, sync
 from iq_offline.tracking.mlflow_store import MlflowStore
-from iq_offline.training.run_folder import RunFolder, read_header, tensor_bytes
+from iq_offline.training.run_folder import RunFolder
+from iq_offline.training.tensor_files import read_header, tensor_bytes
 
 EVALUATION = {"return_mean": 5.0, "return_std": 1.0, "length_mean": 10.0, "score": None, "reference": None}
 
@@ -42,13 +43,13 @@ def store(tables: Path, home: Path) -> Path:
     return Path(shutil.copy(tables, home / "mlflow"))
 
 
-def request(dataset: Path, out: Path, seed: int = 0, updates: int = 120) -> TrainRequest:
+def request(dataset: Path, out: Path, seed: int = 0, updates: int = 120) -> Requested:
     overrides = (f"updates={updates}", "hidden_sizes=[8]")
-    return TrainRequest(str(dataset), "bc", demos=2, seed=seed, overrides=overrides, device="cpu", out=out)
+    return requested(str(dataset), "bc", demos=2, seed=seed, overrides=overrides, device="cpu", out=out)
 
 
 def trained(dataset: Path, out: Path, warnings: list[str] | None = None, seed: int = 0) -> RunFolder:
-    return train_run(request(dataset, out, seed), lambda _: None, pytest.fail if warnings is None else warnings.append)
+    return train_run(*request(dataset, out, seed), lambda _: None, pytest.fail if warnings is None else warnings.append)
 
 
 def evaluated(run: RunFolder, return_mean: float = 5.0) -> None:
@@ -76,7 +77,8 @@ def history(folder: Path, metric: str) -> list[tuple[int, float]]:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_run_is_mirrored_with_its_parameters_metrics_dataset_and_files(tmp_path, linear_task):
+def test_run_is_mirrored_whole(tmp_path, linear_task):
+    """A run is mirrored with its parameters metrics dataset and files."""
     run = trained(linear_task, tmp_path / "run")
     client, mirrored, note = client_and_run(run.path)
     assert mirrored.data.params["method"] == "bc"
@@ -90,7 +92,8 @@ def test_a_run_is_mirrored_with_its_parameters_metrics_dataset_and_files(tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("store")
-def test_the_policy_is_a_model_that_loads_without_this_package(tmp_path, linear_task):
+def test_model_loads_without_this_package(tmp_path, linear_task):
+    """The policy is a model that loads without this package."""
     run = trained(linear_task, tmp_path / "run")
     _, mirrored, note = client_and_run(run.path)
     model = f"models:/{mirrored.outputs.model_outputs[0].model_id}"
@@ -118,7 +121,8 @@ print(json.dumps({{"actions": actions.tolist(), "shapes": signature, "example": 
 
 
 @pytest.mark.usefixtures("store")
-def test_a_run_is_shown_with_its_method_also_where_its_folder_does_not_name_it(tmp_path, linear_task):
+def test_shown_name_has_the_method(tmp_path, linear_task):
+    """A run is shown with its method also where its folder does not name it."""
     run = trained(linear_task, tmp_path / "seed-0")
     _, mirrored, _ = client_and_run(run.path)
     assert mirrored.info.run_name == "bc-seed-0"
@@ -127,7 +131,8 @@ def test_a_run_is_shown_with_its_method_also_where_its_folder_does_not_name_it(t
 
 
 @pytest.mark.usefixtures("store")
-def test_seeds_share_one_parent_and_the_same_run_again_takes_the_place_of_the_first(tmp_path, linear_task):
+def test_seeds_share_one_parent(tmp_path, linear_task):
+    """Seeds share one parent and the same run again takes the place of the first."""
     parents = set()
     for number, seed in enumerate((0, 1, 1)):
         _, mirrored, _ = client_and_run(trained(linear_task, tmp_path / str(number), seed=seed).path)
@@ -138,7 +143,8 @@ def test_seeds_share_one_parent_and_the_same_run_again_takes_the_place_of_the_fi
 
 
 @pytest.mark.usefixtures("store")
-def test_equal_settings_with_other_tensors_stay_beside_each_other(tmp_path, linear_task):
+def test_equal_settings_with_different_tensors_both_stay(tmp_path, linear_task):
+    """Equal settings with other tensors stay beside each other."""
     here = trained(linear_task, tmp_path / "here")
     there = RunFolder(Path(shutil.copytree(here.path, tmp_path / "there")))
     nudged = {name: tensor + 1 for name, tensor in here.policy().state_dict().items()}
@@ -160,7 +166,8 @@ def test_a_run_that_another_process_is_writing_stays(tmp_path, linear_task):
 
 
 @pytest.mark.usefixtures("store")
-def test_a_mirror_that_is_gone_is_told_with_the_remedy(tmp_path, linear_task):
+def test_missing_mirror_names_the_remedy(tmp_path, linear_task):
+    """A mirror that is gone is reported with the remedy."""
     run = trained(linear_task, tmp_path / "run")
     opened = MlflowStore.open()
     opened.discard([opened.run(children()[0])])
@@ -169,7 +176,8 @@ def test_a_mirror_that_is_gone_is_told_with_the_remedy(tmp_path, linear_task):
 
 
 @pytest.mark.usefixtures("store")
-def test_what_a_killed_run_has_left_is_replaced_when_it_is_run_again(tmp_path, linear_task):
+def test_leftovers_of_a_killed_run_are_replaced(tmp_path, linear_task):
+    """What a killed run has left is replaced when it is run again."""
     finished = trained(linear_task, tmp_path / "run")
     description = describe(finished.manifest | {"config_hash": "of a killed run"}, tmp_path / "killed")
     start_tracking(description, tmp_path / "killed", pytest.fail).log(100, {"loss": 1.0})
@@ -179,7 +187,8 @@ def test_what_a_killed_run_has_left_is_replaced_when_it_is_run_again(tmp_path, l
 
 
 @pytest.mark.usefixtures("store")
-def test_steps_that_this_process_has_not_logged_come_from_the_folder(tmp_path, linear_task):
+def test_unlogged_steps_come_from_the_folder(tmp_path, linear_task):
+    """Steps that this process has not logged come from the folder."""
     run = trained(linear_task, tmp_path / "run")
     tracker = start_tracking(describe(run.manifest, run.path), run.path, pytest.fail)
     tracker.log(120, {"loss": 0.5})
@@ -187,7 +196,8 @@ def test_steps_that_this_process_has_not_logged_come_from_the_folder(tmp_path, l
     assert [step for step, _ in history(run.path, "train/loss")] == [120, 100]
 
 
-def test_an_unreachable_store_costs_a_warning_and_not_the_run(tmp_path, linear_task, monkeypatch):
+def test_unreachable_store_costs_a_warning(tmp_path, linear_task, monkeypatch):
+    """An unreachable store costs a warning and not the run."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'a file' / 'x.db'}")
     (tmp_path / "a file").write_text("not a folder")
     warnings: list[str] = []
@@ -199,7 +209,9 @@ def test_an_unreachable_store_costs_a_warning_and_not_the_run(tmp_path, linear_t
 
 
 @pytest.mark.usefixtures("store")
-def test_a_store_that_fails_midway_costs_one_warning_and_sync_replaces_what_it_left(tmp_path, linear_task, monkeypatch):
+def test_store_failing_midway_costs_one_warning(tmp_path, linear_task, monkeypatch):
+    """A store that fails midway costs one warning and sync replaces what it left."""
+
     def fail(*_):
         raise TrackingUnavailable("MLflow's store is gone", "check it")
 
@@ -215,7 +227,8 @@ def test_a_store_that_fails_midway_costs_one_warning_and_sync_replaces_what_it_l
 
 
 @pytest.mark.usefixtures("store")
-def test_sync_builds_a_lost_store_again_and_does_nothing_the_second_time(tmp_path, linear_task, tables, monkeypatch):
+def test_sync_rebuilds_a_lost_store_once(tmp_path, linear_task, tables, monkeypatch):
+    """Sync builds a lost store again and does nothing the second time."""
     runs = [trained(linear_task, tmp_path / "runs" / str(seed), seed=seed) for seed in (0, 1)]
     before = history(runs[0].path, "train/loss")
     for run, mean in zip(runs, (4.0, 6.0), strict=True):
@@ -240,7 +253,8 @@ def test_sync_builds_a_lost_store_again_and_does_nothing_the_second_time(tmp_pat
 
 
 @pytest.mark.usefixtures("store")
-def test_sync_completes_a_run_with_the_stages_that_came_later_and_no_more(tmp_path, linear_task):
+def test_sync_adds_later_stages_once(tmp_path, linear_task):
+    """Sync completes a run with the stages that came later and no more."""
     run = trained(linear_task, tmp_path / "run")
     before = history(run.path, "train/loss")
     evaluated(run)
@@ -252,7 +266,8 @@ def test_sync_completes_a_run_with_the_stages_that_came_later_and_no_more(tmp_pa
 
 
 @pytest.mark.usefixtures("store")
-def test_a_comparisons_rows_stay_as_they_are_when_only_some_of_its_runs_are_given(tmp_path, linear_task):
+def test_rows_stay_when_runs_are_missing(tmp_path, linear_task):
+    """A comparisons rows stay as they are when only some of its runs are given."""
     runs = [trained(linear_task, tmp_path / str(seed), seed=seed) for seed in (0, 1)]
     evaluated(runs[0])
     told = sync_runs(runs[:1], None, None, lambda: None)["comparisons"][0]
@@ -276,7 +291,8 @@ def test_a_policy_is_registered_once(tmp_path, linear_task):
 
 
 @pytest.mark.usefixtures("store")
-def test_a_report_lies_on_the_parent_with_rows_page_and_pictures(tmp_path, linear_task):
+def test_report_is_on_the_parent_run(tmp_path, linear_task):
+    """A report lies on the parent with rows page and pictures."""
     runs = [trained(linear_task, tmp_path / "runs" / str(seed), seed=seed) for seed in (0, 1)]
     for run, mean in zip(runs, (4.0, 6.0), strict=True):
         evaluated(run, mean)
@@ -300,7 +316,8 @@ def test_a_later_stage_adds_to_the_same_run(tmp_path, linear_task):
     assert "eval/score" not in mirrored.data.metrics
 
 
-def test_several_openings_of_a_fresh_store_make_one_experiment(home):
+def test_concurrent_openings_make_one_experiment(home):
+    """Several openings of a fresh store make one experiment."""
     stores: list[MlflowStore] = []
     threads = [threading.Thread(target=lambda: stores.append(MlflowStore.open())) for _ in range(3)]
     for thread in threads:

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from decision_processes import shaping_null
 
-from iq_offline.tabular.experiments import PaperSetting, Recovery, exact_experiment, paper_expert, windy_experiment
+from iq_offline.tabular.experiments import PaperSetting, Recovery, paper_experiment, paper_expert, windy_experiment
 from iq_offline.tabular.gridworld import (
     PAPER_VALUES,
     cloned_policy,
@@ -12,18 +13,19 @@ from iq_offline.tabular.gridworld import (
     paper_gridworld,
     windy_gridworld,
 )
-from iq_offline.tabular.shaping import correlation_up_to_shaping, shaping_null
-from iq_offline.tabular.solve import greedy_policy, hard_value_iteration, occupancy
+from iq_offline.tabular.mdp import greedy_policy, hard_value_iteration, occupancy
+from iq_offline.tabular.shaping import correlation_up_to_shaping
 
 SEEDS = range(10)
 
 
 @pytest.fixture(scope="module")
 def recovered() -> list[Recovery]:
-    return [exact_experiment(seed) for seed in SEEDS]
+    return [paper_experiment(seed).recovery for seed in SEEDS]
 
 
-def test_value_iteration_reproduces_all_25_values_of_the_papers_picture():
+def test_value_iteration_reproduces_the_papers_values():
+    """Value iteration reproduces all 25 values of the papers picture."""
     values = hard_value_iteration(paper_gridworld()).max(axis=1).reshape(5, 5)
     np.testing.assert_array_equal(values.round(1), PAPER_VALUES)
 
@@ -41,7 +43,7 @@ def test_that_is_far_from_what_fitting_alone_achieves(recovered: list[Recovery])
     assert np.quantile(null, 0.99) < 0.5 < min(one.reward for one in recovered)
 
 
-def test_yet_the_experts_visits_taken_for_a_reward_pass_the_same_bar_and_come_second(recovered: list[Recovery]):
+def test_visit_counts_pass_the_bar_too(recovered: list[Recovery]):
     """Rewarded corners are where the expert stays: 0.95 is a low bar in this GridWorld."""
     mdp = paper_gridworld()
     visits = occupancy(mdp, paper_expert(mdp, PaperSetting())).sum(axis=1)
@@ -60,22 +62,25 @@ def test_the_learnt_policy_goes_where_the_expert_goes(recovered: list[Recovery])
     assert max(found) <= 0.02, [f"{one:.4f}" for one in found]
 
 
-def test_from_100_steps_sampling_alone_costs_more_than_002_and_iq_learn_no_more_than_cloning():
-    found = [exact_experiment(seed, PaperSetting(steps=100)) for seed in SEEDS]
+def test_iq_learn_is_no_worse_than_cloning():
+    """From 100 steps sampling alone costs more than 002 and iq learn no more than cloning."""
+    found = [paper_experiment(seed, PaperSetting(steps=100)).recovery for seed in SEEDS]
     assert min(one.occupancy_cloned for one in found) > 0.02, [f"{one.occupancy_cloned:.3f}" for one in found]
     differences = [one.occupancy - one.occupancy_cloned for one in found]
     assert max(differences) < 0.005, [f"{one:+.3f}" for one in differences]
 
 
-def test_a_greedy_experts_reward_is_not_identified_though_its_policy_is_matched():
+def test_greedy_experts_reward_is_not_identified():
+    """A greedy experts reward is not identified though its policy is matched."""
     setting = PaperSetting(steps=100, temperature=0.3, soft_expert=False)
-    found = [exact_experiment(seed, setting) for seed in range(3)]
+    found = [paper_experiment(seed, setting).recovery for seed in range(3)]
     assert max(one.reward for one in found) < 0.95, [f"{one.reward:.3f}" for one in found]
     assert max(one.occupancy for one in found) < 0.06, [f"{one.occupancy:.3f}" for one in found]
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
-def test_iq_learn_from_the_expert_alone_is_as_brittle_as_cloning_and_transitions_mend_it(seed: int):
+def test_supplementary_transitions_mend_brittleness_in_wind(seed: int):
+    """Iq learn from the expert alone is as brittle as cloning and transitions mend it."""
     found = windy_experiment(seed)
     cloned, plain, mended = (
         found[name] for name in ("behavioural cloning", "iq, expert only", "iq, mixture penalty, suppression")

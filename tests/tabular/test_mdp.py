@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from decision_processes import random_mdp, with_absorbing_state
 
-from iq_offline.tabular.mdp import MDP, random_mdp, with_absorbing_state
-from iq_offline.tabular.solve import (
+from iq_offline.tabular.mdp import (
+    MDP,
     expected_return,
     greedy_policy,
     hard_value_iteration,
@@ -42,7 +43,8 @@ def test_what_is_no_decision_process_is_refused(mdp: MDP, change: dict[str, np.n
         replace(mdp, **change)
 
 
-def test_terminal_states_of_a_random_process_keep_what_arrives_and_pay_nothing():
+def test_terminal_states_are_never_left_and_pay_nothing():
+    """Terminal states of a random process keep what arrives and pay nothing."""
     mdp = random_mdp(5, 3, 0.9, np.random.default_rng(0), terminal_states=2)
     np.testing.assert_array_equal(mdp.dynamics[3:, :, 3:], np.broadcast_to(np.eye(2)[:, None], (2, 3, 2)))
     assert np.abs(mdp.rewards[3:]).sum() == 0
@@ -50,7 +52,8 @@ def test_terminal_states_of_a_random_process_keep_what_arrives_and_pay_nothing()
     assert np.abs(hard_value_iteration(mdp)[3:]).max() == 0
 
 
-def test_an_absorbing_state_takes_all_arrivals_at_terminal_states(mdp: MDP):
+def test_absorbing_state_takes_arrivals_at_terminal_states(mdp: MDP):
+    """An absorbing state takes all arrivals at terminal states."""
     mdp = replace(mdp, initial=np.array([1.0, 0, 0, 0, 0]))
     larger = with_absorbing_state(mdp, np.arange(5) >= 3, reward=-2.0)
     np.testing.assert_allclose(larger.dynamics[:5, :, 5], mdp.dynamics[:, :, 3:].sum(axis=-1))
@@ -64,7 +67,8 @@ def test_an_absorbing_state_takes_all_arrivals_at_terminal_states(mdp: MDP):
 
 @pytest.mark.parametrize("temperature", [1e-3, 0.1, 1.0, 100.0])
 @pytest.mark.parametrize("gamma", [0.0, 0.9, 0.999])
-def test_soft_value_iteration_is_a_fixed_point_to_rounding(temperature: float, gamma: float):
+def test_soft_value_iteration_is_a_fixed_point(temperature: float, gamma: float):
+    """Soft value iteration is a fixed point to rounding."""
     mdp = random_mdp(8, 4, gamma, np.random.default_rng(1))
     q = soft_value_iteration(mdp, temperature)
     residual = np.abs(mdp.rewards + gamma * mdp.dynamics @ soft_values(q, temperature) - q).max()
@@ -78,7 +82,8 @@ def test_value_iteration_agrees_with_the_plain_loop(mdp: MDP):
     np.testing.assert_allclose(hard_value_iteration(mdp), q, rtol=0, atol=1e-12)
 
 
-def test_occupancy_is_the_discounted_sum_over_time_and_gives_the_return(mdp: MDP):
+def test_occupancy_is_discounted_sum_over_time(mdp: MDP):
+    """Occupancy is the discounted sum over time and gives the return."""
     policy = np.random.default_rng(2).dirichlet(np.ones(3), size=5)
     states, summed = mdp.initial, np.zeros((5, 3))
     for step in range(400):

@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests_support import reseal
+from tests_support import requested, reseal
 
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 from iq_offline.tracking import mirror
-from iq_offline.tracking.mirror import start_tracking, sync
+from iq_offline.tracking.mirror import Tracker, start_tracking, sync
 from iq_offline.tracking.mlflow_store import MlflowStore
-from iq_offline.tracking.tracker import NullTracker
 from iq_offline.training.run_folder import RunFolder
 
 PROCESSES = 8
@@ -28,8 +27,8 @@ START_SECONDS = 120
 
 def trained(dataset: Path, out: Path, on_progress=lambda _: None, warn=pytest.fail) -> RunFolder:
     overrides = ("updates=400", "hidden_sizes=[8]")
-    request = TrainRequest(str(dataset), "bc", demos=2, overrides=overrides, device="cpu", out=out)
-    return train_run(request, on_progress, warn)
+    request = requested(str(dataset), "bc", demos=2, overrides=overrides, device="cpu", out=out)
+    return train_run(*request, on_progress, warn)
 
 
 def copies(run: RunFolder, count: int) -> list[Path]:
@@ -41,9 +40,10 @@ def copies(run: RunFolder, count: int) -> list[Path]:
 
 
 @pytest.mark.slow
-def test_eight_processes_at_once_on_a_fresh_store_give_eight_whole_runs(tmp_path, linear_task, monkeypatch):
+def test_eight_processes_make_eight_whole_runs(tmp_path, linear_task, monkeypatch):
+    """Eight processes at once on a fresh store give eight whole runs."""
     with monkeypatch.context() as untracked:
-        untracked.setattr("iq_offline.stages.train.start_tracking", lambda *_: NullTracker())
+        untracked.setattr("iq_offline.stages.train.start_tracking", lambda *_: Tracker())
         folders = copies(trained(linear_task, tmp_path / "run"), PROCESSES)
     script = Path(__file__).with_name("starting_together.py")
     command = [sys.executable, str(script), *map(str, folders)]
@@ -107,10 +107,11 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
 
 
 @pytest.mark.slow
-def test_training_outlives_a_server_that_is_killed_and_sync_then_shows_all(tmp_path, linear_task, server, monkeypatch):
+def test_training_outlives_a_killed_server(tmp_path, linear_task, server, monkeypatch):
+    """Training outlives a server that is killed and sync then shows all."""
     url, process = server
     monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
-    monkeypatch.setattr(mirror, "POINTS_A_BATCH", 2)
+    monkeypatch.setattr(mirror, "POINTS_PER_BATCH", 2)
     warnings, seen = list[str](), list[dict[str, float]]()
 
     def on_progress(progress) -> None:
@@ -142,14 +143,15 @@ def test_training_outlives_a_server_that_is_killed_and_sync_then_shows_all(tmp_p
     assert [point.step for point in history] == [100, 200, 300, 400]
 
 
-def test_a_server_that_is_not_there_costs_a_warning_and_seconds(tmp_path, linear_task, monkeypatch):
+def test_missing_server_costs_a_warning_and_seconds(tmp_path, linear_task, monkeypatch):
+    """A server that is not there costs a warning and seconds."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     warnings: list[str] = []
     run = trained(linear_task, tmp_path / "run", warn=warnings.append)
     assert "http://127.0.0.1:9 cannot be used" in warnings[0]
     assert (run.path / "policy.safetensors").is_file()
-    assert isinstance(start_tracking(mirror.describe(run.manifest, run.path), run.path, warnings.append), NullTracker)
+    assert type(start_tracking(mirror.describe(run.manifest, run.path), run.path, warnings.append)) is Tracker
 
 
 @pytest.mark.slow

@@ -12,10 +12,8 @@ import pytest
 from iq_offline.errors import TrackingUnavailable
 from iq_offline.tracking import mlflow_access
 from iq_offline.tracking.mirror import _read_note
-from iq_offline.tracking.mlflow_access import tracking_uri
-from iq_offline.tracking.mlflow_sqlite import sqlite_file, sqlite_uri
-from iq_offline.tracking.mlflow_store import MlflowStore
-from iq_offline.tracking.tracker import RunDescription
+from iq_offline.tracking.mlflow_access import sqlite_file, sqlite_uri, tracking_uri
+from iq_offline.tracking.mlflow_store import MlflowStore, RunDescription
 
 
 @pytest.fixture(scope="module")

@@ -9,46 +9,47 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests_support import tasks
+from tests_support import requested, tasks
 
 from iq_offline.errors import CompilerFailed, ConfigError
 from iq_offline.stages import train as stage
-from iq_offline.stages.train import TrainRequest, train_run
-from iq_offline.tracking.tracker import NullTracker
-from iq_offline.training import ahead, compiled, steps
+from iq_offline.stages.train import train_run
+from iq_offline.tracking.mirror import Tracker
+from iq_offline.training import steps
+from iq_offline.training.compile import aot_cache, compiled_steps
+from iq_offline.training.compile.tracing import Function, Traceable
 from iq_offline.training.run_folder import RunFolder
-from iq_offline.training.traced import Traceable
 
 TOLERANCE = 2e-4
 """Largest difference of any tensor after 100 updates; Adam moves a parameter by up to 0.03 in them."""
-RECIPES = ["iq", "iq-awr", "iq-cql", "csil", "ls-iq", "recoil", "sprinql"]
+METHODS = ["iq", "iq-paper", "iq-awr", "iq-cql", "csil", "ls-iq", "recoil", "sprinql"]
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 
 
 @pytest.fixture(autouse=True)
 def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr(stage, "start_tracking", lambda *_: Tracker())
 
 
 @pytest.fixture
 def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trace that the compiler is given, made without any tensor's values, as PyTorch runs it."""
 
-    def interpreted(plan: Traceable) -> compiled.Function:
-        request, tensors = ahead.request_of(plan)
-        reader = ahead.Reader(io.BytesIO(request))
+    def interpreted(plan: Traceable) -> Function:
+        request, tensors = aot_cache.request_of(plan)
+        reader = aot_cache.Reader(io.BytesIO(request))
         trace = reader.load().trace()
-        held = ahead.filled(reader.places(trace.held), tensors)
-        return lambda given: trace.graph(*given, *held)
+        constants = aot_cache.filled(reader.places(trace.constants), tensors)
+        return lambda given: trace.graph(*given, *constants)
 
-    monkeypatch.setattr(compiled, "compiled", interpreted)
+    monkeypatch.setattr(compiled_steps, "compiled_function", interpreted)
     monkeypatch.setattr(steps, "UNROLLED", 2)
 
 
 def trained(
     out: Path, data: tuple[Path, Path], method: str, compiling: str, *overrides: str, seed: int = 0
 ) -> RunFolder:
-    request = TrainRequest(
+    request = requested(
         str(data[0]),
         method,
         demos=4,
@@ -59,7 +60,7 @@ def trained(
         out=out,
         compile=compiling,
     )
-    return train_run(request, lambda _: None, lambda _: None)
+    return train_run(*request, lambda _: None, lambda _: None)
 
 
 def assert_near(first: RunFolder, second: RunFolder) -> None:
@@ -72,10 +73,10 @@ def assert_near(first: RunFolder, second: RunFolder) -> None:
 @pytest.mark.parametrize(
     "discrete", [pytest.param(False, marks=pytest.mark.slow), True], ids=["continuous", "discrete"]
 )
-@pytest.mark.parametrize("method", ["iq", *(pytest.param(recipe, marks=pytest.mark.slow) for recipe in RECIPES[1:])])
-def test_the_trace_of_every_recipe_makes_the_same_updates(
-    method: str, discrete: bool, tmp_path: Path, linear_task: Path
-):
+@pytest.mark.parametrize(
+    "method", ["iq", *(pytest.param(name, marks=pytest.mark.slow) for name in METHODS if name != "iq")]
+)
+def test_trace_of_every_method_makes_same_updates(method: str, discrete: bool, tmp_path: Path, linear_task: Path):
     data = tasks(tmp_path, linear_task, discrete=discrete)
     prior = ("prior.updates=10", "prior.hidden_sizes=[8, 8]") if method in ("iq", "iq-cql", "csil") else ()
     eager = trained(tmp_path / "eager", data, method, "off", "updates=20", *prior)
@@ -88,31 +89,30 @@ def test_the_trace_of_every_recipe_makes_the_same_updates(
 @needs_compiler
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("discrete", [False, True], ids=["continuous", "discrete"])
-def test_compiled_and_eager_agree_after_a_hundred_updates(
+def test_compiled_and_eager_agree_after_hundred_updates(
     discrete: bool, tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(steps, "UNROLLED", 2 if discrete else 1)
     data = tasks(tmp_path, linear_task, discrete=discrete)
-    own = ("prior=none", "hidden_sizes=[8]") + (() if discrete else ("entropy=uniform", "critic_layer_norm=false"))
-    eager = trained(tmp_path / "eager", data, "iq", "off", *own)
-    first = trained(tmp_path / "compiled", data, "iq", "on", *own)
+    own = ("hidden_sizes=[8]",)
+    eager = trained(tmp_path / "eager", data, "iq-paper", "off", *own)
+    first = trained(tmp_path / "compiled", data, "iq-paper", "on", *own)
     assert first.manifest["compiled"]
     assert_near(eager, first)
     # what was compiled is kept, and knows nothing of that run's own tensors
-    monkeypatch.setattr(ahead, "_compile", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr(aot_cache, "_compile", lambda *_: pytest.fail("compiled again"))
     others = data[1], data[0]
     assert_near(
-        trained(tmp_path / "eager-other", others, "iq", "off", *own, seed=1),
-        trained(tmp_path / "compiled-other", others, "iq", "on", *own, seed=1),
+        trained(tmp_path / "eager-other", others, "iq-paper", "off", *own, seed=1),
+        trained(tmp_path / "compiled-other", others, "iq-paper", "on", *own, seed=1),
     )
 
 
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-def test_the_compiled_gradient_of_a_recorded_actions_q_is_right_at_full_width(
-    tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_compiled_gradient_of_recorded_q_is_right(tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch):
+    """At full width."""
     monkeypatch.setattr(steps, "UNROLLED", 1)
     data = tasks(tmp_path, linear_task, discrete=True)
     own = ("hidden_sizes=[32]", "batch_size=256", "updates=30")
@@ -121,18 +121,20 @@ def test_the_compiled_gradient_of_a_recorded_actions_q_is_right_at_full_width(
 
 
 @pytest.mark.parametrize("wrong", [1.05, pytest.param(float("nan"), marks=pytest.mark.slow)])
-def test_compiled_updates_that_are_not_the_eager_ones_stop_the_run(
+def test_wrong_compiled_updates_stop_the_run(
     wrong: float, tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def miscompiled(plan: Traceable) -> compiled.Function:
+    """They are held against eager ones."""
+
+    def miscompiled(plan: Traceable) -> Function:
         def function(given: list[torch.Tensor]) -> list[torch.Tensor]:
-            found = trace.graph(*given, *trace.held)
+            found = trace.graph(*given, *trace.constants)
             return [tensor * wrong if tensor.shape == (8, 8) else tensor for tensor in found]
 
         trace = plan.trace()
         return function
 
-    monkeypatch.setattr(compiled, "compiled", miscompiled)
+    monkeypatch.setattr(compiled_steps, "compiled_function", miscompiled)
     monkeypatch.setattr(steps, "_has_compiler", lambda: True)
     data = tasks(tmp_path, linear_task, discrete=False)
     with pytest.raises(CompilerFailed, match=r"(?s)not the eager ones.*\(8, 8\).*--compile off"):
@@ -142,7 +144,7 @@ def test_compiled_updates_that_are_not_the_eager_ones_stop_the_run(
 
 @pytest.mark.slow
 @needs_compiler
-def test_a_compiler_that_fails_is_said_and_leaves_nothing(
+def test_failing_compiler_is_told_and_leaves_nothing(
     tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
 ):
     data = tasks(tmp_path, linear_task, discrete=False)
@@ -156,13 +158,13 @@ def test_a_compiler_that_fails_is_said_and_leaves_nothing(
 
 def test_a_damaged_library_is_made_again(tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch):
     def compile_nothing(request: bytes, folder: Path) -> None:
-        torch.save([], folder / ahead.HELD)
-        (folder / ahead.LIBRARY).write_bytes(b"")
+        torch.save([], folder / aot_cache.CONSTANTS)
+        (folder / aot_cache.LIBRARY).write_bytes(b"")
         requests.append(request)
 
     requests: list[bytes] = []
     monkeypatch.setenv("IQ_OFFLINE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(ahead, "_compile", compile_nothing)
+    monkeypatch.setattr(aot_cache, "_compile", compile_nothing)
     monkeypatch.setattr(steps, "_has_compiler", lambda: True)
     data = tasks(tmp_path, linear_task, discrete=False)
     for _ in range(2):
@@ -177,9 +179,9 @@ import torch
 from iq_offline.algorithms.bc import BCLearner
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Standardiser
 from iq_offline.batch import Batch
-from iq_offline.config import ContinuousBCConfig
-from iq_offline.training.ahead import key_of, request_of
-from iq_offline.training.traced import Traceable
+from iq_offline.config.cloning import ContinuousBCConfig
+from iq_offline.training.compile.aot_cache import key_of, request_of
+from iq_offline.training.compile.tracing import Function, Traceable
 
 def key(rate, value, size):
     config = ContinuousBCConfig(learning_rate=rate, updates=10, hidden_sizes=(4,))
@@ -194,7 +196,8 @@ print(key(1e-3, 0.0, 8), key(1e-3, 1.0, 8), key(2e-3, 0.0, 8), key(1e-3, 0.0, 9)
 
 
 @pytest.mark.slow
-def test_what_is_kept_is_found_by_settings_and_shapes_alone():
+def test_library_is_found_by_settings_and_shapes():
+    """And by these alone."""
     printed = [
         subprocess.run(
             [sys.executable, "-c", PRINTS_KEYS],
@@ -212,7 +215,8 @@ def test_what_is_kept_is_found_by_settings_and_shapes_alone():
 
 
 @pytest.mark.usefixtures("traced_only")
-def test_what_is_left_over_of_a_count_is_made_in_eager_mode(tmp_path: Path, linear_task: Path):
+def test_updates_left_over_are_made_eagerly(tmp_path: Path, linear_task: Path):
+    """Those that do not fill an unrolled graph."""
     data = tasks(tmp_path, linear_task, discrete=False)
     eager = trained(tmp_path / "eager", data, "bc", "off", "updates=23")
     traced = trained(tmp_path / "traced", data, "bc", "on", "updates=23")
@@ -220,14 +224,12 @@ def test_what_is_left_over_of_a_count_is_made_in_eager_mode(tmp_path: Path, line
     assert_near(eager, traced)
 
 
-def test_short_runs_are_not_compiled_by_themselves(tmp_path: Path, linear_task: Path):
+def test_short_runs_are_not_compiled_automatically(tmp_path: Path, linear_task: Path):
     data = tasks(tmp_path, linear_task, discrete=False)
     assert not trained(tmp_path / "auto", data, "bc", "auto").manifest["compiled"]
 
 
-def test_without_a_compiler_only_an_explicit_wish_is_an_error(
-    tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_missing_compiler_fails_only_when_asked_for(tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch):
     data = tasks(tmp_path, linear_task, discrete=False)
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr(steps, "PAYS_FROM", {False: 1, True: 1})

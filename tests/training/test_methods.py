@@ -8,26 +8,22 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tests_support import write_hdf5
+from tests_support import requested, write_hdf5
 
-from iq_offline.algorithms.bc import cloning_errors
-from iq_offline.algorithms.learner import Metrics
+from iq_offline.algorithms.losses import Metrics
 from iq_offline.batch import Batch
-from iq_offline.config import (
-    CloningLoss,
-    ContinuousBCConfig,
-    ContinuousIQConfig,
-    DiscreteBCConfig,
-    DiscreteIQConfig,
-    Method,
-)
+from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
+from iq_offline.config.q_learning import QLearningConfig
+from iq_offline.config.regularisers import ContinuousRegularisers, DiscreteRegularisers
+from iq_offline.config.train import algorithm_class, algorithm_config, valid_keys
 from iq_offline.errors import ConfigError, TrainingDiverged
+from iq_offline.methods import METHODS
 from iq_offline.stages.reward import RewardRequest, recover_reward
-from iq_offline.stages.train import TrainRequest, train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.stages.train import train_run
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.alarm import DivergenceAlarm
-from iq_offline.training.learnt import absorbing_value_of
-from iq_offline.training.loop import fit, remedy_of
+from iq_offline.training.learnt import learner_of
+from iq_offline.training.loop import fit
 from iq_offline.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -43,7 +39,7 @@ def discard(*_: Any) -> None:
 @pytest.fixture(autouse=True)
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
     """No store to mirror into, and a short null for methods without a prior."""
-    monkeypatch.setattr("iq_offline.stages.train.start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr("iq_offline.stages.train.start_tracking", lambda *_: Tracker())
     monkeypatch.setattr("iq_offline.stages.reward.mirror_stage", discard)
     short = {"updates": 20, "hidden_sizes": (16,)}
     monkeypatch.setattr("iq_offline.stages.reward.ContinuousBCConfig", lambda: ContinuousBCConfig(**short))
@@ -105,7 +101,7 @@ def trained(
     tmp_path.mkdir(exist_ok=True, parents=True)
     expert = task(tmp_path, "expert", noise=0.0, seed=0)
     noisy = task(tmp_path, "noisy", noise=1.0, seed=1)
-    request = TrainRequest(
+    request = requested(
         dataset=str(expert),
         method=method,
         demos=4,
@@ -113,12 +109,13 @@ def trained(
         overrides=overrides,
         out=tmp_path / name,
     )
-    return train_run(request, discard, discard)
+    return train_run(*request, discard, discard)
 
 
 @pytest.mark.parametrize("task", [continuous_task, discrete_task], ids=["continuous", "discrete"])
 @pytest.mark.parametrize("method", IQ_METHODS)
-def test_every_recipe_trains_and_its_reward_is_recovered_from_the_files(method: str, task: Any, tmp_path: Path):
+def test_every_method_trains_and_its_reward_is_recovered(method: str, task: Any, tmp_path: Path):
+    """From the run folder's files."""
     has_prior = method in ("iq", "iq-cql", "csil")
     run = trained(tmp_path, task, method, settings(20, prior=has_prior))
     metrics = pl.read_parquet(run.path / "metrics.parquet").tail(1).to_dicts()[0]
@@ -133,7 +130,7 @@ def test_every_recipe_trains_and_its_reward_is_recovered_from_the_files(method: 
 
 @pytest.mark.parametrize("task", [continuous_task, discrete_task], ids=["continuous", "discrete"])
 @pytest.mark.parametrize("method", IQ_METHODS)
-def test_every_recipe_trains_without_supplementary_data(method: str, task: Any, tmp_path: Path):
+def test_every_method_trains_without_supplementary_data(method: str, task: Any, tmp_path: Path):
     has_prior = method in ("iq", "iq-cql", "csil")
     run = trained(tmp_path, task, method, settings(10, prior=has_prior), supplementary=False)
     metrics = pl.read_parquet(run.path / "metrics.parquet").tail(1).to_dicts()[0]
@@ -143,7 +140,7 @@ def test_every_recipe_trains_without_supplementary_data(method: str, task: Any, 
 
 
 @pytest.mark.parametrize("method", PEERS)
-def test_every_peer_trains_into_the_same_run_folder(method: str, tmp_path: Path):
+def test_every_peer_trains_into_a_run_folder(method: str, tmp_path: Path):
     peer = method.split("-")[-1] not in ("iql", "td3bc")
     small = "hidden_sizes=[16, 16]"
     overrides = ("cloning.updates=20", f"cloning.{small}") if peer else ("updates=10", small)
@@ -176,114 +173,93 @@ def checkpoint(folder: Path, task: Any, choice: tuple[str, ...]) -> str:
     return sha256
 
 
-CONTINUOUS_OFF = ["cql.weight=0", "value_suppression.weight=0", "gradient_penalty.weight=0", "anchor.squared_error=0"]
-OFF = [(continuous_task, off) for off in CONTINUOUS_OFF] + [(discrete_task, off) for off in CONTINUOUS_OFF[:3]]
-
-
-@pytest.mark.parametrize(
-    "base", [(), pytest.param(("value_term=mixture",), marks=pytest.mark.slow)], ids=["default", "mixture"]
-)
-@pytest.mark.parametrize(("task", "off"), OFF, ids=lambda part: part if isinstance(part, str) else part.__name__)
-def test_a_weight_of_zero_gives_the_plain_method_to_the_bit(task: Any, off: str, base: tuple[str, ...], tmp_path: Path):
-    plain, zero = checkpoints(tmp_path, task, base, (*base, off))
+@pytest.mark.parametrize("task", [continuous_task, discrete_task], ids=["continuous", "discrete"])
+def test_regularisers_of_weight_zero_leave_no_trace(task: Any, tmp_path: Path):
+    """A run with all of them at weight 0 has the tensors of one without any, to the bit."""
+    kinds = ContinuousRegularisers if task is continuous_task else DiscreteRegularisers
+    without, off = ([f"{name}{value}" for name in kinds.model_fields] for value in ("=none", ".weight=0"))
+    several = ("value_term=mixture", *(("ensemble.members=2",) if task is continuous_task else ()))
+    plain, zero = checkpoints(tmp_path, task, (*several, *without), (*several, *off))
     assert zero == plain
 
 
-def zero(*_: Any) -> torch.Tensor:
-    return torch.zeros(())
-
-
-def no_likelihood(policy: Any, batch: Batch, loss: CloningLoss) -> torch.Tensor:
-    return torch.zeros(()) if loss is CloningLoss.LIKELIHOOD else cloning_errors(policy, batch, loss)
-
-
-@pytest.mark.parametrize(
-    ("beside", "weight", "name", "absent"),
-    [
-        ((), "action_gradient_weight", "critic_pieces.action_gradient_between", zero),
-        (("action_gradient_at=recorded",), "action_gradient_weight", "critic_pieces.action_gradient_penalty", zero),
-        (("ensemble.members=2",), "ensemble.diversity_weight", "critic_pieces.diversity_penalty", zero),
-        (("anchor.squared_error=1",), "anchor.likelihood", "bc.cloning_errors", no_likelihood),
-    ],
-    ids=["action gradient", "action gradient at recorded actions", "diversity", "likelihood anchor"],
-)
-def test_a_weight_of_zero_is_the_term_left_out_to_the_bit(
-    beside: tuple[str, ...], weight: str, name: str, absent: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """Of pieces whose default is a weight, not an absence: the same run with the term itself replaced by nothing."""
-    weighed, off = (("value_term=mixture", *beside, f"{weight}={value}") for value in (1, 0))
-    on_hash, off_hash = checkpoints(tmp_path / "as-it-is", continuous_task, weighed, off)
-    monkeypatch.setattr(f"iq_offline.algorithms.{name}", absent)
-    (absent_hash,) = checkpoints(tmp_path / "left-out", continuous_task, weighed)
-    assert off_hash == absent_hash
-    assert off_hash != on_hash
-
-
 @pytest.mark.parametrize("decay", ["actor_weight_decay", "critic_weight_decay"])
-def test_no_weight_decay_is_the_limit_of_little_to_the_bit(decay: str, tmp_path: Path):
+def test_no_weight_decay_is_limit_of_little(decay: str, tmp_path: Path):
+    """To the bit."""
     none, hardly, some = checkpoints(tmp_path, continuous_task, *((f"{decay}={value}",) for value in (0, 1e-30, 0.1)))
     assert none == hardly
     assert none != some
 
 
-@pytest.mark.parametrize("piece", ["cql.weight=1", "value_suppression.weight=1", "gradient_penalty.target=0"])
-@pytest.mark.parametrize("task", [continuous_task, discrete_task], ids=["continuous", "discrete"])
-def test_a_weight_that_is_on_changes_what_is_learnt(piece: str, task: Any, tmp_path: Path):
-    plain, weighed = checkpoints(tmp_path, task, ("value_term=mixture",), ("value_term=mixture", piece))
-    assert weighed != plain
-
-
 @pytest.mark.parametrize(
-    "choice",
+    ("method", "choice"),
     [
-        ("value_term=initial", "polyak_rate=none"),
-        ("ensemble.members=3", "ensemble.pessimism=bound", "ensemble.diversity_weight=1"),
-        ("polyak_rate=none",),
-        ("anchor.likelihood=1", "anchor.scale_q=2.5"),
-        ("in_sample_value.kind=expectile", "advantage_weights.temperature=1", "objective=least-squares"),
-        ("policy_head=deterministic", "prior.head=deterministic", "entropy=off"),
-        ("policy_head=tanh-gaussian", "prior.head=tanh-gaussian"),
-        ("policy_std=none", "prior.learnt_std=true", "prior.loss=likelihood", "more_demonstrations.loss=none"),
-        ("absorbing_value=learned",),
-        ("divergence=jensen-shannon",),
+        ("iq", ("value_term=initial", "polyak_rate=none")),
+        ("iq", ("ensemble.members=3", "ensemble.pessimism=bound", "diversity.weight=1")),
+        ("iq", ("behavioural_cloning.weight=1", "observation_noise.weight=1")),
+        ("iq", ("divergence=jensen-shannon", "value_suppression.weight=0.1", "polyak_rate=none")),
+        ("iq-paper", ("policy_std=0.2", "divergence=kl-donsker-varadhan")),
+        ("csil", ("coherence=2", "ensemble.members=2", "action_gradient.at=between")),
+        ("recoil", ("ensemble.members=2", "polyak_rate=none", "target_bound=none")),
+        ("sprinql", ("reward_reference=[2,-1]", "ensemble.members=1")),
     ],
-    ids=lambda choice: choice[0],
+    ids=lambda part: part if isinstance(part, str) else part[0],
 )
-def test_every_choice_composes_and_reloads(choice: tuple[str, ...], tmp_path: Path):
-    run = trained(tmp_path, continuous_task, "iq", (*settings(10), *choice))
+def test_every_choice_composes_and_reloads(method: str, choice: tuple[str, ...], tmp_path: Path):
+    """A reward is recovered from the run folder's files alone."""
+    prior = method in ("iq", "csil")
+    run = trained(tmp_path, continuous_task, method, (*settings(10, prior=prior), *choice))
     recover_reward(run, RewardRequest(), discard, discard)
     assert np.isfinite(pl.read_parquet(run.path / "rewards.parquet")["recovered"].to_numpy()).all()
 
 
-def test_what_stands_behind_terminations_at_recovery_is_learnt_or_zero(tmp_path: Path):
-    """The least value of `recoil` is training's alone."""
-    learnt = trained(tmp_path, continuous_task, "ls-iq", settings(20, prior=False), name="learnt")
-    lowest = trained(tmp_path, continuous_task, "recoil", settings(5, prior=False), name="lowest")
-    value = absorbing_value_of(learnt)
+@pytest.mark.parametrize("task", [continuous_task, discrete_task], ids=["continuous", "discrete"])
+def test_value_behind_terminations_is_learnt_or_zero(task: Any, tmp_path: Path):
+    """At recovery: what `ls-iq` has learnt; the least value of `recoil` is training's alone."""
+    learnt = trained(tmp_path, task, "ls-iq", settings(20, prior=False), name="learnt")
+    lowest = trained(tmp_path, task, "recoil", settings(5, prior=False), name="lowest")
+    value = learner_of(learnt).recovery_absorbing_value
     assert isinstance(value, torch.Tensor)
-    assert value.item() == learnt.checkpoint()["absorbing_value"].item() != 0
-    assert absorbing_value_of(lowest) is None
+    assert value.item() == pytest.approx(learnt.checkpoint()["absorbing.reward"].item() / (1 - 0.99))
+    assert value.item() != 0
+    assert learner_of(lowest).recovery_absorbing_value is None
+    assert learner_of(lowest).absorbing_value == -200
 
 
-def test_a_recipe_can_be_named_as_a_preset_and_two_names_are_refused(tmp_path: Path):
+@pytest.mark.parametrize("task", [continuous_task, discrete_task], ids=["continuous", "discrete"])
+@pytest.mark.parametrize("method", IQ_METHODS)
+def test_learner_of_a_run_is_the_trained_one(method: str, task: Any, tmp_path: Path):
+    """Its networks hold what the checkpoint does, all of it, and need no gradient."""
+    run = trained(tmp_path, task, method, settings(5, prior=method in ("iq", "iq-cql", "csil")))
+    learner, kept = learner_of(run), run.checkpoint()
+    assert learner.tensors().keys() == kept.keys()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in learner.tensors().items())
+    assert not [True for module in learner.modules.values() for one in module.parameters() if one.requires_grad]
+
+
+def test_method_named_as_preset_is_trained(tmp_path: Path):
+    """Two names that differ are refused."""
     expert = continuous_task(tmp_path, "expert", noise=0.0, seed=0)
-    request = TrainRequest(str(expert), preset="ls-iq", overrides=settings(5, prior=False), out=tmp_path / "named")
-    assert train_run(request, discard, discard).manifest["method"] == Method.LS_IQ
+    request = requested(str(expert), preset="ls-iq", overrides=settings(5, prior=False), out=tmp_path / "named")
+    assert train_run(*request, discard, discard).manifest["method"] == "ls-iq"
     with pytest.raises(ConfigError, match="a method of its own"):
-        train_run(TrainRequest(str(expert), method="bc", preset="ls-iq"), discard, discard)
+        requested(str(expert), method="bc", preset="ls-iq")
 
 
-def test_settings_that_do_not_go_together_are_refused_with_the_remedy(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("prior=none", "unknown key 'prior'"),
+        ("divergence=wasserstein", "gradient penalty"),
+        ("cql=1", "group of settings"),
+        ("diversity.weight=1", "ensemble.members=2"),
+    ],
+)
+def test_contradicting_settings_are_refused_with_remedy(setting: str, text: str, tmp_path: Path):
     expert = continuous_task(tmp_path, "expert", noise=0.0, seed=0)
-    for overrides, text in [
-        (("policy_head=tanh-gaussian",), "prior.head"),
-        (("prior=none",), "a prior is needed"),
-        (("divergence=wasserstein",), "gradient penalty"),
-        (("cql=1",), "group of settings"),
-    ]:
-        with pytest.raises(ConfigError) as error:
-            train_run(TrainRequest(str(expert), method="iq", overrides=overrides), discard, discard)
-        assert text in str(error.value) + error.value.remedy
+    with pytest.raises(ConfigError) as error:
+        train_run(*requested(str(expert), method="iq", overrides=(setting,)), discard, discard)
+    assert text in str(error.value) + error.value.remedy
 
 
 def test_pictures_train_through_the_encoder(tmp_path: Path):
@@ -300,7 +276,7 @@ def test_pictures_train_through_the_encoder(tmp_path: Path):
     }
     file = write_hdf5(tmp_path / "pictures.hdf5", arrays)
     overrides = ("updates=5", "prior.updates=40", "batch_size=16")
-    run = train_run(TrainRequest(str(file), method="iq", overrides=overrides, out=tmp_path / "run"), discard, discard)
+    run = train_run(*requested(str(file), method="iq", overrides=overrides, out=tmp_path / "run"), discard, discard)
     metrics = pl.read_parquet(run.path / "metrics.parquet")["prior_action_error"].drop_nulls()
     assert metrics[-1] <= 0.1
     assert run.policy().act(torch.from_numpy(pictures[:4].reshape(4, -1)).float()).shape == (4,)
@@ -326,7 +302,8 @@ class _Runaway:
         return {}
 
 
-def test_the_alarm_stops_a_run_that_comes_apart_and_says_since_when_and_what_to_try():
+def test_alarm_stops_a_run_that_diverges():
+    """It says since when, and what to try."""
     batches = iter([None] * 3000)  # type: ignore[list-item]
     with pytest.raises(TrainingDiverged) as error:
         for _ in fit(_Runaway(), batches, 3000, DivergenceAlarm(1000.0, "raise the temperature")):  # type: ignore[arg-type]
@@ -336,7 +313,8 @@ def test_the_alarm_stops_a_run_that_comes_apart_and_says_since_when_and_what_to_
     assert error.value.remedy == "raise the temperature"
 
 
-def test_one_large_value_is_no_alarm_and_one_that_is_not_finite_is():
+def test_one_large_value_is_no_alarm():
+    """One that is not finite is."""
     alarm = DivergenceAlarm(10.0, "remedy")
     for step, q in [(100, 50.0), (200, 50.0), (300, 1.0), (400, 50.0), (500, -50.0)]:
         alarm.check(step, {"expert_q": q})
@@ -344,14 +322,14 @@ def test_one_large_value_is_no_alarm_and_one_that_is_not_finite_is():
         alarm.check(600, {"loss": float("nan")})
 
 
-def test_a_value_that_runs_away_while_q_does_not_is_stopped_too():
+def test_diverging_value_is_stopped_without_q():
     alarm = DivergenceAlarm(10.0, "remedy", patience=2)
     alarm.check(100, {"expert_q": 5.0, "expert_value": -30.0})
     with pytest.raises(TrainingDiverged, match=r"mean V is -40 at update 200, beyond 10 \(since update 100\)"):
         alarm.check(200, {"expert_q": 5.0, "expert_value": -40.0})
 
 
-def test_a_value_that_runs_away_on_supplementary_data_alone_is_stopped_too():
+def test_diverging_supplementary_values_are_stopped():
     alarm = DivergenceAlarm(10.0, "remedy", patience=2)
     for name in ("supplementary_q", "supplementary_value"):
         alarm.check(100, {"expert_q": 5.0, name: -30.0})
@@ -360,21 +338,31 @@ def test_a_value_that_runs_away_on_supplementary_data_alone_is_stopped_too():
         alarm.check(300, {"expert_q": 5.0, name: 0.0})
 
 
-@pytest.mark.parametrize("choice", [{}, {"value_term": "mixture"}, {"objective": "least-squares"}], ids=str)
-@pytest.mark.parametrize("kind", [ContinuousIQConfig, DiscreteIQConfig])
-def test_what_the_alarm_says_to_try_are_settings_of_the_learner(kind: Any, choice: dict[str, Any]):
-    named = set(re.findall(r"(\w+)=", remedy_of(kind(**choice)))) - {"key"}
-    assert "target_bound" in named
-    assert named <= set(kind.model_fields)
-    assert ("penalty_on" in named) == (choice == {"value_term": "mixture"})
+Q_METHODS = [
+    (name, discrete)
+    for name, method in METHODS.items()
+    for discrete in (False, True)
+    if issubclass(method.config_class(discrete=discrete), QLearningConfig)
+]
+
+
+@pytest.mark.parametrize(("method", "discrete"), Q_METHODS)
+def test_remedies_of_divergence_are_accepted(method: str, discrete: bool):
+    """What a diverged run says to set is a setting of its method; another method that it names is there."""
+    model: Any = algorithm_class(method, discrete=discrete)
+    overrides = re.findall(r"[\w.]+=[\w.]+", model.remedy)
+    assert {override.partition("=")[0] for override in overrides} <= valid_keys(model).keys()
+    for override in overrides:
+        algorithm_config(method, discrete=discrete, overrides=[override])
+    others = re.findall(r"--method ([\w-]+)", model.remedy)
+    assert overrides or others
+    assert set(others) <= METHODS.keys() - {method}
 
 
 @pytest.mark.parametrize("task", [continuous_task, discrete_task], ids=["continuous", "discrete"])
-def test_the_in_sample_value_has_a_learning_rate_of_its_own(task: Any, tmp_path: Path):
+def test_in_sample_value_has_its_own_learning_rate(task: Any, tmp_path: Path):
     hardly, fast = (
-        trained(
-            tmp_path, task, "recoil", (*settings(20, prior=False), f"in_sample_value.learning_rate={rate}"), name=rate
-        )
+        trained(tmp_path, task, "recoil", (*settings(20, prior=False), f"value_learning_rate={rate}"), name=rate)
         for rate in ("1e-8", "1e-2")
     )
     assert hardly.manifest["checkpoint_sha256"] != fast.manifest["checkpoint_sha256"]
@@ -384,14 +372,14 @@ def test_the_in_sample_value_has_a_learning_rate_of_its_own(task: Any, tmp_path:
         )
 
 
-def test_a_batch_of_one_has_no_room_for_supplementary_episodes(tmp_path: Path):
+def test_batch_of_one_has_no_supplementary_episodes(tmp_path: Path):
     run = trained(tmp_path, continuous_task, "iq", (*settings(20), "prior.batch_size=1", "batch_size=1"))
     assert run.manifest["checkpoint_sha256"]
 
 
-def test_a_run_that_diverges_leaves_no_folder(tmp_path: Path):
+def test_run_that_diverges_leaves_no_folder(tmp_path: Path):
     with pytest.raises(TrainingDiverged) as error:
-        trained(tmp_path, continuous_task, "iq", (*settings(400), "alarm_q=1e-9", "more_demonstrations=none"))
+        trained(tmp_path, continuous_task, "iq", (*settings(400), "max_abs_q=1e-9"))
     assert "since update 160" in error.value.problem  # the prior's 60 updates among them
     assert "at update 360" in error.value.problem
     assert not (tmp_path / "run").exists()

@@ -10,21 +10,22 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from tests_support import Requested, requested
 
 from iq_offline.algorithms.bc import cloning_loss
 from iq_offline.baselines.filtering import more_demonstrations
 from iq_offline.baselines.sources import PeerData
-from iq_offline.config import Method, algorithm_config
-from iq_offline.config.baselines import EpisodeFilterConfig, LikenessConfig, ResidualTestConfig, ScreenConfig
+from iq_offline.config.baselines import CrossValidationConfig, EpisodeFilterConfig, ResidualTestConfig, SimilarityConfig
 from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig
+from iq_offline.config.train import algorithm_config
 from iq_offline.data.split import choose_expert, rows_with_successors
-from iq_offline.errors import ConfigError, Interrupted, NothingAlike
+from iq_offline.errors import ConfigError, Interrupted, NoSimilarTransition
 from iq_offline.stages import train as stage
 from iq_offline.stages.convert import ConvertRequest, convert_dataset
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.presets import recipe
-from iq_offline.stages.train import TrainRequest, train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.stages.presets import read_preset
+from iq_offline.stages.train import train_run
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.batches import DemonstrationMixture, SupplementarySampler, TransitionSampler
 from iq_offline.training.loop import fit_clone
 from iq_offline.training.run_folder import RunFolder
@@ -40,7 +41,7 @@ SMALL_BC = ("updates=300", "hidden_sizes=[16]")
 
 @pytest.fixture(autouse=True)
 def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr(stage, "start_tracking", lambda *_: Tracker())
 
 
 @pytest.fixture
@@ -51,16 +52,16 @@ def more_of_the_expert(tmp_path: Path) -> str:
     return str(file)
 
 
-def asked(out: Path, *supplementary: str, **more: Any) -> TrainRequest:
+def asked(out: Path, *supplementary: str, **more: Any) -> Requested:
     settings = {"method": "iq", "preset": PRESET, "demos": 3, "subsample": 20} | more
     small = SMALL_BC if settings["method"] == "bc" else SMALL
     settings["overrides"] = (*small, *settings.get("overrides", ()))
-    return TrainRequest(EXPERT, supplementary=supplementary, device="cpu", out=out, **settings)
+    return requested(EXPERT, supplementary=supplementary, device="cpu", out=out, **settings)
 
 
 def trained(out: Path, *supplementary: str, warnings: list[str] | None = None, **more: Any) -> RunFolder:
     return train_run(
-        asked(out, *supplementary, **more), lambda _: None, (lambda _: None) if warnings is None else warnings.append
+        *asked(out, *supplementary, **more), lambda _: None, (lambda _: None) if warnings is None else warnings.append
     )
 
 
@@ -77,20 +78,20 @@ def data_of(demos: int, subsample: int, *supplementary: str) -> tuple[PeerData, 
 
 @pytest.mark.parametrize("discrete", [True, False])
 def test_only_the_preset_accepts_episodes(discrete: bool):
-    """No recipe clones supplementary episodes by default; the preset turns the test for its kind of actions on."""
-    for method in (Method.IQ, Method.IQ_PAPER, Method.LS_IQ, Method.CSIL, Method.RECOIL, Method.IQ_CQL, Method.IQ_AWR):
-        assert algorithm_config(method, discrete=discrete, presets=recipe(method)).more_demonstrations is None
-    tested = algorithm_config(Method.IQ, discrete=discrete, presets=recipe(PRESET)).more_demonstrations
-    assert (tested.screen is not None) is discrete
+    """No method's defaults clone supplementary episodes; the preset turns the test for its kind of actions on."""
+    for method in ("iq", "iq-cql"):
+        assert algorithm_config(method, discrete=discrete).accept_episodes is None  # type: ignore[attr-defined]
+    tested = algorithm_config("iq", discrete=discrete, presets=read_preset(PRESET)).accept_episodes  # type: ignore[attr-defined]
+    assert (tested.cross_validation is not None) is discrete
     assert (tested.residual_test is None and tested.loss is None) is discrete
 
 
 def test_default_iq_is_safe_beside_a_foreign_agent(tmp_path: Path):
     """A foreign agent's episodes change no bit of `iq`, which stays at its `bc`; a run that accepts them leaves it."""
     foreign = an_episode_file(tmp_path / "foreign.hdf5", lambda actions: noisy(-actions))
-    lenient = ("residual_test.largest_foretold=0.9", "residual_test.largest_foretold_near=0.9")
-    accepted = trained(tmp_path / "accepted", foreign, overrides=tuple(f"more_demonstrations.{one}" for one in lenient))
-    assert accepted.split["supplementary"][0]["taken_episodes"]
+    lenient = ("residual_test.max_predictability=0.9", "residual_test.max_predictability_near=0.9")
+    accepted = trained(tmp_path / "accepted", foreign, overrides=tuple(f"accept_episodes.{one}" for one in lenient))
+    assert accepted.split["supplementary"][0]["accepted_episodes"]
     warnings: list[str] = []
     beside = trained(tmp_path / "beside", foreign, preset=None, warnings=warnings)
     alone = trained(tmp_path / "alone", preset=None)
@@ -105,21 +106,22 @@ def test_default_iq_is_safe_beside_a_foreign_agent(tmp_path: Path):
     assert distance(beside) < 0.05 < distance(accepted)
 
 
-def test_refused_data_leave_what_is_learnt_as_it_is_without_them_to_the_bit(tmp_path: Path):
+def test_refused_data_leave_no_trace(tmp_path: Path):
+    """What is learnt is that without them, to the bit."""
     warnings: list[str] = []
     refused = trained(tmp_path / "refused", RANDOM, warnings=warnings)
     alone = trained(tmp_path / "alone")
     assert last_metrics(refused)["residual_test_accepted"] == 0
     assert "residual_test_accepted" not in last_metrics(alone)
     assert refused.manifest["checkpoint_sha256"] == alone.manifest["checkpoint_sha256"]
-    assert refused.split["supplementary"][0]["taken_episodes"] == []
+    assert refused.split["supplementary"][0]["accepted_episodes"] == []
     assert len(warnings) == 1
     assert "no supplementary episode is taken" in warnings[0]
     assert "residual_test_accepted is 0" in warnings[0]
 
 
 @pytest.mark.slow
-def test_the_objective_keeps_to_the_demonstrations(
+def test_objective_keeps_to_the_demonstrations(
     tmp_path: Path, more_of_the_expert: str, monkeypatch: pytest.MonkeyPatch
 ):
     drawn_from: list[int] = []
@@ -138,7 +140,7 @@ def test_the_objective_keeps_to_the_demonstrations(
 def test_accepted_episodes_are_cloned_by_the_prior(tmp_path: Path, more_of_the_expert: str):
     accepted = trained(tmp_path / "accepted", more_of_the_expert)
     without = train_run(
-        TrainRequest(
+        *requested(
             EXPERT,
             "iq",
             demos=3,
@@ -159,22 +161,23 @@ def test_accepted_episodes_are_cloned_by_the_prior(tmp_path: Path, more_of_the_e
 
 
 @pytest.mark.slow
-def test_the_split_names_the_episodes_that_are_taken_file_by_file(tmp_path: Path, more_of_the_expert: str):
+def test_split_names_accepted_episodes_by_file(tmp_path: Path, more_of_the_expert: str):
     run = trained(tmp_path / "run", RANDOM, more_of_the_expert)
     random, more = run.split["supplementary"]
-    assert random["taken_episodes"] == []
-    assert more["taken_episodes"] == sorted(set(more["taken_episodes"]))
-    assert len(more["taken_episodes"]) == last_metrics(run)["kept_episodes"] > 0
+    assert random["accepted_episodes"] == []
+    assert more["accepted_episodes"] == sorted(set(more["accepted_episodes"]))
+    assert len(more["accepted_episodes"]) == last_metrics(run)["kept_episodes"] > 0
     table = open_dataset(more_of_the_expert)
     rows = rows_with_successors(table)
-    starts = table.episodes["start_row"].to_numpy()[more["taken_episodes"]]
-    lengths = table.episodes["steps"].to_numpy()[more["taken_episodes"]]
+    starts = table.episodes["start_row"].to_numpy()[more["accepted_episodes"]]
+    lengths = table.episodes["steps"].to_numpy()[more["accepted_episodes"]]
     kept = sum(((rows >= start) & (rows < start + length)).sum() for start, length in zip(starts, lengths, strict=True))
     assert kept == last_metrics(run)["kept_transitions"]
 
 
 @pytest.mark.slow
-def test_a_run_with_more_demonstrations_goes_on_bit_for_bit(tmp_path: Path, more_of_the_expert: str):
+def test_run_with_accepted_episodes_resumes_exactly(tmp_path: Path, more_of_the_expert: str):
+    """Bit for bit."""
     whole = trained(tmp_path / "whole", more_of_the_expert)
 
     def stop(progress: Any) -> None:
@@ -182,22 +185,22 @@ def test_a_run_with_more_demonstrations_goes_on_bit_for_bit(tmp_path: Path, more
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(Interrupted, match=r"stopped at update (300 of 400|1200 of 1300)"):
-        train_run(asked(tmp_path / "cut", more_of_the_expert), stop, lambda _: None)
+        train_run(*asked(tmp_path / "cut", more_of_the_expert), stop, lambda _: None)
     again = trained(tmp_path / "cut", more_of_the_expert, resume=True)
     assert whole.manifest["checkpoint_sha256"] == again.manifest["checkpoint_sha256"]
     assert (whole.path / "metrics.parquet").read_bytes() == (again.path / "metrics.parquet").read_bytes()
 
 
-def test_a_signal_is_heard_while_episodes_are_looked_for(
+def test_signal_is_heard_while_looking_for_episodes(
     tmp_path: Path, more_of_the_expert: str, monkeypatch: pytest.MonkeyPatch
 ):
-    heard = stage.Keeper.heed
+    heard = stage.Checkpointer.check_interrupt
 
-    def ask(keeper: Any) -> None:
+    def ask(checkpointer: Any) -> None:
         signal.raise_signal(signal.SIGTERM)
-        heard(keeper)
+        heard(checkpointer)
 
-    monkeypatch.setattr(stage.Keeper, "heed", ask)
+    monkeypatch.setattr(stage.Checkpointer, "check_interrupt", ask)
     with pytest.raises(Interrupted, match="looking for more demonstrations"):
         trained(tmp_path / "run", more_of_the_expert)
     assert list(tmp_path.glob("*run*")) == []
@@ -236,7 +239,8 @@ def noisy(actions: np.ndarray) -> np.ndarray:
 TESTED = EpisodeFilterConfig(residual_test=ResidualTestConfig(updates=300), loss=CloningLoss.ABSOLUTE)
 
 
-def test_the_expert_under_heavy_noise_is_taken_and_the_median_clone_foretells_it_better(tmp_path: Path):
+def test_expert_under_heavy_noise_is_accepted(tmp_path: Path):
+    """The median clone predicts it better."""
     data, expert = data_of(3, 20, an_episode_file(tmp_path / "noisy.hdf5", noisy))
     found = more_demonstrations(TESTED, CLONING, 0, data, expert)
     assert found.metrics["residual_test_accepted"] == 1
@@ -255,8 +259,8 @@ def test_the_expert_under_heavy_noise_is_taken_and_the_median_clone_foretells_it
 
 
 @pytest.mark.slow
-def test_noise_bears_few_updates_and_clean_episodes_many(tmp_path: Path):
-    lenient = ResidualTestConfig(updates=300, largest_foretold=0.9, largest_foretold_near=0.9)
+def test_noise_bears_few_updates_clean_episodes_many(tmp_path: Path):
+    lenient = ResidualTestConfig(updates=300, max_predictability=0.9, max_predictability_near=0.9)
     both = TESTED.model_copy(update={"residual_test": lenient, "update_factors": (1, 10)})
     short = CLONING.model_copy(update={"updates": 60})
     data, expert = data_of(3, 20, EXPERT)
@@ -278,29 +282,32 @@ def test_one_episode_leaves_none_to_choose_by(tmp_path: Path):
     assert "update_factor" not in found.metrics
 
 
-def test_another_policy_on_the_same_observations_is_refused(tmp_path: Path):
+def test_another_policy_on_same_observations_is_refused(tmp_path: Path):
     data, expert = data_of(3, 20, an_episode_file(tmp_path / "other.hdf5", lambda actions: noisy(-actions)))
     found = more_demonstrations(TESTED, CLONING, 0, data, expert)
     assert found.metrics["residual_test_accepted"] == 0
-    assert found.metrics["residual_test_foretold"] > 0.2
+    assert found.metrics["residual_test_predictability"] > 0.2
     assert found.demonstrations is expert
     assert found.cloning is CLONING
 
 
-def test_where_too_little_is_near_nothing_can_be_told_and_all_is_refused():
+def test_all_is_refused_where_too_little_is_near():
+    """Nothing can be told there."""
     data, expert = data_of(3, 20, EXPERT)
-    nothing_near = TESTED.model_copy(update={"residual_test": ResidualTestConfig(updates=300, near=1e-9)})
+    nothing_near = TESTED.model_copy(update={"residual_test": ResidualTestConfig(updates=300, neighbourhood=1e-9)})
     # The demonstrated steps themselves are near at any distance.
     assert more_demonstrations(nothing_near, CLONING, 0, data, expert).metrics["residual_test_accepted"] == 1
     steps = int(more_demonstrations(nothing_near, CLONING, 0, data, expert).metrics["residual_test_near"])
     by_dimension = steps // data.expert.observation_size
-    for fewest in ({"fewest_near": steps + 1}, {"fewest_near_by_dimension": by_dimension + 1}):
-        many = ResidualTestConfig(updates=300, near=1e-9, **fewest)
+    for fewest in ({"min_steps_near": steps + 1}, {"min_steps_near_per_dimension": by_dimension + 1}):
+        many = ResidualTestConfig(updates=300, neighbourhood=1e-9, **fewest)
         refused = more_demonstrations(TESTED.model_copy(update={"residual_test": many}), CLONING, 0, data, expert)
         assert refused.demonstrations is expert
         assert refused.metrics["residual_test_accepted"] == 0
-        assert "residual_test_foretold" not in refused.metrics
-    enough = ResidualTestConfig(updates=300, near=1e-9, fewest_near=steps, fewest_near_by_dimension=by_dimension)
+        assert "residual_test_predictability" not in refused.metrics
+    enough = ResidualTestConfig(
+        updates=300, neighbourhood=1e-9, min_steps_near=steps, min_steps_near_per_dimension=by_dimension
+    )
     taken = more_demonstrations(TESTED.model_copy(update={"residual_test": enough}), CLONING, 0, data, expert)
     assert taken.metrics["residual_test_accepted"] == 1
 
@@ -321,64 +328,53 @@ def test_the_noisier_episode_is_drawn_less(tmp_path: Path):
 @pytest.mark.parametrize(
     ("method", "setting", "match"),
     [
-        (Method.IQ, "more_demonstrations.residual_test.updates=100", "discrete actions leave no residual"),
-        (Method.FILTERED_BC, "loss=absolute", "discrete actions leave no residual"),
-        (Method.FILTERED_BC, "update_factors=[1,4]", r"discrete actions leave no residual.*update_factors=\[1\]"),
+        ("iq", "accept_episodes.residual_test.updates=100", "discrete actions leave no residual"),
+        ("filtered-bc", "loss=absolute", "discrete actions leave no residual"),
+        ("filtered-bc", "update_factors=[1,4]", r"discrete actions leave no residual.*update_factors=\[1\]"),
     ],
 )
-def test_discrete_actions_have_no_residual_to_test(method: Method, setting: str, match: str):
+def test_discrete_actions_have_no_residual_to_test(method: str, setting: str, match: str):
     with pytest.raises(ConfigError, match=match):
-        algorithm_config(method, discrete=True, presets=recipe(method), overrides=(setting,))
+        algorithm_config(method, discrete=True, overrides=(setting,))
 
 
-def test_an_absolute_loss_teaches_no_standard_deviation():
-    settings = ("policy_std=none", "prior.learnt_std=true", "prior.loss=likelihood")
-    with pytest.raises(ConfigError, match="teaches no standard deviation"):
-        algorithm_config(Method.IQ, discrete=False, presets=recipe(PRESET), overrides=settings)
-    whole = algorithm_config(
-        Method.IQ, discrete=False, presets=recipe(PRESET), overrides=(*settings, "more_demonstrations=none")
-    )
-    assert whole.more_demonstrations is None
-
-
-def test_a_deterministic_head_has_no_likelihood():
-    settings = ("cloning.head=deterministic", "loss=likelihood")
-    with pytest.raises(ConfigError, match="a deterministic head has no likelihood"):
-        algorithm_config(Method.FILTERED_BC, discrete=False, overrides=settings)
-
-
-def test_too_few_transitions_to_leave_any_out_are_a_refusal():
+def test_too_few_transitions_to_leave_out_are_refused():
     data, expert = data_of(1, 150, EXPERT)
     assert len(expert) < 10
-    found = more_demonstrations(EpisodeFilterConfig(screen=ScreenConfig()), CLONING, 0, data, expert)
+    found = more_demonstrations(EpisodeFilterConfig(cross_validation=CrossValidationConfig()), CLONING, 0, data, expert)
     assert found.demonstrations is expert
-    assert found.metrics == {"screen_accepted": 0.0}
+    assert found.metrics == {"cross_validation_accepted": 0.0}
 
 
-def test_a_fold_that_would_keep_one_transition_is_a_refusal_too():
+def test_fold_of_one_transition_is_refused():
     data, _ = data_of(2, 1, RANDOM)
     episodes = data.expert.episode_numbers(data.split.rows)
     uneven = np.concatenate([data.split.rows[episodes == episodes[0]], data.split.rows[-1:]])
     assert len(uneven) > 100
     uneven_data = replace(data, split=replace(data.split, rows=uneven))
     expert = TransitionSampler(data.expert, uneven, CPU)
-    found = more_demonstrations(EpisodeFilterConfig(screen=ScreenConfig()), CLONING, 0, uneven_data, expert)
+    found = more_demonstrations(
+        EpisodeFilterConfig(cross_validation=CrossValidationConfig()), CLONING, 0, uneven_data, expert
+    )
     assert found.demonstrations is expert
-    assert found.metrics == {"screen_accepted": 0.0}
+    assert found.metrics == {"cross_validation_accepted": 0.0}
 
 
-def test_a_share_of_one_asks_nothing_of_supplementary_data():
+def test_share_of_one_leaves_supplementary_data_unread():
     data, expert = data_of(3, 20, RANDOM)
-    whole = EpisodeFilterConfig(expert_share=1, screen=ScreenConfig())
+    whole = EpisodeFilterConfig(expert_share=1, cross_validation=CrossValidationConfig())
     found = more_demonstrations(whole, CLONING, 0, data, expert)
     assert found.demonstrations is expert
     assert not found.metrics
 
 
-def test_what_is_like_no_demonstration_is_refused_by_the_screen_and_an_error_without_one():
+def test_screen_refuses_what_is_like_no_demonstration():
+    """Without a screen it is an error."""
     data, expert = data_of(3, 20, RANDOM)
-    narrow = LikenessConfig(bandwidth=1e-9)
-    found = more_demonstrations(EpisodeFilterConfig(likeness=narrow, screen=ScreenConfig()), CLONING, 0, data, expert)
+    narrow = SimilarityConfig(bandwidth=1e-9)
+    found = more_demonstrations(
+        EpisodeFilterConfig(similarity=narrow, cross_validation=CrossValidationConfig()), CLONING, 0, data, expert
+    )
     assert found.demonstrations is expert
-    with pytest.raises(NothingAlike, match="anything like a demonstration"):
-        more_demonstrations(EpisodeFilterConfig(likeness=narrow), CLONING, 0, data, expert)
+    with pytest.raises(NoSimilarTransition, match="anything like a demonstration"):
+        more_demonstrations(EpisodeFilterConfig(similarity=narrow), CLONING, 0, data, expert)

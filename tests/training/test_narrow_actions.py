@@ -6,11 +6,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from tests_support import write_hdf5
+from tests_support import requested, write_hdf5
 
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.train import TrainRequest, train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.stages.train import train_run
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.run_folder import RunFolder
 
 SMALL = ("batch_size=64", "hidden_sizes=[32, 32]")
@@ -23,7 +23,7 @@ def discard(*_: object) -> None:
 @pytest.fixture(autouse=True)
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
     """No store to mirror into."""
-    monkeypatch.setattr("iq_offline.stages.train.start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr("iq_offline.stages.train.start_tracking", lambda *_: Tracker())
 
 
 def scaled(task: Path, factor: float, shift: float = 0.0) -> Path:
@@ -36,7 +36,7 @@ def scaled(task: Path, factor: float, shift: float = 0.0) -> Path:
 
 def train(dataset: Path, method: str, *overrides: str) -> RunFolder:
     out = dataset.with_suffix(f".{method}")
-    return train_run(TrainRequest(str(dataset), method, updates=300, overrides=overrides, out=out), discard, discard)
+    return train_run(*requested(str(dataset), method, updates=300, overrides=overrides, out=out), discard, discard)
 
 
 def acted(run: RunFolder, dataset: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +55,8 @@ def relative_error(run: RunFolder, dataset: Path) -> float:
 @pytest.mark.parametrize(
     ("method", "extra"), [("bc", ()), ("iq", ("prior.updates=300", "prior.hidden_sizes=[32, 32]"))]
 )
-def test_a_thousandth_of_the_bounds_is_learnt_about_as_well_as_the_whole(method, extra, linear_task):
+def test_narrow_actions_are_learnt_as_well(method, extra, linear_task):
+    """Actions in a thousandth of the bounds are learnt about as well as those in the whole."""
     wide, narrow = scaled(linear_task, 1.0), scaled(linear_task, 1e-3, shift=0.2)
     errors = [relative_error(train(dataset, method, *SMALL, *extra), dataset) for dataset in (wide, narrow)]
     assert errors[0] < 0.15

@@ -4,33 +4,35 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests_support import requested
 
 from iq_offline.errors import TrainingDiverged
-from iq_offline.stages.train import TrainRequest, train_run
-from iq_offline.training.run_folder import RunFolder, load_policy, part, save_policy, tensors_sha256
+from iq_offline.stages.train import train_run
+from iq_offline.training.run_folder import RunFolder
+from iq_offline.training.tensor_files import load_policy, part, save_policy, tensors_sha256
 
 QUICK = ("prior.updates=30", "prior.hidden_sizes=[16]", "hidden_sizes=[16]")
 
 
 def run(out: Path, dataset: Path, method: str, *overrides: str, seed: int = 0) -> RunFolder:
-    request = TrainRequest(
+    request = requested(
         dataset=str(dataset), method=method, demos=3, seed=seed, overrides=overrides, device="cpu", out=out
     )
-    return train_run(request, lambda _: None, lambda _: None)
+    return train_run(*request, lambda _: None, lambda _: None)
 
 
 @pytest.fixture(autouse=True)
 def untracked(monkeypatch: pytest.MonkeyPatch):
     from iq_offline.stages import train
-    from iq_offline.tracking.tracker import NullTracker
+    from iq_offline.tracking.mirror import Tracker
 
-    monkeypatch.setattr(train, "start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr(train, "start_tracking", lambda *_: Tracker())
 
 
 @pytest.mark.parametrize(
     ("method", "overrides"), [("bc", ("updates=40", "hidden_sizes=[16]")), ("iq", ("updates=20", *QUICK))]
 )
-def test_the_same_seed_gives_the_same_tensors_and_metrics(tmp_path, linear_task, method, overrides):
+def test_same_seed_gives_same_tensors_and_metrics(tmp_path, linear_task, method, overrides):
     first = run(tmp_path / "a", linear_task, method, *overrides)
     second = run(tmp_path / "b", linear_task, method, *overrides)
     other = run(tmp_path / "c", linear_task, method, *overrides, seed=1)
@@ -40,7 +42,7 @@ def test_the_same_seed_gives_the_same_tensors_and_metrics(tmp_path, linear_task,
     assert first.split == second.split
 
 
-def test_the_prior_of_iq_is_the_cloned_policy_of_bc_bit_for_bit(tmp_path, linear_task):
+def test_prior_of_iq_is_bc_bit_for_bit(tmp_path, linear_task):
     clone = run(tmp_path / "bc", linear_task, "bc", "updates=30", "hidden_sizes=[16]")
     iq = run(tmp_path / "iq", linear_task, "iq", "updates=20", *QUICK)
     prior = part(iq.checkpoint(), "prior")
@@ -48,7 +50,7 @@ def test_the_prior_of_iq_is_the_cloned_policy_of_bc_bit_for_bit(tmp_path, linear
     assert tensors_sha256(prior) != tensors_sha256(iq.policy().state_dict())
 
 
-def test_no_iq_updates_leave_the_prior_as_it_is(tmp_path, linear_task):
+def test_without_updates_the_prior_stays(tmp_path, linear_task):
     iq = run(tmp_path / "iq", linear_task, "iq", "updates=0", *QUICK)
     assert tensors_sha256(part(iq.checkpoint(), "prior")) == tensors_sha256(iq.policy().state_dict())
 
@@ -68,7 +70,7 @@ def test_a_saved_policy_is_loaded_whole(tmp_path, linear_task):
     assert torch.equal(policy.act(observations), again.act(observations))
 
 
-def test_actions_are_scaled_by_the_bounds_and_never_leave_them(tmp_path, numbered, write_d4rl):
+def test_actions_are_scaled_by_bounds_and_clipped(tmp_path, numbered, write_d4rl):
     arrays = numbered([30], terminated=[True])
     arrays["actions"] = 5 + arrays["observations"][:, :1] / 3
     policy = run_one(tmp_path, write_d4rl(arrays))
@@ -79,13 +81,14 @@ def test_actions_are_scaled_by_the_bounds_and_never_leave_them(tmp_path, numbere
 
 
 def run_one(tmp_path: Path, dataset: Path):
-    request = TrainRequest(
+    request = requested(
         str(dataset), "bc", overrides=("updates=300", "hidden_sizes=[16]"), device="cpu", out=tmp_path / "r"
     )
-    return train_run(request, lambda _: None, lambda _: None).policy()
+    return train_run(*request, lambda _: None, lambda _: None).policy()
 
 
-def test_a_diverging_run_ends_with_a_message_and_leaves_nothing(tmp_path, linear_task):
+def test_diverging_run_leaves_nothing(tmp_path, linear_task):
+    """A run that diverges ends with a message, and without a folder."""
     with pytest.raises(TrainingDiverged, match=r"training diverged: .* at update"):
         run(tmp_path / "x", linear_task, "iq", "updates=300", "critic_learning_rate=1e30", *QUICK)
     assert not (tmp_path / "x").exists()

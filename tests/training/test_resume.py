@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tests_support import Requested, requested
 
 from iq_offline.errors import ConfigError, Interrupted
 from iq_offline.stages import train as stage
-from iq_offline.stages.train import TrainRequest, train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.stages.train import train_run
+from iq_offline.tracking.mirror import Tracker
+from iq_offline.training.checkpointing import SnapshotFolder
 from iq_offline.training.run_folder import RunFolder
-from iq_offline.training.snapshot import SnapshotFolder
 
 SMALL = ("prior.updates=30", "prior.hidden_sizes=[8]", "hidden_sizes=[8]", "batch_size=16")
 IQ = ("updates=40", *SMALL, "cql.weight=1", "absorbing_value=learned")
@@ -27,16 +28,16 @@ BC = ("updates=40", "hidden_sizes=[8]")
 @pytest.fixture(autouse=True)
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
     """No store to mirror into, and a tenth of the usual updates between two log lines."""
-    monkeypatch.setattr(stage, "start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr(stage, "start_tracking", lambda *_: Tracker())
     monkeypatch.setattr("iq_offline.training.loop.LOG_EVERY", 10)
 
 
-def request(out: Path, dataset: Path, method: str = "iq", **more: Any) -> TrainRequest:
+def request(out: Path, dataset: Path, method: str = "iq", **more: Any) -> Requested:
     overrides = {"bc": BC, "iq-initial": INITIAL}.get(method, IQ)
-    return TrainRequest(str(dataset), method.split("-")[0], demos=3, overrides=overrides, device="cpu", out=out, **more)
+    return requested(str(dataset), method.split("-")[0], demos=3, overrides=overrides, device="cpu", out=out, **more)
 
 
-def cut_off(asked: TrainRequest, at: int) -> None:
+def cut_off(asked: Requested, at: int) -> None:
     """Train until the signal of a preemption comes at that update."""
 
     def stop(progress: Any) -> None:
@@ -44,7 +45,7 @@ def cut_off(asked: TrainRequest, at: int) -> None:
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(Interrupted, match=f"stopped at update {at}") as stopped:
-        train_run(asked, stop, lambda _: None)
+        train_run(*asked, stop, lambda _: None)
     assert stopped.value.signal == signal.SIGTERM
 
 
@@ -56,43 +57,43 @@ def assert_the_same(first: RunFolder, second: RunFolder) -> None:
 
 @pytest.mark.parametrize(("method", "at"), [("bc", 20), ("iq", 10), ("iq", 30), ("iq", 50), ("iq-initial", 50)])
 def test_a_run_that_was_cut_off_ends_as_an_unbroken_one(method: str, at: int, tmp_path: Path, linear_task: Path):
-    whole = train_run(request(tmp_path / "whole", linear_task, method), lambda _: None, lambda _: None)
+    whole = train_run(*request(tmp_path / "whole", linear_task, method), lambda _: None, lambda _: None)
     cut_off(request(tmp_path / "cut", linear_task, method), at)
     assert not (tmp_path / "cut").exists()
-    again = train_run(request(tmp_path / "cut", linear_task, method, resume=True), lambda _: None, lambda _: None)
+    again = train_run(*request(tmp_path / "cut", linear_task, method, resume=True), lambda _: None, lambda _: None)
     assert_the_same(whole, again)
     assert not SnapshotFolder.of(tmp_path / "cut").path.exists()
 
 
 def test_a_run_can_be_cut_off_again_and_again(tmp_path: Path, linear_task: Path):
-    whole = train_run(request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
+    whole = train_run(*request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
     for at in (10, 20, 40, 60):
         cut_off(request(tmp_path / "cut", linear_task, resume=True), at)
-    again = train_run(request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
+    again = train_run(*request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
     assert_the_same(whole, again)
 
 
 def test_snapshots_change_nothing_and_two_are_kept(tmp_path: Path, linear_task: Path):
-    whole = train_run(request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
+    whole = train_run(*request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
     seen = []
 
     def look(_: Any) -> None:
         seen.append(len(SnapshotFolder.of(tmp_path / "often").files()))
 
-    often = train_run(request(tmp_path / "often", linear_task, snapshot_seconds=0), look, lambda _: None)
+    often = train_run(*request(tmp_path / "often", linear_task, snapshot_seconds=0), look, lambda _: None)
     assert_the_same(whole, often)
     assert max(seen) == 2
 
 
 def test_a_damaged_snapshot_is_passed_over_for_the_one_before(tmp_path: Path, linear_task: Path):
-    whole = train_run(request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
+    whole = train_run(*request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
     cut_off(request(tmp_path / "cut", linear_task, snapshot_seconds=0), 50)
     last = SnapshotFolder.of(tmp_path / "cut").files()[-1]
     content = bytearray(last.read_bytes())
     content[-3] ^= 1
     last.write_bytes(content)
     warnings: list[str] = []
-    again = train_run(request(tmp_path / "cut", linear_task, resume=True), lambda _: None, warnings.append)
+    again = train_run(*request(tmp_path / "cut", linear_task, resume=True), lambda _: None, warnings.append)
     assert_the_same(whole, again)
     assert [line for line in warnings if "damaged" in line]
 
@@ -100,11 +101,11 @@ def test_a_damaged_snapshot_is_passed_over_for_the_one_before(tmp_path: Path, li
 def test_other_settings_are_not_gone_on_with_and_nothing_is_thrown_away(tmp_path: Path, linear_task: Path):
     cut_off(request(tmp_path / "cut", linear_task), 30)
     with pytest.raises(ConfigError, match="had other settings"):
-        train_run(request(tmp_path / "cut", linear_task, seed=1, resume=True), lambda _: None, lambda _: None)
+        train_run(*request(tmp_path / "cut", linear_task, seed=1, resume=True), lambda _: None, lambda _: None)
     with pytest.raises(ConfigError, match="was cut off"):
-        train_run(request(tmp_path / "cut", linear_task), lambda _: None, lambda _: None)
+        train_run(*request(tmp_path / "cut", linear_task), lambda _: None, lambda _: None)
     assert SnapshotFolder.of(tmp_path / "cut").files()
-    train_run(request(tmp_path / "cut", linear_task, overwrite=True), lambda _: None, lambda _: None)
+    train_run(*request(tmp_path / "cut", linear_task, overwrite=True), lambda _: None, lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_other_settings_are_not_gone_on_with_and_nothing_is_thrown_away(tmp_path
 def test_other_means_are_not_gone_on_with(other: dict[str, Any], flag: str, tmp_path: Path, linear_task: Path):
     cut_off(request(tmp_path / "cut", linear_task), 30)
     with pytest.raises(ConfigError, match=flag) as refused:
-        train_run(request(tmp_path / "cut", linear_task, resume=True, **other), lambda _: None, lambda _: None)
+        train_run(*request(tmp_path / "cut", linear_task, resume=True, **other), lambda _: None, lambda _: None)
     assert "the same flags as before, or leave --resume out" in refused.value.remedy
 
 
@@ -133,14 +134,14 @@ def test_a_snapshot_of_another_device_or_of_seeds_together_is_refused(tmp_path: 
         change_headers(tmp_path / "cut", means=json.dumps(means))
         ((flag, value),) = means.items()
         with pytest.raises(ConfigError, match=f"was trained with {flag} {value}, not with {flag} (cpu|off)"):
-            train_run(request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
+            train_run(*request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
 
 
 def test_a_snapshot_of_an_older_version_is_gone_on_with(tmp_path: Path, linear_task: Path):
-    whole = train_run(request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
+    whole = train_run(*request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
     cut_off(request(tmp_path / "cut", linear_task), 50)
     change_headers(tmp_path / "cut", means=None, prior_compiled=None)
-    again = train_run(request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
+    again = train_run(*request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
     assert_the_same(whole, again)
     assert "prior_compiled" not in again.manifest
 
@@ -148,18 +149,18 @@ def test_a_snapshot_of_an_older_version_is_gone_on_with(tmp_path: Path, linear_t
 @pytest.mark.parametrize("at", [20, 30, 50])
 def test_whether_the_prior_was_compiled_is_known_after_it_was_cut_off(at: int, tmp_path: Path, linear_task: Path):
     cut_off(request(tmp_path / "cut", linear_task), at)
-    again = train_run(request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
+    again = train_run(*request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
     assert again.manifest["prior_compiled"] is False
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path, linear_task: Path):
-    done = train_run(request(tmp_path / "done", linear_task, "bc"), lambda _: None, lambda _: None)
+    done = train_run(*request(tmp_path / "done", linear_task, "bc"), lambda _: None, lambda _: None)
     steps: list[Any] = []
-    again = train_run(request(tmp_path / "done", linear_task, "bc", resume=True), steps.append, lambda _: None)
+    again = train_run(*request(tmp_path / "done", linear_task, "bc", resume=True), steps.append, lambda _: None)
     assert steps == []
     assert again.manifest == done.manifest
     with pytest.raises(ConfigError, match="finished run of other settings"):
-        train_run(request(tmp_path / "done", linear_task, "iq", resume=True), steps.append, lambda _: None)
+        train_run(*request(tmp_path / "done", linear_task, "iq", resume=True), steps.append, lambda _: None)
 
 
 def test_two_processes_do_not_train_the_same_run(tmp_path: Path, linear_task: Path):
@@ -167,13 +168,13 @@ def test_two_processes_do_not_train_the_same_run(tmp_path: Path, linear_task: Pa
         SnapshotFolder.of(tmp_path / "run").held(),
         pytest.raises(ConfigError, match="another process is training into run"),
     ):
-        train_run(request(tmp_path / "run", linear_task, "bc"), lambda _: None, lambda _: None)
+        train_run(*request(tmp_path / "run", linear_task, "bc"), lambda _: None, lambda _: None)
 
 
 def test_a_full_disk_stops_the_run_and_leaves_the_last_snapshot(
     tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    whole = train_run(request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
+    whole = train_run(*request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
     good = os.fsync
     calls = []
 
@@ -183,11 +184,11 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_snapshot(
             raise OSError(28, "No space left on device")
         good(handle)
 
-    monkeypatch.setattr("iq_offline.training.snapshot.os.fsync", full)
+    monkeypatch.setattr("iq_offline.training.checkpointing.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        train_run(request(tmp_path / "cut", linear_task, snapshot_seconds=0), lambda _: None, lambda _: None)
+        train_run(*request(tmp_path / "cut", linear_task, snapshot_seconds=0), lambda _: None, lambda _: None)
     assert len(SnapshotFolder.of(tmp_path / "cut").files()) == 2
-    again = train_run(request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
+    again = train_run(*request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
     assert_the_same(whole, again)
 
 
@@ -196,7 +197,7 @@ def test_outside_the_main_thread_no_signal_is_waited_for(tmp_path: Path, linear_
     runs: list[RunFolder] = []
 
     def train() -> None:
-        runs.append(train_run(request(tmp_path / "thread", linear_task, "bc"), lambda _: None, lambda _: None))
+        runs.append(train_run(*request(tmp_path / "thread", linear_task, "bc"), lambda _: None, lambda _: None))
 
     thread = threading.Thread(target=train)
     thread.start()

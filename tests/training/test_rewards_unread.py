@@ -8,44 +8,44 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from tests_support import Arrays, write_hdf5
+from tests_support import Arrays, requested, write_hdf5
 
-from iq_offline.config import Method
 from iq_offline.data.table import TransitionTable
 from iq_offline.errors import InvalidEpisode
+from iq_offline.methods import METHODS
 from iq_offline.stages import train as stage
 from iq_offline.stages.reward import RewardRequest, recover_reward
-from iq_offline.stages.train import TrainRequest, train_run
-from iq_offline.tracking.tracker import NullTracker
+from iq_offline.stages.train import train_run
+from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 Rewards = Callable[[int], np.ndarray]
-ORACLES = tuple(method for method in Method if method.startswith("oracle-"))
-LABELLED = tuple(method for method in Method if method.startswith(("seabo-", "otr-", "uds-")))
-CLONING_PEERS = (Method.BC_ALL, Method.WEIGHTED_BC, Method.FILTERED_BC)
+ORACLES = tuple(method for method in METHODS if method.startswith("oracle-"))
+LABELLED = tuple(method for method in METHODS if method.startswith(("seabo-", "otr-", "uds-")))
+CLONING_PEERS = ("bc-all", "weighted-bc", "filtered-bc")
 PRIOR = ("prior.updates=30", "prior.hidden_sizes=[16]")
 LENIENT = (
-    "more_demonstrations.residual_test.updates=30",
-    "more_demonstrations.residual_test.largest_foretold=0.99",
-    "more_demonstrations.residual_test.largest_foretold_near=0.99",
-    "more_demonstrations.residual_test.fewest_steps=2",
-    "more_demonstrations.residual_test.fewest_near=2",
-    "more_demonstrations.residual_test.fewest_near_by_dimension=0",
+    "accept_episodes.residual_test.updates=30",
+    "accept_episodes.residual_test.max_predictability=0.99",
+    "accept_episodes.residual_test.max_predictability_near=0.99",
+    "accept_episodes.residual_test.min_steps=2",
+    "accept_episodes.residual_test.min_steps_near=2",
+    "accept_episodes.residual_test.min_steps_near_per_dimension=0",
 )
-TAKING = {(Method.IQ, "accept-episodes"), (Method.FILTERED_BC, None)}
+TAKING = {("iq", "accept-episodes"), ("filtered-bc", None)}
 """Methods with presets that clone supplementary episodes and name them."""
 CASES = [
     (method, preset, discrete)
     for method, preset in [
-        *((method, None) for method in Method if method not in ORACLES),
-        (Method.IQ, "accept-episodes"),
-        (Method.IQ, "reward"),
+        *((method, None) for method in METHODS if method not in ORACLES),
+        ("iq", "accept-episodes"),
+        ("iq", "reward"),
     ]
     for discrete in (False, True)
     if not (discrete and method in LABELLED)
 ]
-QUICK = {Method.BC, Method.IQ, Method.FILTERED_BC, Method.SPRINQL}
+QUICK = {"bc", "iq", "filtered-bc", "sprinql"}
 
 
 def discard(*_: Any) -> None:
@@ -67,7 +67,7 @@ def falling(count: int) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "start_tracking", lambda *_: NullTracker())
+    monkeypatch.setattr(stage, "start_tracking", lambda *_: Tracker())
     monkeypatch.setattr("iq_offline.stages.reward.mirror_stage", discard)
 
 
@@ -86,23 +86,23 @@ def episodes(seed: int, *, discrete: bool) -> Arrays:
     }
 
 
-def settings(method: Method, preset: str | None, *, discrete: bool) -> tuple[str, ...]:
+def settings(method: str, preset: str | None, *, discrete: bool) -> tuple[str, ...]:
     """Overrides for a short run of small networks, in which supplementary episodes are taken wherever they can be."""
     if method in LABELLED + ORACLES:
         return ("updates=5", "batch_size=32", "hidden_sizes=[16]")
     if method in CLONING_PEERS:
-        quick = ("discriminator.updates=5", "discriminator.hidden_sizes=[16]") if method is Method.WEIGHTED_BC else ()
+        quick = ("discriminator.updates=5", "discriminator.hidden_sizes=[16]") if method == "weighted-bc" else ()
         return ("cloning.updates=20", "cloning.batch_size=32", "cloning.hidden_sizes=[16]", *quick)
     found = ("updates=10", "batch_size=32", "hidden_sizes=[16]")
-    if method in (Method.IQ, Method.IQ_CQL, Method.CSIL):
+    if method in ("iq", "iq-cql", "csil"):
         found += PRIOR
     if preset == "accept-episodes":
-        found += ("more_demonstrations.screen=none",) if discrete else LENIENT
+        found += ("accept_episodes.cross_validation=none",) if discrete else LENIENT
     return found
 
 
 def trained(
-    folder: Path, rewards: Rewards, method: Method, preset: str | None = None, *, discrete: bool = False, **more: Any
+    folder: Path, rewards: Rewards, method: str, preset: str | None = None, *, discrete: bool = False, **more: Any
 ) -> RunFolder:
     """A run on demonstrations beside supplementary data, in files whose rewards are those asked for."""
     folder.mkdir()
@@ -110,7 +110,7 @@ def trained(
     for seed, name in enumerate(("expert", "supplementary")):
         arrays = episodes(seed, discrete=discrete) | {"rewards": rewards(240)}
         files.append(str(write_hdf5(folder / f"{name}.hdf5", arrays)))
-    request = TrainRequest(
+    request = requested(
         files[0],
         method,
         preset,
@@ -121,7 +121,7 @@ def trained(
         out=folder / "run",
         **({"demos": 4} | more),
     )
-    return train_run(request, discard, discard)
+    return train_run(*request, discard, discard)
 
 
 def learnt(run: RunFolder) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def learnt(run: RunFolder) -> dict[str, Any]:
         "checkpoint": run.manifest["checkpoint_sha256"],
         "metrics": pl.read_parquet(run.path / "metrics.parquet").to_dict(as_series=False),
         "demonstrations": run.split["expert_episodes"],
-        "taken": [other.get("taken_episodes") for other in run.split["supplementary"]],
+        "taken": [other.get("accepted_episodes") for other in run.split["supplementary"]],
     }
 
 
@@ -139,7 +139,7 @@ def learnt(run: RunFolder) -> dict[str, Any]:
     ("method", "preset", "discrete"),
     [pytest.param(*case, marks=() if case[0] in QUICK else pytest.mark.slow) for case in CASES],
 )
-def test_other_rewards_change_no_tensor(tmp_path: Path, method: Method, preset: str | None, discrete: bool):
+def test_other_rewards_change_no_tensor(tmp_path: Path, method: str, preset: str | None, discrete: bool):
     """Files that differ in their rewards alone teach the same, episodes taken as demonstrations included."""
     plain = trained(tmp_path / "ones", ones, method, preset, discrete=discrete)
     other = trained(tmp_path / "huge", huge, method, preset, discrete=discrete)
@@ -149,9 +149,9 @@ def test_other_rewards_change_no_tensor(tmp_path: Path, method: Method, preset: 
     assert bool(learnt(plain)["taken"][0]) is ((method, preset) in TAKING)
 
 
-@pytest.mark.parametrize(("method", "preset"), [(Method.SPRINQL, None), (Method.FILTERED_BC, None)])
+@pytest.mark.parametrize(("method", "preset"), [("sprinql", None), ("filtered-bc", None)])
 def test_packed_rewards_reach_no_tensor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method, preset: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, preset: str | None
 ):
     """NaN in the rewards' column of the packed rows, which samplers gather whole, reaches no tensor."""
     plain = trained(tmp_path / "plain", ones, method, preset)
@@ -171,11 +171,11 @@ def test_rewards_that_are_no_number_are_refused(tmp_path: Path):
     """A file with NaN among its rewards is refused by name, and so is one whose rewards exceed 32 bits."""
     for name, value in (("nan", np.nan), ("wide", 1e300)):
         with pytest.raises(InvalidEpisode, match="not finite in rewards"):
-            trained(tmp_path / name, lambda count, value=value: np.full(count, value), Method.BC)
+            trained(tmp_path / name, lambda count, value=value: np.full(count, value), "bc")
 
 
 @pytest.mark.parametrize("method", ORACLES)
-def test_an_oracle_learns_from_the_rewards(tmp_path: Path, method: Method):
+def test_an_oracle_learns_from_the_rewards(tmp_path: Path, method: str):
     """What no other method reads changes an oracle's tensors, and its split says that rewards were read."""
     runs = [trained(tmp_path / made.__name__, made, method) for made in (ones, falling)]
     assert learnt(runs[0])["checkpoint"] != learnt(runs[1])["checkpoint"]
@@ -184,10 +184,10 @@ def test_an_oracle_learns_from_the_rewards(tmp_path: Path, method: Method):
 
 def test_selecting_the_best_reads_the_rewards(tmp_path: Path):
     """`select=top` takes the episodes of the highest return, and the split says that rewards were read."""
-    run = trained(tmp_path / "top", falling, Method.BC, select="top", demos=2)
+    run = trained(tmp_path / "top", falling, "bc", select="top", demos=2)
     assert run.split["expert_episodes"] == [0, 1]
     assert run.split["rewards_read"] is True
-    other = trained(tmp_path / "rising", lambda count: -falling(count), Method.BC, select="top", demos=2)
+    other = trained(tmp_path / "rising", lambda count: -falling(count), "bc", select="top", demos=2)
     assert other.split["expert_episodes"] == [6, 7]
 
 
@@ -197,7 +197,7 @@ def test_recovered_rewards_do_not_depend_on_true_ones(tmp_path: Path, form: str,
     """What `reward` recovers, its nulls too, is the same whatever the true rewards are."""
     found = []
     for made in (ones, huge):
-        run = trained(tmp_path / made.__name__, made, Method.IQ, discrete=discrete)
+        run = trained(tmp_path / made.__name__, made, "iq", discrete=discrete)
         recover_reward(run, RewardRequest(form=form), discard, discard)
         found.append(pl.read_parquet(run.path / "rewards.parquet").drop("true"))
     assert found[0].equals(found[1])

@@ -12,16 +12,16 @@ import pytest
 import torch
 from click.testing import Result
 from safetensors.torch import load_file, save_file
-from tests_support import linear_arrays, reseal, write_hdf5
+from tests_support import linear_arrays, requested, reseal, write_hdf5
 from typer.testing import CliRunner
 
 from iq_offline.cli import app
 from iq_offline.errors import RunError, UserError
 from iq_offline.stages.eval import EvalRequest, evaluate_run
-from iq_offline.stages.train import TrainRequest, train_run
+from iq_offline.stages.train import train_run
 from iq_offline.stages.verify import verify_run
-from iq_offline.training import run_folder
 from iq_offline.training.run_folder import RunFolder
+from iq_offline.training.tensor_files import read_header, tensor_bytes
 
 SMALL = ("prior.updates=30", "prior.hidden_sizes=[8]", "hidden_sizes=[8]", "batch_size=16")
 
@@ -40,21 +40,14 @@ def trained(folder: Path, name: str, **changes: Any) -> RunFolder:
     if not data.exists():
         write_hdf5(data, linear_arrays())
     request = {"demos": 3, "updates": 20, "overrides": SMALL} | changes
-    asked = TrainRequest(str(data), "iq", device="cpu", out=folder / name, tracked=False, **request)
-    return train_run(asked, lambda _: None, lambda _: None)
+    asked = requested(str(data), "iq", device="cpu", out=folder / name, tracked=False, **request)
+    return train_run(*asked, lambda _: None, lambda _: None)
 
 
 @pytest.fixture
 def run(sound: Path, tmp_path: Path) -> Path:
     """A copy of the run that a test may damage."""
     return Path(shutil.copytree(sound, tmp_path / "run"))
-
-
-def as_before_checksums(folder: Path) -> None:
-    """Make the run one of version 0.1: its manifest lists no files and has no checksum."""
-    content = json.loads((folder / "manifest.json").read_text())
-    del content["files"], content["content_sha256"]
-    (folder / "manifest.json").write_text(json.dumps(content))
 
 
 def call(command: str, *arguments: object) -> Result:
@@ -74,14 +67,26 @@ def with_nan(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return tensors | {name: torch.full_like(tensors[name], torch.nan)}
 
 
-@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(("version", "told"), [(None, "format 1"), (99, "format 99")])
+def test_other_run_formats_are_refused(run: Path, version: int | None, told: str):
+    """A run of version 0.1, which has no format number, or of a later version is refused by every command."""
+    reseal(run, format_version=version)
+    for command, *options in (("verify",), ("select",), ("export", "--to", run.parent / "p.pt")):
+        result = call(command, run, *options)
+        assert isinstance(result.exception, RunError)
+        assert f"is a run of {told}, and this version of iq-offline reads format 2" in result.output + str(
+            result.exception
+        )
+        assert "train the run again" in result.output + str(result.exception)
+    result = call("report", run, "--out", run.parent / "report")
+    assert told in result.output + str(result.exception)
+
+
 @pytest.mark.parametrize("change", [negated, zeroed, with_nan])
 @pytest.mark.parametrize("name", ["policy.safetensors", "checkpoint.safetensors"])
-def test_changed_weights_are_refused(run: Path, name: str, change: Callable[..., Any], old: bool):
-    """Whatever was done to the weights, a command that reads them names the file, in old runs too."""
-    if old:
-        as_before_checksums(run)
-    header = run_folder.read_header(run / name)
+def test_changed_weights_are_refused(run: Path, name: str, change: Callable[..., Any]):
+    """Whatever was done to the weights, a command that reads them names the file."""
+    header = read_header(run / name)
     save_file(change(load_file(run / name)), run / name, metadata=header or None)
     commands = {"policy.safetensors": ("export", "--to", run.parent / "p.pt"), "checkpoint.safetensors": ("reward",)}
     command, *options = commands[name]
@@ -94,8 +99,8 @@ def test_changed_weights_are_refused(run: Path, name: str, change: Callable[...,
 def test_weights_that_are_not_finite_are_refused(run: Path):
     """NaN weights are no policy, even where every checksum agrees with them."""
     file = run / "policy.safetensors"
-    header = run_folder.read_header(file)
-    file.write_bytes(run_folder.tensor_bytes(with_nan(load_file(file)), header))
+    header = read_header(file)
+    file.write_bytes(tensor_bytes(with_nan(load_file(file)), header))
     reseal(run)
     with pytest.raises(RunError, match="not finite numbers"):
         RunFolder.open(run).policy()
@@ -103,13 +108,12 @@ def test_weights_that_are_not_finite_are_refused(run: Path):
 
 def test_a_changed_policy_header_is_refused(run: Path):
     file = run / "policy.safetensors"
-    header = run_folder.read_header(file) | {"std": "0.9"}
-    file.write_bytes(run_folder.tensor_bytes(load_file(file), header))
+    header = read_header(file) | {"std": "0.9"}
+    file.write_bytes(tensor_bytes(load_file(file), header))
     with pytest.raises(RunError, match=r"policy\.safetensors is damaged"):
         RunFolder.open(run).policy()
 
 
-@pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize(
     "change",
     [
@@ -126,14 +130,12 @@ def test_a_changed_policy_header_is_refused(run: Path):
         {"supplementary": [{"dataset": "x", "sha256": "0" * 64, "episodes": 1, "transitions": 1}]},
     ],
 )
-def test_select_refuses_a_changed_split(run: Path, change: dict[str, Any], old: bool):
+def test_select_refuses_a_changed_split(run: Path, change: dict[str, Any]):
     """`select` would judge a run on what it has learnt from: a split is held against seed and dataset."""
     split = json.loads((run / "split.json").read_text())
     if change.get("expert_episodes") == split["expert_episodes"]:
         change = {"expert_episodes": [3, 4, 5]}
     (run / "split.json").write_text(json.dumps(split | change))
-    if old:
-        as_before_checksums(run)
     error = call("select", run).exception
     assert isinstance(error, UserError)
     assert "split.json is damaged" in error.problem
@@ -177,15 +179,9 @@ def mutated(content: bytes, dice: random.Random) -> bytes:
     return dice.choice(kinds)()
 
 
-@pytest.mark.parametrize("old", [False, True])
-def test_no_damaged_byte_goes_unnoticed(run: Path, old: bool):
-    """200 seeded damages to every kind of file: each is told by `verify`, and none raises anything but RunError.
-
-    A run of version 0.1 has no checksums of its tables: there damage may pass, but never ends in a traceback.
-    """
-    if old:
-        as_before_checksums(run)
-    dice = random.Random(old)
+def test_no_damaged_byte_goes_unnoticed(run: Path):
+    """200 seeded damages to every kind of file: each is told by `verify`, and none raises anything but RunError."""
+    dice = random.Random(0)
     files = sorted(file for file in run.iterdir() if file.is_file())
     for _ in range(200):
         file = dice.choice(files)
@@ -196,7 +192,7 @@ def test_no_damaged_byte_goes_unnoticed(run: Path, old: bool):
             found = not verify_run(RunFolder.open(run), lambda _: None)["sound"]
         except RunError:
             found = True
-        assert found or damaged == content or old, f"{file.name}: {damaged[:80]!r}"
+        assert found or damaged == content, f"{file.name}: {damaged[:80]!r}"
         file.write_bytes(content)
 
 
@@ -210,15 +206,12 @@ READING = (
 )
 
 
-@pytest.mark.parametrize("old", [False, True])
-def test_commands_refuse_damage_without_a_traceback(run: Path, sound: Path, old: bool, monkeypatch: pytest.MonkeyPatch):
+def test_commands_refuse_damage_without_a_traceback(run: Path, sound: Path, monkeypatch: pytest.MonkeyPatch):
     """18 seeded damages, each read by one command: it ends well or with an error that has a remedy, nothing else."""
     monkeypatch.chdir(run.parent)
     shutil.copy(sound.parent / "linear.hdf5", "linear.hdf5")
-    if old:
-        as_before_checksums(run)
     shutil.copytree(run, "whole")
-    dice = random.Random(10 + old)
+    dice = random.Random(10)
     for number in range(18):
         file = dice.choice(sorted(run.iterdir()))
         file.write_bytes(mutated(file.read_bytes(), dice))
@@ -293,7 +286,7 @@ def test_manifests_of_other_tools_are_kept(tmp_path: Path):
 def test_files_added_during_training_are_kept(tmp_path: Path):
     """What somebody puts into the old run's folder while its successor trains is not deleted with the old run."""
     run = trained(tmp_path, "run").path
-    asked = TrainRequest(
+    asked = requested(
         str(tmp_path / "linear.hdf5"),
         "iq",
         demos=3,
@@ -305,7 +298,7 @@ def test_files_added_during_training_are_kept(tmp_path: Path):
         overwrite=True,
     )
     with pytest.raises(UserError, match=r"notes\.txt"):
-        train_run(asked, lambda _: (run / "notes.txt").write_text("mine") and None, lambda _: None)
+        train_run(*asked, lambda _: (run / "notes.txt").write_text("mine") and None, lambda _: None)
     assert (run / "notes.txt").read_text() == "mine"
 
 
@@ -337,8 +330,8 @@ def test_resume_checks_the_finished_run(run: Path, sound: Path, name: str):
 def test_scaling_that_fits_no_header_is_refused(run: Path, name: str, values: torch.Tensor):
     """Scaling of another shape, type or sign than the header's is refused where every checksum agrees with it."""
     file = run / "policy.safetensors"
-    header = run_folder.read_header(file)
-    file.write_bytes(run_folder.tensor_bytes(load_file(file) | {name: values}, header))
+    header = read_header(file)
+    file.write_bytes(tensor_bytes(load_file(file) | {name: values}, header))
     reseal(run)
     with pytest.raises(RunError, match=r"policy\.safetensors is damaged"):
         RunFolder.open(run).policy()

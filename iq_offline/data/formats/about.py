@@ -28,16 +28,8 @@ class About(BaseModel):
 
     def info(self, path: Path, name: str, layout: str, notes: tuple[str, ...] = ()) -> DatasetInfo:
         """The dataset as its source describes it."""
-        return DatasetInfo(
-            name=name,
-            path=str(path),
-            format=layout,
-            env_id=self.env_id,
-            env_kwargs=self.env_kwargs,
-            description=self.description,
-            origin_sha256=self.origin_sha256,
-            notes=notes,
-        )
+        own = {key: getattr(self, key) for key in ("env_id", "env_kwargs", "description", "origin_sha256")}
+        return DatasetInfo(name=name, path=str(path), format=layout, notes=notes, **own)
 
 
 def encode(info: DatasetInfo, **episodes: list[Any]) -> NDArray[np.uint8]:

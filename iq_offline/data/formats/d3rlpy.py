@@ -55,23 +55,20 @@ def read(path: Path, name: str) -> EpisodeSource:
 
 def write(source: EpisodeSource, destination: Path) -> None:
     """Write a file that d3rlpy loads, whole or not at all."""
-    truncated: list[bool] = []
-    known: list[bool] = []
-    seeds: list[int | None] = []
+    ends: list[tuple[bool, bool, int | None]] = []
     paths: list[str] = []
     with whole_file(destination) as temporary, h5py.File(temporary, "w", libver="v108") as file:
         own = file.create_group(OWN_GROUP)
         for number, episode in enumerate(source.checked()):
             _write_episode(file, own, number, episode)
-            truncated.append(episode.truncated)
-            known.append(episode.successor_known)
-            seeds.append(episode.seed)
+            ends.append((episode.truncated, episode.successor_known, episode.seed))
             paths = list(leaves(episode.observations))
         if not paths:
             raise DatasetUnreadable(f"{source.info.path} has no episodes", "use a dataset that has data")
         file["columns"] = list(COLUMNS)
-        file["num_episodes"] = len(seeds)
+        file["num_episodes"] = len(ends)
         file["version"] = VERSION
+        truncated, known, seeds = map(list, zip(*ends, strict=True))
         own["about"] = encode(source.info, truncated=truncated, successor_known=known, seeds=seeds, paths=paths)
 
 
@@ -110,17 +107,19 @@ def _about(file: h5py.File, path: Path) -> About | None:
     about = decode(read_array(_own(file, path), "about", path), path)
     episodes = int(read_array(file, "num_episodes", path))
     if {len(about.truncated), len(about.successor_known), len(about.seeds)} != {episodes}:
-        raise DatasetUnreadable(
-            f"{path}: '{OWN_GROUP}' tells of {len(about.truncated)} episodes, num_episodes is {episodes}",
-            f"remove '{OWN_GROUP}'",
-        )
+        told = f"'{OWN_GROUP}' tells of {len(about.truncated)} episodes, num_episodes is {episodes}"
+        raise _misfit(f"{path}: {told}")
     return about
+
+
+def _misfit(problem: str) -> DatasetUnreadable:
+    return DatasetUnreadable(problem, f"remove '{OWN_GROUP}'")
 
 
 def _own(file: h5py.File, path: Path) -> h5py.Group:
     group = member(file, OWN_GROUP, path)
     if not isinstance(group, h5py.Group):
-        raise DatasetUnreadable(f"{path}: '{OWN_GROUP}' is not a group", f"remove '{OWN_GROUP}'")
+        raise _misfit(f"{path}: '{OWN_GROUP}' is not a group")
     return group
 
 
@@ -143,18 +142,12 @@ def _segments(path: Path, episodes: int, *, infos: bool, reuse: bool) -> Iterato
 def _named(file: h5py.File, about: About, observations: Leaves, number: int, path: Path) -> tuple[Leaves, Leaves]:
     """The observations by the names that they had, and the final ones."""
     if len(set(about.paths)) != len(observations):
-        raise DatasetUnreadable(
-            f"{path}: {len(observations)} arrays of observations, {len(set(about.paths))} names",
-            f"remove '{OWN_GROUP}'",
-        )
+        raise _misfit(f"{path}: {len(observations)} arrays of observations, {len(set(about.paths))} names")
     finals: Leaves = {}
     for place, (name, array) in enumerate(zip(about.paths, observations.values(), strict=True)):
         stored = open_array(_own(file, path), f"final_observations_{place}", path)
         if stored.shape[1:] != array.shape[1:] or len(stored) <= number:
-            raise DatasetUnreadable(
-                f"{path}: final observations of shape {stored.shape} for observations of {array.shape}",
-                f"remove '{OWN_GROUP}'",
-            )
+            raise _misfit(f"{path}: final observations of shape {stored.shape} for observations of {array.shape}")
         finals[name] = read_rows(stored, slice(number, number + 1), path)[0]
     return in_order(dict(zip(about.paths, observations.values(), strict=True))), finals
 

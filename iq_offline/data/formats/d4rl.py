@@ -8,19 +8,17 @@ d3rlpy's first layout, whose `episode_terminals` mark both kinds of end.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
-from iq_offline.data.episodes import DatasetInfo, End, Episode, EpisodeSource, Segment
+from iq_offline.data.episodes import Array, DatasetInfo, Episode, EpisodeSource, Segment
 from iq_offline.data.files import whole_file
-from iq_offline.data.formats import foreign_layouts
 from iq_offline.data.formats.hdf5 import (
     RowReader,
     action_array,
@@ -34,43 +32,41 @@ from iq_offline.data.formats.hdf5 import (
     shown,
     write_json_attribute,
 )
-from iq_offline.data.formats.one_flag import Ends, terminations
+from iq_offline.data.formats.recordings import Flags, Recording, Rows
 from iq_offline.data.formats.step_keys import (
     FLAG_KEYS,
     KEYS,
+    Ends,
     check_unused,
     combined,
     ends_of,
     meaning,
     refuse_other_layout,
+    settled,
 )
 from iq_offline.data.observations import Leaves, in_order, leaves
 from iq_offline.errors import DatasetUnreadable, InvalidEpisode
 
-Array = NDArray[Any]
 T = TypeVar("T", dict[str, Any], list[Any])
-STEP_KEYS = ("actions", "rewards", "terminals")
 OWN_KEYS = {"infos", "final_infos", "seeds", "discrete_action", "version"}
-CONTINUITY_TOLERANCE = 1e-6
-"""Largest difference, absolute and relative, between a next observation and the next row's observation."""
 READ_BYTES = 1 << 20
 """About as much as is read at a time: it stays in the processor's cache until it is packed."""
 
 
-def read(path: Path, name: str, horizon: int | None = None, ends: str = Ends.AUTO) -> EpisodeSource:
+def read(path: Path, name: str, ends: str = Ends.AUTO, horizon: int | None = None) -> EpisodeSource:
     """The episodes of a D4RL HDF5 file. Raises DatasetUnreadable or InvalidEpisode, some while iterating.
 
     `horizon`: the task's step limit, at which episodes are cut where the file has no `timeouts`. Where it is not given
     and nothing else in the file tells, it is that of the environment which the file names. `ends` decides what the
-    ends of a layout with one flag are; see `one_flag`.
+    ends of a layout with one flag are; see `step_keys`.
     """
     with open_hdf5(path) as file:
-        recording = _Recording(file, path, infos=True, ends=Ends(ends))
-        info = _info(file, path, name, recording.left_out)
-        clock = _clock(recording, info, horizon)
-    info = replace(info, notes=(*info.notes, *recording.notes))
-    if not recording.has_timeouts:
-        info = replace(info, notes=(*info.notes, _ends_without_timeouts(recording, clock)))
+        steps = _Steps(file, path, Ends(ends), infos=True)
+        info = _info(file, path, name, steps.left_out)
+        clock = _clock(steps, info, horizon)
+    info = replace(info, notes=(*info.notes, *steps.notes))
+    if not steps.has_timeouts:
+        info = replace(info, notes=(*info.notes, _ends_without_timeouts(steps, clock)))
     return EpisodeSource(info, stream=partial(_segments, path, clock, Ends(ends)))
 
 
@@ -100,16 +96,14 @@ def write(source: EpisodeSource, destination: Path) -> None:
             file["seeds"] = np.frombuffer(json.dumps(seeds).encode(), dtype=np.uint8)
 
 
-class _Recording:
-    """The arrays of an open file, and their rows on demand."""
+class _Steps:
+    """The arrays of an open file, checked, with the flags of all steps; others are read on demand."""
 
-    def __init__(
-        self, file: h5py.File, path: Path, *, infos: bool, reuse: bool = False, ends: Ends = Ends.AUTO
-    ) -> None:
+    def __init__(self, file: h5py.File, path: Path, ends: Ends, *, infos: bool, reuse: bool = False) -> None:
         self.path = path
         self._reuse = reuse
         self._readers: dict[int, RowReader] = {}
-        foreign_layouts.refuse_hdf5(file, path)
+        _refuse_nested(file, path)
         named = _names(file)
         flag_names = [key for key in file if isinstance(key, str) and meaning(key) in FLAG_KEYS]
         plain = set(flag_names) <= {"terminals", "timeouts"}
@@ -120,34 +114,18 @@ class _Recording:
         nexts = named.get("next_observations")
         self.next_observations = _arrays_of(file, nexts, path) if nexts else {}
         self._check_lengths()
-        self.discrete = _discrete_flag(file, path)
-        self._flags: dict[str, NDArray[np.bool_]] = {}
-        self.notes: list[str] = []
-        if not plain:
-            self._decide_ends(flag_names, ends)
+        self.count = int(self.columns["actions"].shape[0])
+        self._discrete = _discrete_flag(file, path)
+        self._find_ends({key for key in keys if meaning(key) in FLAG_KEYS}, ends, plain=plain)
         available = _arrays_of(file, "infos", path) if "infos" in file else {}
         available = {key or "infos": array for key, array in available.items()}
-        self.infos = {key: array for key, array in available.items() if infos and array.shape[:1] == (self.steps,)}
+        self._infos = {key: array for key, array in available.items() if infos and array.shape[:1] == (self.count,)}
         self.final_infos = _arrays_of(file, "final_infos", path) if infos and "final_infos" in file else {}
-        unused = (
-            {name if isinstance(name, str) else shown(name) for name in file}
-            - OWN_KEYS
-            - set(named.values())
-            - set(flag_names)
-        )
+        unused = {name if isinstance(name, str) else shown(name) for name in file}
+        unused -= {*OWN_KEYS, *named.values(), *flag_names}
         if not reuse:
             self._check_unused(file, unused & {name for name in file if isinstance(name, str)})
-        self.left_out = sorted({*unused, *(f"infos/{key}" for key in available if infos and key not in self.infos)})
-
-    @property
-    def has_timeouts(self) -> bool:
-        """Whether the file marks truncations too."""
-        return "timeouts" in self.columns or "timeouts" in self._flags
-
-    @property
-    def steps(self) -> int:
-        """Rows of the file."""
-        return int(self.columns["actions"].shape[0])
+        self.left_out = sorted({*unused, *(f"infos/{key}" for key in available if infos and key not in self._infos)})
 
     @property
     def rows_at_a_time(self) -> int:
@@ -158,46 +136,53 @@ class _Recording:
         chunk = max(array.chunks[0] if array.chunks else 1 for array in arrays)
         return int(rows if chunk > 8 * rows else -(-rows // chunk) * chunk)
 
-    def read(self, array: h5py.Dataset, rows: slice) -> Array:
-        """Those rows of one array."""
+    def rows(self, place: slice) -> Rows:
+        """Those steps, with the observation of the row after them."""
+        return Rows(
+            observations=self._read_all(self.observations, slice(place.start, place.stop + 1)),
+            successors=self._read_all(self.next_observations, place),
+            actions=action_array(self._read(self.columns["actions"], place), self.path, self._discrete),
+            rewards=self._read_column("rewards", place),
+            infos=self._read_all(self._infos, place),
+        )
+
+    def _read(self, array: h5py.Dataset, rows: slice) -> Array:
         if id(array) not in self._readers:
             self._readers[id(array)] = RowReader(array, self.path, reuse=self._reuse)
         return self._readers[id(array)](rows)
 
-    def read_all(self, arrays: dict[str, h5py.Dataset], rows: slice) -> Leaves:
-        """Those rows of several arrays."""
-        return {key: self.read(array, rows) for key, array in arrays.items()}
+    def _read_all(self, arrays: dict[str, h5py.Dataset], rows: slice) -> Leaves:
+        return {key: self._read(array, rows) for key, array in arrays.items()}
 
-    def read_column(self, key: str, rows: slice) -> Array:
-        """Those rows of an array with one number a step."""
-        return column(self.read(self.columns[key], rows), key, self.path)
+    def _read_column(self, key: str, rows: slice) -> Array:
+        return column(self._read(self.columns[key], rows), key, self.path)
 
-    def read_flags(self, key: str, rows: slice) -> NDArray[np.bool_]:
-        """Those rows of a column of flags. Raises DatasetUnreadable for another value than 0 and 1."""
-        if key in self._flags:
-            return self._flags[key][rows]
-        return flags(self.read_column(key, rows), self.columns[key].name.strip("/"), self.path, rows.start)
+    def _find_ends(self, names: set[str], ends: Ends, *, plain: bool) -> None:
+        """Terminations and truncations from flags of any names. Raises InvalidEpisode where they contradict.
 
-    def _decide_ends(self, names: list[str], ends: Ends) -> None:
-        """Terminations and truncations from flags of any names. Raises InvalidEpisode where they contradict."""
-        marks = combined({name: self.read_flags(name, slice(0, self.steps)) for name in names}, self.path)
-        terminated, truncated, ended = ends_of(marks, self.steps, self.path)
-        if ended.any():
-            stops = np.union1d(np.flatnonzero(terminated | truncated | ended), [self.steps - 1])
-            decided, note = terminations(np.diff(stops, prepend=-1).tolist(), ended[stops].tolist(), ends)
-            self.notes.append(note)
-            terminated = terminated.copy()
-            terminated[stops[decided]] = True
-            truncated = truncated | (ended & ~terminated)
-        self._flags["terminals"] = terminated
-        if set(marks) - {"terminals", "terminations"}:
-            self._flags["timeouts"] = truncated
+        In D4RL's own layout, `plain`, terminals are terminations. Raises DatasetUnreadable for other values than 0
+        and 1.
+        """
+        read: dict[str, Flags] = {}
+        for name in (key for key in self.columns if key in names):
+            values = self._read_column(name, slice(0, self.count))
+            read[name] = flags(values, self.columns[name].name.strip("/"), self.path)
+        self.notes: list[str] = []
+        if plain:
+            self.has_timeouts = "timeouts" in read
+            self.terminated, self.truncated = read["terminals"], read.get("timeouts", np.zeros(self.count, dtype=bool))
+            return
+        marks = combined(read, self.path)
+        self.has_timeouts = bool(set(marks) - {"terminals", "terminations"})
+        terminated, truncated, ended = ends_of(marks, self.count, self.path)
+        stops = np.union1d(np.flatnonzero(terminated | truncated | ended), [self.count - 1])
+        self.terminated, self.truncated, self.notes = settled(terminated, truncated, ended, stops, ends)
 
     def _check_unused(self, file: h5py.File, names: set[str]) -> None:
         refuse_other_layout(names, self.path)
         for name in sorted(names):
             item = member(file, name, self.path)
-            one_a_step = isinstance(item, h5py.Dataset) and item.shape in ((self.steps,), (self.steps, 1))
+            one_a_step = isinstance(item, h5py.Dataset) and item.shape in ((self.count,), (self.count, 1))
             if one_a_step and item.dtype.kind in "biuf":
                 told = check_unused(shown(name), read_array(file, name, self.path).reshape(-1), self.path)
                 self.notes += [told] if told else []
@@ -262,6 +247,27 @@ def _named(key: str, arrays: dict[str, h5py.Dataset]) -> dict[str, h5py.Dataset]
     return {f"{key}/{path}" if path else key: array for path, array in arrays.items()}
 
 
+def _refuse_nested(file: h5py.File, path: Path) -> None:
+    """Raises DatasetUnreadable for an HDF5 file whose groups are robomimic's, or that nests a flat layout."""
+    if "data" not in file or "actions" in file:
+        return
+    try:
+        names = list(file["data"])
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError):
+        return
+    if any(isinstance(name, str) and name.startswith("demo_") for name in names):
+        raise DatasetUnreadable(
+            f"{path} is in robomimic's layout: a group data/demo_N for each demonstration",
+            "store its demonstrations one after the other as observations, actions, rewards, terminals and timeouts; "
+            "dones of robomimic mark a task's end",
+        )
+    if "actions" in names:
+        raise DatasetUnreadable(
+            f"{path}: its arrays lie in the group 'data' ({', '.join(map(str, names[:20]))})",
+            "copy them to the top of the file",
+        )
+
+
 def _info(file: h5py.File, path: Path, name: str, left_out: list[str]) -> DatasetInfo:
     return DatasetInfo(
         name=name,
@@ -276,7 +282,6 @@ def _info(file: h5py.File, path: Path, name: str, left_out: list[str]) -> Datase
 
 
 def _json_attribute(file: h5py.File, key: str, default: T, path: Path) -> T:
-    """A JSON attribute of the same kind as `default`, which stands for a missing or empty one."""
     return _json(_text(file.attrs.get(key, "")), key, default, path)
 
 
@@ -297,131 +302,41 @@ def _text(value: object) -> str:
         raise DatasetUnreadable(f"an attribute of the file is not UTF-8 text: {value!r}", "mend it") from None
 
 
-@dataclass
-class _Place:
-    """Where in the episodes a stream is."""
-
-    episode: int = 0
-    age: int = 0
-    """Steps of the current episode that have gone by."""
-
-
-def _clock(recording: _Recording, info: DatasetInfo, horizon: int | None) -> int | None:
+def _clock(steps: _Steps, info: DatasetInfo, horizon: int | None) -> int | None:
     """Steps after which an unmarked episode must have ended; None where the file itself marks all ends."""
-    if recording.has_timeouts:
+    if steps.has_timeouts:
         return None
-    if horizon is None and not recording.next_observations and info.env_id:
+    if horizon is None and not steps.next_observations and info.env_id:
         from iq_offline.data.environments import step_limit
 
         return step_limit(info.env_id, info.env_kwargs)
     return horizon
 
 
-def _ends_without_timeouts(recording: _Recording, clock: int | None) -> str:
+def _ends_without_timeouts(steps: _Steps, clock: int | None) -> str:
     ways = ["the terminals"]
-    ways += ["where the next row does not follow"] if recording.next_observations else []
+    ways += ["where the next row does not follow"] if steps.next_observations else []
     ways += [f"the step limit of {clock}"] if clock else []
     return f"no timeouts: episodes end at {' and '.join(ways)}"
 
 
 def _segments(path: Path, clock: int | None, ends: Ends, *, infos: bool, reuse: bool) -> Iterator[Segment]:
     with open_hdf5(path) as file:
-        recording = _Recording(file, path, infos=infos, reuse=reuse, ends=ends)
+        steps = _Steps(file, path, ends, infos=infos, reuse=reuse)
         unknown = frozenset(_json_attribute(file, "unknown_successors", [], path))
         seeds = []
         if not reuse and "seeds" in file:
             seeds = _json(_text(read_array(file, "seeds", path).tobytes()), "seeds", [], path)
-        place, size = _Place(), recording.rows_at_a_time
-        for first in range(0, recording.steps, size):
-            rows = slice(first, min(first + size, recording.steps))
-            yield from _segments_of_rows(recording, rows, place, clock, unknown, seeds)
-
-
-def _segments_of_rows(
-    recording: _Recording,
-    rows: slice,
-    place: _Place,
-    horizon: int | None,
-    unknown: frozenset[int],
-    seeds: Sequence[int | None],
-) -> Iterator[Segment]:
-    count = rows.stop - rows.start
-    following = recording.read_all(recording.observations, slice(rows.start, rows.stop + 1))
-    observations = {path: array[:count] for path, array in following.items()}
-    successors = recording.read_all(recording.next_observations, rows)
-    actions = action_array(recording.read(recording.columns["actions"], rows), recording.path, recording.discrete)
-    rewards = recording.read_column("rewards", rows)
-    terminals = recording.read_flags("terminals", rows)
-    timeouts = np.zeros(count, dtype=bool)
-    if recording.has_timeouts:
-        timeouts = recording.read_flags("timeouts", rows)
-    infos, final_infos = recording.read_all(recording.infos, rows), recording.final_infos
-    jumps = _discontinuities(following, successors, terminals | timeouts)
-    ends = np.union1d(np.flatnonzero(terminals | timeouts), jumps)
-    if rows.stop == recording.steps:
-        ends = np.union1d(ends, count - 1)
-    jumped, start = frozenset(jumps.tolist()), 0
-    for last in _with_clock(ends.tolist(), count, place.age, horizon):
-        known = bool(successors) and place.episode not in unknown
-        finals = successors or observations
-        terminated, timed_out = bool(terminals[last]), bool(timeouts[last])
-        yield Segment(
-            observations={path: array[start : last + 1] for path, array in observations.items()},
-            actions=actions[start : last + 1],
-            rewards=rewards[start : last + 1],
-            infos={path: array[start : last + 1] for path, array in infos.items()},
-            end=End(
-                observations={path: array[last] for path, array in finals.items()},
-                terminated=terminated,
-                truncated=timed_out or not terminated,
-                unflagged=not (terminated or timed_out or last in jumped),
-                discontinuous=last in jumped,
-                successor_known=known,
-                seed=seeds[place.episode] if place.episode < len(seeds) else None,
-                final_infos={path: array[place.episode] for path, array in final_infos.items()},
-            ),
-        )
-        place.episode, place.age, start = place.episode + 1, 0, last + 1
-    if start < count:
-        yield Segment(
-            observations={path: array[start:] for path, array in observations.items()},
-            actions=actions[start:],
-            rewards=rewards[start:],
-            infos={path: array[start:] for path, array in infos.items()},
-            end=None,
-        )
-        place.age += count - start
-
-
-def _discontinuities(following: Leaves, successors: Leaves, flagged: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Unflagged rows whose recorded successor is not the next row's observation; none where none are recorded.
-
-    `following`: the observations, with that of the row after the last where there is one.
-    """
-    found = []
-    for path, successor in successors.items():
-        after = following[path][1:]
-        recorded = successor[: len(after)]
-        width = max(1, int(np.prod(after.shape[1:])))
-        suspects = np.unique(np.flatnonzero(recorded != after) // width)
-        suspects = suspects[~flagged[suspects]]
-        if len(suspects):
-            ours, theirs = recorded[suspects].astype(np.float64), after[suspects].astype(np.float64)
-            with np.errstate(invalid="ignore"):
-                far = np.abs(ours - theirs) > CONTINUITY_TOLERANCE * (1 + np.abs(theirs))
-            found.append(suspects[far.reshape(len(suspects), -1).any(axis=1)])
-    return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
-
-
-def _with_clock(ends: list[int], count: int, age: int, horizon: int | None) -> list[int]:
-    """The ends, and between them every row at which the clock runs out unmarked."""
-    if horizon is None:
-        return ends
-    marked, start = [], -age
-    for end in [*ends, count]:
-        marked += [*range(start + horizon - 1, end, horizon), end]
-        start = end + 1
-    return [end for end in marked if 0 <= end < count]
+        yield from Recording(
+            read=steps.rows,
+            terminated=steps.terminated,
+            truncated=steps.truncated,
+            rows_at_a_time=steps.rows_at_a_time,
+            clock=clock,
+            unknown_successors=unknown,
+            seeds=seeds,
+            final_infos=steps.final_infos,
+        ).segments()
 
 
 def _flat(episode: Episode) -> Leaves:

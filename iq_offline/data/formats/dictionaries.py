@@ -5,30 +5,33 @@ dictionary of flat arrays, with `lengths` or flags; and rows of [observation, ne
 Keys may be singular or plural, and have the names of KEYS. Nothing of the file runs: see `pickles`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from iq_offline.data.episodes import DatasetInfo, EpisodeSource
+from iq_offline.data.episodes import DatasetInfo, EpisodeSource, Segment
 from iq_offline.data.formats import numpy_files, pickles
 from iq_offline.data.formats.hdf5 import action_array, column, flags
 from iq_offline.data.formats.nested import Unpacker, depth_of, entries_of
-from iq_offline.data.formats.one_flag import Ends
 from iq_offline.data.formats.plain_numbers import brief
-from iq_offline.data.formats.recordings import Recording, episodes_of
+from iq_offline.data.formats.recordings import Flags, Recording, Rows
 from iq_offline.data.formats.step_keys import (
     FLAG_KEYS,
     KEYS,
+    Ends,
     check_unused,
     combined,
     ends_of,
     meaning,
     refuse_other_layout,
+    settled,
 )
-from iq_offline.data.observations import Leaves
+from iq_offline.data.observations import Array, Leaves, map_leaves
 from iq_offline.errors import DatasetUnreadable, InvalidEpisode
 
 ROW = ("observations", "next_observations", "actions", "rewards", "dones")
@@ -37,7 +40,7 @@ ROW = ("observations", "next_observations", "actions", "rewards", "dones")
 def read(path: Path, name: str, ends: str = Ends.AUTO) -> EpisodeSource:
     """The episodes of a .pkl or .npy file, which is held in memory. Raises DatasetUnreadable, or InvalidEpisode later.
 
-    `ends` decides what the ends of a layout with one flag are; see `one_flag`.
+    `ends` decides what the ends of a layout with one flag are; see `step_keys`.
     """
     content = numpy_files.read_npy(path) if path.suffix == ".npy" else pickles.load(path)
     return from_content(content, path, name, Ends(ends), "dictionaries")
@@ -46,14 +49,79 @@ def read(path: Path, name: str, ends: str = Ends.AUTO) -> EpisodeSource:
 def from_content(content: object, path: Path, name: str, ends: Ends, layout: str) -> EpisodeSource:
     """The episodes in what a file held. Raises DatasetUnreadable, or InvalidEpisode while iterating."""
     reader = _Reader(path)
-    recordings = reader.recordings(content)
-    if not recordings:
+    found = reader.recordings(content)
+    if not found:
         raise DatasetUnreadable(f"{path} has no episodes", "use a file that has data")
-    episodes, notes = episodes_of(recordings, str(path), ends)
+    recordings, notes = _settled(found, path, ends)
     if reader.left_out:
-        notes += (f"left out, being no step's data: {', '.join(sorted(reader.left_out))}",)
-    notes += tuple(sorted(reader.flags_left_out))
-    return EpisodeSource(DatasetInfo(name=name, path=str(path), format=layout, notes=notes), episodes=episodes)
+        notes.append(f"left out, being no step's data: {', '.join(sorted(reader.left_out))}")
+    notes += sorted(reader.flags_left_out)
+    info = DatasetInfo(name=name, path=str(path), format=layout, notes=tuple(notes))
+    return EpisodeSource(info, stream=partial(_segments, recordings))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Steps that are one episode or more, and their flags, (steps,); none where there is a fault."""
+
+    rows: Rows
+    terminated: Flags
+    truncated: Flags
+    ended: Flags
+    """Ends of a kind that the layout does not tell."""
+    one_episode: bool
+    """Whether its source says that it is one episode, so that no flag may lie before its last step."""
+    has_rewards: bool = True
+    fault: InvalidEpisode | None = None
+
+    @classmethod
+    def broken(cls, fault: InvalidEpisode) -> "_Found":
+        none, no_flags = np.zeros(0), np.zeros(0, dtype=bool)
+        return cls(Rows({}, {}, none, none), no_flags, no_flags, no_flags, one_episode=True, fault=fault)
+
+    def checked(self, path: Path, number: int) -> "_Found":
+        """With a fault where a flag marks an end within its one episode, which has that number."""
+        early = np.flatnonzero((self.terminated | self.truncated | self.ended)[:-1])
+        if not (self.one_episode and len(early)):
+            return self
+        problem = f"{path}: episode {number} ends at its step {early[0]}, but has {len(self.rows)} steps"
+        return self.broken(InvalidEpisode(problem, "split it there"))
+
+    def stops(self) -> Array:
+        """The last steps of its episodes."""
+        flagged = self.terminated | self.truncated | self.ended
+        ends = [*np.flatnonzero(flagged), *self.rows.discontinuities(flagged), len(self.rows) - 1]
+        return np.unique(np.array(ends if len(self.rows) else [], dtype=np.int64))
+
+
+def _settled(found: list[_Found], path: Path, ends: Ends) -> tuple[list[Recording], list[str]]:
+    """The recordings, once the kinds of all ends are decided among all their episodes; and what had to be decided."""
+    checked: list[_Found] = []
+    stops: list[Array] = []
+    for item in found:
+        checked.append(item.checked(path, sum(max(1, len(some)) for some in stops)))
+        stops.append(checked[-1].stops())
+    cuts = np.cumsum([len(item.rows) for item in checked])
+    stops = [start + some for start, some in zip((0, *cuts), stops, strict=False)]
+    terminated, truncated, ended = (
+        np.concatenate([getattr(item, key) for item in checked]) for key in ("terminated", "truncated", "ended")
+    )
+    terminated, truncated, notes = settled(terminated, truncated, ended, np.concatenate(stops), ends)
+    if not all(item.has_rewards for item in checked):
+        notes.append("it records no rewards: zeros stand in their place")
+    flags_of = zip(np.split(terminated, cuts[:-1]), np.split(truncated, cuts[:-1]), strict=True)
+    return [
+        Recording(partial(_all, item.rows), *both, rows_at_a_time=max(1, len(item.rows)), fault=item.fault)
+        for item, both in zip(checked, flags_of, strict=True)
+    ], notes
+
+
+def _all(rows: Rows, _: slice) -> Rows:
+    return rows
+
+
+def _segments(recordings: list[Recording], *, infos: bool, reuse: bool) -> Iterator[Segment]:  # noqa: ARG001
+    return chain.from_iterable(recording.segments() for recording in recordings)
 
 
 class _Reader:
@@ -65,7 +133,7 @@ class _Reader:
         self.left_out: set[str] = set()
         self.flags_left_out: set[str] = set()
 
-    def recordings(self, content: object) -> list[Recording | InvalidEpisode]:
+    def recordings(self, content: object) -> list[_Found]:
         """What the content holds, whatever its layout."""
         if isinstance(content, np.ndarray) and content.dtype.hasobject and content.ndim == 0:
             content = content[()]
@@ -81,14 +149,14 @@ class _Reader:
             f"store a dictionary with the keys {', '.join(KEYS)}",
         )
 
-    def _of_dictionaries(self, entries: list[Any]) -> list[Recording | InvalidEpisode]:
+    def _of_dictionaries(self, entries: list[Any]) -> list[_Found]:
         named = [self._named(entry, f" in entry {number}") for number, entry in enumerate(entries)]
         columns = _columns(named[0])
         if columns and depth_of(named[0][columns[0]]) == 0:
             return self._of_dictionary(self._unpack.transposed(named, "its list of steps"))
         return [self._of_episode(entry, number) for number, entry in enumerate(named)]
 
-    def _of_dictionary(self, named: dict[str, Any]) -> list[Recording | InvalidEpisode]:
+    def _of_dictionary(self, named: dict[str, Any]) -> list[_Found]:
         if not _is_nested(named):
             return self._of_flat(named)
         counts = {key: _count(value) for key, value in named.items()}
@@ -99,18 +167,16 @@ class _Reader:
             for number in range(counts["actions"])
         ]
 
-    def _of_episode(self, named: dict[str, Any], number: int) -> Recording | InvalidEpisode:
+    def _of_episode(self, named: dict[str, Any], number: int) -> _Found:
         place = f"episode {number}"
         length = named.pop("lengths", None)
         recording = self._recording(named, place, one_episode=True)
-        if isinstance(recording, Recording) and isinstance(length, int | np.integer) and length != len(recording):
-            return InvalidEpisode(
-                f"{self._path}: {place} has {len(recording)} actions, its entry in lengths is {_number(length)}",
-                "give it its own length",
-            )
+        if recording.fault is None and isinstance(length, int | np.integer) and length != len(recording.rows):
+            problem = f"{place} has {len(recording.rows)} actions, its entry in lengths is {_number(length)}"
+            return _Found.broken(InvalidEpisode(f"{self._path}: {problem}", "give it its own length"))
         return recording
 
-    def _of_flat(self, named: dict[str, Any]) -> list[Recording | InvalidEpisode]:
+    def _of_flat(self, named: dict[str, Any]) -> list[_Found]:
         lengths = named.pop("lengths", None)
         if lengths is None and not _flags(named):
             raise DatasetUnreadable(
@@ -124,7 +190,7 @@ class _Reader:
             raise DatasetUnreadable(f"{self._path}: lengths are not positive whole numbers, one an episode", "mend it")
         return self._cut_by_lengths(named, counts)
 
-    def _cut_by_lengths(self, named: dict[str, Any], lengths: NDArray[Any]) -> list[Recording | InvalidEpisode]:
+    def _cut_by_lengths(self, named: dict[str, Any], lengths: Array) -> list[_Found]:
         arrays = self._arrays(named, "")
         steps, total = len(arrays.actions), int(lengths.sum(dtype=np.int64))
         if steps != total:
@@ -132,14 +198,14 @@ class _Reader:
         fault = arrays.fault(str(self._path), steps + len(lengths))
         if fault is not None:
             raise fault
-        found: list[Recording | InvalidEpisode] = []
+        found: list[_Found] = []
         stops = np.cumsum(lengths).tolist()
         for number, (stop, length) in enumerate(zip(stops, lengths.tolist(), strict=True)):
             part = arrays.episode(slice(stop - length, stop), number)
             found.append(part.recording(f"{self._path}: episode {number}", one_episode=True))
         return found
 
-    def _recording(self, named: dict[str, Any], place: str, *, one_episode: bool) -> Recording | InvalidEpisode:
+    def _recording(self, named: dict[str, Any], place: str, *, one_episode: bool) -> _Found:
         where = f"{self._path}: {place}" if place else str(self._path)
         return self._arrays(named, place).recording(where, one_episode=one_episode)
 
@@ -188,51 +254,40 @@ class _Reader:
             self.flags_left_out |= {told} if told else set()
 
 
+@dataclass(frozen=True)
 class _Arrays:
     """The arrays of one dictionary; their lengths are checked when they become a recording."""
 
-    def __init__(
-        self, observations: Leaves, successors: Leaves, actions: NDArray[Any], columns: dict[str, NDArray[Any]]
-    ) -> None:
-        self.observations, self.successors = observations, successors
-        self.actions, self.columns = actions, columns
+    observations: Leaves
+    successors: Leaves
+    actions: Array
+    columns: dict[str, Array]
 
     def episode(self, rows: slice, number: int) -> "_Arrays":
         """Those of one episode; observations may have one more row an episode, each array for itself."""
         longer = slice(rows.start + number, rows.stop + number + 1)
         return _Arrays(
-            {
-                path: array[longer if _rows(array) > len(self.actions) else rows]
-                for path, array in self.observations.items()
-            },
-            {path: array[rows] for path, array in self.successors.items()},
+            map_leaves(lambda array: array[longer if _rows(array) > len(self.actions) else rows], self.observations),
+            map_leaves(lambda array: array[rows], self.successors),
             self.actions[rows],
-            {key: array[rows] for key, array in self.columns.items()},
+            map_leaves(lambda array: array[rows], self.columns),
         )
 
-    def recording(self, where: str, *, one_episode: bool) -> Recording | InvalidEpisode:
+    def recording(self, where: str, *, one_episode: bool) -> _Found:
         """One recording, or what is wrong with its lengths."""
         steps = len(self.actions)
-        observations, fault = self.observations, self.fault(where, steps + one_episode)
+        fault = self.fault(where, steps + one_episode)
         if fault is not None:
-            return fault
-        if self.successors:
-            observations = {path: array[:steps] for path, array in observations.items()}
+            return _Found.broken(fault)
+        observations = map_leaves(lambda array: array[:steps] if self.successors else array, self.observations)
         try:
             marks = combined({key: flags(self.columns[key], key, where) for key in _flags(self.columns)}, where)
-            terminated, truncated, ended = ends_of(marks, steps, where)
+            found = ends_of(marks, steps, where)
         except InvalidEpisode as contradiction:
-            return contradiction
-        return Recording(
-            observations=observations,
-            successors=self.successors,
-            actions=self.actions,
-            rewards=self.columns.get("rewards"),
-            terminated=terminated,
-            truncated=truncated,
-            ended=ended,
-            one_episode=one_episode,
-        )
+            return _Found.broken(contradiction)
+        rewards = self.columns.get("rewards", np.zeros(steps, dtype=np.float32))
+        rows = Rows(observations, self.successors, self.actions, rewards)
+        return _Found(rows, *found, one_episode=one_episode, has_rewards="rewards" in self.columns)
 
     def fault(self, where: str, also: int) -> InvalidEpisode | None:
         """What is wrong with the lengths and shapes; there may also be `also` observations."""
@@ -292,7 +347,6 @@ def _is_nested(named: dict[str, Any]) -> bool:
 
 
 def _columns(named: Iterable[str]) -> list[str]:
-    """The keys of arrays with one number a step: rewards, then flags."""
     return [key for key in named if key == "rewards"] + _flags(named)
 
 
@@ -311,7 +365,7 @@ def _count(value: object) -> int:
     return len(entries_of(value) or ())
 
 
-def _rows(array: NDArray[Any]) -> int:
+def _rows(array: Array) -> int:
     return len(array) if array.ndim else 0
 
 

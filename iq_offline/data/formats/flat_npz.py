@@ -2,7 +2,7 @@
 
 `obs` has one entry more a trajectory than `acts`; `indices` are the first steps of all trajectories but the first.
 Its one flag, `terminal`, tells that a trajectory was recorded to its end, of either kind: one that was not was cut
-off, a truncation; for the others see `one_flag`. So that nothing is lost, `write` adds arrays of its own, which
+off, a truncation; for the others see `step_keys`. So that nothing is lost, `write` adds arrays of its own, which
 `imitation` does not look at: `terminated`, `truncated`, `successor_known` and, as JSON in bytes, `about`. Its `infos`
 are pickled objects: not read, and written as an array without content, of the length that `imitation` asks for.
 An unknown successor is the last observation once more there, as `imitation` has no place to say so.
@@ -31,8 +31,7 @@ from iq_offline.data.formats import dictionaries
 from iq_offline.data.formats.about import About, decode, encode
 from iq_offline.data.formats.hdf5 import action_array, column, flags
 from iq_offline.data.formats.numpy_files import Archive
-from iq_offline.data.formats.one_flag import Ends, terminations
-from iq_offline.data.formats.step_keys import meaning
+from iq_offline.data.formats.step_keys import Ends, meaning, terminations
 from iq_offline.errors import ConfigError, DatasetUnreadable, InvalidEpisode
 
 Array = NDArray[Any]
@@ -145,7 +144,6 @@ class _Planned:
 
 
 def _plan(archive: Archive, path: Path, ends: Ends) -> tuple[list[_Planned], tuple[str, ...]]:
-    """The episodes, not yet read, and what had to be decided or left out."""
     for key in REQUIRED:
         if key not in archive:
             raise DatasetUnreadable(
@@ -206,13 +204,11 @@ def _flags(archive: Archive, key: str, episodes: int, path: Path) -> NDArray[np.
     return flags(values, key, path, unit="episode")
 
 
-def _segments(
+def _segments(  # one episode after the other; `infos` and `reuse` change nothing
     path: Path,
     plan: list[_Planned],
     seeds: list[int | None],
-    *,
-    infos: bool,  # noqa: ARG001
-    reuse: bool,  # noqa: ARG001
+    **_: bool,
 ) -> Iterator[Segment]:
     with Archive(path) as archive:
         observations, actions = archive.rows("obs"), archive.rows("acts")

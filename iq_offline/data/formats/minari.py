@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iq_offline.data.declared import Space, with_dtypes, without
-from iq_offline.data.environments import declared_action_space, environment_of_spec
+from iq_offline.data.environments import declared_action_space, environment_of_spec, environment_spec_json
 from iq_offline.data.episodes import DatasetInfo, End, Episode, EpisodeSource, Segment, Stream
-from iq_offline.data.files import whole_folder
+from iq_offline.data.files import data_path, whole_folder
 from iq_offline.data.formats import minari_arrow, minari_metadata
 from iq_offline.data.formats.hdf5 import (
     action_array,
@@ -35,16 +35,15 @@ from iq_offline.data.formats.hdf5 import (
     write_json_attribute,
     write_small_array,
 )
-from iq_offline.data.formats.images import decode_jpeg
+from iq_offline.data.formats.minari_arrow import COLUMNS, Arrays
 from iq_offline.data.formats.minari_infos import misfits, read_infos
-from iq_offline.data.formats.minari_metadata import Unusual
-from iq_offline.data.observations import Array, Leaves, in_order, leaves
+from iq_offline.data.formats.minari_metadata import Unusual, damaged, decode_jpeg
+from iq_offline.data.observations import Array, Leaves, in_order, leaves, map_leaves
 from iq_offline.data.spaces import infer_action_space
 from iq_offline.errors import DatasetUnreadable, InvalidEpisode, NotYet
 from iq_offline.paths import minari_home
 
 MAIN_FILE = "main_data.hdf5"
-COLUMNS = ("rewards", "terminations", "truncations")
 MINARI_VERSION = "0.5.4"
 """The dataset version that is written."""
 
@@ -54,7 +53,7 @@ def is_minari(path: Path) -> bool:
 
     Up to Minari 0.4 there was no metadata.json: all was in the HDF5 file.
     """
-    folder = _data_folder(path)
+    folder = data_path(path)
     return (folder / "metadata.json").is_file() or (folder / MAIN_FILE).is_file()
 
 
@@ -63,17 +62,15 @@ def read(path: Path, name: str) -> EpisodeSource:
     try:
         return _read(path, name)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        what = type(error).__name__
-        raise DatasetUnreadable(
-            f"{path}: metadata.json is not as Minari writes it ({what})", "fetch or copy the dataset again, whole"
-        ) from None
+        raise damaged(f"{path}: metadata.json is not as Minari writes it ({type(error).__name__})") from None
 
 
 def _read(path: Path, name: str) -> EpisodeSource:
-    folder = _data_folder(path)
+    folder = data_path(path)
     metadata = _metadata(folder)
     unusual = Unusual(minari_metadata.jpeg_images(metadata, path), minari_metadata.text_observations(metadata, path))
     unusual, stream = _stream(folder, metadata, unusual, path)
+    space = minari_metadata.json_field(metadata, "observation_space", path)
     env_id, env_kwargs = environment_of_spec(minari_metadata.environment_spec(metadata, path))
     info = DatasetInfo(
         name=name,
@@ -82,7 +79,7 @@ def _read(path: Path, name: str) -> EpisodeSource:
         env_id=env_id,
         env_kwargs=env_kwargs,
         action_space=minari_metadata.action_space(metadata, path),
-        observation_space=_without_texts(minari_metadata.json_field(metadata, "observation_space", path), unusual),
+        observation_space=without(space, unusual.texts) if space and unusual.texts else space,
         declared_actions=minari_metadata.json_field(metadata, "action_space", path),
         notes=unusual.notes(),
         description=metadata.get("description") or "",
@@ -98,10 +95,6 @@ def _metadata(folder: Path) -> dict[str, Any]:
         return minari_metadata.read_metadata(described)
     with open_hdf5(folder / MAIN_FILE) as file:
         return minari_metadata.attributes(file, folder / MAIN_FILE)
-
-
-def _without_texts(space: Space | None, unusual: Unusual) -> Space | None:
-    return without(space, unusual.texts) if space and unusual.texts else space
 
 
 def write(source: EpisodeSource, destination: Path) -> None:
@@ -142,27 +135,21 @@ def mark_namespaces(destination: Path) -> None:
 
 
 def _stream(folder: Path, metadata: dict[str, Any], unusual: Unusual, path: Path) -> tuple[Unusual, Stream]:
-    """The stream of segments, and what it leaves out."""
-    if metadata.get("data_format", "hdf5") in {"arrow", "parquet"}:
+    layout = metadata.get("data_format", "hdf5")
+    if layout in {"arrow", "parquet"}:
         episodes = minari_arrow.episode_folders(folder, int(metadata.get("total_episodes", 0)), path)
-        space = minari_metadata.json_field(metadata, "observation_space", path)
-        actions = minari_metadata.json_field(metadata, "action_space", path)
-        return unusual, partial(_arrow_segments, episodes, metadata["data_format"], (space, actions), unusual)
+        spaces = [minari_metadata.json_field(metadata, f"{what}_space", path) for what in ("observation", "action")]
+        return unusual, partial(_arrow_segments, episodes, layout, (spaces[0], spaces[1]), unusual)
     discrete = declares_discrete(minari_metadata.json_field(metadata, "action_space", path))
-    if metadata.get("data_format", "hdf5") != "hdf5":
-        raise NotYet(f"{path} is in Minari's {metadata['data_format']} layout", "use one in hdf5, arrow or parquet")
+    if layout != "hdf5":
+        raise NotYet(f"{path} is in Minari's {layout} layout", "use one in hdf5, arrow or parquet")
     main = folder / MAIN_FILE
     if not main.is_file():
-        raise DatasetUnreadable(
-            f"{path} has metadata.json but no {MAIN_FILE}", "fetch or copy the dataset again, whole"
-        )
+        raise damaged(f"{path} has metadata.json but no {MAIN_FILE}")
     with open_hdf5(main) as file:
         total, found = metadata.get("total_episodes"), [name for name in file if name.startswith("episode_")]
         if total is not None and total != len(found):
-            raise DatasetUnreadable(
-                f"{path}: metadata.json tells of {total} episodes, {MAIN_FILE} has {len(found)}",
-                "fetch or copy the dataset again, whole",
-            )
+            raise damaged(f"{path}: metadata.json tells of {total} episodes, {MAIN_FILE} has {len(found)}")
         unusual = replace(unusual, infos=misfits(file, found, main))
     return unusual, partial(_segments, main, unusual, discrete)
 
@@ -225,8 +212,6 @@ def _write_episode(file: h5py.File, number: int, episode: Episode) -> None:
 
 
 def _describe(info: DatasetInfo, name: str) -> dict[str, Any]:
-    from iq_offline.data.environments import environment_spec_json
-
     spec = environment_spec_json(info.env_id, info.env_kwargs) if info.env_id else None
     described = {
         "dataset_id": name,
@@ -246,18 +231,14 @@ def declares_discrete(space: Space | None) -> bool | None:
     return {"Discrete": True, "Box": False}.get(space.get("type", "")) if space else None
 
 
-def _data_folder(path: Path) -> Path:
-    return path / "data" if (path / "data").is_dir() else path
-
-
 def _segments(main: Path, unusual: Unusual, discrete: bool | None, *, infos: bool, reuse: bool) -> Iterator[Segment]:
     with open_hdf5(main) as file:
         unknown = _unknown_successors(file, main)
         names = sorted((name for name in file if name.startswith("episode_")), key=_episode_number)
         for index, name in enumerate(names):
             group = _episode_group(file, name, main)
-            known = index not in unknown
-            yield _segment(group, index, main, unusual, discrete, known=known, infos=infos, seeds=not reuse)
+            arrays = _arrays(group, main, unusual, discrete, infos=infos, seeds=not reuse)
+            yield _segment(arrays, index, main, known=index not in unknown)
 
 
 def _unknown_successors(file: h5py.File, path: Path) -> frozenset[int]:
@@ -282,71 +263,47 @@ def _episode_group(file: h5py.File, name: str, path: Path) -> h5py.Group:
     raise DatasetUnreadable(f"{path}: '{name}' is not a group of this file", "fetch the dataset again, whole")
 
 
-def _segment(
-    group: h5py.Group,
-    index: int,
-    path: Path,
-    unusual: Unusual,
-    discrete: bool | None,
-    *,
-    known: bool,
-    infos: bool,
-    seeds: bool,
-) -> Segment:
-    observations = in_order(_tree(group, "observations", path, unusual))
+def _arrays(
+    group: h5py.Group, path: Path, unusual: Unusual, discrete: bool | None, *, infos: bool, seeds: bool
+) -> Arrays:
     seed: Any = group.attrs.get("seed") if seeds else None
-    return segment_of_arrays(
-        observations,
-        action_array(read_small_array(group, "actions", path), path, discrete),
-        {key: column(read_small_array(group, key, path), key, path) for key in COLUMNS},
+    return Arrays(
+        observations=in_order(_tree(group, "observations", path, unusual)),
+        actions=action_array(read_small_array(group, "actions", path), path, discrete),
+        columns={key: column(read_small_array(group, key, path), key, path) for key in COLUMNS},
         infos=read_infos(group["infos"], unusual.infos, path) if infos and "infos" in group else {},
-        index=index,
-        path=path,
-        known=known,
         seed=int(seed) if isinstance(seed, np.integer) else None,
     )
 
 
-def segment_of_arrays(
-    observations: Leaves,
-    actions: Array,
-    columns: dict[str, NDArray[Any]],
-    *,
-    infos: Leaves,
-    index: int,
-    path: Path,
-    known: bool = True,
-    seed: int | None = None,
-) -> Segment:
-    """One whole episode from Minari's arrays: T+1 observations, T of the others."""
-    steps = len(actions)
-    terminations, truncations = columns["terminations"], columns["truncations"]
-    fault = _fault(observations, actions, columns, f"{path}: episode {index}")
-    terminated, truncated = (bool(flags[-1]) if len(flags) else False for flags in (terminations, truncations))
+def _segment(arrays: Arrays, index: int, path: Path, *, known: bool = True) -> Segment:
+    """One whole episode. `known`: whether its last observation was recorded."""
+    steps, columns = len(arrays.actions), arrays.columns
+    terminated, truncated = (bool(columns[key][-1]) if len(columns[key]) else False for key in COLUMNS[1:])
     return Segment(
-        observations={leaf: array[:steps] for leaf, array in observations.items()},
-        actions=actions,
+        observations=map_leaves(lambda array: array[:steps], arrays.observations),
+        actions=arrays.actions,
         rewards=columns["rewards"],
-        infos={leaf: array[:steps] for leaf, array in infos.items()},
+        infos=map_leaves(lambda array: array[:steps], arrays.infos),
         end=End(
-            observations={leaf: array[-1] for leaf, array in observations.items() if len(array)},
+            observations={leaf: array[-1] for leaf, array in arrays.observations.items() if len(array)},
             terminated=terminated,
             truncated=truncated or not terminated,
             unflagged=not (terminated or truncated),
             successor_known=known,
-            seed=seed,
-            final_infos={leaf: array[-1] for leaf, array in infos.items() if len(array) == steps + 1},
-            fault=fault,
+            seed=arrays.seed,
+            final_infos={leaf: array[-1] for leaf, array in arrays.infos.items() if len(array) == steps + 1},
+            fault=_fault(arrays, f"{path}: episode {index}"),
         ),
     )
 
 
-def _fault(observations: Leaves, actions: Array, columns: dict[str, NDArray[Any]], name: str) -> InvalidEpisode | None:
-    steps = len(actions)
+def _fault(arrays: Arrays, name: str) -> InvalidEpisode | None:
+    steps, columns = len(arrays.actions), arrays.columns
     if steps == 0 or any(len(values) != steps for values in columns.values()):
         listed = ", ".join(f"{key} {len(values)}" for key, values in columns.items())
         return InvalidEpisode(f"{name} has unequal lengths: actions {steps}, {listed}", "give each one entry a step")
-    for leaf, array in observations.items():
+    for leaf, array in arrays.observations.items():
         if len(array) != steps + 1:
             what = f"observations['{leaf}']" if leaf else "observations"
             return InvalidEpisode(
@@ -393,20 +350,13 @@ def _pictures(group: h5py.Group, key: str, path: Path) -> Array:
 def _arrow_segments(
     folders: list[Path],
     data_format: str,
-    spaces: tuple[dict[str, Any] | None, dict[str, Any] | None],
+    spaces: tuple[Space | None, Space | None],
     unusual: Unusual,
     *,
     infos: bool,
     reuse: bool,  # noqa: ARG001
 ) -> Iterator[Segment]:
     for index, folder in enumerate(folders):
-        arrays = minari_arrow.read_episode(folder, data_format, spaces[0], spaces[1], unusual, infos=infos)
-        yield segment_of_arrays(
-            arrays.observations,
-            action_array(arrays.actions, folder, declares_discrete(spaces[1])),
-            arrays.columns,
-            infos=arrays.infos,
-            index=index,
-            path=folder,
-            seed=arrays.seed,
-        )
+        arrays = minari_arrow.read_episode(folder, data_format, spaces, unusual, infos=infos)
+        arrays = replace(arrays, actions=action_array(arrays.actions, folder, declares_discrete(spaces[1])))
+        yield _segment(arrays, index, folder)

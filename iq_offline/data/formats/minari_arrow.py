@@ -7,25 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from iq_offline.data.declared import shape_of
-from iq_offline.data.formats.images import decode_jpeg
-from iq_offline.data.formats.minari_metadata import Unusual, read_metadata
+from iq_offline.data.declared import Space, shape_of
+from iq_offline.data.formats.minari_metadata import Unusual, damaged, decode_jpeg, read_metadata
 from iq_offline.data.observations import Array, Leaves, in_order
 from iq_offline.errors import DatasetUnreadable
 
-Space = dict[str, Any]
 COLUMNS = ("rewards", "terminations", "truncations")
 
 
 @dataclass(frozen=True)
-class ArrowEpisode:
-    """One episode's arrays: T+1 observations, T of the others."""
+class Arrays:
+    """One episode as Minari keeps it: T+1 observations, T actions and columns, T or T+1 infos."""
 
     observations: Leaves
     actions: Array
     columns: dict[str, Array]
     infos: Leaves
-    seed: int | None
+    seed: int | None = None
 
 
 def episode_folders(folder: Path, total: int, path: Path) -> list[Path]:
@@ -34,23 +32,23 @@ def episode_folders(folder: Path, total: int, path: Path) -> list[Path]:
         (item for item in folder.iterdir() if item.is_dir() and item.name.isdigit()), key=lambda p: int(p.name)
     )
     if len(found) != total:
-        raise DatasetUnreadable(
-            f"{path}: metadata.json tells of {total} episodes, {len(found)} folders are there",
-            "fetch or copy the dataset again, whole",
-        )
+        raise damaged(f"{path}: metadata.json tells of {total} episodes, {len(found)} folders are there")
     return found
 
 
 def read_episode(
     folder: Path,
     data_format: str,
-    observation_space: Space | None,
-    action_space: Space | None,
+    spaces: tuple[Space | None, Space | None],
     unusual: Unusual,
     *,
     infos: bool,
-) -> ArrowEpisode:
-    """All rows of one folder, whatever their record batches. Raises DatasetUnreadable for what does not add up."""
+) -> Arrays:
+    """All rows of one folder, whatever their record batches. Raises DatasetUnreadable for what does not add up.
+
+    `spaces`: of observations and actions, as the dataset declares them.
+    """
+    observation_space, action_space = spaces
     table = _read_table(folder, data_format)
     missing = {"observations", "actions", *COLUMNS} - set(table.column_names)
     if missing or observation_space is None or action_space is None:
@@ -58,17 +56,14 @@ def read_episode(
     metadata = read_metadata(folder / "metadata.json")
     steps = table.num_rows - 1
     if metadata.get("total_steps", steps) != steps:
-        raise DatasetUnreadable(
-            f"{folder}: metadata.json tells of {metadata['total_steps']} steps, the data have {steps}",
-            "fetch or copy the dataset again, whole",
-        )
+        raise damaged(f"{folder}: metadata.json tells of {metadata['total_steps']} steps, the data have {steps}")
     seed = metadata.get("seed")
     if seed is not None and type(seed) is not int:
         raise DatasetUnreadable(f"{folder}: the seed in metadata.json is no whole number", "mend it")
     actions = _leaves(_joined(table, "actions"), action_space, Unusual(frozenset(), frozenset()), folder)
     if list(actions) != [""]:
         raise DatasetUnreadable(f"{folder}: dictionary actions are not supported", "use Discrete or Box actions")
-    return ArrowEpisode(
+    return Arrays(
         observations=_leaves(_joined(table, "observations"), observation_space, unusual, folder),
         actions=actions[""][:-1],
         columns={key: _numbers(table, key, folder)[:-1] for key in COLUMNS},
@@ -78,7 +73,6 @@ def read_episode(
 
 
 def _numbers(table: Any, key: str, folder: Path) -> Array:
-    """One number or truth value a step."""
     values: Array = _joined(table, key).to_numpy(zero_copy_only=False)
     if values.dtype.kind not in "biuf":
         raise DatasetUnreadable(f"{folder}: {key} are no numbers ({values.dtype})", "store one number a step")
@@ -92,15 +86,13 @@ def _read_table(folder: Path, data_format: str) -> Any:
     found = [part for part in folder.glob(f"part-*.{data_format}") if part.is_file() and part.stem[5:].isdecimal()]
     parts = sorted(found, key=lambda part: int(part.stem[5:]))
     if not parts:
-        raise DatasetUnreadable(f"{folder} has no part-0.{data_format}", "fetch or copy the dataset again, whole")
+        raise damaged(f"{folder} has no part-0.{data_format}")
     try:
         if data_format == "parquet":
             return pyarrow.concat_tables([pyarrow.parquet.read_table(part, partitioning=None) for part in parts])
         return pyarrow.concat_tables([_read_ipc(part) for part in parts])
     except (pyarrow.ArrowException, OSError) as error:
-        raise DatasetUnreadable(
-            f"{folder} is not readable ({error})", "fetch or copy the dataset again, whole"
-        ) from None
+        raise damaged(f"{folder} is not readable ({error})") from None
 
 
 def _read_ipc(part: Path) -> Any:
@@ -111,7 +103,6 @@ def _read_ipc(part: Path) -> Any:
 
 
 def _joined(table: Any, key: str) -> Any:
-    """One array of a column, whatever its chunks."""
     import pyarrow
 
     chunks = table.column(key).chunks
@@ -141,10 +132,7 @@ def _array(values: Any, space: Space, *, encoded: bool, folder: Path) -> Array:
         if shape is None:
             shape = (values.type.list_size,)
         if math.prod(shape) != values.type.list_size:
-            raise DatasetUnreadable(
-                f"{folder}: {values.type.list_size} numbers a step in a space of shape {shape}",
-                "fetch or copy the dataset again, whole",
-            )
+            raise damaged(f"{folder}: {values.type.list_size} numbers a step in a space of shape {shape}")
         return np.asarray(values.flatten().to_numpy(zero_copy_only=False)).reshape(len(values), *shape)
     array = np.asarray(values.to_numpy(zero_copy_only=False))
     if array.dtype.kind not in "biuf":
@@ -153,7 +141,6 @@ def _array(values: Any, space: Space, *, encoded: bool, folder: Path) -> Array:
 
 
 def _infos(values: Any) -> Leaves:
-    """The infos that are numbers, by path."""
     import pyarrow
 
     found: Leaves = {}

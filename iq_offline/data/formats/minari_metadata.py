@@ -1,6 +1,8 @@
-"""Minari's `metadata.json`: spaces, reference scores, and which observations are kept as JPEG."""
+"""Minari's `metadata.json`: spaces, reference scores, and which observations are kept as JPEG, its default."""
 
+import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,37 +13,38 @@ from numpy.typing import NDArray
 
 from iq_offline.data.declared import leaf_spaces
 from iq_offline.data.formats.hdf5 import unreadable
-from iq_offline.data.formats.images import is_encoded
 from iq_offline.data.spaces import ActionSpace, DiscreteActions, declared_box
 from iq_offline.errors import DatasetUnreadable, NotYet
+
+LEAST_SIDE = 32
+
+
+def damaged(problem: str) -> DatasetUnreadable:
+    """The error for a dataset that is not whole."""
+    return DatasetUnreadable(problem, "fetch or copy the dataset again, whole")
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise DatasetUnreadable(f"{path} is missing, or no file", "fetch or copy the dataset again, whole")
+        raise damaged(f"{path} is missing, or no file")
     try:
         content = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, too many digits or levels
-        raise DatasetUnreadable(
-            f"{path} is not JSON ({str(error)[:200]})", "fetch or copy the dataset again, whole"
-        ) from None
+        raise damaged(f"{path} is not JSON ({str(error)[:200]})") from None
     if not isinstance(content, dict):
-        raise DatasetUnreadable(f"{path} is not a JSON object", "fetch or copy the dataset again, whole")
+        raise damaged(f"{path} is not a JSON object")
     return content
 
 
 def attributes(file: h5py.File, path: Path) -> dict[str, Any]:
     """The metadata of Minari up to 0.4, which are attributes of its HDF5 file. Raises DatasetUnreadable."""
-    found: dict[str, Any] = {}
     try:
-        for key, value in file.attrs.items():
-            found[key] = value.item() if isinstance(value, np.generic) else value
+        found = {key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items()}
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise unreadable(path, error) from None
     if not {"total_episodes", "action_space", "observation_space"} <= found.keys():
-        raise DatasetUnreadable(
-            f"{path} is not a Minari dataset: it has no metadata.json, and its HDF5 file no attributes as Minari 0.4's",
-            "fetch or copy the dataset again, whole",
+        raise damaged(
+            f"{path} is not a Minari dataset: it has no metadata.json, and its HDF5 file no attributes as Minari 0.4's"
         )
     return found
 
@@ -116,7 +119,34 @@ def jpeg_images(metadata: dict[str, Any], path: Path) -> frozenset[str]:
     space = json_field(metadata, "observation_space", path)
     if space is None or not metadata.get("jpeg_encoding", False):
         return frozenset()
-    return frozenset(leaf for leaf, inner in leaf_spaces(space).items() if is_encoded(inner))
+    return frozenset(leaf for leaf, inner in leaf_spaces(space).items() if _is_encoded(inner))
+
+
+def _is_encoded(space: dict[str, Any]) -> bool:
+    """Whether Minari stores a space's values as JPEG: bytes from 0 to 255, at least 32 by 32."""
+    shape = space.get("shape", [])
+    return (
+        space.get("type") == "Box"
+        and space.get("dtype") == "uint8"
+        and len(shape) in (2, 3)
+        and min(shape[:2]) >= LEAST_SIDE
+        and np.min(space.get("low", 0)) == 0
+        and np.max(space.get("high", 0)) == 255
+    )
+
+
+def decode_jpeg(encoded: Sequence[bytes]) -> NDArray[np.uint8]:
+    """Pictures, shape (n, height, width[, channels]). Raises DatasetUnreadable for what is no JPEG, or too large."""
+    from PIL import Image
+
+    pictures = []
+    for data in encoded:
+        try:
+            with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+                pictures.append(np.asarray(image, dtype=np.uint8))
+        except (OSError, Image.DecompressionBombError) as error:
+            raise DatasetUnreadable(f"a stored picture is not a JPEG ({error})", "fetch the dataset again") from None
+    return np.stack(pictures)
 
 
 def observation_space(observations: Any) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tokenize import TokenError
-from types import TracebackType
 from typing import IO, Any, Self
 
 import numpy as np
@@ -105,9 +104,7 @@ class Archive:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._zip.close()
 
     def __contains__(self, name: str) -> bool:
@@ -120,17 +117,13 @@ class Archive:
 
     def layout(self, name: str) -> Layout:
         """What an array's header tells."""
-        described = f"{self._path}: '{name}'"
-        with _reporting(described), self._zip.open(self._members[name]) as stream:
-            return _layout(stream, self._members[name].file_size, described)
+        stream, layout, _ = self._open(name)
+        stream.close()
+        return layout
 
     def rows(self, name: str) -> Rows:
         """An array's rows, to be read in order, beside those of others."""
-        item, described = self._members[name], f"{self._path}: '{name}'"
-        with _reporting(self._path):
-            stream = self._zip.open(item)
-        with _reporting(described):
-            layout = _layout(stream, item.file_size, described)
+        stream, layout, described = self._open(name)
         if layout.dtype.hasobject:
             raise DatasetUnreadable(f"{described} holds objects, not numbers", "store numbers")
         if not layout.shape:
@@ -144,12 +137,18 @@ class Archive:
 
     def read_objects(self, name: str) -> object:
         """A whole array, or the objects in it."""
-        described = f"{self._path}: '{name}'"
-        with _reporting(described), self._zip.open(self._members[name]) as stream:
-            layout = _layout(stream, self._members[name].file_size, described)
+        stream, layout, described = self._open(name)
+        with _reporting(described), stream:
             if layout.dtype.hasobject:
                 return _objects(stream.read(), layout, described)
         return self.read(name)
+
+    def _open(self, name: str) -> tuple[IO[bytes], Layout, str]:
+        """An array's bytes after its header, the header, and what to call the array in messages."""
+        item, described = self._members[name], f"{self._path}: '{name}'"
+        with _reporting(described):
+            stream = self._zip.open(item)
+            return stream, _layout(stream, item.file_size, described), described
 
 
 @contextmanager

@@ -1,34 +1,33 @@
 """Pickles without their power: arrays, numbers, text and plain containers, or nothing.
 
-A pickle is a program. The machine here runs the part of its language that builds containers, and has no instruction
-that imports or calls: a global is only a name, compared with the few that stand for arrays, dtypes and containers, and
-any other is refused by that name. No number of the file decides how much is allocated: an array takes the bytes that
-are there, and whatever its shape claims must fit them. Time and memory are linear in the file.
+A pickle is a program. Here the standard library's own unpickler, in Python, runs only the instructions that build
+containers: every other instruction is replaced or refused, and none imports or calls. A global is only a name, compared
+with the few that stand for arrays, dtypes and containers; any other is refused by that name. No number of the file
+decides how much is allocated: an array takes the bytes that are there, and whatever its shape claims must fit them.
+Time and memory are linear in the file.
 
 Python 2's pickles are read as Latin-1, which is how NumPy's arrays in them have to be read.
 """
 
-import codecs
+import io
+import pickle
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from iq_offline.data.formats.pickled_values import (
-    CALLS,
-    Array,
-    Dtype,
-    Global,
-    checked_key,
-    dtype_in_order,
-    filled,
-    frozen_set,
-    is_inert,
-)
-from iq_offline.data.formats.plain_numbers import brief
+import numpy as np
+from numpy.typing import NDArray
+
+from iq_offline.data.formats.plain_numbers import brief, checked_dtype, checked_shape
 from iq_offline.errors import DatasetUnreadable
 
 REMEDY = "export it as plain arrays where it was made: a dictionary of NumPy arrays, .npz or HDF5"
+MAX_KEY_BITS = 64
+BUILTINS = ("builtins.", "__builtin__.")
+FACTORIES = {"bool", "bytes", "dict", "float", "frozenset", "int", "list", "long", "set", "str", "tuple", "unicode"}
+DAMAGE = (IndexError, KeyError, TypeError, ValueError, OverflowError, AttributeError, EOFError)
 
 
 def load(path: Path) -> object:
@@ -38,112 +37,117 @@ def load(path: Path) -> object:
 
 def loads(data: bytes, name: str) -> object:
     """What a pickle holds; `name` stands for it in messages. Raises DatasetUnreadable, as `load` does."""
-    machine = _Machine(data, name)
+    file = _Bytes(data)
     try:
-        content = machine.run()
-    except (IndexError, KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
+        content: object = _Unpickler(file, name).load()
+    except (*DAMAGE, struct.error, pickle.UnpicklingError) as error:
         raise DatasetUnreadable(
-            f"{name} is not a readable pickle ({type(error).__name__} at byte {machine.position}: {str(error)[:100]})",
+            f"{name} is not a readable pickle ({type(error).__name__} at byte {file.tell()}: {str(error)[:100]})",
             "fetch or copy the file again, whole, or convert it: `iq-offline convert` with --input-format",
         ) from None
-    if machine.position != len(data):
+    if file.tell() != len(data):
         raise DatasetUnreadable(
-            f"{name} goes on after its pickle: {machine.position} of {len(data)} bytes are read", "store one object"
+            f"{name} goes on after its pickle: {file.tell()} of {len(data)} bytes are read", "store one object"
         )
     return content
 
 
-class _Machine:
-    """The stack, the memo and the place in the file."""
+class _Bytes(io.BytesIO):
+    """A file that never gives fewer bytes than are asked for."""
 
-    def __init__(self, data: bytes, name: str) -> None:
-        self.data, self.name, self.position = data, name, 0
-        self.stack: list[Any] = []
-        self.below: list[list[Any]] = []
-        """The stacks below the marks."""
-        self.memo: dict[int, Any] = {}
+    def read(self, count: int | None = -1) -> bytes:
+        left = len(self.getbuffer()) - self.tell()
+        if count is None or not 0 <= count <= left:
+            raise ValueError(f"{count} bytes are asked for, {left} are left")
+        return super().read(count)
 
-    def run(self) -> object:
-        """Run to the end of the pickle."""
-        while (code := self.take(1)[0]) != ord("."):
-            action = ACTIONS.get(code)
-            if action is None:
-                raise ValueError(f"no pickle has the instruction {code:#04x}")
-            action(self)
-        (content,) = self.stack
-        if self.below:
-            raise ValueError("a mark is left")
-        return content
 
-    def take(self, count: int) -> bytes:
-        """The next bytes."""
-        if not 0 <= count <= len(self.data) - self.position:
-            raise ValueError(f"{count} bytes are asked for, {len(self.data) - self.position} are left")
-        self.position += count
-        return self.data[self.position - count : self.position]
+@dataclass(frozen=True)
+class _Global:
+    """A name that the file asks for; never what it names."""
 
-    def line(self) -> bytes:
-        """The next bytes up to a line's end."""
-        end = self.data.index(b"\n", self.position)
-        text = self.data[self.position : end]
-        self.position = end + 1
-        return text
+    name: str
+
+    @property
+    def inert(self) -> bool:
+        """Whether it is admitted as an argument, where it only names a type."""
+        plain = self.name.removeprefix(BUILTINS[0]).removeprefix(BUILTINS[1])
+        return self.name == "numpy.ndarray" or (self.name.startswith(BUILTINS) and plain in FACTORIES)
+
+
+@dataclass(eq=False)
+class _Dtype:
+    """A dtype, before and after its byte order is known."""
+
+    dtype: np.dtype[Any]
+
+
+@dataclass(eq=False)
+class _UnfilledArray:
+    """An array that is named but not yet filled, and where the memo has it."""
+
+    slots: list[int] = field(default_factory=list)
+
+
+_Standard: Any = pickle._Unpickler  # type: ignore[attr-defined, unused-ignore]
+
+
+class _Unpickler(_Standard):  # type: ignore[misc]
+    """The standard library's unpickler with the instructions of INSTRUCTIONS and no others."""
+
+    stack: list[Any]
+    metastack: list[list[Any]]
+    memo: dict[int, Any]
+
+    def __init__(self, file: _Bytes, name: str) -> None:
+        super().__init__(file, encoding="latin-1")
+        self.name = name
+
+    def refuse(self, what: str) -> NoReturn:
+        raise DatasetUnreadable(f"{self.name} asks for {what}, which is code: none of it was run", REMEDY)
 
     def number(self, form: str) -> Any:
-        """The next binary number, as `struct` writes its form."""
-        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+        return struct.unpack(form, self.read(struct.calcsize(form)))[0]
 
-    def push(self, value: object) -> None:
-        """Put on the stack."""
-        self.stack.append(value)
+    def find_class(self, module: str, name: str) -> _Global:
+        """A global: only its name."""
+        wanted = _Global(f"{module}.{name}")
+        if wanted.name not in CALLS and not wanted.inert:
+            self.refuse(brief(wanted.name))
+        return wanted
 
-    def mark(self) -> None:
-        """Begin a new stack over the present one."""
-        self.below.append(self.stack)
-        self.stack = []
-
-    def since_mark(self) -> list[Any]:
-        """All that was put since the last mark, which is gone with it."""
-        values = self.stack
-        self.stack = self.below.pop()
-        return values
+    def stop(self) -> None:
+        (_,) = self.stack
+        if self.metastack:
+            raise ValueError("a mark is left")
+        self.load_stop()
 
     def keep(self, slot: int) -> None:
         """Remember the top of the stack."""
-        top = self.stack[-1]
-        if isinstance(top, Array):
-            top.slots.append(slot)
-        self.memo[slot] = top
+        if isinstance(self.stack[-1], _UnfilledArray):
+            self.stack[-1].slots.append(slot)
+        self.memo[slot] = self.stack[-1]
 
-    def refuse(self, what: str) -> NoReturn:
-        """Refuse what is no data."""
-        raise DatasetUnreadable(f"{self.name} asks for {what}, which is code: none of it was run", REMEDY)
-
-    def find(self, module: str, name: str) -> None:
-        """A global: only its name."""
-        wanted = Global(f"{module}.{name}")
-        if wanted.name not in CALLS and not is_inert(wanted):
-            self.refuse(brief(wanted.name))
-        self.push(wanted)
+    def instance(self) -> None:
+        module, name = (self.readline()[:-1].decode("utf-8") for _ in range(2))
+        self.refuse(brief(f"{module}.{name}"))
 
     def reduce(self) -> None:
         """Where Python would call: one of a few constructions, by name."""
         arguments, called = self.stack.pop(), self.stack.pop()
-        if not isinstance(called, Global) or called.name not in CALLS or not isinstance(arguments, tuple):
-            self.refuse(f"a call of '{called.name}'" if isinstance(called, Global) else "a call of its own data")
-        self.push(CALLS[called.name](*arguments))
+        if not isinstance(called, _Global) or called.name not in CALLS or not isinstance(arguments, tuple):
+            self.refuse(f"a call of '{called.name}'" if isinstance(called, _Global) else "a call of its own data")
+        self.append(CALLS[called.name](*arguments))
 
     def build(self) -> None:
         """Where Python would set an object's state: that of an array or a dtype."""
         state, target = self.stack.pop(), self.stack[-1]
-        if isinstance(target, Dtype) and isinstance(state, tuple):
-            target.dtype = dtype_in_order(target.dtype, state)
-        elif isinstance(target, Array) and isinstance(state, tuple):
+        if isinstance(target, _Dtype) and isinstance(state, tuple):
+            target.dtype = _dtype_in_order(target.dtype, state)
+        elif isinstance(target, _UnfilledArray) and isinstance(state, tuple):
             _, shape, dtype, fortran, content = state
-            array = filled(shape, dtype, content, "F" if fortran else "C")
-            self.stack[-1] = array
-            for slot in target.slots:
-                self.memo[slot] = array
+            self.stack[-1] = _filled(shape, dtype, content, "F" if fortran else "C")
+            self.memo |= dict.fromkeys(target.slots, self.stack[-1])
         else:
             self.refuse("a change of an object's inside")
 
@@ -152,162 +156,158 @@ class _Machine:
         target = self.stack[-1]
         if not isinstance(target, dict) or len(pairs) % 2:
             raise TypeError("keys without a dictionary or value")
-        target.update(zip(map(checked_key, pairs[::2]), pairs[1::2], strict=True))
+        target.update(zip(map(_checked_key, pairs[::2]), pairs[1::2], strict=True))
 
-    def extend(self, values: list[Any]) -> None:
-        """Add to the list on top."""
-        if not isinstance(self.stack[-1], list):
-            raise TypeError("entries without a list")
-        self.stack[-1].extend(values)
+    def set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.set_items([key, value])
 
-    def add(self, values: list[Any]) -> None:
-        """Add to the set on top."""
+    def dictionary(self) -> None:
+        pairs = self.pop_mark()
+        self.append({})
+        self.set_items(pairs)
+
+    def add_items(self) -> None:
+        members = self.pop_mark()
         if not isinstance(self.stack[-1], set):
             raise TypeError("members without a set")
-        self.stack[-1].update(map(checked_key, values))
+        self.stack[-1].update(map(_checked_key, members))
+
+    def frozen_set(self) -> None:
+        members = self.pop_mark()
+        self.append(_frozen_set(members))
 
 
-def _integer_line(machine: _Machine) -> None:
-    line = machine.line()
-    machine.push({b"00": False, b"01": True}[line] if line in (b"00", b"01") else int(line))
+class _Dispatch(dict[int, Callable[[Any], object]]):
+    def __missing__(self, code: int) -> NoReturn:
+        raise ValueError(f"no pickle has the instruction {code:#04x}")
 
 
-def _text_line(machine: _Machine) -> None:
-    line = machine.line().strip()
-    if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
-        raise ValueError("a text without quotes")
-    machine.push(codecs.escape_decode(line[1:-1])[0].decode("latin-1"))
+def _refusing(what: str, codes: str) -> dict[str, Callable[[Any], object]]:
+    return dict.fromkeys(codes, lambda machine: machine.refuse(what))
 
 
-def _global_line(machine: _Machine) -> None:
-    machine.find(machine.line().decode("utf-8"), machine.line().decode("utf-8"))
-
-
-def _global_stack(machine: _Machine) -> None:
-    name, module = machine.stack.pop(), machine.stack.pop()
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise TypeError("a global whose name is no text")
-    machine.find(module, name)
-
-
-def _instance_line(machine: _Machine) -> None:
-    machine.refuse(brief(f"{machine.line().decode('utf-8')}.{machine.line().decode('utf-8')}"))
-
-
-def _pop(machine: _Machine) -> None:
-    if machine.stack:
-        machine.stack.pop()
-    else:
-        machine.since_mark()
-
-
-def _tuple(machine: _Machine, count: int) -> None:
-    values = [machine.stack.pop() for _ in range(count)]
-    machine.push(tuple(reversed(values)))
-
-
-def _counted(form: str, convert: Callable[[bytes], object]) -> Callable[[_Machine], None]:
-    """An instruction that holds a count and so many bytes."""
-    return lambda machine: machine.push(convert(machine.take(machine.number(form))))
-
-
-def _top_pair(machine: _Machine) -> list[Any]:
-    value, key = machine.stack.pop(), machine.stack.pop()
-    return [key, value]
-
-
-def _dictionary(machine: _Machine) -> None:
-    pairs = machine.since_mark()
-    machine.push({})
-    machine.set_items(pairs)
-
-
-def _latin(data: bytes) -> str:
-    return data.decode("latin-1")
-
-
-def _utf(data: bytes) -> str:
-    return data.decode("utf-8", "surrogatepass")
-
-
-def _integer(data: bytes) -> int:
-    return int.from_bytes(data, "little", signed=True)
-
-
-def _refusing(what: str) -> Callable[[_Machine], None]:
-    return lambda machine: machine.refuse(what)
-
-
-ACTIONS: dict[int, Callable[[_Machine], None]] = {
+STANDARD = "(012N\x88\x89ILFSVJKMG\x8a\x8bTUX\x8c\x8dBC\x8e)\x85\x86\x87t]lae}\x8fghjc\x93"
+"""The instructions that are the standard library's: they push, pop and fill plain containers."""
+INSTRUCTIONS = _Dispatch({ord(code): _Standard.dispatch[ord(code)] for code in STANDARD})
+INSTRUCTIONS |= {
     ord(code): action
     for code, action in {
-        "\x80": lambda machine: machine.take(1),
-        "\x95": lambda machine: machine.take(8),
-        "(": _Machine.mark,
-        "0": _pop,
-        "1": _Machine.since_mark,
-        "2": lambda machine: machine.push(machine.stack[-1]),
-        "N": lambda machine: machine.push(None),
-        "\x88": lambda machine: machine.push(True),
-        "\x89": lambda machine: machine.push(False),
-        "I": _integer_line,
-        "L": lambda machine: machine.push(int(machine.line().rstrip(b"L"))),
-        "F": lambda machine: machine.push(float(machine.line())),
-        "S": _text_line,
-        "V": lambda machine: machine.push(machine.line().decode("raw-unicode-escape")),
-        "J": lambda machine: machine.push(machine.number("<i")),
-        "K": lambda machine: machine.push(machine.number("<B")),
-        "M": lambda machine: machine.push(machine.number("<H")),
-        "G": lambda machine: machine.push(machine.number(">d")),
-        "\x8a": _counted("<B", _integer),
-        "\x8b": _counted("<i", _integer),
-        "T": _counted("<i", _latin),
-        "U": _counted("<B", _latin),
-        "X": _counted("<I", _utf),
-        "\x8c": _counted("<B", _utf),
-        "\x8d": _counted("<Q", _utf),
-        "B": _counted("<I", bytes),
-        "C": _counted("<B", bytes),
-        "\x8e": _counted("<Q", bytes),
-        "\x96": _counted("<Q", bytes),
-        ")": lambda machine: machine.push(()),
-        "\x85": lambda machine: _tuple(machine, 1),
-        "\x86": lambda machine: _tuple(machine, 2),
-        "\x87": lambda machine: _tuple(machine, 3),
-        "t": lambda machine: machine.push(tuple(machine.since_mark())),
-        "]": lambda machine: machine.push([]),
-        "l": lambda machine: machine.push(machine.since_mark()),
-        "a": lambda machine: machine.extend([machine.stack.pop()]),
-        "e": lambda machine: machine.extend(machine.since_mark()),
-        "}": lambda machine: machine.push({}),
-        "d": _dictionary,
-        "s": lambda machine: machine.set_items(_top_pair(machine)),
-        "u": lambda machine: machine.set_items(machine.since_mark()),
-        "\x8f": lambda machine: machine.push(set()),
-        "\x90": lambda machine: machine.add(machine.since_mark()),
-        "\x91": lambda machine: machine.push(frozen_set(machine.since_mark())),
-        "p": lambda machine: machine.keep(int(machine.line())),
+        "\x80": lambda machine: machine.read(1),  # the protocol
+        "\x95": lambda machine: machine.read(8),  # the length of a frame
+        "\x96": _Unpickler.load_binbytes8,  # as bytes: a bytearray would be allocated before it is read
+        ".": _Unpickler.stop,
+        "d": _Unpickler.dictionary,
+        "s": _Unpickler.set_item,
+        "u": lambda machine: machine.set_items(machine.pop_mark()),
+        "\x90": _Unpickler.add_items,
+        "\x91": _Unpickler.frozen_set,
+        "p": lambda machine: machine.keep(int(machine.readline())),
         "q": lambda machine: machine.keep(machine.number("<B")),
         "r": lambda machine: machine.keep(machine.number("<I")),
         "\x94": lambda machine: machine.keep(len(machine.memo)),
-        "g": lambda machine: machine.push(machine.memo[int(machine.line())]),
-        "h": lambda machine: machine.push(machine.memo[machine.number("<B")]),
-        "j": lambda machine: machine.push(machine.memo[machine.number("<I")]),
-        "c": _global_line,
-        "\x93": _global_stack,
-        "R": _Machine.reduce,
-        "b": _Machine.build,
-        "i": _instance_line,
-        "o": _refusing("an object of a class"),
-        "\x81": _refusing("an object of a class"),
-        "\x92": _refusing("an object of a class"),
-        "\x82": _refusing("an extension by its number"),
-        "\x83": _refusing("an extension by its number"),
-        "\x84": _refusing("an extension by its number"),
-        "P": _refusing("an object kept elsewhere"),
-        "Q": _refusing("an object kept elsewhere"),
-        "\x97": _refusing("a buffer kept elsewhere"),
-        "\x98": _refusing("a buffer kept elsewhere"),
+        "R": _Unpickler.reduce,
+        "b": _Unpickler.build,
+        "i": _Unpickler.instance,
+        **_refusing("an object of a class", "o\x81\x92"),
+        **_refusing("an extension by its number", "\x82\x83\x84"),
+        **_refusing("an object kept elsewhere", "PQ"),
+        **_refusing("a buffer kept elsewhere", "\x97\x98"),
     }.items()
 }
 """Pickle's instructions by code, as the standard library's pickletools documents them."""
+_Unpickler.dispatch = INSTRUCTIONS
+
+
+def _checked_key(key: Any) -> Any:
+    """A key that costs no more to hash than it has bytes: nested tuples can cost any time."""
+    if isinstance(key, str | bytes | float | None) or (isinstance(key, int) and key.bit_length() <= MAX_KEY_BITS):
+        return key
+    raise TypeError(f"a key or member is a {type(key).__name__}, not a text or number")
+
+
+def _filled(shape: object, dtype: object, content: object, order: Any) -> NDArray[Any]:
+    """An array of that content, which must be as long as the shape says. Python 2 has bytes as text."""
+    if not isinstance(dtype, _Dtype):
+        raise TypeError("an array without a dtype")
+    if dtype.dtype.hasobject:
+        if not isinstance(content, list):
+            raise TypeError("an array of objects without a list of them")
+        size = checked_shape(shape, len(content), 1)
+        values = np.empty(len(content), dtype=object)
+        for index, value in enumerate(content):
+            values[index] = value
+        return values.reshape(size, order=order)
+    raw = content.encode("latin-1") if isinstance(content, str) else content
+    if not isinstance(raw, bytes):
+        raise TypeError(f"an array's content is a {type(content).__name__}, not bytes")
+    size = checked_shape(shape, len(raw), dtype.dtype.itemsize)
+    array = np.frombuffer(raw, dtype=dtype.dtype) if raw else np.empty(0, dtype.dtype)
+    return array.astype(array.dtype.newbyteorder("=")).reshape(size, order=order)
+
+
+def _from_buffer(content: object, dtype: object, shape: object, order: object) -> NDArray[Any]:
+    return _filled(shape, dtype, content, "F" if order == "F" else "C")
+
+
+def _scalar(dtype: object, content: object) -> Any:
+    if isinstance(dtype, _Dtype) and dtype.dtype.hasobject:
+        raise TypeError("a number that is an object")
+    return _filled((), dtype, content, "C")[()]
+
+
+def _dtype_in_order(dtype: np.dtype[Any], state: tuple[Any, ...]) -> np.dtype[Any]:
+    order, *compound = state[1:5]
+    if order not in ("<", ">", "=", "|") or any(part is not None for part in compound):
+        raise ValueError("a dtype that is no plain number")
+    return dtype if order == "|" else dtype.newbyteorder(order)
+
+
+def _encode(text: str, encoding: object) -> bytes:
+    if encoding not in ("latin1", "latin-1"):
+        raise ValueError(f"bytes encoded as {brief(encoding)}, not latin1")
+    return text.encode("latin-1")
+
+
+def _set(members: Any = ()) -> set[Any]:
+    if not isinstance(members, list | tuple):
+        raise TypeError("a set of no list")
+    return set(map(_checked_key, members))
+
+
+def _frozen_set(members: Any = ()) -> frozenset[Any]:
+    return frozenset(_set(members))
+
+
+def _ordered(pairs: Any = ()) -> dict[Any, Any]:
+    if not isinstance(pairs, list | tuple):
+        raise TypeError("an ordered dictionary of no list")
+    return {_checked_key(key): value for key, value in pairs}
+
+
+def _default(factory: object = None) -> dict[Any, Any]:
+    """A plain dictionary: who only reads has no use for its factory, which must be a plain type all the same."""
+    if factory is not None and not (isinstance(factory, _Global) and factory.inert):
+        raise TypeError("a dictionary whose factory is no plain type")
+    return {}
+
+
+def _array(kind: object, *_: object) -> _UnfilledArray:
+    if kind != _Global("numpy.ndarray"):
+        raise TypeError("an array of another kind than numpy.ndarray")
+    return _UnfilledArray()
+
+
+CALLS: dict[str, Callable[..., Any]] = {
+    **{f"numpy.{core}.multiarray._reconstruct": _array for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _from_buffer for core in ("core", "_core")},
+    "numpy.dtype": lambda text, *_: _Dtype(checked_dtype(text)),
+    "_codecs.encode": _encode,
+    "collections.OrderedDict": _ordered,
+    "collections.defaultdict": _default,
+    **{f"{builtins}bytes": lambda: b"" for builtins in BUILTINS},
+    **{f"{builtins}set": _set for builtins in BUILTINS},
+    **{f"{builtins}frozenset": _frozen_set for builtins in BUILTINS},
+}
+"""What a pickle may name and build: NumPy's arrays and numbers, bytes, sets and dictionaries."""

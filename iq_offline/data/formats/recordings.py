@@ -1,165 +1,133 @@
-"""Recorded steps as other projects keep them, and the episodes in them.
+"""Recorded steps of one or more episodes, one after the other, and the episodes in them.
 
-Each has actions and observations, and some of: successors, rewards, flags, where it begins. What no flag marks is
-found: a recorded successor that is not the next row's observation ends an episode there, as truncated.
+Flat layouts give their arrays and flags as a `Recording`; where its episodes end is found here, for all of them. What
+no flag marks is found too: a recorded successor that is not the next row's observation ends an episode there, as
+truncated.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iq_offline.data.episodes import Episode, attempt
-from iq_offline.data.formats.one_flag import Ends, terminations
-from iq_offline.data.observations import Leaves, from_leaves
+from iq_offline.data.episodes import Array, End, Segment
+from iq_offline.data.observations import Leaves, map_leaves
 from iq_offline.errors import InvalidEpisode
 
-Array = NDArray[Any]
 Flags = NDArray[np.bool_]
 CONTINUITY_TOLERANCE = 1e-6
 """Largest difference, absolute and relative, between a recorded successor and the next row's observation."""
 
 
 @dataclass(frozen=True)
-class Recording:
-    """Consecutive steps. Shapes: observations by path (n, ...), successors (n, ...) or none, others (n,).
+class Rows:
+    """Consecutive steps, n of them.
 
-    One that is a single episode without successors may have n + 1 observations.
+    Shapes: observations by path (n, ...), or (n + 1, ...) where the one after the last step is there; successors by
+    path (n, ...), or none; actions (n,) or (n, A); rewards (n,); infos by path (n, ...).
     """
 
     observations: Leaves
     successors: Leaves
     actions: Array
-    rewards: Array | None
-    terminated: Flags
-    truncated: Flags
-    ended: Flags
-    """Ends of a kind that the layout does not tell."""
-    one_episode: bool
-    """Whether its source says that it is one episode, so that no flag may lie before its last step."""
+    rewards: Array
+    infos: Leaves = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.actions)
 
-    def part(self, start: int, stop: int, *, one_episode: bool) -> "Recording":
-        """Some of its steps; all of them with the observation after the last, if there is one."""
-        more = stop + (self.has_final and stop == len(self))
-        return Recording(
-            observations={path: array[start:more] for path, array in self.observations.items()},
-            successors={path: array[start:stop] for path, array in self.successors.items()},
+    def part(self, start: int, stop: int, end: End | None) -> Segment:
+        """Some of the steps."""
+        return Segment(
+            observations=map_leaves(lambda array: array[start:stop], self.observations),
             actions=self.actions[start:stop],
-            rewards=None if self.rewards is None else self.rewards[start:stop],
-            terminated=self.terminated[start:stop],
-            truncated=self.truncated[start:stop],
-            ended=self.ended[start:stop],
-            one_episode=one_episode,
+            rewards=self.rewards[start:stop],
+            infos=map_leaves(lambda array: array[start:stop], self.infos),
+            end=end,
         )
 
-    @property
-    def has_final(self) -> bool:
-        """Whether there is an observation after the last action."""
-        return any(len(array) > len(self) for array in self.observations.values())
+    def after(self, step: int) -> tuple[Leaves, bool]:
+        """The observation after a step that ends an episode, and whether it was recorded; else that of the step."""
+        if self.successors:
+            return map_leaves(lambda array: array[step], self.successors), True
+        known = step == len(self) - 1 and any(len(array) > len(self) for array in self.observations.values())
+        return map_leaves(lambda array: array[step + known], self.observations), known
+
+    def discontinuities(self, flagged: Flags) -> NDArray[np.int64]:
+        """Unflagged steps whose recorded successor is not the next observation; none where no successors are."""
+        found = [np.zeros(0, dtype=np.int64)]
+        for path, successors in self.successors.items():
+            following = self.observations[path][1:]
+            recorded = successors[: len(following)]
+            width = max(1, int(np.prod(following.shape[1:])))
+            suspects = np.unique(np.flatnonzero(recorded != following) // width)
+            suspects = suspects[~flagged[suspects]]
+            if len(suspects):
+                ours, next_row = recorded[suspects].astype(np.float64), following[suspects].astype(np.float64)
+                with np.errstate(invalid="ignore"):
+                    far = np.abs(ours - next_row) > CONTINUITY_TOLERANCE * (1 + np.abs(next_row))
+                found.append(suspects[far.reshape(len(suspects), -1).any(axis=1)])
+        return np.unique(np.concatenate(found))
 
 
 @dataclass(frozen=True)
-class _Cut:
-    """Steps of one episode, and how its end was found."""
+class Recording:
+    """Steps, read some rows at a time, and the flags of all of them, each of shape (steps,)."""
 
-    steps: Recording
-    index: int
-    discontinuous: bool
+    read: Callable[[slice], Rows]
+    """Gives those rows, with the observation of the row after them where there is one."""
+    terminated: Flags
+    truncated: Flags
+    rows_at_a_time: int
+    clock: int | None = None
+    """Steps after which an episode that no flag ends must have ended."""
+    unknown_successors: frozenset[int] = frozenset()
+    """Numbers of the episodes whose last successor was not recorded, whatever stands in its place."""
+    seeds: Sequence[int | None] = ()
+    final_infos: Leaves = field(default_factory=dict)
+    """The infos after the last step of each episode, by path, (episodes, ...)."""
+    fault: InvalidEpisode | None = None
+    """What is wrong with it, told in place of its steps."""
 
-    @property
-    def flagged(self) -> bool:
-        return bool(self.steps.ended[-1]) and not (self.steps.terminated[-1] or self.steps.truncated[-1])
-
-
-@dataclass(frozen=True)
-class Episodes:
-    """The episodes in recordings, made as they are iterated, with the fault in place of an invalid one."""
-
-    cuts: list[_Cut | InvalidEpisode]
-    terminated: dict[int, bool]
-    """What was decided of the episodes whose layout does not tell."""
-    source: str
-
-    def __iter__(self) -> Iterator[Episode | InvalidEpisode]:
-        for cut in self.cuts:
-            if isinstance(cut, InvalidEpisode):
-                yield cut
-            else:
-                yield attempt(partial(_episode, cut, self.source, self.terminated[cut.index]))
-
-
-def episodes_of(
-    recordings: list[Recording | InvalidEpisode], source: str, ends: Ends
-) -> tuple[Episodes, tuple[str, ...]]:
-    """The episodes in recordings, and what had to be decided."""
-    cuts: list[_Cut | InvalidEpisode] = []
-    for recording in recordings:
-        cuts += [recording] if isinstance(recording, InvalidEpisode) else _cuts(recording, len(cuts), source)
-    whole = [cut for cut in cuts if isinstance(cut, _Cut)]
-    flagged, notes = [cut.flagged for cut in whole], []
-    terminated = np.zeros(len(whole), dtype=bool)
-    if any(flagged):
-        terminated, note = terminations([len(cut.steps) for cut in whole], flagged, ends)
-        notes.append(note)
-    if any(cut.steps.rewards is None for cut in whole):
-        notes.append("it records no rewards: zeros stand in their place")
-    decided = {cut.index: bool(ended) for cut, ended in zip(whole, terminated, strict=True)}
-    return Episodes(cuts, decided, source), tuple(notes)
-
-
-def _cuts(recording: Recording, first: int, source: str) -> Iterator[_Cut | InvalidEpisode]:
-    flags = recording.terminated | recording.truncated | recording.ended
-    early = np.flatnonzero(flags[:-1])
-    if recording.one_episode and len(early):
-        yield InvalidEpisode(
-            f"{source}: episode {first} ends at its step {early[0]}, but has {len(recording)} steps", "split it there"
-        )
-        return
-    jumps = _jumps(recording, flags)
-    start = 0
-    for number, last in enumerate(np.union1d(np.flatnonzero(flags), [*jumps, len(recording) - 1]).tolist()):
-        yield _Cut(recording.part(start, last + 1, one_episode=True), first + number, discontinuous=last in jumps)
-        start = last + 1
+    def segments(self) -> Iterator[Segment]:
+        """The steps, cut where episodes end, and where a read ends."""
+        if self.fault is not None:
+            yield Rows({}, {}, np.zeros(0), np.zeros(0)).part(0, 0, End({}, False, True, fault=self.fault))
+        steps, episode, age = len(self.terminated), 0, 0
+        for first in range(0, steps, self.rows_at_a_time):
+            rows = self.read(slice(first, min(first + self.rows_at_a_time, steps)))
+            terminated, truncated = (flags[first : first + len(rows)] for flags in (self.terminated, self.truncated))
+            jumps = rows.discontinuities(terminated | truncated)
+            ends = np.union1d(np.flatnonzero(terminated | truncated), jumps)
+            if first + len(rows) == steps:
+                ends = np.union1d(ends, len(rows) - 1)
+            jumped, start = frozenset(jumps.tolist()), 0
+            for last in _with_clock(ends.tolist(), len(rows), age, self.clock):
+                observations, known = rows.after(last)
+                end = End(
+                    observations=observations,
+                    terminated=bool(terminated[last]),
+                    truncated=bool(truncated[last] or not terminated[last]),
+                    unflagged=not (terminated[last] or truncated[last] or last in jumped),
+                    discontinuous=last in jumped,
+                    successor_known=known and episode not in self.unknown_successors,
+                    seed=self.seeds[episode] if episode < len(self.seeds) else None,
+                    final_infos=map_leaves(lambda array: array[episode], self.final_infos),  # noqa: B023
+                )
+                yield rows.part(start, last + 1, end)
+                episode, age, start = episode + 1, 0, last + 1
+            if start < len(rows):
+                yield rows.part(start, len(rows), None)
+                age += len(rows) - start
 
 
-def _jumps(recording: Recording, flags: Flags) -> list[int]:
-    """Unflagged steps whose recorded successor is not the next observation."""
-    found: set[int] = set()
-    for path, successors in recording.successors.items() if len(recording) > 1 else ():
-        following = recording.observations[path][1:]
-        differ = (successors[:-1] != following).reshape(len(following), -1).any(axis=1)
-        suspects = np.flatnonzero(differ & ~flags[:-1])
-        if len(suspects):
-            recorded, next_row = successors[suspects].astype(np.float64), following[suspects].astype(np.float64)
-            with np.errstate(invalid="ignore"):
-                far = np.abs(recorded - next_row) > CONTINUITY_TOLERANCE * (1 + np.abs(next_row))
-            found |= set(suspects[far.reshape(len(suspects), -1).any(axis=1)].tolist())
-    return sorted(found)
-
-
-def _episode(cut: _Cut, source: str, terminated: bool) -> Episode:
-    steps = cut.steps
-    known = steps.has_final or bool(steps.successors)
-    finals = steps.successors or steps.observations
-    observations = {
-        path: np.concatenate([array[: len(steps)], finals[path][-1:]]) for path, array in steps.observations.items()
-    }
-    task_ended = terminated or bool(steps.terminated[-1])
-    return Episode(
-        index=cut.index,
-        observations=from_leaves(observations),
-        actions=steps.actions,
-        rewards=np.zeros(len(steps), dtype=np.float32) if steps.rewards is None else steps.rewards,
-        terminated=task_ended,
-        truncated=bool(steps.truncated[-1]) or not task_ended,
-        source=source,
-        unflagged=not (cut.discontinuous or cut.flagged or steps.terminated[-1] or steps.truncated[-1]),
-        discontinuous=cut.discontinuous,
-        successor_known=known,
-    )
+def _with_clock(ends: list[int], count: int, age: int, clock: int | None) -> list[int]:
+    """The ends, and between them every row at which the clock runs out unmarked. `age`: steps gone by before row 0."""
+    if clock is None:
+        return ends
+    marked, start = [], -age
+    for end in [*ends, count]:
+        marked += [*range(start + clock - 1, end, clock), end]
+        start = end + 1
+    return [end for end in marked if 0 <= end < count]

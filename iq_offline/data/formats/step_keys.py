@@ -1,10 +1,16 @@
 """What the keys of flat layouts mean: one table of names for .npz, .npy, pickles and HDF5, and the ends its flags mark.
 
 Flags of one file must agree. Where they contradict each other, none of them is believed.
+
+Some layouts have one flag for both kinds of end. There an end at the longest length, shared by at least two episodes
+and exceeded by none, is taken as the clock's: a truncation. So is the end of a single episode, which nothing can be
+compared with. Any other is the task's: a termination. A truncation that is taken for a termination would bias every
+value before it, the reverse only loses a little; who knows better says so.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +45,14 @@ LIKE_ENDS = (
     *("bound", "episode", "traj", "nonterm", "nondone", "stop"),
 )
 """How the words of a name begin that may mark the ends of episodes."""
+
+
+class Ends(StrEnum):
+    """How to take the ends of a layout that has one flag for both kinds. AUTO decides by the episodes' lengths."""
+
+    AUTO = "auto"
+    TERMINATION = "termination"
+    TRUNCATION = "truncation"
 
 
 def meaning(name: str) -> str | None:
@@ -111,6 +125,43 @@ def ends_of(marks: dict[str, Flags], steps: int, where: object) -> tuple[Flags, 
     if "truncations" in marks:
         return dones & ~truncated, truncated, none
     return none, none, dones | marks.get(task, none)
+
+
+def terminations(lengths: Sequence[int], flagged: Sequence[bool], ends: Ends) -> tuple[NDArray[np.bool_], str]:
+    """Which of the episodes with a flag at their end terminated, and a sentence that says how that was decided.
+
+    `lengths`, `flagged`: of all episodes of the file.
+    """
+    steps, marked = np.asarray(lengths, dtype=np.int64), np.asarray(flagged, dtype=bool)
+    count = int(marked.sum())
+    if ends is not Ends.AUTO:
+        asked = f"{count} ends are taken as {ends}s, as asked: the layout has one flag for both kinds"
+        return marked & (ends is Ends.TERMINATION), asked
+    longest = int(steps.max(initial=0))
+    timed_out = marked & (steps == longest)
+    if int(timed_out.sum()) < 2 and len(steps) > 1:
+        timed_out[:] = False
+    clock = int(timed_out.sum())
+    why = f"at the common length {longest}" if len(steps) > 1 else "of the only episode"
+    return marked & ~timed_out, (
+        f"{clock} ends {why} are taken as truncations, {count - clock} as terminations: the layout has one flag for "
+        "both kinds (`iq-offline convert` with --ends decides otherwise)"
+    )
+
+
+def settled(
+    terminated: Flags, truncated: Flags, ended: Flags, stops: NDArray[np.int64], ends: Ends
+) -> tuple[Flags, Flags, list[str]]:
+    """Terminations, truncations and notes, once it is decided of which kind the ends are that no flag tells.
+
+    `stops`: the last step of every episode.
+    """
+    if not ended.any():
+        return terminated, truncated, []
+    decided, note = terminations(np.diff(stops, prepend=-1).tolist(), ended[stops].tolist(), ends)
+    terminated = terminated.copy()
+    terminated[stops[decided]] = True
+    return terminated, truncated | (ended & ~terminated), [note]
 
 
 def _check_dones(marks: dict[str, Flags], task: str, where: object) -> None:

@@ -70,11 +70,11 @@ class Wanted:
     """Is told of each try that failed, when another follows."""
 
 
-class _NotHere(Exception):
+class _Unavailable(Exception):
     """This place does not give the file; the next one may."""
 
 
-class _Broken(Exception):
+class _Interrupted(Exception):
     """The transfer stopped early; another try may go on. `wait`: the seconds that the server asked for."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
@@ -108,7 +108,7 @@ def download(
             wrong = _verified_from(session, url, wanted, partial, verify, advance)
             if wrong and continued:  # what an earlier process left may have been damaged since
                 wrong = _verified_from(session, url, wanted, partial, verify, advance)
-        except _NotHere as reason:
+        except _Unavailable as reason:
             wrong = str(reason)
         if wrong is None:
             return url
@@ -129,11 +129,11 @@ def get_json(session: "requests.Session", url: str, query: Mapping[str, str], na
             try:
                 return response.json()
             except RecursionError:
-                raise _NotHere("its answer is nested too deeply") from None
+                raise _Unavailable("its answer is nested too deeply") from None
 
     try:
-        return _insist(ask, lambda: 0)
-    except _NotHere as reason:
+        return _with_retries(ask, lambda: 0)
+    except _Unavailable as reason:
         told = masked(str(reason), url)
         raise DownloadFailed(f"{name} could not be listed: {told}", "check the id and the network") from None
 
@@ -143,14 +143,14 @@ def _verified_from(
 ) -> str | None:
     """The file from one URL; returns what is wrong with it, and then keeps nothing of it."""
     tell = lambda said: wanted.tell(f"{public_url(url)}: {masked(said, url)}")  # noqa: E731
-    _insist(lambda: _transfer(session, url, wanted, partial, advance), lambda: _size(partial), tell)
+    _with_retries(lambda: _transfer(session, url, wanted, partial, advance), lambda: _size(partial), tell)
     wrong = verify(partial)
     if wrong:
         discard(partial)
     return wrong
 
 
-def _insist(attempt: Callable[[], T], size: Callable[[], int], tell: Callable[[str], None] = lambda _: None) -> T:
+def _with_retries(attempt: Callable[[], T], size: Callable[[], int], tell: Callable[[str], None] = lambda _: None) -> T:
     """The attempt's result, in as many tries as it takes while some of them bring something."""
     import requests
     import urllib3
@@ -161,17 +161,17 @@ def _insist(attempt: Callable[[], T], size: Callable[[], int], tell: Callable[[s
         try:
             return attempt()
         except requests.TooManyRedirects:
-            raise _NotHere("it redirects in a circle") from None
+            raise _Unavailable("it redirects in a circle") from None
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            broken = _Broken(_plain(error))
+            broken = _Interrupted(_innermost_reason(error))
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
-            raise _NotHere(_plain(error)) from None  # ValueError: a redirect to what is no URL
-        except _Broken as error:
+            raise _Unavailable(_innermost_reason(error)) from None  # ValueError: a redirect to what is no URL
+        except _Interrupted as error:
             broken = error
         came = size() > before
         failures, last = (1, time.monotonic()) if came else (failures + 1, last)
         if failures >= PATIENCE.tries or time.monotonic() - last >= PATIENCE.silence_seconds:
-            raise _NotHere(f"{broken} ({failures} tries)")
+            raise _Unavailable(f"{broken} ({failures} tries)")
         tell(f"{broken}; trying again")
         backoff = PATIENCE.backoff_seconds * 2 ** (failures - 1) * random.uniform(0.5, 1.5)
         time.sleep(min(backoff if broken.wait is None else broken.wait, PATIENCE.longest_wait_seconds))
@@ -187,16 +187,16 @@ def _transfer(session: "requests.Session", url: str, wanted: Wanted, partial: Pa
             if response.headers.get("Content-Range") == f"bytes */{start}":
                 return  # all of it was there already
             discard(partial)
-            raise _Broken("it has less than was there before")
+            raise _Interrupted("it has less than was there before")
         _check_status(response)
-        start = _start(response, start)
-        limit = _limit(_total(response, start), wanted)
+        start = _first_byte(response, start)
+        limit = _limit(_full_size(response, start), wanted)
         if limit is not None:
             check_space(partial.parent, limit - start, wanted.name)
         _remember(partial, url, response)
         size = _receive(response, partial, start, limit, wanted.name, advance)
     if limit is not None and size < limit:
-        raise _Broken(f"it broke off after {size:,} of {limit:,} bytes")
+        raise _Interrupted(f"it broke off after {size:,} of {limit:,} bytes")
 
 
 def _receive(
@@ -210,7 +210,7 @@ def _receive(
             size += len(chunk)
             if limit is not None and size > limit:
                 discard(partial)
-                raise _NotHere(f"it sends more than the {limit:,} bytes that were announced")
+                raise _Unavailable(f"it sends more than the {limit:,} bytes that were announced")
             if limit is None:
                 _check_endless(partial, len(chunk), name)
             file.write(chunk)
@@ -234,11 +234,11 @@ def _timeout() -> tuple[float, float]:
 
 
 def _check_status(response: "requests.Response") -> None:
-    """Raises _Broken or _NotHere for an answer that has no content."""
+    """Raises _Interrupted or _Unavailable for an answer that has no content."""
     if response.status_code in RETRIED:
-        raise _Broken(f"it answers {response.status_code}", _seconds(response.headers.get("Retry-After", "")))
+        raise _Interrupted(f"it answers {response.status_code}", _seconds(response.headers.get("Retry-After", "")))
     if response.status_code not in {200, 206}:
-        raise _NotHere(f"it answers {response.status_code} {response.reason}")
+        raise _Unavailable(f"it answers {response.status_code} {response.reason}")
 
 
 def _seconds(after: str) -> float | None:
@@ -250,26 +250,26 @@ def _seconds(after: str) -> float | None:
     return None
 
 
-def _start(response: "requests.Response", asked: int) -> int:
-    """Where the answer's bytes begin. Raises _NotHere where they are not the ones that were asked for."""
+def _first_byte(response: "requests.Response", asked: int) -> int:
+    """Where the answer's bytes begin. Raises _Unavailable where they are not the ones that were asked for."""
     if response.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}:
-        raise _NotHere("it sends the file compressed, which was not asked for")
+        raise _Unavailable("it sends the file compressed, which was not asked for")
     if response.status_code == 200:
         return 0
     given = response.headers.get("Content-Range", "").removeprefix("bytes ").split("-")[0]
     if given != str(asked):
-        raise _NotHere(f"it answers with bytes from {given or 'nowhere'}, not from {asked}")
+        raise _Unavailable(f"it answers with bytes from {given or 'nowhere'}, not from {asked}")
     return asked
 
 
-def _total(response: "requests.Response", start: int) -> int | None:
+def _full_size(response: "requests.Response", start: int) -> int | None:
     """The whole file's size. A part's own length does not tell it: a server may send less than was asked for."""
     if response.status_code == 206:
         whole = _number(response.headers.get("Content-Range", "").rpartition("/")[2])
         if whole is None:
-            raise _NotHere("it sends a part, and does not say of how much")
+            raise _Unavailable("it sends a part, and does not say of how much")
         if whole < start:
-            raise _NotHere(f"it sends a part from {start:,} on, of {whole:,} bytes")
+            raise _Unavailable(f"it sends a part from {start:,} on, of {whole:,} bytes")
         return whole
     length = _number(response.headers.get("Content-Length", ""))
     return None if length is None else start + length
@@ -281,12 +281,12 @@ def _number(text: str) -> int | None:
 
 def _limit(total: int | None, wanted: Wanted) -> int | None:
     if total is not None and wanted.bytes is not None and total != wanted.bytes:
-        raise _NotHere(f"it announces {total:,} bytes, not {wanted.bytes:,}")
+        raise _Unavailable(f"it announces {total:,} bytes, not {wanted.bytes:,}")
     return wanted.bytes if total is None else total
 
 
 def _check_redirect(response: "requests.Response") -> None:
-    """Called before a redirect is followed. Raises _NotHere where it leaves https."""
+    """Called before a redirect is followed. Raises _Unavailable where it leaves https."""
     if not response.is_redirect:
         return
     try:
@@ -294,13 +294,13 @@ def _check_redirect(response: "requests.Response") -> None:
         _ = target.port
     except ValueError as error:
         response.close()
-        raise _NotHere(f"it redirects to what is no URL ({error})") from None
+        raise _Unavailable(f"it redirects to what is no URL ({error})") from None
     if target.scheme not in {"http", "https"} or not target.hostname:
         response.close()
-        raise _NotHere(f"it redirects to {target.scheme or 'nowhere'}, which is not fetched from")
+        raise _Unavailable(f"it redirects to {target.scheme or 'nowhere'}, which is not fetched from")
     if urlsplit(response.url).scheme == "https" and target.scheme != "https":
         response.close()
-        raise _NotHere(f"it redirects from https to {target.scheme}")
+        raise _Unavailable(f"it redirects from https to {target.scheme}")
 
 
 def check_space(folder: Path, needed: int, name: str) -> None:
@@ -316,7 +316,7 @@ def check_space(folder: Path, needed: int, name: str) -> None:
 def _resumable(partial: Path, url: str) -> tuple[int, str]:
     """How much is there that the server can be asked to go on from, and what proves that it is the same file."""
     try:
-        known = read_json(_side(partial))
+        known = read_json(_origin_file(partial))
         validator = str(known["validator"]) if known["url"] == public_url(url) else ""
     except (OSError, ValueError, KeyError, TypeError):
         validator = ""
@@ -326,11 +326,11 @@ def _resumable(partial: Path, url: str) -> tuple[int, str]:
 def _remember(partial: Path, url: str, response: "requests.Response") -> None:
     tag = response.headers.get("ETag", "")
     validator = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
-    with whole_file(_side(partial)) as temporary:
+    with whole_file(_origin_file(partial)) as temporary:
         temporary.write_text(json.dumps({"url": public_url(url), "validator": validator}))
 
 
-def _side(partial: Path) -> Path:
+def _origin_file(partial: Path) -> Path:
     return partial.with_name(f".{partial.name}.place")
 
 
@@ -346,10 +346,10 @@ def discard(partial: Path) -> None:
 
 def forget(partial: Path) -> None:
     """Drop what is known of a download's place: it is whole, and needs no server any more."""
-    _side(partial).unlink(missing_ok=True)
+    _origin_file(partial).unlink(missing_ok=True)
 
 
-def _plain(error: Exception) -> str:
+def _innermost_reason(error: Exception) -> str:
     """The innermost reason of an error of the network, in one line."""
     while isinstance(error.__cause__ or error.__context__, Exception):
         error = error.__cause__ or error.__context__  # type: ignore[assignment]

@@ -3,10 +3,11 @@
 import base64
 import binascii
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from iq_offline.data.files import CHUNK_BYTES
+from iq_offline.data.files import digest_of_file
 from iq_offline.errors import DatasetUnreadable
 
 LONGEST_NAME_BYTES = 200
@@ -31,12 +32,13 @@ class RemoteFile:
         size = file.stat().st_size
         if size != self.bytes:
             return f"it has {size:,} bytes, not {self.bytes:,}"
-        for expected, name, digest in (
-            (self.sha256, "SHA-256", hashlib.sha256()),
-            (self.git_sha1, "git's SHA-1", hashlib.sha1(f"blob {size}\0".encode())),
-            (_hex(self.md5), "MD5", hashlib.md5()),
-        ):
-            if expected is not None and expected != (found := _digest(file, digest)):
+        checks: tuple[tuple[str | None, str, Callable[[], hashlib._Hash]], ...] = (
+            (self.sha256, "SHA-256", hashlib.sha256),
+            (self.git_sha1, "git's SHA-1", lambda: hashlib.sha1(f"blob {size}\0".encode())),
+            (_hex(self.md5), "MD5", hashlib.md5),
+        )
+        for expected, name, digest in checks:
+            if expected is not None and expected != (found := digest_of_file(file, digest)):
                 return f"its {name} is {found}, the remote's {expected}"
         return None
 
@@ -100,10 +102,3 @@ def _hex(md5: str | None) -> str | None:
         return None if md5 is None else base64.b64decode(md5, validate=True).hex()
     except (binascii.Error, ValueError):
         return md5
-
-
-def _digest(file: Path, digest: "hashlib._Hash") -> str:
-    with file.open("rb") as content:
-        while chunk := content.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -1,1 +1,0 @@
-"""Conservative regularisers: pure functions of tensors and numbers, each to be minimised, each off at weight 0."""

@@ -1,0 +1,69 @@
+"""The encoder of pictures: convolutions, and the vector beside them as it is. Source of the layers: [DQN15]."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from iq_offline.algorithms.encoders import Encoder, ObservationLayout
+from iq_offline.errors import ConfigError
+
+PICTURE_FEATURES = 512
+SMALLEST_FOR_STRIDES = 36
+"""Pictures at least so high and wide go through the strided layers of [DQN15], smaller ones through 3 x 3 layers."""
+
+
+class PictureEncoder(Encoder):
+    """The vector as it is, and PICTURE_FEATURES for each picture."""
+
+    def __init__(self, layout: ObservationLayout) -> None:
+        super().__init__()
+        self._layout = layout
+        self.convolutions = nn.ModuleList([_convolutions(*channels_first(shape)) for shape in layout.pictures])
+        self.features = layout.vector_features + PICTURE_FEATURES * len(layout.pictures)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Standardised flat observations (B, D) -> (B, features)."""
+        sizes = [self._layout.vector_features, *(math.prod(shape) for shape in self._layout.pictures)]
+        vector, *flat = observations.split_with_sizes(sizes, dim=-1)
+        parts = [vector]
+        for network, pixels, shape in zip(self.convolutions, flat, self._layout.pictures, strict=True):
+            parts.append(network(_planes(pixels, shape)))
+        return torch.cat(parts, dim=-1)
+
+
+def channels_first(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(channels, height, width) of a picture: (H, W), (H, W, C), (C, H, W), or a stack of frames as (F, H, W, C).
+
+    Height and width are the two neighbouring axes with the largest product, the last of equal ones. All others
+    together are the channels: those of a stack are those of each of its frames.
+    """
+    row = _row_axis(shape)
+    height, width = shape[row], shape[row + 1]
+    return math.prod(shape) // (height * width), height, width
+
+
+def _row_axis(shape: tuple[int, ...]) -> int:
+    """The axis of a picture's rows; the next one is that of its columns."""
+    return max(range(len(shape) - 1), key=lambda axis: (shape[axis] * shape[axis + 1], axis))
+
+
+def _planes(pixels: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Flat pictures (B, D) as (B, channels, height, width)."""
+    row = _row_axis(shape)
+    others = [axis + 1 for axis in range(len(shape)) if axis not in (row, row + 1)]
+    pictures = pixels.reshape(-1, *shape).permute(0, *others, row + 1, row + 2)
+    return pictures.reshape(-1, *channels_first(shape))
+
+
+def _convolutions(channels: int, height: int, width: int) -> nn.Sequential:
+    layers = [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if min(height, width) >= SMALLEST_FOR_STRIDES else [(32, 3, 1)] * 2
+    modules: list[nn.Module] = []
+    size = f"{height} x {width}"
+    for filters, side, stride in layers:
+        modules += [nn.Conv2d(channels, filters, side, stride), nn.ReLU()]
+        channels, height, width = filters, (height - side) // stride + 1, (width - side) // stride + 1
+    if min(height, width) < 1:
+        problem = f"pictures of {size} pixels are too small for two convolutions of 3 x 3"
+        raise ConfigError(problem, "store them as numbers (float32), which are read as a vector")
+    return nn.Sequential(*modules, nn.Flatten(), nn.Linear(channels * height * width, PICTURE_FEATURES), nn.ReLU())

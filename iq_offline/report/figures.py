@@ -1,0 +1,108 @@
+"""What all pictures share: style, colours, size and encoding, and names that never take the axes' room."""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import polars as pl
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from iq_offline.report.shortening import wrapped
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#b2a400")
+"""Okabe and Ito's, told apart by colour-blind readers; yellow and black replaced for white paper."""
+GREY = "#777777"
+LINES = ("-", "--", ":", "-.")
+MARKERS = "o^sDvP*X"
+WIDTH_INCHES = 6.5
+DPI = 160
+STYLE: dict[Any, Any] = {
+    "text.parse_math": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "legend.frameon": False,
+    "axes.formatter.useoffset": False,
+}
+UNDATED = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+"""Metadata by format: without what would differ between two equal pictures."""
+TEXT_SIZE = "small"
+LINE_INCHES = 0.14
+"""Height of a line of text of that size."""
+GAP_INCHES = 0.07
+ROW_CHARACTERS, ROW_LINES = 32, 4
+LEGEND_CHARACTERS, LEGEND_LINES, LEGEND_COLUMNS = 40, 3, 2
+
+
+@contextmanager
+def encoded_figure(
+    height: float, width: float = WIDTH_INCHES, format: str = "png"
+) -> Iterator[tuple[Figure, io.BytesIO]]:
+    """A figure to draw in, apart from pyplot's and the user's own settings, and the bytes that it becomes.
+
+    `height` and `width`: in inches.
+    """
+    encoded = io.BytesIO()
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, encoded
+        figure.savefig(encoded, format=format, dpi=DPI, metadata=UNDATED[format])
+
+
+def colour_of(place: int) -> str:
+    """The colour of the line, row or source at that place; they begin anew after the last."""
+    return COLOURS[place % len(COLOURS)]
+
+
+def line_style(place: int) -> dict[str, Any]:
+    """Colour and style of a line; the colours begin anew in another style."""
+    return {"color": colour_of(place), "linestyle": LINES[place // len(COLOURS) % len(LINES)]}
+
+
+def row_inches(names: Sequence[str], least: float) -> float:
+    """The height of a row that the longest of the names, folded, fits into."""
+    lines = max((text.count("\n") + 1 for text in wrapped(names, ROW_CHARACTERS, ROW_LINES)), default=1)
+    return max(least, lines * LINE_INCHES + GAP_INCHES)
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """The names beside the rows 0, 1, ... of the axes, the first on top."""
+    axes.set_yticks(range(len(names)), wrapped(names, ROW_CHARACTERS, ROW_LINES), fontsize=TEXT_SIZE)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+
+
+def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One legend of all that the axes name, each name once, below them; the figure grows by its height."""
+    found: dict[str, Artist] = {}
+    for one in axes:
+        for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if not found:
+        return
+    names = wrapped(list(found), LEGEND_CHARACTERS, LEGEND_LINES)
+    lines = sum(name.count("\n") + 1 for name in names)
+    height = lines * LINE_INCHES + len(names) * GAP_INCHES
+    figure.set_figheight(figure.get_figheight() + height / min(LEGEND_COLUMNS, len(names)) + LINE_INCHES)
+    figure.legend(found.values(), names, loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=TEXT_SIZE)
+
+
+def scatter_by_source(axes: Axes, rewards: pl.DataFrame, sources: Sequence[str], **style: Any) -> None:
+    """Recovered against true reward, in a colour and a marker for each source."""
+    for place, source in enumerate(sources):
+        own = rewards.filter(pl.col("source") == source)
+        look: dict[str, Any] = {"color": colour_of(place), "marker": MARKERS[place % len(MARKERS)]}
+        axes.scatter(own["true"], own["recovered"], linewidths=0, label=source, **look, **style)
+
+
+def episode_sums(transitions: pl.DataFrame) -> pl.DataFrame:
+    """True and recovered reward of each episode, summed over its recorded steps."""
+    return transitions.group_by("source", "episode", maintain_order=True).agg(pl.col("true", "recovered").sum())
