@@ -24,7 +24,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("iq_offline.report.plots.DPI", 40)
+    monkeypatch.setattr("iq_offline.report.figures.DPI", 40)
 
 
 def two_by_two(write_run, **facts):

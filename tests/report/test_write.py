@@ -11,8 +11,6 @@ from iq_offline.errors import RunError
 from iq_offline.methods import METHODS
 from iq_offline.stages.report import write_report
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 
 class References(HTMLParser):
     """Every src and href of a page."""
