@@ -110,3 +110,10 @@ def test_help_imports_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_names_of_tests_have_eight_words_at_most():
+    """A test's name is its subject and the expected behaviour; the full claim is in its docstring."""
+    trees = [ast.parse(file.read_text()) for file in Path(__file__).parent.rglob("test_*.py")]
+    names = {node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    assert {name for name in names if name.startswith("test_") and name.count("_") > 8} == set()

@@ -38,14 +38,16 @@ def test_the_commands_of_the_readme_run_in_order(tmp_path, monkeypatch):
     assert (tmp_path / "report" / "report.html").is_file()
 
 
-def test_set_up_is_the_two_commands_of_the_readme():
+def test_setup_is_two_commands():
+    """Set-up is the two commands of the README."""
     assert code_blocks("Start")[0].split("\n")[:2] == ["make demo", "make test"]
     for target in ("demo", "test"):
         planned = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
         assert {"demo": "iq-offline run demo", "test": "pytest"}[target] in planned
 
 
-def test_three_commands_lead_to_bc_and_iq_on_three_seeds(tmp_path):
+def test_three_commands_compare_bc_and_iq(tmp_path):
+    """Three commands of the README lead to `bc` and `iq` compared on three seeds."""
     pytest.importorskip("snakemake")
     install, run, show = code_blocks("Start")[1].strip().splitlines()
     planned = subprocess.run(["make", "-n", *install.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -133,7 +133,7 @@ def test_action_gradient_of_plane_is_squared_slope():
     close(penalty, torch.tensor(25.0))
 
 
-def test_actor_loss_falls_with_q_and_rises_with_kl():
+def test_actor_loss_weighs_q_against_kl():
     q, kl = torch.tensor([1.0], requires_grad=True), torch.tensor([0.5], requires_grad=True)
     loss = actor_loss(q, kl, 3.0)
     loss.backward()

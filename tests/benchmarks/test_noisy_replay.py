@@ -41,7 +41,9 @@ def made(replay, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
 
 
 @pytest.mark.parametrize("run", ["demo/cartpole/expert-v0", "demo/swimmer/expert-v0"], indirect=True)
-def test_a_replay_is_of_the_runs_environment_and_the_same_from_the_same_seed(replay, run, tmp_path, monkeypatch):
+def test_replay_repeats_with_its_seed(replay, run, tmp_path, monkeypatch):
+    """A replay is of the run's environment, and the same from the same seed."""
+
     def table(name: str, seed: int) -> TransitionTable:
         made(replay, monkeypatch, run, f"{run}:0.5", "--steps", 150, "--seed", seed, "--out", tmp_path / name)
         return open_dataset(str(tmp_path / name))
@@ -56,7 +58,8 @@ def test_a_replay_is_of_the_runs_environment_and_the_same_from_the_same_seed(rep
 
 
 @pytest.mark.parametrize("run", ["demo/cartpole/expert-v0"], indirect=True)
-def test_the_low_ones_have_up_to_the_middle_of_random_and_expert(replay, run, tmp_path, monkeypatch):
+def test_low_episodes_earn_up_to_the_middle(replay, run, tmp_path, monkeypatch):
+    """Low episodes earn up to the middle between the random and the expert return."""
     out = ("--out", tmp_path / "all.hdf5", "--low", tmp_path / "low.hdf5")
     made(replay, monkeypatch, run, "--steps", 400, *out, "--expert-return", 30, "--random-return", 10)
     everything, low = (open_dataset(str(tmp_path / name)).episodes["return"] for name in ("all.hdf5", "low.hdf5"))
@@ -64,7 +67,8 @@ def test_the_low_ones_have_up_to_the_middle_of_random_and_expert(replay, run, tm
     assert sorted(low) == sorted(value for value in everything if value <= 20)
 
 
-def test_discrete_actions_are_disturbed_in_up_to_half_of_the_steps_a_share_drawn_for_each_episode(replay):
+def test_each_episode_has_its_share_of_noise(replay):
+    """Discrete actions are replaced in up to half of the steps; the share is drawn for each episode."""
     random, policy = np.random.default_rng(0), torch.nn.Module.__new__(DiscretePolicy)
     shares = []
     for _ in range(40):

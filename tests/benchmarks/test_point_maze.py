@@ -39,14 +39,16 @@ def pushed(maze: ModuleType, start: tuple[float, float], push: tuple[float, floa
     return place
 
 
-def test_the_barrier_and_the_walls_block_and_the_way_beside_the_barrier_is_open(maze):
+def test_barrier_and_walls_block(maze):
+    """The barrier and the walls block; the way beside the barrier is open."""
     np.testing.assert_allclose(pushed(maze, (0.4, 0.2), (0, 1)), [0.4, 0.27], atol=1e-3)
     np.testing.assert_allclose(pushed(maze, (0.4, 0.4), (0, -1)), [0.4, 0.33], atol=1e-3)
     np.testing.assert_allclose(pushed(maze, (0.1, 0.2), (0, 1)), [0.1, 0.6], atol=1e-3)
     np.testing.assert_allclose(pushed(maze, (0.4, 0.2), (1, -1)), [0.6, -0.1], atol=1e-3)
 
 
-def test_the_reward_is_minus_the_distance_less_the_force(maze):
+def test_reward_is_minus_distance_and_force(maze):
+    """The reward is minus the distance, less the cost of the force."""
     environment = maze.PointMaze()
     environment.put(np.array([0.4, 0.4]))
     _, reward, *_ = environment.step(np.zeros(2))
@@ -56,7 +58,8 @@ def test_the_reward_is_minus_the_distance_less_the_force(maze):
     assert reward == pytest.approx(-np.hypot(following[0] - 0.4, 0.1) - 0.001)
 
 
-def test_the_expert_reaches_the_target_without_crossing_the_barrier(maze):
+def test_expert_goes_round_the_barrier(maze):
+    """The expert reaches the target without crossing the barrier."""
     for episode in maze.demonstrations(10, seed=0):
         places = episode.observations[:, :2]
         assert len(episode) == maze.STEPS
@@ -85,7 +88,8 @@ def test_demonstrations_go_through_a_d4rl_file(maze, tmp_path):
     np.testing.assert_array_equal(table.actions(table.transition_rows)[: maze.STEPS], episodes[0].actions)
 
 
-def test_reward_advantage_and_value_are_parts_of_one_equation(maze, tmp_path):
+def test_reward_is_advantage_plus_value(maze, tmp_path):
+    """Reward, advantage and value are parts of one equation."""
     file = maze.written(maze.demonstrations(1, seed=0), tmp_path / "maze.hdf5")
     changes = ["prior.updates=20", "hidden_sizes=[8]"]
     options = argparse.Namespace(method="iq", updates=5, set=changes)
@@ -104,7 +108,7 @@ def test_reward_advantage_and_value_are_parts_of_one_equation(maze, tmp_path):
     [(), pytest.param(("--roaming", "2", "--set", "value_term=mixture"), marks=pytest.mark.slow)],
     ids=["expert", "roaming"],
 )
-def test_few_updates_give_maps_a_table_and_a_picture(maze, tmp_path, capsys, extra):
+def test_few_updates_give_maps_table_and_picture(maze, tmp_path, capsys, extra):
     (found,) = maze.main([*TINY, *extra, "--picture", str(tmp_path / "maze.png")])
     maps = found.maps
     assert len(maps.places) == 8 * 8 - 5

@@ -32,7 +32,8 @@ def parent(monkeypatch: pytest.MonkeyPatch):
         sys.modules.pop(name)
 
 
-def test_the_plain_loops_make_our_updates_from_the_same_weights_batches_and_noise(script):
+def test_plain_loops_make_our_updates(script):
+    """From the same weights, batches and noise, the plain loops make our updates."""
     check: ModuleType = script("check")
     with check.double_precision():
         own, plain, given = check.continuous_updates()
@@ -53,7 +54,8 @@ def test_another_width_of_the_policy_is_another_update(script, monkeypatch):
     assert check.difference(own, plain) > 1e-5
 
 
-def test_the_operations_of_an_update_are_those_counted_by_hand(parent):
+def test_operations_of_an_update_by_hand(parent):
+    """The operations of an update are those counted by hand."""
     flops = parent("flops")
     critic, actor = 2 * (23 * 256 + 256 * 256 + 256), 2 * (17 * 256 + 256 * 256 + 256 * 6)
     hidden, to_action = 2 * (256 * 256 + 256), 2 * 6 * 256
@@ -63,7 +65,8 @@ def test_the_operations_of_an_update_are_those_counted_by_hand(parent):
     assert sum(flops.bc().values()) == pytest.approx(256 * (2 * actor + 2 * (256 * 256 + 256 * 6)) / 1e6)
 
 
-def test_a_ratio_is_the_median_of_the_rounds_own_ratios(parent):
+def test_ratio_is_the_median_over_rounds(parent):
+    """A ratio is the median of the rounds' own ratios."""
     tables = parent("tables")
     speeds = [(10, 1), (30, 10), (1, 1)]
     rounds = [
@@ -77,7 +80,8 @@ def test_a_ratio_is_the_median_of_the_rounds_own_ratios(parent):
     assert "| 3.00 (1.00-10.00) | 4.0, missed |" in line
 
 
-def test_a_worker_answers_in_json_whatever_else_is_printed():
+def test_worker_answers_in_json():
+    """A worker answers in JSON, whatever else is printed."""
     code = (
         "from worker import counted, serve\n"
         "def updates(count):\n"

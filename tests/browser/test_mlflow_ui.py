@@ -84,7 +84,8 @@ def shows(browser: Any, *words: str) -> None:
     )
 
 
-def test_the_interface_shows_the_experiment_the_runs_and_two_methods_compared(browser, screenshot, two_methods, served):
+def test_interface_compares_two_methods(browser, screenshot, two_methods, served):
+    """MLflow's interface shows the experiment, the runs and two methods compared."""
     base, comparison, process = served
     browser.get(f"{base}/#/experiments")
     shows(browser, "iq-offline")

@@ -43,7 +43,8 @@ def colours(browser, scheme):
     return [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in browser.execute_script(style)]
 
 
-def test_every_table_and_picture_is_there_and_nothing_is_loaded(browser, screenshot, page):
+def test_page_is_whole_and_loads_nothing(browser, screenshot, page):
+    """Every table and picture is there, and nothing is loaded from elsewhere."""
     browser.get(page.as_uri())
     screenshot("report-desk")
     rows = {
@@ -70,7 +71,8 @@ def test_no_link_is_dead(browser, page):
 
 
 @pytest.mark.parametrize("width", [320, PHONE, 768])
-def test_on_a_phone_only_tables_scroll_sideways_and_the_first_column_stays(browser, screenshot, page, width):
+def test_only_tables_scroll_sideways_on_a_phone(browser, screenshot, page, width):
+    """On a phone only tables scroll sideways, and their first column stays."""
     resize(browser, width, 740, mobile=True)
     browser.get(page.as_uri())
     for details in browser.find_elements("tag name", "details"):
@@ -85,7 +87,8 @@ def test_on_a_phone_only_tables_scroll_sideways_and_the_first_column_stays(brows
     assert browser.execute_script(place, box) >= 0
 
 
-def test_it_is_dark_where_the_reader_wants_it_dark(browser, screenshot, page):
+def test_page_is_dark_when_asked(browser, screenshot, page):
+    """The page is dark where the reader's system prefers dark."""
     browser.get(page.as_uri())
     ink, paper = colours(browser, "light")
     assert ink < paper
@@ -94,7 +97,8 @@ def test_it_is_dark_where_the_reader_wants_it_dark(browser, screenshot, page):
     assert ink > paper
 
 
-def test_on_paper_what_is_folded_is_open_and_no_column_is_cut_off(browser, page, tmp_path_factory):
+def test_print_shows_everything(browser, page, tmp_path_factory):
+    """On paper, folded sections are open and no column is cut off."""
     browser.get(page.as_uri())
     # A landscape A4 sheet without its margins, in CSS pixels.
     resize(browser, 1016, 687, mobile=False)

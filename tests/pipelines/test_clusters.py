@@ -95,7 +95,8 @@ def test_kubernetes_runs_a_table_by_its_manifests(table, tmp_path, home):
     assert containers[0]["resources"]["requests"] == {"cpu": "1", "memory": "4000M"}
 
 
-def test_a_job_s_manifest_says_what_the_profile_asks():
+def test_job_manifest_matches_the_profile():
+    """A job's manifest says what the profile asks for."""
     options = kubernetes._parser().parse_args(
         [
             "submit",
@@ -138,11 +139,13 @@ def test_a_job_s_manifest_says_what_the_profile_asks():
         ({"conditions": [{"type": "Failed", "status": "True"}]}, "failed"),
     ],
 )
-def test_a_job_s_state_is_told_in_snakemake_s_words(status, told):
+def test_job_states_use_snakemakes_words(status, told):
+    """A job's state is reported in Snakemake's words."""
     assert kubernetes.state({"status": status}) == told
 
 
-def test_the_cluster_s_objects_and_the_profile_name_the_same_volume():
+def test_cluster_and_profile_name_one_volume():
+    """The cluster's objects and the profile name the same volume."""
     objects = list(yaml.safe_load_all((PROFILES / "kubernetes" / "cluster.yaml").read_text()))
     assert [found["kind"] for found in objects] == ["PersistentVolumeClaim", "Role", "RoleBinding"]
     profile = yaml.safe_load((PROFILES / "kubernetes" / "config.yaml").read_text())
@@ -150,7 +153,8 @@ def test_the_cluster_s_objects_and_the_profile_name_the_same_volume():
     assert objects[2]["roleRef"]["name"] == objects[1]["metadata"]["name"]
 
 
-def test_every_profile_goes_on_past_a_failed_job_and_shows_its_log():
+def test_profiles_go_on_past_failed_jobs():
+    """Every profile goes on past a failed job and shows its log."""
     for file in PROFILES.glob("*/config.yaml"):
         profile = yaml.safe_load(file.read_text())
         kept = {key: profile[key] for key in ("keep-going", "rerun-incomplete", "show-failed-logs")}

@@ -47,11 +47,13 @@ def append(*files: Path) -> None:
         file.write_text(file.read_text() + "\nSTALE = 1\n")
 
 
-def test_a_changed_loss_makes_stale_what_is_trained_by_it(copy):
+def test_changed_loss_makes_its_runs_stale(copy):
+    """A changed loss makes stale what is trained by it."""
     assert stale_after(lambda: append(copy / "algorithms" / "divergences.py")) == {"iq"}
 
 
-def test_a_changed_cloning_loss_makes_all_of_ours_stale(copy):
+def test_changed_cloning_loss_makes_our_runs_stale(copy):
+    """A changed cloning loss makes all of our methods stale."""
     assert {"bc", "iq", "reward"} <= stale_after(lambda: append(copy / "algorithms" / "bc.py"))
 
 
@@ -60,7 +62,8 @@ def test_a_changed_peer_makes_peers_stale(copy):
 
 
 @pytest.mark.parametrize("module", ["filtering", "distances", "residual_test"])
-def test_how_more_demonstrations_are_found_is_part_of_iq_and_not_of_bc(copy, module):
+def test_episode_filters_belong_to_iq_not_bc(copy, module):
+    """How more demonstrations are found is part of `iq`, and not of `bc`."""
     assert (
         {"iq", "otr-iql"}
         <= stale_after(lambda: append(copy / "baselines" / f"{module}.py"))
@@ -68,7 +71,8 @@ def test_how_more_demonstrations_are_found_is_part_of_iq_and_not_of_bc(copy, mod
     )
 
 
-def test_a_changed_reader_makes_the_data_and_all_that_learns_from_them_stale(copy):
+def test_changed_reader_makes_all_runs_stale(copy):
+    """A changed reader makes the data stale, and all that learns from them."""
     assert {"convert", "bc", "iq", "otr-iql"} <= stale_after(lambda: append(copy / "data" / "formats" / "d4rl.py"))
 
 
@@ -77,7 +81,8 @@ def test_a_changed_page_makes_the_report_stale(copy):
     assert stale_after(lambda: page.write_text(page.read_text() + "<!-- -->")) == {"report"}
 
 
-def test_what_brings_data_or_tells_of_them_makes_nothing_stale(copy):
+def test_fetching_and_listing_make_nothing_stale(copy):
+    """Code that fetches data or lists them makes nothing stale."""
     paths = [copy.joinpath(*module.split(".")[1:]) for module in code.WITHOUT_RESULT]
     files = [path / "__init__.py" if path.is_dir() else path.with_suffix(".py") for path in paths]
     assert stale_after(lambda: append(*files)) == set()

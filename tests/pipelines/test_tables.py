@@ -23,7 +23,8 @@ def refused(**changes) -> str:
     return str(caught.value)
 
 
-def test_the_smallest_table_is_every_method_on_every_dataset_once():
+def test_smallest_table_crosses_methods_and_datasets():
+    """The smallest table is every method on every dataset once."""
     assert list(plan().runs) == ["hop-bc-allx1-seed0", "hop-iq-allx1-seed0"]
 
 
@@ -48,7 +49,8 @@ def test_where_subsampling_starts_is_told_to_training():
     assert run.options == ["--method", "iq", "--seed", "0", "--subsample", "20", "--subsample-from", "random"]
 
 
-def test_supplementary_data_are_an_axis_where_they_have_names():
+def test_named_supplementary_data_are_an_axis():
+    """Supplementary data are an axis where they have names."""
     runs = plan(supplementary={"alone": [], "mixed": ["x", "y"]}, methods=["iq"]).runs
     assert {name: run.supplementary_datasets for name, run in runs.items()} == {
         "hop-iq-allx1-alone-seed0": (),
@@ -75,7 +77,8 @@ def test_what_is_nearer_to_a_run_counts():
     assert {run.preset for run in runs.values()} == {"quick"}
 
 
-def test_the_nearer_number_of_updates_counts_however_it_is_said():
+def test_nearer_number_of_updates_counts():
+    """The nearer number of updates counts, however it is written."""
     runs = plan(
         set={"updates": 500},
         methods={"iq": {"updates": 2000}, "short": {"method": "iq", "set": {"updates": 100}}, "bc": {}},
@@ -99,19 +102,22 @@ def test_a_run_can_be_left_out():
     ]
 
 
-def test_a_longer_table_keeps_the_names_of_a_shorter_one():
+def test_longer_tables_keep_run_names():
+    """A longer table keeps the run names of a shorter one."""
     short, long = plan(demos=5), plan(demos=[5, 10], subsample=[1, 20], seeds="0-4", overrides={"": {}, "w": {}})
     assert set(short.runs) < set(long.runs)
 
 
-def test_only_methods_with_a_reward_are_asked_for_one():
+def test_only_methods_with_reward_are_asked():
+    """Only methods that learn a reward are asked for one."""
     found = {
         run.method: run.recovers_reward for run in plan(methods=["bc", "iq", "csil", "otr-iql", "bc-all"]).runs.values()
     }
     assert found == {"bc": False, "iq": True, "csil": True, "otr-iql": False, "bc-all": False}
 
 
-def test_every_dataset_that_is_read_is_a_source_once():
+def test_each_dataset_is_one_source():
+    """Every dataset that is read is a source once."""
     made = plan(
         datasets={"a": {"dataset": "one", "reward_on": ["two", "three/x-v0"]}, "b": "two"}, supplementary=["three/x-v0"]
     )
@@ -121,7 +127,8 @@ def test_every_dataset_that_is_read_is_a_source_once():
     assert all("/" not in name for name in made.sources)
 
 
-def test_paths_are_seen_from_the_table_s_own_folder(tmp_path):
+def test_paths_are_relative_to_the_table(tmp_path):
+    """Paths are relative to the table's own folder."""
     (tmp_path / "x.hdf5").touch()
     assert plan(tmp_path, datasets={"x": "x.hdf5", "id": "demo/x"}).sources == {
         "x": str(tmp_path / "x.hdf5"),
@@ -168,7 +175,8 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_table_that_does_not_fit_is_refused_with_its_key(mistake):
+def test_misfitting_table_is_refused_by_key(mistake):
+    """A table that does not fit is refused, and its key is named."""
     changes, problem, remedy = MISTAKES[mistake]
     text = refused(**changes)
     assert problem in text.splitlines()[0]
@@ -184,7 +192,8 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, text):
 
 
 @pytest.mark.slow
-def test_the_shipped_tables_ask_for_the_runs_that_they_always_asked_for():
+def test_shipped_tables_keep_their_runs():
+    """The shipped tables ask for as many runs as they always asked for."""
     counts = {file.stem: len(Plan.of(load_table(file, Path("/data"))).runs) for file in SHIPPED.glob("*.yaml")}
     assert counts == {
         "demo": 8,
@@ -213,7 +222,8 @@ def test_the_shipped_tables_ask_for_the_runs_that_they_always_asked_for():
     }
 
 
-def test_every_key_of_a_table_is_in_its_page():
+def test_every_table_key_is_documented():
+    """Every key of a table is on its page."""
     page = (SHIPPED.parent / "docs" / "pipelines.md").read_text()
     assert [key for key in ResultsTable.model_fields if f"`{key}`" not in page] == []
     example = page.split("```yaml\n")[1].split("```")[0]

@@ -89,7 +89,8 @@ def test_the_line_runs_on_a_discrete_task(cartpole, tmp_path, method, prior):
     assert evaluated["aggregate"]["return_iqm"] == run["return_mean"]
 
 
-def test_the_line_runs_on_a_continuous_task_and_recovers_a_reward(hopper, tmp_path):
+def test_continuous_task_runs_from_train_to_report(hopper, tmp_path):
+    """On a continuous task: train two seeds, evaluate them, recover a reward and report."""
     seeds = ("--seeds", "0,1", "--together")
     trained = answer(*TRAIN, "--dataset", hopper, *seeds, *SMALL, *SMALL_PRIOR, "--out", tmp_path / "runs")
     assert [run["seed"] for run in trained["runs"]] == [0, 1]
@@ -134,7 +135,8 @@ def test_convert_writes_minari_with_its_provenance(cartpole, tmp_path):
     }
 
 
-def test_a_local_minari_dataset_is_found_by_its_id(cartpole, tmp_path):
+def test_local_minari_datasets_are_found_by_id(cartpole, tmp_path):
+    """A local Minari dataset is found by its id."""
     answer("convert", cartpole, "--to", tmp_path / "minari" / "cart" / "pushed-v0")
     assert answer("inspect", "cart/pushed-v0")["episodes"] == 4
 
@@ -144,7 +146,8 @@ def test_doctor_and_datasets_answer_in_json(home):
     assert {row["id"] for row in answer("datasets")["datasets"]} >= {"demo/cartpole/expert-v0"}
 
 
-def test_doctor_names_what_is_missing_and_an_extra_that_there_is(monkeypatch):
+def test_doctor_names_missing_packages_and_their_extra(monkeypatch):
+    """`doctor` names what is missing, and an extra of this package that brings it."""
     monkeypatch.setattr("iq_offline.stages.doctor.importlib.util.find_spec", lambda _: None)
     remedies = {item["module"]: item["remedy"] for item in answer("doctor")["missing"]}
     assert {"Box2D", "moviepy", "onnxruntime", "snakemake"} <= set(remedies)
@@ -169,14 +172,16 @@ def test_wrong_bytes_are_refused_and_leave_nothing(home, cartpole):
     assert list(home.rglob("*.part")) == []
 
 
-def test_a_run_in_the_way_is_kept_unless_overwriting_is_asked_for(cartpole, tmp_path):
+def test_runs_are_replaced_only_with_overwrite(cartpole, tmp_path):
+    """A run in the way is kept unless overwriting is asked for."""
     arguments = (*TRAIN, "--dataset", cartpole, "--method", "bc", *SMALL, "--out", tmp_path / "run")
     answer(*arguments)
     assert "--overwrite" in refusal(*arguments).remedy
     answer(*arguments, "--overwrite")
 
 
-def test_the_same_command_twice_gives_two_runs_with_the_same_tensors(cartpole, home):
+def test_repeated_command_trains_equal_tensors(cartpole, home):
+    """The same command twice makes two run folders with the same tensors."""
     arguments = (*TRAIN, "--dataset", cartpole, "--method", "iq", *SMALL, *SMALL_PRIOR)
     runs = [Path(answer(*arguments)["runs"][0]["run"]) for _ in range(2)]
     assert runs[1].name == f"{runs[0].name}-2"
@@ -201,7 +206,8 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_answered_with_its_name_and_remedy(mistake, tmp_path, monkeypatch):
+def test_mistakes_are_named_with_a_remedy(mistake, tmp_path, monkeypatch):
+    """A mistake is answered with its name and remedy."""
     monkeypatch.chdir(tmp_path)
     arguments, message = MISTAKES[mistake]
     error = refusal(*arguments)
@@ -228,7 +234,8 @@ TRAINING_MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", TRAINING_MISTAKES)
-def test_a_training_mistake_is_answered_before_anything_is_written(mistake, hopper, tmp_path, monkeypatch):
+def test_training_mistakes_leave_nothing_behind(mistake, hopper, tmp_path, monkeypatch):
+    """A mistake in training's options is answered before anything is written."""
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -271,7 +278,8 @@ def broken_files(folder: Path, whole: Path) -> dict[str, tuple[Path, str]]:
 
 @pytest.mark.parametrize("fault", ["text", "truncated", "key missing", "not a number", "unequal lengths"])
 @pytest.mark.parametrize("command", ["inspect", "train", "convert"])
-def test_a_broken_file_is_named_and_nothing_is_written(fault, command, hopper, tmp_path, home):
+def test_broken_files_are_named(fault, command, hopper, tmp_path, home):
+    """A broken file is named, and nothing is written."""
     path, message = broken_files(tmp_path, hopper)[fault]
     out = tmp_path / "out-v0"
     arguments = {
@@ -287,7 +295,8 @@ def test_a_broken_file_is_named_and_nothing_is_written(fault, command, hopper, t
     assert list(tmp_path.glob(".*")) == []
 
 
-def test_an_environment_that_is_not_installed_is_named_at_evaluation(numbered, write_d4rl, tmp_path):
+def test_evaluation_names_a_missing_environment(numbered, write_d4rl, tmp_path):
+    """An environment that is not installed is named at evaluation."""
     dataset = write_d4rl(numbered([5, 5], terminated=[True, True]), env_id="NotInstalled-v3")
     answer(*TRAIN, "--dataset", dataset, "--method", "bc", *SMALL, "--out", tmp_path / "run")
     error = refusal("eval", tmp_path / "run")
@@ -300,7 +309,8 @@ def test_a_reward_is_not_asked_of_cloning(cartpole, tmp_path):
     assert "learns no reward" in refusal("reward", tmp_path / "run").problem
 
 
-def test_a_users_error_exits_2_with_two_lines_and_no_traceback(tmp_path):
+def test_user_errors_exit_2_without_traceback(tmp_path):
+    """A user's error exits 2 with two lines and no traceback."""
     import subprocess
     import sys
 
@@ -312,7 +322,8 @@ def test_a_users_error_exits_2_with_two_lines_and_no_traceback(tmp_path):
     assert result.stdout == ""
 
 
-def test_training_on_what_is_not_here_fetches_it_and_says_what_it_pinned(cartpole, tmp_path):
+def test_training_fetches_and_pins_its_data(cartpole, tmp_path):
+    """Training on data that are not here fetches them, and says what it pinned."""
     with serving() as server:
         server.places["/cart.hdf5"] = Place(cartpole.read_bytes())
         result = call(
@@ -323,7 +334,8 @@ def test_training_on_what_is_not_here_fetches_it_and_says_what_it_pinned(cartpol
     assert (tmp_path / "run" / "manifest.json").is_file()
 
 
-def test_the_catalogue_is_filtered_and_one_dataset_told_in_full():
+def test_catalogue_filters_and_details():
+    """The catalogue is filtered by pattern and family; one dataset is shown in full."""
     assert len(answer("datasets", "hopper-*-v2")["datasets"]) == 6
     assert len(answer("datasets", "--family", "adroit")["datasets"]) == 12
     assert answer("datasets", "--on-disk")["datasets"] == []

@@ -75,7 +75,8 @@ def test_a_command_answers_as_it_does_by_itself(name, place, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_has_the_tensors_that_it_has_in_a_process_of_its_own(place, tmp_path, linear_task):
+def test_server_and_own_process_train_equal_tensors(place, tmp_path, linear_task):
+    """A run has the tensors that it has in a process of its own."""
     arguments = ("train", "--dataset", linear_task, "--method", "iq", "--preset", "quick", "--device", "cpu", "--out")
     for socket, folder in ((place, "warm"), (None, "cold")):
         assert ran(socket, *arguments, folder, cwd=tmp_path).returncode == 0
@@ -85,7 +86,8 @@ def test_a_run_has_the_tensors_that_it_has_in_a_process_of_its_own(place, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_store_that_is_there_is_opened_once_and_no_connection_outlives_a_fork(tmp_path, linear_task):
+def test_no_store_connection_outlives_a_fork(tmp_path, linear_task):
+    """A store that exists is opened once, and no connection outlives a fork."""
     warm = started(place := tmp_path / "socket")
     arguments = ("train", "--dataset", linear_task, "--method", "bc", "--preset", "quick", "--device", "cpu", "--out")
     for name in ("first", "second", "third"):
@@ -126,7 +128,8 @@ def test_a_command_ends_when_whoever_asked_is_killed(place, tmp_path, linear_tas
 
 
 @pytest.mark.slow
-def test_a_signal_to_the_group_ends_a_command_in_its_own_way(tmp_path, linear_task):
+def test_group_signals_end_commands_as_usual(tmp_path, linear_task):
+    """A signal to the process group ends a command as if it ran by itself."""
     place = tmp_path / "socket"
     environment = os.environ | {SOCKET: str(place)}
     warm = started(place)
@@ -145,7 +148,8 @@ def test_a_signal_to_the_group_ends_a_command_in_its_own_way(tmp_path, linear_ta
 
 
 @pytest.mark.slow
-def test_the_process_ends_with_its_owner_but_not_before_its_commands(tmp_path, linear_task):
+def test_server_outlives_its_commands(tmp_path, linear_task):
+    """The process ends with its owner, but not before its commands."""
     place = tmp_path / "socket"
     environment = os.environ | {SOCKET: str(place)}
     warm = started(place)

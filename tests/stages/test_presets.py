@@ -61,7 +61,8 @@ def test_refusal_names_the_tables_that_there_are(tmp_path):
 def test_preset_of_which_nothing_applies_is_told(method, preset, said, linear_task, tmp_path):
     heard: list[str] = []
     small = ("hidden_sizes=[8]",)
-    asked = requested(str(linear_task), method, preset, 1, small, warn=heard.append, out=tmp_path / "run")
+    out = tmp_path / "run"
+    asked = requested(str(linear_task), method, preset, 1, small, warn=heard.append, out=out, tracked=False)
     train_run(*asked, discard, heard.append)
     assert [text[: len(start)] for text, start in zip(heard, said, strict=True)] == said
 

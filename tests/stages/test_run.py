@@ -71,7 +71,8 @@ def finished_files(out: Path) -> dict[Path, int]:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_where_it_was_and_then_has_nothing_to_do(tmp_path, table):
+def test_killed_run_goes_on(tmp_path, table):
+    """A killed run goes on where it was, and then has nothing to do."""
     out = tmp_path / "work"
     with subprocess.Popen(command(table, "--cores", 1, "--out", out), stderr=subprocess.PIPE, text=True) as process:
         while not (out / "logs" / "outcome").is_dir() and process.poll() is None:
@@ -108,7 +109,8 @@ if "snakemake" in sys.orig_argv:
 """
 
 
-def test_snakemake_waits_for_its_jobs_without_looking_again_and_again(tmp_path, table, monkeypatch):
+def test_snakemake_waits_without_polling(tmp_path, table, monkeypatch):
+    """Snakemake waits for its jobs without a timer that looks again and again."""
     (tmp_path / "sitecustomize.py").write_text(TIMERS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("TIMERS", str(tmp_path / "timers"))
@@ -118,7 +120,8 @@ def test_snakemake_waits_for_its_jobs_without_looking_again_and_again(tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_job_that_fails_is_shown_and_exits_1(tmp_path, numbered, write_d4rl):
+def test_failed_jobs_are_shown_and_exit_1(tmp_path, numbered, write_d4rl):
+    """A job that fails is shown, and the command exits 1."""
     data = write_d4rl(numbered([5], terminated=[True]))
     result = ran(
         written(tmp_path, datasets={"short": str(data)}, ends_in="outcomes"), "--cores", 1, "--out", tmp_path / "w"
@@ -128,7 +131,8 @@ def test_a_job_that_fails_is_shown_and_exits_1(tmp_path, numbered, write_d4rl):
     assert f"logs: {tmp_path / 'w' / 'logs'}" in result.stderr
 
 
-def test_a_shipped_pipeline_is_found_by_name_and_only_listed_when_asked(tmp_path):
+def test_shipped_pipelines_are_listed_by_dry_run(tmp_path):
+    """A shipped pipeline is found by name; a dry run only lists its jobs."""
     assert planned("quick", "--out", tmp_path / "w") == {
         **{"fetch": 2, "convert": 2, "train": 4, "eval": 4, "reward": 2, "report": 1}
     }
@@ -144,7 +148,8 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_answered_with_its_name_and_remedy(mistake, tmp_path, monkeypatch):
+def test_mistakes_are_named_with_a_remedy(mistake, tmp_path, monkeypatch):
+    """A mistake is answered with its name and remedy."""
     monkeypatch.chdir(tmp_path)
     arguments, problem, remedy = MISTAKES[mistake]
     error = refusal(*arguments)
@@ -153,7 +158,8 @@ def test_a_mistake_is_answered_with_its_name_and_remedy(mistake, tmp_path, monke
 
 
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)])
-def test_files_that_are_not_there_are_told_before_anything_is_planned_or_run(tmp_path, linear_task, dry, monkeypatch):
+def test_missing_files_stop_before_planning(tmp_path, linear_task, dry, monkeypatch):
+    """Missing files are reported before anything is planned or run."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "wrong").mkdir()
     error = refusal("stability", "--data", "wrong", "--out", tmp_path / "w", *dry)
@@ -169,7 +175,8 @@ def test_files_that_are_not_there_are_told_before_anything_is_planned_or_run(tmp
     assert not (tmp_path / "w").exists()
 
 
-def test_data_are_looked_for_where_they_will_be_read(tmp_path, linear_task, monkeypatch):
+def test_data_are_checked_where_they_are_read(tmp_path, linear_task, monkeypatch):
+    """Data are looked for where they will be read."""
     monkeypatch.chdir(tmp_path)
     file = written(tmp_path / "home", datasets={"x": "{data}/linear.hdf5", "y": "./beside.hdf5"}, ends_in="outcomes")
     (tmp_path / "w").mkdir()
@@ -182,7 +189,8 @@ def test_data_are_looked_for_where_they_will_be_read(tmp_path, linear_task, monk
     ("profile", "module", "remedy"),
     [("local", "snakemake", "iq-offline[pipeline]"), ("slurm", run_stage.EXECUTORS["slurm"], "iq-offline[cluster]")],
 )
-def test_a_package_that_is_missing_is_named_with_the_way_to_get_it(profile, module, remedy, monkeypatch):
+def test_missing_packages_are_named_with_their_extra(profile, module, remedy, monkeypatch):
+    """A missing package is named with the extra that installs it."""
     find = run_stage.importlib.util.find_spec
     monkeypatch.setattr(run_stage.importlib.util, "find_spec", lambda name: None if name == module else find(name))
     assert remedy in refusal("quick", "--profile", profile, "--dry-run").remedy

@@ -21,7 +21,8 @@ def request(out: Path, dataset: Path, seed: int, *overrides: str) -> Requested:
     return requested(str(dataset), "bc", demos=3, overrides=small, seed=seed, device="cpu", out=out, tracked=False)
 
 
-def test_seeds_side_by_side_make_the_tensors_that_each_makes_alone(tmp_path: Path, linear_task: Path):
+def test_seeds_in_processes_equal_seeds_alone(tmp_path: Path, linear_task: Path):
+    """Seeds trained side by side make the tensors and metrics that each makes alone."""
     alone = [train_run(*request(tmp_path / f"alone-{n}", linear_task, n), lambda _: None, print) for n in (0, 1)]
     seen: list[tuple[int, int]] = []
     requests = [request(tmp_path / f"together-{n}", linear_task, n) for n in (0, 1)]
@@ -42,7 +43,8 @@ def test_one_seed_that_fails_lets_the_other_end(tmp_path: Path, linear_task: Pat
     assert (tmp_path / "good" / "manifest.json").is_file()
 
 
-def test_workers_are_no_more_than_seeds_and_cores_of_their_threads():
+def test_workers_fit_seeds_and_cores():
+    """There are no more workers than seeds, and than cores for their threads."""
     cores = len(os.sched_getaffinity(0))
     assert workers_for(1, 1) == 1
     assert workers_for(1000, 1) == cores
@@ -58,9 +60,8 @@ def test_an_interruption_is_told_whole_by_another_process():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batched", [[], ["--together"]], ids=["processes", "together"])
-def test_a_preempted_command_keeps_what_its_seeds_have_and_goes_on(
-    batched: list[str], tmp_path: Path, linear_task: Path
-):
+def test_preempted_seeds_keep_their_checkpoints(batched: list[str], tmp_path: Path, linear_task: Path):
+    """A preempted command keeps what its seeds have, and `--resume` goes on with it."""
     command = [sys.executable, "-m", "iq_offline", "train", "--dataset", str(linear_task), "--method", "bc"]
     command += ["--demos", "3", "--seeds", "0-1", "--out", str(tmp_path / "runs"), "--updates", "200000"]
     command += ["--set", "hidden_sizes=[8]", "--compile", "off", "--snapshot-seconds", "0.2", *batched]

@@ -153,24 +153,13 @@ def test_every_peer_trains_into_a_run_folder(method: str, tmp_path: Path):
     assert run.split["rewards_read"] is method.startswith("oracle")
 
 
-PLAIN: dict[Any, str] = {}
-"""Hashes of runs without an extra piece, by task and choice: several tests compare with them."""
-
-
 def checkpoints(tmp_path: Path, task: Any, *choices: tuple[str, ...]) -> list[str]:
     """Hashes of all that is learnt under each choice, from expert and supplementary data."""
-    return [
-        PLAIN.get((task, choice)) or checkpoint(tmp_path / f"choice-{number}", task, choice)
+    runs = [
+        trained(tmp_path, task, "iq", (*settings(20), *choice), name=f"choice-{number}")
         for number, choice in enumerate(choices)
     ]
-
-
-def checkpoint(folder: Path, task: Any, choice: tuple[str, ...]) -> str:
-    run = trained(folder, task, "iq", (*settings(20), *choice))
-    sha256 = str(run.manifest["checkpoint_sha256"])
-    if choice in ((), ("value_term=mixture",)):
-        PLAIN[task, choice] = sha256
-    return sha256
+    return [run.manifest["checkpoint_sha256"] for run in runs]
 
 
 @pytest.mark.parametrize("task", [continuous_task, discrete_task], ids=["continuous", "discrete"])

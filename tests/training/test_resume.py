@@ -56,7 +56,8 @@ def assert_the_same(first: RunFolder, second: RunFolder) -> None:
 
 
 @pytest.mark.parametrize(("method", "at"), [("bc", 20), ("iq", 10), ("iq", 30), ("iq", 50), ("iq-initial", 50)])
-def test_a_run_that_was_cut_off_ends_as_an_unbroken_one(method: str, at: int, tmp_path: Path, linear_task: Path):
+def test_interrupted_run_ends_as_an_unbroken_one(method: str, at: int, tmp_path: Path, linear_task: Path):
+    """A run that was interrupted ends as an unbroken one, bit for bit."""
     whole = train_run(*request(tmp_path / "whole", linear_task, method), lambda _: None, lambda _: None)
     cut_off(request(tmp_path / "cut", linear_task, method), at)
     assert not (tmp_path / "cut").exists()
@@ -65,7 +66,8 @@ def test_a_run_that_was_cut_off_ends_as_an_unbroken_one(method: str, at: int, tm
     assert not SnapshotFolder.of(tmp_path / "cut").path.exists()
 
 
-def test_a_run_can_be_cut_off_again_and_again(tmp_path: Path, linear_task: Path):
+def test_runs_can_be_interrupted_repeatedly(tmp_path: Path, linear_task: Path):
+    """A run can be interrupted again and again."""
     whole = train_run(*request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
     for at in (10, 20, 40, 60):
         cut_off(request(tmp_path / "cut", linear_task, resume=True), at)
@@ -85,7 +87,8 @@ def test_snapshots_change_nothing_and_two_are_kept(tmp_path: Path, linear_task: 
     assert max(seen) == 2
 
 
-def test_a_damaged_snapshot_is_passed_over_for_the_one_before(tmp_path: Path, linear_task: Path):
+def test_damaged_snapshot_falls_back_to_previous(tmp_path: Path, linear_task: Path):
+    """A damaged snapshot is passed over for the one before."""
     whole = train_run(*request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
     cut_off(request(tmp_path / "cut", linear_task, snapshot_seconds=0), 50)
     last = SnapshotFolder.of(tmp_path / "cut").files()[-1]
@@ -114,7 +117,8 @@ def test_odd_snapshot_counts_as_damaged(damage: str, tmp_path: Path, linear_task
     assert "damaged" in heard[0]
 
 
-def test_other_settings_are_not_gone_on_with_and_nothing_is_thrown_away(tmp_path: Path, linear_task: Path):
+def test_other_settings_do_not_resume(tmp_path: Path, linear_task: Path):
+    """Other settings are not resumed with, and nothing is deleted."""
     cut_off(request(tmp_path / "cut", linear_task), 30)
     with pytest.raises(ConfigError, match="had other settings"):
         train_run(*request(tmp_path / "cut", linear_task, seed=1, resume=True), lambda _: None, lambda _: None)
@@ -144,7 +148,8 @@ def change_headers(out: Path, **changes: str | None) -> None:
         save_file(tensors, file, metadata=header)
 
 
-def test_a_snapshot_of_another_device_or_of_seeds_together_is_refused(tmp_path: Path, linear_task: Path):
+def test_snapshots_of_other_means_are_refused(tmp_path: Path, linear_task: Path):
+    """A snapshot of another device, or of batched seeds, is refused."""
     cut_off(request(tmp_path / "cut", linear_task), 30)
     for means in ({"--device": "cuda"}, {"--together": "of 3 seeds"}):
         change_headers(tmp_path / "cut", means=json.dumps(means))
@@ -153,7 +158,8 @@ def test_a_snapshot_of_another_device_or_of_seeds_together_is_refused(tmp_path: 
             train_run(*request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
 
 
-def test_a_snapshot_of_an_older_version_is_gone_on_with(tmp_path: Path, linear_task: Path):
+def test_older_snapshots_resume(tmp_path: Path, linear_task: Path):
+    """A snapshot of an older version is resumed."""
     whole = train_run(*request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
     cut_off(request(tmp_path / "cut", linear_task), 50)
     change_headers(tmp_path / "cut", means=None, prior_compiled=None)
@@ -163,7 +169,8 @@ def test_a_snapshot_of_an_older_version_is_gone_on_with(tmp_path: Path, linear_t
 
 
 @pytest.mark.parametrize("at", [20, 30, 50])
-def test_whether_the_prior_was_compiled_is_known_after_it_was_cut_off(at: int, tmp_path: Path, linear_task: Path):
+def test_resumed_runs_know_how_priors_ran(at: int, tmp_path: Path, linear_task: Path):
+    """Whether the prior was compiled is known after an interruption."""
     cut_off(request(tmp_path / "cut", linear_task), at)
     again = train_run(*request(tmp_path / "cut", linear_task, resume=True), lambda _: None, lambda _: None)
     assert again.manifest["prior_compiled"] is False
@@ -187,9 +194,8 @@ def test_two_processes_do_not_train_the_same_run(tmp_path: Path, linear_task: Pa
         train_run(*request(tmp_path / "run", linear_task, "bc"), lambda _: None, lambda _: None)
 
 
-def test_a_full_disk_stops_the_run_and_leaves_the_last_snapshot(
-    tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_full_disk_leaves_the_last_snapshot(tmp_path: Path, linear_task: Path, monkeypatch: pytest.MonkeyPatch):
+    """A full disk stops the run and leaves the last snapshot."""
     whole = train_run(*request(tmp_path / "whole", linear_task), lambda _: None, lambda _: None)
     good = os.fsync
     calls = []
@@ -208,7 +214,8 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_snapshot(
     assert_the_same(whole, again)
 
 
-def test_outside_the_main_thread_no_signal_is_waited_for(tmp_path: Path, linear_task: Path):
+def test_only_the_main_thread_waits_for_signals(tmp_path: Path, linear_task: Path):
+    """Outside the main thread no signal is waited for."""
     before = signal.getsignal(signal.SIGTERM)
     runs: list[RunFolder] = []
 
