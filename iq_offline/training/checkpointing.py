@@ -5,6 +5,7 @@ hash stands in its header; the last two are kept. A damaged one is passed over f
 """
 
 import json
+import math
 import operator
 import os
 import shutil
@@ -170,6 +171,8 @@ class SnapshotFolder:
 
 def _read(file: Path) -> tuple[Snapshot, str, dict[str, str]] | None:
     """The snapshot, the hash of its settings and data, and its flags; older ones do not tell these."""
+    if not file.is_file():  # a pipe would be waited for
+        return None
     try:
         with safe_open(file, framework="pt") as opened:
             header: Mapping[str, Any] = opened.metadata()
@@ -188,7 +191,7 @@ def _read(file: Path) -> tuple[Snapshot, str, dict[str, str]] | None:
         flags = dict(json.loads(header.get("means", "{}")).items())
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return None
-    return snapshot, header["config_hash"], flags
+    return (snapshot, header["config_hash"], flags) if math.isfinite(snapshot.seconds) else None
 
 
 @dataclass

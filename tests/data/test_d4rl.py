@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iq_offline.data.episodes import Episode
+from iq_offline.data.episodes import DatasetInfo, Episode, EpisodeSource
 from iq_offline.data.formats import d4rl
 from iq_offline.errors import DatasetUnreadable, InvalidEpisode
 
@@ -179,3 +179,15 @@ def test_flags_other_than_0_and_1_are_refused(numbered, write_d4rl, key: str, od
     arrays[key][4] = odd
     with pytest.raises(DatasetUnreadable, match=f"{key} holds other values than 0 and 1: {odd}.* at step 4"):
         read(write_d4rl(arrays))
+
+
+def test_episodes_of_other_widths_are_refused(tmp_path: Path):
+    """Columns of one file have one width: an episode with other actions is named, not half-written."""
+
+    def episode(width: int) -> Episode:
+        observations, rewards = np.zeros((4, 2), np.float32), np.zeros(3)
+        return Episode(0, observations, np.zeros((3, width), np.float32), rewards, terminated=True, truncated=False)
+
+    source = EpisodeSource(DatasetInfo("demo", "demo", "test", origin_sha256="ab"), episodes=[episode(1), episode(2)])
+    with pytest.raises(InvalidEpisode, match=r"actions of shape \(2,\) a step, those before it of shape \(1,\)"):
+        d4rl.write(source, tmp_path / "out.hdf5")

@@ -528,8 +528,8 @@ def test_killed_at_any_moment_the_next_fetch_completes(server, home):
     """Killed at any moment nothing passes for whole and the next completes."""
     data = np.random.default_rng(1).bytes(6_000_000)
     server.places["/slow.bin"] = Place(data, bytes_per_second=6_000_000)
-    fetch = "from iq_offline.data.download import fetch"
-    code = f"import sys, requests; {fetch}; print('begun', flush=True); fetch(sys.argv[1])"
+    code = "import sys, requests; from iq_offline.data.download import fetch; "
+    code += "print('begun', flush=True); fetch(sys.argv[1])"
     command = [sys.executable, "-c", code, f"{server.url}/slow.bin"]
     environment = os.environ | {"PYTHONPATH": str(Path(download.__file__).parents[2])}
     for pause in np.random.default_rng(2).uniform(0.0, 0.9, size=5):

@@ -116,7 +116,7 @@ def test_refused_data_leave_no_trace(tmp_path: Path):
     assert refused.manifest["checkpoint_sha256"] == alone.manifest["checkpoint_sha256"]
     assert refused.split["supplementary"][0]["accepted_episodes"] == []
     assert len(warnings) == 1
-    assert "no supplementary episode is taken" in warnings[0]
+    assert "no supplementary episode is accepted" in warnings[0]
     assert "residual_test_accepted is 0" in warnings[0]
 
 

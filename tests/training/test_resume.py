@@ -20,7 +20,7 @@ from iq_offline.training.checkpointing import SnapshotFolder
 from iq_offline.training.run_folder import RunFolder
 
 SMALL = ("prior.updates=30", "prior.hidden_sizes=[8]", "hidden_sizes=[8]", "batch_size=16")
-IQ = ("updates=40", *SMALL, "cql.weight=1", "absorbing_value=learned")
+IQ = ("updates=40", *SMALL, "cql.weight=1")
 INITIAL = (*IQ, "value_term=initial", "polyak_rate=none")
 BC = ("updates=40", "hidden_sizes=[8]")
 
@@ -99,6 +99,22 @@ def test_damaged_snapshot_falls_back_to_previous(tmp_path: Path, linear_task: Pa
     again = train_run(*request(tmp_path / "cut", linear_task, resume=True), lambda _: None, warnings.append)
     assert_the_same(whole, again)
     assert [line for line in warnings if "damaged" in line]
+
+
+@pytest.mark.parametrize("damage", ["pipe", "endless seconds"])
+def test_odd_snapshot_counts_as_damaged(damage: str, tmp_path: Path, linear_task: Path):
+    """A pipe in a snapshot's place is not waited for; a number of seconds that is not finite is none."""
+    cut_off(request(tmp_path / "cut", linear_task), 50)
+    if damage == "pipe":
+        (file,) = SnapshotFolder.of(tmp_path / "cut").files()
+        file.unlink()
+        os.mkfifo(file)
+    else:
+        change_headers(tmp_path / "cut", seconds="1e999")
+    heard: list[str] = []
+    assert SnapshotFolder.of(tmp_path / "cut").latest("of any settings", heard.append) is None
+    assert len(heard) == 1
+    assert "damaged" in heard[0]
 
 
 def test_other_settings_do_not_resume(tmp_path: Path, linear_task: Path):

@@ -362,15 +362,19 @@ class _Columns:
     def __init__(self, file: h5py.File) -> None:
         self._file = file
         self._waiting: dict[str, list[Array]] = {}
-        self._keys: set[str] | None = None
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self._bytes = 0
 
     def extend(self, arrays: Leaves) -> None:
         """Add rows to each of the arrays."""
-        if self._keys not in (None, set(arrays)):
-            missing = ", ".join(sorted(self._keys ^ set(arrays)))
+        shapes = {key: values.shape[1:] for key, values in arrays.items()}
+        self._shapes = self._shapes or shapes
+        if missing := ", ".join(sorted(self._shapes.keys() ^ shapes.keys())):
             raise InvalidEpisode(f"some episodes have {missing}, others not", "convert them with --no-infos")
-        self._keys = set(arrays)
+        for key, shape in shapes.items():
+            if shape != self._shapes[key]:
+                problem = f"an episode has {key} of shape {shape} a step, those before it of shape {self._shapes[key]}"
+                raise InvalidEpisode(problem, "store one kind of observations and actions in all episodes")
         for key, values in arrays.items():
             self._waiting.setdefault(key, []).append(values)
             self._bytes += values.nbytes
