@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, DiscretePolicy, Standardiser
+from iq_offline.algorithms.scaling import fit_standardiser
 from iq_offline.config.base import ActionHead
 from iq_offline.data.environments import make_environment, make_raw_environment, raw
 from iq_offline.errors import EnvironmentMissing, RunError
@@ -249,7 +250,7 @@ def test_pictures_are_evaluated_in_lock_step_as_alone(monkeypatch):
     monkeypatch.setattr(simulation, "make_raw_environment", lambda *_: raw(CartPoleInPictures()))
     torch.manual_seed(0)
     layout = ObservationLayout(4, ((8, 8, 3),))
-    policy = DiscretePolicy(Standardiser.fit(torch.randn(9, 4), layout), 2, (8,), "relu", layout=layout).requires_grad_(
+    policy = DiscretePolicy(fit_standardiser(torch.randn(9, 4), layout), 2, (8,), "relu", layout=layout).requires_grad_(
         False
     )
     together, alone = (list(simulate("pictures", {}, policy, 3, at_once=at_once)) for at_once in (LOCK_STEP, 1))

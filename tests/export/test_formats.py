@@ -6,6 +6,7 @@ import torch
 
 from iq_offline.algorithms.encoders import ObservationLayout, initialise
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, DiscretePolicy, Policy, Standardiser
+from iq_offline.algorithms.scaling import fit_standardiser
 from iq_offline.config.base import ActionHead, Activation
 from iq_offline.errors import ConfigError, RunError
 from iq_offline.export.check import TOLERANCE, compare, random_observations
@@ -16,7 +17,7 @@ SCALE = ActionScale.of_bounds([-1.0, 0.0], [1.0, 40.0])
 
 def scaling(layout: ObservationLayout) -> Standardiser:
     numbers = torch.arange(layout.vector).float()
-    return Standardiser.fit(torch.stack([numbers - 1, numbers + 2]), layout)
+    return fit_standardiser(torch.stack([numbers - 1, numbers + 2]), layout)
 
 
 def built(kind: str) -> Policy:

@@ -65,14 +65,14 @@ def test_what_is_nearer_to_a_run_counts():
         methods={"iq": {"set": {"gamma": 0.9}}, "warm": {"method": "iq", "updates": 20}},
         overrides={"": {"set": {"batch_size": 8}}},
         seeds=[0, 1],
-        per_run=[{"where": {"method": "warm", "seed": 1}, "updates": 30, "set": {"batch_size": 4, "prior": "none"}}],
+        per_run=[{"where": {"method": "warm", "seed": 1}, "updates": 30, "set": {"batch_size": 4, "temperature": 2.0}}],
     ).runs
     told = {name: (run.updates, run.settings) for name, run in runs.items()}
     assert told == {
         "hop-iq-allx1-seed0": (10, ("gamma=0.9", "batch_size=8")),
         "hop-iq-allx1-seed1": (10, ("gamma=0.9", "batch_size=8")),
         "hop-warm-allx1-seed0": (20, ("batch_size=8",)),
-        "hop-warm-allx1-seed1": (30, ("batch_size=4", "prior=none")),
+        "hop-warm-allx1-seed1": (30, ("batch_size=4", "temperature=2.0")),
     }
     assert {run.preset for run in runs.values()} == {"quick"}
 

@@ -49,7 +49,7 @@ def test_folder_of_runs_includes_interrupted_ones(write_run):
     ]
 
 
-@pytest.mark.parametrize("content", ['{"run": ', "[1, 2]", '{"run": "a"}', '{"run": 1, "method": 2}'])
+@pytest.mark.parametrize("content", ['{"run": ', "[1, 2]", '{"format_version": 2}', '{"format_version": 2, "run": 1}'])
 def test_damaged_manifest_is_a_failure(write_run, content):
     folder = write_run("a")
     (folder / "manifest.json").write_text(content)
