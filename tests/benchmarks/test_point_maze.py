@@ -93,12 +93,12 @@ def test_reward_is_advantage_plus_value(maze, tmp_path):
     file = maze.written(maze.demonstrations(1, seed=0), tmp_path / "maze.hdf5")
     changes = ["prior.updates=20", "hidden_sizes=[8]"]
     options = argparse.Namespace(method="iq", updates=5, set=changes)
-    learner, config = maze.learn(file, None, 0, options)
+    learner = maze.learn(file, None, 0, options)
     here, actions = np.random.default_rng(0).normal(size=(2, 50, 4)) / 10
     resting = here, actions[:, :2], here
-    reward, advantage, value = maze.recovered(learner, config, resting, 0)
+    reward, advantage, value = maze.recovered(learner, resting, 0)
     assert np.ptp(value) > 0
-    np.testing.assert_allclose(advantage + value, reward + config.gamma * value, atol=0.05 * np.ptp(value))
+    np.testing.assert_allclose(advantage + value, reward + learner.config.gamma * value, atol=0.05 * np.ptp(value))
     with pytest.raises(AssertionError, match="fixed rewards"):
         maze.learn(file, None, 0, argparse.Namespace(method="ls-iq", updates=5, set=[]))
 

@@ -137,7 +137,11 @@ def test_pictures_have_no_linear_reward(run, monkeypatch):
     """Pictures have no linear reward and the report says what it is of."""
     policy = run.policy()
     policy.layout = SimpleNamespace(
-        pictures=("camera",), offset=(), encoder=policy.layout.encoder, features=policy.layout.features
+        pictures=("camera",),
+        categories=(),
+        offset=(),
+        encoder=policy.layout.encoder,
+        features=policy.layout.features,
     )
     monkeypatch.setattr(RunFolder, "policy", lambda _: policy)
     monkeypatch.setattr("iq_offline.stages.rewarder.check_task", ignore)
