@@ -197,6 +197,7 @@ def test_shipped_tables_keep_their_runs():
     counts = {file.stem: len(Plan.of(load_table(file, Path("/data"))).runs) for file in SHIPPED.glob("*.yaml")}
     assert counts == {
         "demo": 8,
+        "divergences": 60,
         "bc-vs-iq": 6,
         "offline-panels": 150,
         "whole-demonstrations": 48,
