@@ -71,7 +71,9 @@ def train(
     method: Annotated[
         str | None, Option(help=f"{', '.join(METHODS)}; iq if not given. `methods` describes each.")
     ] = None,
-    preset: Annotated[str | None, Option(help="Settings by name (quick, reward, accept-episodes), or a TOML file.")] = None,
+    preset: Annotated[
+        str | None, Option(help="Settings by name (quick, reward, accept-episodes), or a TOML file.")
+    ] = None,
     demos: Annotated[int | None, Option(min=1, help=HELP["demos"])] = None,
     subsample: Annotated[int, Option(min=1, help=HELP["subsample"])] = 1,
     subsample_from: Annotated[str, Option(help=HELP["subsample_from"])] = "first",
