@@ -11,13 +11,14 @@ from typer.testing import CliRunner
 
 from iq_offline import methods
 from iq_offline.cli import app
+from iq_offline.config.cloning import DiscreteBCConfig
 
 GUIDE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
 
 @pytest.fixture
 def sqil(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The method of the guide, in the registry for one test."""
+    """The method of the guide, in the registry for one test; the clone that its reward is compared with is small."""
     section = GUIDE.read_text().split("## Add a method")[1].split("\n## ")[0]
     config, learner, entry = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     for name, code in (("iq_offline.config.sqil", config), ("iq_offline.algorithms.sqil", learner)):
@@ -25,6 +26,8 @@ def sqil(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, module)
         exec(code, module.__dict__)
     monkeypatch.setitem(methods.METHODS, "sqil", eval(entry, vars(methods)))
+    null = DiscreteBCConfig(updates=20, hidden_sizes=(16,))
+    monkeypatch.setattr("iq_offline.stages.reward.DiscreteBCConfig", lambda: null)
 
 
 def run(*arguments: str) -> str:
