@@ -89,6 +89,8 @@ def train_config(
             settings[name] = choice(kind, value, WORDS.get(name, f"choice of --{name.replace('_', '-')}"))
     named = [] if preset in (None, chosen) else read_preset(str(preset))
     discrete = isinstance(open_dataset(dataset).action_space, DiscreteActions)
+    if not discrete and METHODS[chosen].continuous is None:
+        raise ConfigError(f"{chosen} trains discrete actions only; {dataset} has continuous ones", "use bc or iq")
     if updates is not None:
         overrides = [f"{updates_key(algorithm_class(chosen, discrete=discrete))}={updates}", *overrides]
     algorithm = algorithm_config(chosen, discrete=discrete, presets=named, overrides=overrides)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from iq_offline import methods
 from iq_offline.cli import app
 from iq_offline.config.cloning import DiscreteBCConfig
+from iq_offline.errors import ConfigError
 
 GUIDE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
@@ -50,3 +51,11 @@ def test_method_of_the_guide_is_reported(tmp_path: Path):
     run("report", out, "--out", str(tmp_path / "report"))
     assert "sqil" in (tmp_path / "report" / "report.html").read_text()
     assert "sqil" in run("methods")
+
+
+@pytest.mark.usefixtures("sqil", "home")
+def test_method_of_discrete_actions_refuses_continuous():
+    """With both named, and with a method that takes them."""
+    result = CliRunner().invoke(app, ["train", "--dataset", "demo/swimmer/expert-v0", "--method", "sqil"])
+    assert isinstance(result.exception, ConfigError)
+    assert "sqil trains discrete actions only; demo/swimmer/expert-v0 has continuous ones" in str(result.exception)
