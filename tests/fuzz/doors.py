@@ -292,7 +292,8 @@ def judge(command: str, status: int, hung: bool, stdout: str, stderr: str) -> st
 
 
 def _judge_result(stdout: str, stderr: str) -> str | None:
-    if NOT_NUMBERS.search(stdout):
+    results = [line for line in stdout.splitlines() if not line.startswith("note: ")]  # notes quote what a file holds
+    if NOT_NUMBERS.search("\n".join(results)):
         return "nan or inf in the result"
     if warning := PYTHON_WARNING.search(stderr):
         return f"Python's warning: {warning.group()[-100:]}"

@@ -37,6 +37,7 @@ def test_damaged_inputs_give_no_finding(tmp_path: Path):
         (0, '{"mean": 1.5}', "", None),
         (0, '{"mean": NaN}', "", "nan or inf in the result"),
         (0, "return nan ± nan", "", "nan or inf in the result"),
+        (0, "note: truncations holds other values than 0 and 1: -inf at step 0", "", None),
         (0, '{"mean": 1.5', "", "the result is not JSON"),
         (2, "", "error: x.json is damaged\n  -> train the run again", None),
         (2, "", "error: x.json is damaged", "a refusal without a remedy"),
