@@ -192,7 +192,7 @@ def test_a_billion_laughs_are_not_laughed(tmp_path: Path, innermost: list[Any]):
     started = time.process_time()
     with pytest.raises(DatasetUnreadable, match="observations unfolds into"):
         dictionaries.read(path, "demo")
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < 100  # of 60^7 elements; coverage makes it ten times slower
 
 
 def test_a_repeated_large_array_is_not_multiplied(tmp_path: Path):

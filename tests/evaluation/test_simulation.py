@@ -106,6 +106,7 @@ def one_after_another(env_id, env_kwargs, policy, episodes) -> list[SimulatedEpi
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*Box.*precision lowered.*")
 @pytest.mark.parametrize("env_id", TASKS)
 def test_returns_equal_whole_environments(env_id):

@@ -142,6 +142,7 @@ def test_learner_reaches_exact_minimum_of_equation_12(model: type[SoftQConfig]):
     assert policy[0].argmax() == 1
 
 
+@pytest.mark.slow
 def test_learner_reaches_exact_optimum_over_the_mixture():
     """Value term and penalty over expert and supplementary transitions, against `IQProblem`: every pair is recorded.
 

@@ -137,6 +137,7 @@ def test_objective_keeps_to_the_demonstrations(
     assert drawn_from == [256, 256, 256, 256]
 
 
+@pytest.mark.slow
 def test_accepted_episodes_are_cloned_by_the_prior(tmp_path: Path, more_of_the_expert: str):
     accepted = trained(tmp_path / "accepted", more_of_the_expert)
     without = train_run(
