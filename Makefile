@@ -31,7 +31,7 @@ demo: $(STAMP)
 reproduce: $(STAMP)
 	$(BIN)/python tools/reproduce.py --cores $(CORES)
 
-# Every stage end to end, within five minutes on two cores: all tests but those marked `slow`.
+# Every stage end to end: all tests but those marked `slow`.
 # One process per core; the tests of one file stay together, because they share fixtures.
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m "not slow"

@@ -12,14 +12,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ActionKind:
-    """A method for one kind of actions: where its configuration class and the function that builds its learner are.
+    """A method for one kind of actions: where its configuration class and its learner are, as `module:name`.
 
-    Both are `module:name`. `build(config, spec, prior)` returns a learner; None for a method whose training is more
-    than updates of a learner (`baselines.fit`).
+    `learner(config, spec)` makes the learner, `learner(config, spec, prior)` that of a method with a prior; None for a
+    method whose training is more than updates of a learner (`baselines.fit`).
     """
 
     config: str
-    build: str | None = None
+    learner: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Method:
     @property
     def learns_reward(self) -> bool:
         """Whether a reward can be recovered from what it learns: so is every method with a learner of its own."""
-        return any(kind is not None and kind.build is not None for kind in (self.continuous, self.discrete))
+        return any(kind is not None and kind.learner is not None for kind in (self.continuous, self.discrete))
 
     def config_classes(self) -> Iterator[Any]:
         """Its configuration classes, one a kind of actions."""
@@ -57,14 +57,14 @@ def _methods(*methods: Method) -> dict[str, Method]:
     return {method.name: method for method in methods}
 
 
-def _of_modules(config: str, algorithm: str, name: str) -> tuple[ActionKind, ActionKind]:
-    """Continuous and discrete kind of a method whose config and algorithm modules follow the naming rule."""
-    return (
-        ActionKind(f"iq_offline.config.{config}:{name}Config", f"iq_offline.algorithms.{algorithm}:build"),
-        ActionKind(
-            f"iq_offline.config.{config}:Discrete{name}Config", f"iq_offline.algorithms.{algorithm}:build_discrete"
-        ),
-    )
+IQ_LEARNERS = "iq_offline.algorithms.build_iq:build", "iq_offline.algorithms.build_iq:build_discrete"
+
+
+def _both_kinds(module: str, name: str, learners: tuple[str, str] | None = None) -> tuple[ActionKind, ActionKind]:
+    """Continuous and discrete kind of a method; `learners` are its file's classes unless they are given."""
+    file, configs = f"iq_offline.algorithms.{module}", f"iq_offline.config.{module}"
+    continuous, discrete = learners or (f"{file}:{name}Learner", f"{file}:Discrete{name}Learner")
+    return ActionKind(f"{configs}:{name}Config", continuous), ActionKind(f"{configs}:Discrete{name}Config", discrete)
 
 
 def _peer(name: str, summary: str, config: str) -> Method:
@@ -90,43 +90,43 @@ METHODS: dict[str, Method] = _methods(
     Method(
         "iq",
         "IQ-Learn [IQ21] that starts from a behavioural clone, with a soft value anchored to the clone.",
-        *_of_modules("iq", "build_iq", "IQ"),
+        *_both_kinds("iq", "IQ", IQ_LEARNERS),
     ),
     Method(
         "iq-paper",
         "IQ-Learn as in the paper [IQ21], offline: without a clone and without conservative regularisers.",
-        *_of_modules("iq", "build_iq", "IQPaper"),
+        *_both_kinds("iq", "IQPaper", IQ_LEARNERS),
     ),
     Method(
         "iq-cql",
         "The method iq with the CQL regulariser [CQL20], also on supplementary observations.",
-        *_of_modules("iq", "build_iq", "IQ"),
+        *_both_kinds("iq", "IQ", IQ_LEARNERS),
         settings={"cql.weight": 1.0},
     ),
     Method(
         "iq-awr",
         "The IQ-Learn objective with an actor trained by advantage-weighted regression [AWR19].",
-        *_of_modules("awr", "awr", "AWR"),
+        *_both_kinds("awr", "AWR"),
     ),
     Method(
         "ls-iq",
         "Least-squares IQ-Learn [LSIQ23]: fixed rewards, clipped targets, a learnt value of the absorbing state.",
-        *_of_modules("ls_iq", "ls_iq", "LSIQ"),
+        *_both_kinds("ls_iq", "LSIQ"),
     ),
     Method(
         "csil",
         "Coherent soft imitation [CSIL23]: Q-learning with the log-density ratio of the clone as reward.",
-        *_of_modules("csil", "csil", "CSIL"),
+        *_both_kinds("csil", "CSIL"),
     ),
     Method(
         "recoil",
         "ReCOIL [RECOIL24]: fixed rewards by source, an in-sample value, an advantage-weighted actor.",
-        *_of_modules("recoil", "recoil", "ReCOIL"),
+        *_both_kinds("recoil", "ReCOIL"),
     ),
     Method(
         "sprinql",
         "After SPRINQL [SPRINQL24]: IQ-Learn on the mixture of both sources, with reference rewards, and CQL.",
-        *_of_modules("sprinql", "sprinql", "SPRINQL"),
+        *_both_kinds("sprinql", "SPRINQL"),
     ),
     _peer("bc-all", "Behavioural cloning of expert and supplementary transitions alike.", "CloneAllConfig"),
     _peer(
@@ -157,10 +157,10 @@ def _load(reference: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def builder_of(config: object) -> Callable[..., Any]:
-    """The function that builds the learner of a configuration: `build(config, spec, prior)`."""
+def learner_class_of(config: object) -> Callable[..., Any]:
+    """What makes the learner of a configuration (`ActionKind`)."""
     for method in METHODS.values():
         for kind in (method.continuous, method.discrete):
-            if kind is not None and kind.build is not None and _load(kind.config) is type(config):
-                return _load(kind.build)  # type: ignore[no-any-return]
+            if kind is not None and kind.learner is not None and _load(kind.config) is type(config):
+                return _load(kind.learner)  # type: ignore[no-any-return]
     raise LookupError(f"no method trains a {type(config).__name__}")

@@ -81,9 +81,6 @@ class Regularisers:
     actor: Sequence[Regulariser] = ()
 
 
-NO_REGULARISERS = Regularisers()
-
-
 @dataclass(frozen=True)
 class CriticInputs:
     """What a critic step has at hand, for its regularisers.
@@ -148,7 +145,7 @@ class ActorCritic(ABC):
         critic: CriticEnsemble,
         noise: torch.Generator,
         entropy: Entropy,
-        regularisers: Regularisers = NO_REGULARISERS,
+        regularisers: Regularisers,
     ) -> None:
         self.config, self.policy, self.critic, self.entropy = config, policy, critic, entropy
         self.regularisers = regularisers

@@ -111,15 +111,3 @@ def weighted_cloning(errors: Tensor, weights: Tensor) -> Tensor:
     if errors.shape != weights.shape:
         raise ValueError(f"errors {tuple(errors.shape)} with weights {tuple(weights.shape)}")
     return (weights * errors).mean()
-
-
-def build(config: AWRConfig, spec: NetworkSpec, prior: None) -> AWRLearner:
-    """Continuous actions."""
-    del prior
-    return AWRLearner(config, spec)
-
-
-def build_discrete(config: DiscreteAWRConfig, spec: NetworkSpec, prior: None) -> DiscreteAWRLearner:
-    """Discrete actions."""
-    del prior
-    return DiscreteAWRLearner(config, spec)

@@ -8,6 +8,7 @@ from torch import nn
 
 from iq_offline.algorithms.encoders import ObservationLayout, initialise
 from iq_offline.algorithms.networks import (
+    DEFAULT_STD,
     ActionScale,
     ContinuousPolicy,
     Critic,
@@ -62,7 +63,7 @@ def continuous_policy(
     activation: Activation,
     spec: NetworkSpec,
     head: ActionHead = ActionHead.CLIPPED_GAUSSIAN,
-    std: float | None = 0.135,
+    std: float | None = DEFAULT_STD,
 ) -> ContinuousPolicy:
     """With initial weights; `std`: None for a learnt one."""
     assert isinstance(spec.actions, ActionScale)
@@ -73,7 +74,7 @@ def continuous_policy(
         activation,
         head=head,
         learnt_std=std is None,
-        std=std or 0.135,
+        std=std or DEFAULT_STD,
         layout=spec.layout,
     )
     spec.initialised(policy, Stream.POLICY)

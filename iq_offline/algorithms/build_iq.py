@@ -28,7 +28,7 @@ VALUE_TERMS: dict[ValueTerm, iq.ValueTerm | None] = {
 }
 
 
-def build(config: IQConfig | IQPaperConfig, spec: NetworkSpec, prior: ContinuousPolicy | None) -> iq.IQLearner:
+def build(config: IQConfig | IQPaperConfig, spec: NetworkSpec, prior: ContinuousPolicy | None = None) -> iq.IQLearner:
     """Anchored to the prior where there is one."""
     return iq.IQLearner(
         config,
@@ -42,7 +42,7 @@ def build(config: IQConfig | IQPaperConfig, spec: NetworkSpec, prior: Continuous
 
 
 def build_discrete(
-    config: DiscreteIQConfig | DiscreteIQPaperConfig, spec: NetworkSpec, prior: DiscretePolicy | None
+    config: DiscreteIQConfig | DiscreteIQPaperConfig, spec: NetworkSpec, prior: DiscretePolicy | None = None
 ) -> DiscreteIQLearner:
     """Started from the prior where there is one, with a network of its own for V."""
     return DiscreteIQLearner(

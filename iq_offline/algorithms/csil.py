@@ -116,13 +116,3 @@ def bounded_log_density(mean: Tensor, std: Std, actions: Tensor) -> Tensor:
     not. Shapes: (B, A) -> (B,).
     """
     return gaussian_log_density(censored_residuals(mean, actions), std, torch.zeros_like(actions)).sum(dim=-1)
-
-
-def build(config: CSILConfig, spec: NetworkSpec, prior: ContinuousPolicy) -> CSILLearner:
-    """Continuous actions."""
-    return CSILLearner(config, spec, prior)
-
-
-def build_discrete(config: DiscreteCSILConfig, spec: NetworkSpec, prior: DiscretePolicy) -> DiscreteCSILLearner:
-    """Discrete actions."""
-    return DiscreteCSILLearner(config, spec, prior)

@@ -139,15 +139,3 @@ def least_squares(
 def reward_bounds(config: LSIQConfig | DiscreteLSIQConfig) -> tuple[float, float]:
     """Recovered rewards lie within the fixed ones [LSIQ23]."""
     return min(config.fixed_rewards), max(config.fixed_rewards)
-
-
-def build(config: LSIQConfig, spec: NetworkSpec, prior: None) -> LSIQLearner:
-    """Continuous actions."""
-    del prior
-    return LSIQLearner(config, spec)
-
-
-def build_discrete(config: DiscreteLSIQConfig, spec: NetworkSpec, prior: None) -> DiscreteLSIQLearner:
-    """Discrete actions."""
-    del prior
-    return DiscreteLSIQLearner(config, spec)

@@ -169,15 +169,3 @@ def mean_weights(weights: list[Tensor]) -> Metrics:
 
 def _mixed(by_source: list[Tensor]) -> Tensor:
     return mixed(by_source[0], by_source[1] if len(by_source) > 1 else None)
-
-
-def build(config: ReCOILConfig, spec: NetworkSpec, prior: None) -> ReCOILLearner:
-    """Continuous actions."""
-    del prior
-    return ReCOILLearner(config, spec)
-
-
-def build_discrete(config: DiscreteReCOILConfig, spec: NetworkSpec, prior: None) -> DiscreteReCOILLearner:
-    """Discrete actions."""
-    del prior
-    return DiscreteReCOILLearner(config, spec)

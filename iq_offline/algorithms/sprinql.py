@@ -67,15 +67,3 @@ def referenced_objective(
         other = reward_penalty(supplementary.rewards, config.reward_reference[1], config.reward_penalty)
         penalty = mixed(penalty, other)
     return mixture_value(expert, supplementary) - expert.rewards.mean() + penalty
-
-
-def build(config: SPRINQLConfig, spec: NetworkSpec, prior: None) -> SPRINQLLearner:
-    """Continuous actions."""
-    del prior
-    return SPRINQLLearner(config, spec)
-
-
-def build_discrete(config: DiscreteSPRINQLConfig, spec: NetworkSpec, prior: None) -> DiscreteSPRINQLLearner:
-    """Discrete actions."""
-    del prior
-    return DiscreteSPRINQLLearner(config, spec)

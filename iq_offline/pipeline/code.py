@@ -40,11 +40,11 @@ def code_of_training(method: str, preset: str | None = None) -> str:
     """Of `train` with a method: its entry in the registry, and not the files of other methods; a preset's values."""
     entry = method_of(method)
     kinds = [kind for kind in (entry.continuous, entry.discrete) if kind is not None]
-    own = {reference.partition(":")[0] for kind in kinds for reference in (kind.config, kind.build) if reference}
+    own = {reference.partition(":")[0] for kind in kinds for reference in (kind.config, kind.learner) if reference}
     if issubclass(algorithm_class(method, discrete=False), BCConfig):
         others = ALL_PEERS
     else:
-        others = PEERS if any(kind.build for kind in kinds) else frozenset()
+        others = PEERS if any(kind.learner for kind in kinds) else frozenset()
     code = _hash(["iq_offline.stages.train", *sorted(own)], WITHOUT_RESULT | others)
     values = [repr(entry), *([] if preset is None else _preset(preset))]
     return hashlib.sha256("\n".join([code, *values]).encode()).hexdigest()[:12]

@@ -10,6 +10,7 @@ from iq_offline.batch import Batch
 from iq_offline.config.base import Precision
 from iq_offline.config.baselines import EpisodeFilterConfig
 from iq_offline.config.cloning import BCConfig
+from iq_offline.config.iq import DiscreteIQConfig, IQConfig
 from iq_offline.config.q_learning import QLearningConfig
 from iq_offline.config.train import TrainConfig
 from iq_offline.data.split import Split, choose_expert, rows_with_successors
@@ -64,7 +65,7 @@ def split_of(config: TrainConfig, table: TransitionTable) -> Split:
     )
 
 
-def say_what_is_read(
+def warn_of_unread_data(
     config: TrainConfig, supplementary: tuple[TransitionTable, ...], warn: Callable[[str], None]
 ) -> None:
     """Warn where supplementary data go unread, or are missed, or true rewards are read."""
@@ -80,7 +81,7 @@ def say_what_is_read(
         warn(f"method {config.method} can learn from supplementary data, and none are given (--supplementary)")
 
 
-def say_what_is_odd(table: TransitionTable, warn: Callable[[str], None]) -> None:
+def warn_of_defects(table: TransitionTable, warn: Callable[[str], None]) -> None:
     """Warn of a dataset's notes and defects, in a line each."""
     for note in table.info.notes:
         warn(f"{table.info.name}: {note}")
@@ -88,7 +89,7 @@ def say_what_is_odd(table: TransitionTable, warn: Callable[[str], None]) -> None
         warn(f"{table.info.name}: {defect['count']} {defect['handling']}")
 
 
-def say_what_is_cut_off(config: TrainConfig, warn: Callable[[str], None]) -> None:
+def warn_of_low_bound(config: TrainConfig, warn: Callable[[str], None]) -> None:
     """Warn where the bound on bootstrapped values lies below those that fixed rewards make."""
     algorithm = config.algorithm
     largest = getattr(algorithm, "largest_true_value", 0.0)
@@ -100,7 +101,7 @@ def say_what_is_cut_off(config: TrainConfig, warn: Callable[[str], None]) -> Non
         )
 
 
-def say_what_is_slow(config: TrainConfig, device: Any, warn: Callable[[str], None]) -> None:
+def warn_of_slow_precision(config: TrainConfig, device: Any, warn: Callable[[str], None]) -> None:
     """Warn where 16-bit products are asked of a processor that has no instructions for them."""
     import torch
 
@@ -117,11 +118,11 @@ def training_steps(
     resumed: Snapshot | None,
     warn: Callable[[str], None],
     check_interrupt: CheckInterrupt,
-    lane: "SeedSlot | None" = None,
+    slot: "SeedSlot | None" = None,
 ) -> Iterator[Progress]:
     """The run's training, as a generator. `check_interrupt` is called while episodes are chosen.
 
-    `lane`: its place among seeds that are updated together.
+    `slot`: its place among seeds that are updated together.
     """
     held_out, algorithm = data.held_out(device), config.algorithm
     if not isinstance(algorithm, BCConfig | QLearningConfig):
@@ -145,7 +146,7 @@ def training_steps(
     others = [TransitionSampler(table, rows_with_successors(table), device) for table in data.supplementary]
     supplementary = SupplementarySampler(others) if others else None
     space = data.table.action_space
-    steps = train(config, demonstrations, space, device, held_out, supplementary, resumed, lane)
+    steps = train(config, demonstrations, space, device, held_out, supplementary, resumed, slot)
     yield from with_metrics(steps, found.metrics, found.accepted_episodes) if found else steps
 
 
@@ -161,5 +162,6 @@ def _accepted_episodes(
     chosen_by = filter_of(config)
     if chosen_by is None or not data.supplementary or data.table.pictures:
         return None
-    peers, prior = PeerData(data.table, data.split, data.supplementary), getattr(config.algorithm, "prior")  # noqa: B009
-    return more_demonstrations(chosen_by, prior, config.seed, peers, sampler, check_interrupt)
+    assert isinstance(config.algorithm, IQConfig | DiscreteIQConfig)
+    peers = PeerData(data.table, data.split, data.supplementary)
+    return more_demonstrations(chosen_by, config.algorithm.prior, config.seed, peers, sampler, check_interrupt)

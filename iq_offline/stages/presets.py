@@ -36,7 +36,7 @@ def read_preset(name: str) -> list[Preset]:
     return [content]
 
 
-def say_what_does_not_apply(
+def warn_of_unused_preset(
     preset: str | None, named: Sequence[Preset], configuration: str, warn: Callable[[str], None]
 ) -> None:
     """Warn where the preset that was asked for has no settings for what is trained."""

@@ -23,14 +23,14 @@ from iq_offline.methods import METHODS
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.learning_data import (
     LearningData,
-    say_what_is_cut_off,
-    say_what_is_odd,
-    say_what_is_read,
-    say_what_is_slow,
     split_of,
     training_steps,
+    warn_of_defects,
+    warn_of_low_bound,
+    warn_of_slow_precision,
+    warn_of_unread_data,
 )
-from iq_offline.stages.presets import read_preset, say_what_does_not_apply
+from iq_offline.stages.presets import read_preset, warn_of_unused_preset
 from iq_offline.tracking.mirror import Tracker, describe, start_tracking
 from iq_offline.training import run_folder
 from iq_offline.training.checkpointing import Checkpointer, Rows, SnapshotFolder, stop_requested
@@ -94,7 +94,7 @@ def train_config(
     if updates is not None:
         overrides = [f"{updates_key(algorithm_class(chosen, discrete=discrete))}={updates}", *overrides]
     algorithm = algorithm_config(chosen, discrete=discrete, presets=named, overrides=overrides)
-    say_what_does_not_apply(preset, named, algorithm.name, warn)
+    warn_of_unused_preset(preset, named, algorithm.name, warn)
     supplementary = tuple(map(_resolved, settings.pop("supplementary", ())))
     return TrainConfig(
         dataset=_resolved(dataset), method=chosen, supplementary=supplementary, algorithm=algorithm, **settings
@@ -123,11 +123,11 @@ def train_run(
     supplementary = tuple(other.less(table.offset) for other in supplementary)
     if slot is not None and not isinstance(config.algorithm, BCConfig | QLearningConfig):
         raise ConfigError(f"{config.algorithm.name} has no updates to batch", "leave --together out")
-    say_what_is_read(config, supplementary, warn)
-    say_what_is_cut_off(config, warn)
-    say_what_is_slow(config, device, warn)
+    warn_of_unread_data(config, supplementary, warn)
+    warn_of_low_bound(config, warn)
+    warn_of_slow_precision(config, device, warn)
     for read in (table, *supplementary):
-        say_what_is_odd(read, warn)
+        warn_of_defects(read, warn)
     data = LearningData(table, split_of(config, table), supplementary)
     with _run_place(options, _run_name(config, data)) as out:
         if options.resume and (out / run_folder.MANIFEST).is_file():

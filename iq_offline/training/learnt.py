@@ -17,7 +17,7 @@ from iq_offline.config.q_learning import QLearningConfig
 from iq_offline.data.spaces import ActionSpace, ContinuousActions
 from iq_offline.data.strict_json import first_line
 from iq_offline.errors import RunError
-from iq_offline.methods import builder_of
+from iq_offline.methods import learner_class_of
 from iq_offline.training.batches import Demonstrations, SupplementarySampler
 from iq_offline.training.run_folder import CHECKPOINT, CONFIG, RunFolder
 from iq_offline.training.tensor_files import AGAIN, part
@@ -48,7 +48,7 @@ class Data:
 
 def build_learner(config: QLearningConfig, spec: NetworkSpec, prior: Policy | None) -> QLearner:
     """A method's learner with initial weights."""
-    learner: QLearner = builder_of(config)(config, spec, prior)
+    learner = _new_learner(config, spec, prior)
     for network in learner.modules.values():
         with_precision(network, config.precision)
     return learner
@@ -61,7 +61,7 @@ def learner_of(run: RunFolder) -> QLearner:
     """
     config, tensors, spec = run.config.algorithm, run.checkpoint(), NetworkSpec.of_policy(run.policy())
     assert isinstance(config, QLearningConfig)
-    learner: QLearner = builder_of(config)(config, spec, _prior(config, spec))
+    learner = _new_learner(config, spec, _prior(config, spec))
     for name, module in learner.modules.items():
         _fill(module, part(tensors, name))
     return learner
@@ -74,6 +74,11 @@ def prior_of(run: RunFolder) -> Policy | None:
     prior = learner_of(run).modules.get("prior")
     assert prior is None or isinstance(prior, Policy)
     return prior
+
+
+def _new_learner(config: QLearningConfig, spec: NetworkSpec, prior: Policy | None) -> QLearner:
+    learner: QLearner = learner_class_of(config)(config, spec, *([] if prior is None else [prior]))
+    return learner
 
 
 def _prior(config: Any, spec: NetworkSpec) -> Any:

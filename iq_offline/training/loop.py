@@ -86,18 +86,18 @@ def train(
     held_out: Batch | None = None,
     supplementary: SupplementarySampler | None = None,
     resumed: Snapshot | None = None,
-    lane: "SeedSlot | None" = None,
+    slot: "SeedSlot | None" = None,
 ) -> Iterator[Progress]:
     """Train the method of `config` on the sampler's transitions; yields every LOG_EVERY updates and at the end.
 
     The last Progress carries the trained learner. Same config, data, kind of device and threads: same tensors.
     `held_out`: transitions to watch the policy's cloning loss on; it decides nothing. `supplementary`: read by the
     methods that learn from such data, and by no other. `resumed`: where to go on; what follows is what would have.
-    `lane`: its place among seeds that are updated together.
+    `slot`: its place among seeds that are updated together.
     Raises TrainingDiverged where a logged metric is not finite or the Q-function diverges.
     """
     data = Data(sampler, space, device, supplementary)
-    options = TrainingOptions(config.seed, config.compile, resumed, lane)
+    options = TrainingOptions(config.seed, config.compile, resumed, slot)
     for progress in watched(_train(config, data, options), held_out):
         yield replace(progress, resumable=True)
 
@@ -135,7 +135,7 @@ class TrainingOptions:
     seed: int
     compile: Compile = Compile.OFF
     resumed: Snapshot | None = None
-    lane: "SeedSlot | None" = None
+    slot: "SeedSlot | None" = None
 
     def resumed_in(self, phase: str) -> Snapshot | None:
         """Where to go on, if that is in this phase."""
@@ -146,7 +146,7 @@ class TrainingOptions:
     ) -> Iterator["Progress"]:
         """`fit` with these options."""
         resumed = self.resumed_in(phase)
-        return fit(learner, batches, updates, alarm, compile_=self.compile, resumed=resumed, lane=self.lane)
+        return fit(learner, batches, updates, alarm, compile_=self.compile, resumed=resumed, slot=self.slot)
 
 
 def fit(
@@ -157,7 +157,7 @@ def fit(
     *,
     compile_: Compile = Compile.OFF,
     resumed: Snapshot | None = None,
-    lane: "SeedSlot | None" = None,
+    slot: "SeedSlot | None" = None,
 ) -> Iterator[Progress]:
     """Update `learner` on `updates` batches, those apart that it has seen before it was `resumed`."""
     step = 0
@@ -167,7 +167,7 @@ def fit(
         step = resumed.updates
         deque(islice(batches, step), maxlen=0)
         alarm.recall(resumed.rows)
-    steps, seconds = steps_of(learner, updates, compile_, lane), Seconds()
+    steps, seconds = steps_of(learner, updates, compile_, slot), Seconds()
     while step < updates:
         count = min(LOG_EVERY - step % LOG_EVERY, updates - step)
         metrics, batch = steps.advance(batches, count, seconds)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from iq_offline.algorithms.actor_critic import ActorCritic, SampledEntropy
+from iq_offline.algorithms.actor_critic import ActorCritic, Regularisers, SampledEntropy
 from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Critic, CriticEnsemble, Standardiser
 from iq_offline.algorithms.recovery import ContinuousRecovery, Normalisation, Recovered, _recovered
@@ -98,7 +98,7 @@ def test_next_values_of_episode_are_next_steps_values():
     scale = ActionScale.of_bounds([-1.0] * 2, [1.0] * 2)
     policy = ContinuousPolicy(Standardiser(torch.zeros(3), torch.ones(3)), scale, (8,), Activation.TANH, std=0.5)
     critic = CriticEnsemble([Critic(ObservationLayout(3), 2, (8,), Activation.SILU, norm=False)])
-    learner = Untrained(IQPaperConfig(gamma=0.9), policy, critic, torch.Generator(), SampledEntropy())
+    learner = Untrained(IQPaperConfig(gamma=0.9), policy, critic, torch.Generator(), SampledEntropy(), Regularisers())
     recovery = ContinuousRecovery(learner, torch.Generator().manual_seed(1))
     seen, actions = torch.randn(201, 3), torch.rand(200, 2) * 2 - 1
     whole = Batch(seen[:-1], actions, seen[1:], torch.zeros(200))

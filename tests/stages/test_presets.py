@@ -7,7 +7,7 @@ from iq_offline import paths
 from iq_offline.config.train import TrainConfig, algorithm_config
 from iq_offline.errors import ConfigError
 from iq_offline.methods import METHODS
-from iq_offline.stages.learning_data import say_what_is_cut_off
+from iq_offline.stages.learning_data import warn_of_low_bound
 from iq_offline.stages.presets import read_preset
 from iq_offline.stages.train import train_run
 
@@ -95,5 +95,5 @@ def test_bound_below_fixed_rewards_values_is_told(method, overrides, said, discr
     """And no method's defaults have one."""
     heard: list[str] = []
     algorithm = algorithm_config(method, discrete=discrete, overrides=overrides)
-    say_what_is_cut_off(TrainConfig(dataset="any", method=method, algorithm=algorithm), heard.append)
+    warn_of_low_bound(TrainConfig(dataset="any", method=method, algorithm=algorithm), heard.append)
     assert [text.partition(" that fixed_rewards")[0] for text in heard] == said
