@@ -3,6 +3,7 @@
 Steps of one episode are alike, so every interval is a bootstrap that draws whole episodes anew, within each source.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ CAPPED_AT = 5.0
 """Squared error, in units of 2 std^2, from which on the cloning null is 0."""
 RESAMPLES = 500
 """Bootstrap samples of an interval."""
+TIE = 0.02
+"""Without an interval, correlations that differ by less count as equal."""
 RANKED_EPISODES = 1000
 """Episodes of which all pairs are compared; of more, so many are drawn."""
 
@@ -131,6 +134,36 @@ def reward_report(transitions: pl.DataFrame) -> dict[str, Any]:
     if "implicit" in transitions.columns:
         report["implicit"] = _with_episodes(transitions, episodes, "implicit")
     return report
+
+
+def reading(report: Mapping[str, Any]) -> str:
+    """What `reward_report` says of the recovered reward beside its strongest baselines, in one or two sentences."""
+    linear, cloned = report.get("null_linear"), report["null_bc"]
+    of_transitions = {"the cloning baseline": cloned, "the linear baseline": linear}
+    of_episodes = {"the episode's length": report["null_length"], "the cloning baseline": cloned["episode"]}
+    of_episodes["the linear baseline"] = (linear or {}).get("episode")
+    sentences = [
+        _comparison("transitions", report["transition"], of_transitions),
+        _comparison("episodes", report["episode"], of_episodes),
+    ]
+    told = " ".join(filter(None, sentences))
+    return told or "No correlation is defined: the true or the recovered reward is constant on these data."
+
+
+def _comparison(level: str, recovered: Mapping[str, Any], baselines: Mapping[str, Any]) -> str | None:
+    """The recovered reward beside the strongest baseline; a baseline inside its 95 % interval is a tie."""
+    known = {name: found["pearson"] for name, found in baselines.items() if (found or {}).get("pearson") is not None}
+    value = recovered["pearson"]
+    if value is None:
+        return None
+    if not known:
+        return f"Over {level}, the recovered reward correlates with the true one at {value:.2f} (Pearson)."
+    strongest = max(known, key=lambda name: known[name])
+    low, high = recovered.get("pearson_ci95") or (value - TIE, value + TIE)
+    better, worse = low > known[strongest], high < known[strongest]
+    how = "better than" if better else "worse than" if worse else "about as well as"
+    figures = f"Pearson {value:.2f} against {known[strongest]:.2f}"
+    return f"Over {level}, the recovered reward explains the true reward {how} {strongest} ({figures})."
 
 
 def _figures(transitions: pl.DataFrame, episodes: pl.DataFrame) -> dict[str, Any]:

@@ -44,17 +44,20 @@ LEGEND_CHARACTERS, LEGEND_LINES, LEGEND_COLUMNS = 40, 3, 2
 def encoded_figure(
     height: float, width: float = WIDTH_INCHES, format: str = "png"
 ) -> Iterator[tuple[Figure, io.BytesIO]]:
-    """A figure to draw in, apart from pyplot's and the user's own settings, and the bytes that it becomes.
-
-    `height` and `width`: in inches.
-    """
+    """A figure as `styled_figure` has it, and the bytes that it becomes."""
     encoded = io.BytesIO()
+    with styled_figure(height, width) as figure:
+        yield figure, encoded
+        figure.savefig(encoded, format=format, dpi=DPI, metadata=UNDATED[format])
+
+
+@contextmanager
+def styled_figure(height: float, width: float = WIDTH_INCHES) -> Iterator[Figure]:
+    """A figure to draw in, apart from pyplot's and the user's own settings; `height` and `width` in inches."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, encoded
-        figure.savefig(encoded, format=format, dpi=DPI, metadata=UNDATED[format])
+        yield Figure(figsize=(width, height), layout="constrained")
 
 
 def colour_of(place: int) -> str:

@@ -18,7 +18,16 @@ import polars as pl
 from iq_offline.data.strict_json import first_line, read_toml
 from iq_offline.errors import RunError
 from iq_offline.methods import METHODS
-from iq_offline.training.run_folder import CONFIG, EVALUATION, MANIFEST, METRICS, NUMBERS, REWARD, RunFolder
+from iq_offline.training.run_folder import (
+    CONFIG,
+    EVALUATION,
+    MANIFEST,
+    METRICS,
+    NUMBERS,
+    REWARD,
+    RunFolder,
+    folders_below,
+)
 from iq_offline.training.tensor_files import AGAIN
 
 WRITTEN_BY_TRAIN = "name folders that `iq-offline train` has written"
@@ -116,7 +125,7 @@ def shell_path(folder: Path) -> str:
 def load_runs(folders: Sequence[Path]) -> tuple[list[RunResult], list[Failure]]:
     """The results of run folders, in the order given, each folder once; and the folders that are no results.
 
-    A folder that holds runs stands for them, and for what is left there of runs that were cut off.
+    A folder that holds runs, at any depth, stands for them, and for what is left there of interrupted runs.
     Raises RunError for a path that is no folder, and where no run is left to report on.
     """
     loaded = [_load(folder) for folder in _run_folders(folders)]
@@ -134,8 +143,7 @@ def _run_folders(folders: Sequence[Path]) -> list[Path]:
         if not folder.is_dir():
             what = "is a file" if folder.exists() else "does not exist"
             raise RunError(f"{folder} {what}", WRITTEN_BY_TRAIN)
-        inside = [] if (folder / MANIFEST).is_file() else [one for one in sorted(folder.iterdir()) if _was_run(one)]
-        found |= dict.fromkeys(one.resolve() for one in inside or [folder])
+        found |= dict.fromkeys(one.resolve() for one in folders_below(folder, _was_run) or [folder])
     return list(found)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from iq_offline.evaluation.statistics import Estimate, performance_profile
@@ -25,6 +26,7 @@ from iq_offline.report.figures import (
     name_rows,
     row_inches,
     scatter_by_source,
+    styled_figure,
 )
 from iq_offline.report.groups import Group
 from iq_offline.report.loading import RunResult
@@ -237,6 +239,26 @@ def returns_plot(groups: Sequence[Group]) -> bytes:
         axes.set(xlabel="return of an episode")
         legend_below(figure, [axes])
     return png.getvalue()
+
+
+def returns_figure(groups: Sequence[Group]) -> Figure:
+    """The returns of all groups as a figure, one panel per dataset."""
+    datasets = list(dict.fromkeys(group.dataset for group in groups))
+    panels = [[group for group in groups if group.dataset == dataset] for dataset in datasets]
+    heights = [0.8 + row_inches([group.label for group in own], 0.75) * len(own) for own in panels]
+    with styled_figure(sum(heights) + 0.2) as figure:
+        grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights).ravel()
+        for axes, dataset, own in zip(grid, datasets, panels, strict=True):
+            for place, group in enumerate(own):
+                _draw_returns(axes, place, group)
+            mean = _dataset_return(own)
+            if mean is not None:
+                axes.axvline(mean, color=GREY, linestyle="--", linewidth=1, label="mean of the dataset")
+            name_rows(axes, [group.label for group in own])
+            axes.set_title(dataset, fontsize="small")
+            axes.set(xlabel="return of an episode")
+        legend_below(figure, list(grid))
+    return figure
 
 
 def _dataset_return(groups: Sequence[Group]) -> float | None:

@@ -11,6 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from iq_offline import paths
 from iq_offline.config.cloning import BCConfig
 from iq_offline.config.q_learning import QLearningConfig
@@ -96,9 +98,14 @@ def train_config(
     algorithm = algorithm_config(chosen, discrete=discrete, presets=named, overrides=overrides)
     warn_of_unused_preset(preset, named, algorithm.name, warn)
     supplementary = tuple(map(_resolved, settings.pop("supplementary", ())))
-    return TrainConfig(
-        dataset=_resolved(dataset), method=chosen, supplementary=supplementary, algorithm=algorithm, **settings
-    )
+    try:
+        return TrainConfig(
+            dataset=_resolved(dataset), method=chosen, supplementary=supplementary, algorithm=algorithm, **settings
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{key}={first['input']!r} does not fit", first["msg"]) from None
 
 
 def train_run(
@@ -285,16 +292,6 @@ def _flags(config: TrainConfig, device: Any, slot: "SeedSlot | None") -> dict[st
     together = "off" if slot is None else f"of {slot.seeds.count} seeds"
     threads = str(config.threads)
     return {"--device": device.type, "--threads": threads, "--compile": config.compile.value, "--together": together}
-
-
-def _search_progress(on_progress: Callable[[Progress], None], checkpointer: Checkpointer) -> Callable[[Progress], None]:
-    """Tells of the search for more demonstrations as of a run that has not begun, and lets a signal end it."""
-
-    def check_interrupt(progress: Progress) -> None:
-        on_progress(replace(progress, step=0, metrics={"search_update": float(progress.step)}))
-        checkpointer.check_interrupt()
-
-    return check_interrupt
 
 
 @dataclass(frozen=True)

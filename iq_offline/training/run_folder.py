@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,6 +64,8 @@ STAGE_RECORDS: dict[str, type[BaseModel]] = {
 }
 FILES = frozenset({MANIFEST, REWARD_PLOT, *WRITTEN_BY, *STAGE_RECORDS})
 """All that this tool writes into a run folder."""
+NAMED_RUNS = 3
+"""Of a folder with several runs, so many are named in a message."""
 FEWEST_FILES = 4
 """A folder with fewer of the seven files that training writes is no run, not even a damaged one."""
 REMEDIES = {
@@ -246,25 +248,53 @@ def foreign_to_run(path: Path) -> list[str] | None:
     return sorted(items.keys() - known)
 
 
-def find_runs(paths: list[Path]) -> list[RunFolder]:
-    """The run folders named, or lying directly inside the folders named, in a stable order.
+def find_runs(paths: Sequence[Path]) -> list[RunFolder]:
+    """The run folders named, or below the folders named at any depth, in a stable order.
 
     Raises RunError for a path that neither is nor holds a run.
     """
     return [RunFolder.open(path) for path in run_paths(paths)]
 
 
-def run_paths(paths: list[Path]) -> list[Path]:
-    """Where the run folders are that are named, or lie directly inside the folders named, each once."""
+def find_run(path: Path) -> RunFolder:
+    """The run in a folder that is one, or holds exactly one at any depth. Raises RunError for none and for several."""
+    found = run_paths([path])
+    if len(found) > 1:
+        shown = ", ".join(map(str, found[:NAMED_RUNS])) + (", ..." if len(found) > NAMED_RUNS else "")
+        raise RunError(f"{path} holds {len(found)} runs, and one is needed", f"name one of them: {shown}")
+    return RunFolder.open(found[0])
+
+
+def run_paths(paths: Sequence[Path]) -> list[Path]:
+    """Where the run folders are that are named, or lie below the folders named at any depth, each once."""
     found: dict[Path, None] = {}
     for path in paths:
         try:
-            inside = sorted(item.parent for item in path.glob(f"*/{MANIFEST}") if not item.parent.name.startswith("."))
-            chosen = [path] if (path / MANIFEST).exists() or not inside else inside
-            found |= dict.fromkeys(folder.resolve() for folder in chosen)
+            found |= dict.fromkeys(folder.resolve() for folder in folders_below(path, _holds_manifest) or [path])
         except (OSError, ValueError, RuntimeError) as error:
             raise RunError(f"{path} is no folder's name: {first_line(error)}", "name a run folder") from None
     return list(found)
+
+
+def folders_below(path: Path, is_wanted: Callable[[Path], bool]) -> list[Path]:
+    """The folder itself if it is wanted, else those below it, in order of their paths.
+
+    Nothing below a wanted folder is looked at, nor below links and hidden folders.
+    """
+    if is_wanted(path):
+        return [path]
+    found: list[Path] = []
+    for folder in sorted(item for item in path.iterdir() if item.is_dir()) if path.is_dir() else ():
+        if folder.is_symlink() or folder.name.startswith("."):
+            found += [folder] if is_wanted(folder) else []
+        else:
+            found += folders_below(folder, is_wanted)
+    return found
+
+
+def _holds_manifest(folder: Path) -> bool:
+    """Whether a folder is a run; a hidden one is what a process still writes."""
+    return not folder.name.startswith(".") and (folder / MANIFEST).is_file()
 
 
 def seal_record(path: Path, content: Mapping[str, Any]) -> None:
