@@ -7,7 +7,7 @@ whose message ends with a remedy. What a command prints as a warning is a `UserW
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from iq_offline.data.table import TransitionTable
+    from iq_offline.training.loop import Progress
     from iq_offline.training.run_folder import RunFolder
 
 Array = NDArray[Any]
-Advance = Callable[[int, str], None]
 
 
 @dataclass(frozen=True, repr=False)
@@ -209,7 +209,7 @@ class Run:
         request = EvalRequest(
             episodes, env_id, None if env_kwargs is None else dict(env_kwargs), Path(video).resolve() if video else None
         )
-        with _progress(f"evaluating {self.path.name}", episodes, show_progress) as advance:
+        with _progress(self.path.name, "episodes", episodes, show=show_progress) as advance:
             result = evaluate_run(self._folder, request, advance, _warn)
         keys = ("env_id", "return_mean", "return_std", "length_mean", "score", "reference")
         return Evaluation(**{key: result[key] for key in keys}, episodes=self._folder.table("returns.parquet"))
@@ -354,7 +354,7 @@ def train(
     The same arguments give the same tensors on the same machine. Raises UserError for what does not fit, and
     TrainingDiverged.
     """
-    from iq_offline.stages.train import RunOptions, percent, train_config, train_run
+    from iq_offline.stages.train import RunOptions, status, train_config, train_run
 
     source, others = _source(dataset), [_source(one) for one in supplementary]
     _bring(source, *others)
@@ -373,8 +373,13 @@ def train(
         compile=compile,
     )
     options = RunOptions(Path(out) if out else None, group, overwrite, resume)
-    with _progress(f"{config.method} seed {seed}", 100, show_progress) as advance:
-        folder = train_run(config, options, lambda progress: advance(percent(progress), ""), _warn)
+    with _progress(f"{config.method} seed {seed}", "updates", show=show_progress) as advance:
+
+        def tell(progress: "Progress") -> None:
+            now = status(config, progress)
+            advance(now.step, now.note, phase=now.phase, total=now.total)
+
+        folder = train_run(config, options, tell, _warn)
     return Run(folder.path, folder)
 
 
@@ -451,11 +456,11 @@ def _check_positive(name: str, value: int) -> None:
 
 
 @contextmanager
-def _progress(title: str, total: int, shown: bool) -> Iterator[Advance]:
-    if not shown:
-        yield lambda _completed, _note: None
+def _progress(title: str, unit: str, total: int | None = None, *, show: bool) -> Iterator[console.Advance]:
+    if not show:
+        yield lambda *_, **__: None
         return
-    with console.progress(title, total) as advance:
+    with console.progress(title, unit=unit, total=total) as advance:
         yield advance
 
 

@@ -1,54 +1,37 @@
-"""The command line: its commands in the order of `--help`, and how it ends. They are in `commands`."""
+"""The command line's entry point, and how it ends. The commands are in `commands`.
+
+`iq-offline --help` imports neither Typer nor a command: `app`, which does, is made when it is first asked for.
+"""
 
 import errno
 import os
 import sys
-from collections.abc import Callable
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from iq_offline import __version__, console
-from iq_offline.commands import data, judging, rewards, serving, training
+from iq_offline import console
+from iq_offline.commands.index import COMMANDS, overview
 from iq_offline.errors import Interrupted, UserError
 
-app = typer.Typer(
-    name="iq-offline",
-    help="Offline imitation on D4RL and Minari datasets: from demonstrations to a policy, its reward and a comparison.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+__all__ = ["COMMANDS", "main"]
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "datasets": data.datasets,
-    "fetch": data.fetch,
-    "convert": data.convert,
-    "inspect": data.inspect,
-    "methods": training.methods,
-    "train": training.train,
-    "eval": judging.evaluate,
-    "reward": rewards.reward,
-    "report": judging.report,
-    "select": judging.select,
-    "verify": judging.verify,
-    "export": serving.export,
-    "sync": serving.sync,
-    "ui": serving.ui,
-    "clean": serving.clean,
-    "doctor": serving.doctor,
-    "gridworld": rewards.gridworld,
-    "distil": rewards.distil,
-    "relabel": rewards.relabel,
-    "run": training.run,
-    "reproduce": training.reproduce,
-}
+
+def __getattr__(name: str) -> Any:
+    """`app`, the Typer application."""
+    if name != "app":
+        raise AttributeError(f"module 'iq_offline.cli' has no attribute '{name}'")
+    from iq_offline.commands.application import app
+
+    return app
 
 
 def main() -> None:
     """Run the command line. A user's error is told in two lines and exits 2; a bug keeps its traceback and exits 1."""
     console.prepare_streams()
+    if sys.argv[1:] in ([], ["--help"], ["-h"]):
+        print(overview())
+        return
+    from iq_offline.commands.application import app
+
     try:
         app()
     except Interrupted as error:
@@ -82,22 +65,3 @@ def told_by_the_system(error: OSError | MemoryError | RuntimeError) -> str | Non
     if number in NO_SUCH_NAME:
         return f"{name} cannot be used ({os.strerror(number)})\n  -> name another place"
     return None
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        console.show(f"iq-offline {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Offline imitation on D4RL and Minari datasets: from demonstrations to a policy, its reward and a comparison."""
-
-
-for name, command in COMMANDS.items():
-    app.command(name)(command)

@@ -1,23 +1,22 @@
 """What people see: plain lines on standard output, warnings and progress on standard error."""
 
 import json
+import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from iq_offline.credentials import masked
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-FIRST_LINE_SECONDS = 15.0
-"""Without a terminal, the first line of progress comes after so long."""
+LINE_SECONDS = 30.0
+"""Without a terminal, progress is told so often."""
 CONTROL = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160)) if number not in (9, 10)}
 """Control characters by their escapes: a name in a file must not move the cursor or colour the terminal."""
 
@@ -54,6 +53,7 @@ def show_json(content: Any) -> None:
 
 def _aside(kind: str, text: str) -> None:
     """A line off the answer's stream."""
+    sys.stdout.flush()  # so that the two streams stay in order where both are a log
     print(f"{kind}: {printable(masked(text))}", file=sys.stderr)
 
 
@@ -62,6 +62,8 @@ fail: Callable[[str], None] = partial(_aside, "error")
 """The error that ends a command."""
 note: Callable[[str], None] = partial(_aside, "note")
 """Something that the user should know."""
+hint: Callable[[str], None] = partial(_aside, "next")
+"""A command that comes next."""
 
 
 def size(count: int) -> str:
@@ -71,34 +73,72 @@ def size(count: int) -> str:
     return f"{count / units[unit]:.4g} {unit}"
 
 
+def duration(seconds: float) -> str:
+    """A time in units that fit: 4.2 s, 31 s, 5 min 02 s, 3 h 20 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60:02} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def readable(value: Any) -> str:
+    """A value as people read it: numbers with at most four significant digits, counts whole, no braces or quotes."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {readable(inner)}" for key, inner in value.items()) or "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(readable, value)) or "-"
+    return str(value)
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return str(value)
+    rounded = float(f"{value:.4g}")
+    if rounded and not 1e-4 <= abs(rounded) < 1e7:
+        return f"{rounded:.3e}"
+    decimals = max(0, 3 - math.floor(math.log10(abs(rounded)))) if rounded else 0
+    shown = f"{rounded:,.{decimals}f}"
+    return shown.rstrip("0").rstrip(".") if "." in shown else shown
+
+
 def show_details(content: dict[str, Any]) -> None:
     """Names and values, lists and tables below their name; what is empty is left out."""
     for name, value in content.items():
         if isinstance(value, list) and value:
             show(f"{name}:")
             for item in value:
-                show(f"  - {': '.join(map(str, item.values())) if isinstance(item, dict) else item}")
-        elif isinstance(value, dict) and value:
-            show(f"{name}: {', '.join(f'{key} {inner}' for key, inner in value.items() if inner)}")
+                show(f"  - {': '.join(map(str, item.values())) if isinstance(item, dict) else readable(item)}")
         elif value not in (None, "", [], {}):
-            show(f"{name}: {value}")
+            show(f"{name}: {readable(value)}")
 
 
 def show_fields(fields: dict[str, Any]) -> None:
     """Names and values in two columns."""
     width = max(len(name) for name in fields)
     for name, value in fields.items():
-        show(f"{name:<{width}}  {'-' if value is None else value}")
+        show(f"{name:<{width}}  {readable(value)}")
 
 
 def show_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Rows of the same fields in aligned columns, under their names; nothing for no rows."""
+    """Rows of the same fields in aligned columns under their names, numbers to the right; nothing for no rows."""
     if not rows:
         return
-    cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    cells = [list(rows[0]), *([readable(value) for value in row.values()] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    sides = ["<" if any(isinstance(row[name], str) for row in rows) else ">" for name in rows[0]]
     for row in cells:
-        show("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)))
+        line = (f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True))
+        show("  ".join(line).rstrip())
 
 
 def show_grids(grids: dict[str, Sequence[Sequence[float]]]) -> None:
@@ -144,82 +184,147 @@ def _shaded(grids: dict[str, Sequence[Sequence[float]]]) -> None:
     Console().print(Columns(tables, padding=(0, 3)))
 
 
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+class Advance(Protocol):
+    """Tells how far one of the tasks is. `total`: as it was told last where it is None."""
+
+    def __call__(
+        self, completed: int, note: str = "", *, phase: str = "", total: int | None = None, task: int = 0
+    ) -> None: ...
 
 
-Advance = Callable[[int, str], None]
+class _Task:
+    """How far a task is, how fast it goes, and when it will end at that speed."""
+
+    def __init__(self, title: str, unit: str, total: int | None) -> None:
+        self.title, self.unit, self.total = masked(title), unit, total
+        self.completed, self.note, self.phase = 0, "", ""
+        self._since = self._last = time.monotonic()
+        self._before: int | None = None
+
+    def advance(self, completed: int, note: str, phase: str, total: int | None) -> None:
+        self._last = time.monotonic()
+        if self._before is None or phase != self.phase:  # the speed is that of one phase
+            self._since, self._before = self._last, completed
+        self.completed, self.note, self.phase = completed, note, phase
+        self.total = self.total if total is None else total
+
+    @property
+    def speed(self) -> float | None:
+        """Units a second in this phase; None where it is not known yet."""
+        seconds, done = self._last - self._since, self.completed - (self._before or 0)
+        return done / seconds if seconds > 0 and done > 0 else None
+
+    def texts(self) -> list[str]:
+        """Phase, amount, speed, time left and note; an empty text for what is not known."""
+        in_bytes, speed = self.unit == "bytes", self.speed
+        shown: Callable[[float], str] = (
+            (lambda count: size(int(count))) if in_bytes else (lambda count: f"{count:,.0f}")
+        )
+        amount = shown(self.completed) + (f" of {shown(self.total)}" if self.total else "")
+        rate = "" if speed is None else f"{shown(speed)}/s" if in_bytes or speed >= 10 else f"{speed:.2g}/s"
+        remaining = (self.total or self.completed) - self.completed
+        left = f"{duration(remaining / speed)} left" if speed and remaining > 0 else ""
+        return [self.phase or "starting", amount if in_bytes else f"{amount} {self.unit}", rate, left, self.note]
 
 
 @contextmanager
-def _bars(columns: str, **options: Any) -> Iterator["Progress"]:
-    """Progress on standard error. Columns: text with {task} in it, or the name of rich's column without `Column`."""
-    from rich import progress as rich
-    from rich.console import Console
+def progress(*titles: str, unit: str, total: int | None = None, transient: bool = False) -> Iterator[Advance]:
+    """A line per title on standard error: a bar on a terminal, elsewhere a note every LINE_SECONDS.
 
-    shown = [
-        rich.TextColumn(column, markup=False) if "{" in column else getattr(rich, f"{column}Column")()
-        for column in columns.split("|")
-    ]
-    with rich.Progress(*shown, console=Console(stderr=True), **options) as bars:
-        yield bars
+    A bar stands there from the start, a `transient` one from the first report on and to the end.
+    """
+    tasks = [_Task(title, unit, total) for title in titles]
+    shown = (_Bars if sys.stderr.isatty() else _Lines)(tasks, wait=transient)
 
+    def advance(completed: int, note: str = "", *, phase: str = "", total: int | None = None, task: int = 0) -> None:
+        tasks[task].advance(completed, note, phase, total)
+        shown.update(task)
 
-@contextmanager
-def progress(title: str, total: int) -> Iterator[Advance]:
-    """A bar on a terminal; elsewhere a line now and then, so that logs stay short. Call it with (completed, note)."""
-    if not sys.stderr.isatty():
-        yield _ProgressLines(title, total)
-        return
-    with _bars("{task.description}|Bar|{task.completed}/{task.total}|TimeRemaining|{task.fields[note]}") as bar:
-        task = bar.add_task(title, total=total, note="")
-        yield lambda completed, note: bar.update(task, completed=completed, note=note)
+    try:
+        yield advance
+    finally:
+        shown.stop()
 
 
-@contextmanager
-def bars(title: str, numbers: Sequence[int]) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar for each number on a terminal; elsewhere nothing. Call it with (number, percentage, note)."""
-    if not sys.stderr.isatty():
-        yield lambda _number, _percent, _note: None
-        return
-    with _bars("{task.description}|Bar|TimeRemaining|{task.fields[note]}") as bar:
-        tasks = {number: bar.add_task(f"{title} seed {number}", total=100, note="") for number in numbers}
-        yield lambda number, percent, note: bar.update(tasks[number], completed=percent, note=note)
+class _Bars:
+    """Tasks as bars on a terminal."""
+
+    def __init__(self, tasks: Sequence[_Task], *, wait: bool) -> None:
+        from rich import progress as rich
+        from rich.console import Console
+
+        columns = [
+            rich.TextColumn("{task.description}", markup=False),
+            rich.TextColumn("{task.fields[phase]}", style="cyan", markup=False),
+            rich.BarColumn(bar_width=20),
+            *(rich.TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in ("amount", "rate", "left", "note")),
+            rich.TimeElapsedColumn(),
+        ]
+        self._tasks = tasks
+        self._bars = rich.Progress(*columns, console=Console(stderr=True), transient=wait)
+        self._ids = [self._bars.add_task(task.title, total=task.total, **self._fields(task)) for task in tasks]
+        if not wait:
+            self._bars.start()
+
+    def _fields(self, task: _Task) -> dict[str, str]:
+        return dict(zip(("phase", "amount", "rate", "left", "note"), task.texts(), strict=True))
+
+    def update(self, number: int) -> None:
+        """Show how far a task is."""
+        self._bars.start()
+        task = self._tasks[number]
+        self._bars.update(self._ids[number], completed=task.completed, total=task.total, **self._fields(task))
+
+    def stop(self) -> None:
+        """Leave the bars as they are."""
+        self._bars.stop()
 
 
-@contextmanager
-def counter(title: str, unit: str) -> Iterator[Callable[[int], None]]:
-    """A running count on a terminal, where the end is not known; elsewhere nothing. Call it with the count so far."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    with _bars("Spinner|{task.description} {task.completed:,} " + unit + "|TimeElapsed") as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda completed: bar.update(task, completed=completed)
+class _Lines:
+    """Tasks without a terminal: a note for each that has not ended, every LINE_SECONDS."""
+
+    def __init__(self, tasks: Sequence[_Task], *, wait: bool) -> None:
+        self._tasks, self._ended = tasks, threading.Event()
+        self._begun = threading.Event()
+        if not wait:
+            self._begun.set()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def update(self, _: int) -> None:
+        """From now on there is something to tell."""
+        self._begun.set()
+
+    def _run(self) -> None:
+        while not self._ended.wait(LINE_SECONDS):
+            for task in self._tasks:
+                if self._begun.is_set() and (task.total is None or task.completed < task.total):
+                    note(f"{task.title}: {', '.join(filter(None, task.texts()))}")
+
+    def stop(self) -> None:
+        """Say no more."""
+        self._ended.set()
+        self._thread.join()
 
 
 @contextmanager
 def transfer(title: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar of bytes on a terminal; elsewhere nothing. Call it with the bytes that are there, and all that will be."""
-    if not sys.stderr.isatty():
-        yield lambda _, __: None
-        return
-    with _bars("{task.description}|Bar|Download|TransferSpeed|TimeRemaining", transient=True) as bar:
-        task = bar.add_task(masked(title), total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    """Bytes, speed and time left of a transfer, then how long it took; nothing where nothing is transferred.
 
+    Call it with the bytes that are there, and all that will be.
+    """
+    first: list[tuple[float, int]] = []
+    done = 0
+    with progress(title, unit="bytes", transient=True) as advance:
 
-class _ProgressLines:
-    """Progress without a terminal: a line after FIRST_LINE_SECONDS, and each time twice as many have passed."""
+        def report(completed: int, total: int | None) -> None:
+            nonlocal done
+            first.append((time.monotonic(), completed)) if not first else None
+            done = completed
+            advance(completed, phase="fetching", total=total)
 
-    def __init__(self, title: str, total: int) -> None:
-        self._title, self._total, self._started = title, total, time.monotonic()
-        self._next = FIRST_LINE_SECONDS
-
-    def __call__(self, completed: int, note_: str) -> None:
-        passed = time.monotonic() - self._started
-        if passed >= self._next:
-            self._next = 2 * passed
-            note(f"{self._title}: {completed} of {self._total} after {passed:.0f} s{', ' if note_ else ''}{note_}")
+        yield report
+    if first and done > first[0][1]:
+        seconds = time.monotonic() - first[0][0]
+        speed = f" ({size(int((done - first[0][1]) / seconds))}/s)" if seconds >= 1 else ""
+        note(f"{title}: fetched {size(done)} in {duration(seconds)}{speed}")

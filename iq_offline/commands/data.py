@@ -10,13 +10,13 @@ from iq_offline.commands.arguments import Dataset, Json, bring
 
 
 def datasets(
-    pattern: Annotated[str, Argument(help="Part of an id; * stands for anything.")] = "",
-    family: Annotated[str, Option(help="Part of a family's name.")] = "",
-    environment: Annotated[str, Option("--env", help="Part of an environment's id.")] = "",
-    on_disk: Annotated[bool, Option("--on-disk", help="Only what is on this machine.")] = False,
+    pattern: Annotated[str, Argument(metavar="PATTERN", help="Part of an id; * stands for anything.")] = "",
+    family: Annotated[str, Option(metavar="NAME", help="Part of a family's name.")] = "",
+    environment: Annotated[str, Option("--env", metavar="ID", help="Part of an environment's id.")] = "",
+    on_disk: Annotated[bool, Option("--on-disk", help="Only datasets on this machine.")] = False,
     json: Json = False,
 ) -> None:
-    """List the catalogue, with what is on disk and verified; one dataset by its full id in detail."""
+    """List the datasets that can be fetched by name, and what is on this machine. A full id shows all of one."""
     from iq_offline.data.catalogue import catalogue, find_entries
 
     exact = catalogue().get(pattern)
@@ -37,17 +37,19 @@ def datasets(
     if exact:
         return console.show_details(rows[0] if rows else {})
     console.show_table([_catalogue_row(row) for row in rows])
-    return console.show(f"{len(rows)} datasets; iq-offline datasets ID tells all about one")
+    defective = sum(bool(row["defects"]) for row in rows)
+    known = f", {defective} with known defects" if defective else ""
+    return console.show(f"{len(rows)} datasets{known}; `iq-offline datasets ID` shows all about one")
 
 
 def fetch(
     dataset: Dataset,
-    source: Annotated[str | None, Option("--from", help="Take the data from this path or URL.")] = None,
-    revision: Annotated[str | None, Option(help="Of Minari's remote: a commit or a tag.")] = None,
+    source: Annotated[str | None, Option("--from", metavar="PATH|URL", help="Take the data from here.")] = None,
+    revision: Annotated[str | None, Option(metavar="REVISION", help="A commit or tag of Minari's remote.")] = None,
     repin: Annotated[bool, Option("--repin", help="Accept other bytes than at the first fetch.")] = False,
     json: Json = False,
 ) -> None:
-    """Fetch a dataset, verify it, and print where it lies."""
+    """Download a dataset, verify every byte, and print its path."""
     from iq_offline.data.download import FetchOptions
     from iq_offline.stages.fetch import fetch_dataset
 
@@ -57,31 +59,44 @@ def fetch(
     if json:
         told = {key: record.get(key) for key in ("sha256", "pinned", "source", "revision")}
         return console.show_json({"dataset": located.name, "path": str(located.path), "verified": bool(record)} | told)
+    entry = located.entry
+    for caution in (*entry.known_defects, *filter(None, (entry.env_note, entry.reference_note))) if entry else ():
+        console.note(caution)
     return console.show(str(located.path))
 
 
 def convert(
-    source: Annotated[str, Argument(help="The dataset to convert: an id or a path.")],
-    to: Annotated[Path, Option(help="Where to write: a Minari folder, or a file.")],
-    output_format: Annotated[str, Option("--format", help="minari, d4rl, d3rlpy or npz.")] = "minari",
-    input_format: Annotated[str, Option(help="auto, d4rl, minari, d3rlpy, npz or dictionaries.")] = "auto",
-    ends: Annotated[str, Option(help="Ends of a layout with one flag: auto, termination or truncation.")] = "auto",
-    dtype: Annotated[str, Option(help="Real numbers: keep, float32 or float64.")] = "keep",
+    source: Dataset,
+    to: Annotated[Path, Option(metavar="PATH", help="Where to write: a Minari folder NAME-v0, or a file.")],
+    output_format: Annotated[
+        str, Option("--format", metavar="FORMAT", help="Format to write: minari, d4rl, d3rlpy or npz.")
+    ] = "minari",
+    input_format: Annotated[
+        str, Option(metavar="FORMAT", help="Format to read: auto, d4rl, minari, d3rlpy, npz or dictionaries.")
+    ] = "auto",
+    ends: Annotated[
+        str,
+        Option(
+            metavar="auto|termination|truncation",
+            help="What the end of an episode means where the format has one flag for both.",
+        ),
+    ] = "auto",
+    dtype: Annotated[str, Option(metavar="keep|float32|float64", help="Type of real numbers.")] = "keep",
     keep_going: Annotated[bool, Option("--keep-going", help="Leave out broken episodes, and count them.")] = False,
-    infos: Annotated[bool, Option("--infos/--no-infos", help="Carry infos where the format can.")] = True,
+    infos: Annotated[bool, Option("--infos/--no-infos", help="Write infos if the format has a place for them.")] = True,
     json: Json = False,
 ) -> None:
-    """Convert a dataset, read it back, and write its provenance and a validation summary with it."""
+    """Convert a dataset to another format, read it back, and write its provenance beside it."""
     from iq_offline.stages.convert import ConvertRequest, convert_dataset
 
     bring(source)
     request = ConvertRequest(output_format, input_format, ends, dtype, keep_going, infos)
-    with console.counter("converting", "steps") as count:
-        record = convert_dataset(source, to, request, count)
+    with console.progress("converting", unit="steps") as advance:
+        record = convert_dataset(source, to, request, lambda steps: advance(steps))
     if json:
         return console.show_json(record | {"path": str(to)})
     read, left_out = record["read"], record["left_out"]
-    console.show(f"{to}: {read['episodes']} episodes, {read['steps']} steps, read back and equal")
+    console.show(f"{to}: {read['episodes']:,} episodes, {read['steps']:,} steps, read back and equal")
     for note in [*record["notes"], *left_out["faults"]]:
         console.show(f"note: {note}")
     return _show_defects(record["written"]["defects"])
@@ -91,7 +106,7 @@ def inspect(
     dataset: Dataset,
     json: Json = False,
     episodes: Annotated[bool, Option("--episodes", help="List every episode.")] = False,
-    plot: Annotated[Path | None, Option(help="Write a picture: .png, .pdf or .svg.")] = None,
+    plot: Annotated[Path | None, Option(metavar="FILE", help="Write a plot: .png, .pdf or .svg.")] = None,
 ) -> None:
     """Show counts, ranges, returns, saturated actions, duplicates and defects of a dataset."""
     from iq_offline.stages.inspect import inspect_dataset
@@ -103,8 +118,15 @@ def inspect(
     defects, notes = summary.pop("defects"), summary.pop("notes")
     listed, actions = summary.pop("per_episode", []), summary.pop("actions")
     for key in ("return", "length"):
-        summary[key] = "{mean:.1f} ± {std:.1f}, from {min:.1f} to {max:.1f}".format(**summary[key])
-    console.show_fields(summary)
+        mean, std, low, high = (console.readable(summary[key][part]) for part in ("mean", "std", "min", "max"))
+        summary[key] = f"{mean} ± {std}, from {low} to {high}"
+    for key in ("observation_range", "action_range", "reward_range"):
+        summary[key] = summary[key] and " to ".join(map(console.readable, summary[key]))
+    summary["observation_layout"] = {
+        name: f"{kind} {'x'.join(map(str, shape)) or 'scalar'}"
+        for name, (kind, *shape) in summary["observation_layout"].items()
+    }
+    console.show_fields({name.replace("_", " "): value for name, value in summary.items()})
     console.show_table(listed)
     console.show_table([{"action": number} | action for number, action in enumerate(actions or [])])
     for note in notes:
@@ -121,10 +143,11 @@ def _catalogue_row(row: dict[str, Any]) -> dict[str, Any]:
         "MB": None if row["bytes"] is None else round(row["bytes"] / 1e6, 1),
         "environment": row["env_id"],
         "hash": known,
+        "defects": len(row["defects"]) or None,
         "here": "verified" if row["verified"] else "on disk" if row["on_disk"] else "-",
     }
 
 
 def _show_defects(defects: list[dict[str, Any]]) -> None:
     for defect in defects:
-        console.show(f"defect: {defect['kind']} ({defect['count']}): {defect['handling']}")
+        console.show(f"defect: {defect['count']:,} {defect['handling']}")

@@ -6,64 +6,70 @@ from typing import Annotated
 from typer import Exit, Option
 
 from iq_offline import console
-from iq_offline.commands.arguments import Json, Run, Runs
+from iq_offline.commands.arguments import Json, Run, Runs, open_run
 
 
 def export(
     run: Run,
-    to: Annotated[Path, Option(help="The file to write: .onnx, .pt or .pt2.")],
+    to: Annotated[Path, Option(metavar="FILE", help="The file to write: .onnx, .pt or .pt2.")],
     output_format: Annotated[
-        str | None, Option("--format", help="onnx, torchscript or torch-export; by the suffix if none.")
+        str | None,
+        Option("--format", metavar="FORMAT", help="onnx, torchscript or torch-export. (default: by the suffix)"),
     ] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace a file that is there.")] = False,
     json: Json = False,
 ) -> None:
-    """Write the policy as one file that runs without this package, checked against the original."""
+    """Export a policy to one file that runs without this package; compare its actions with the original's."""
     from iq_offline.stages.export import export_run
-    from iq_offline.training.run_folder import RunFolder
 
-    made = export_run(RunFolder.open(run.resolve()), to.resolve(), output_format, console.warn, overwrite=overwrite)
+    made = export_run(open_run(run), to.resolve(), output_format, console.warn, overwrite=overwrite)
     if json:
         return console.show_json(made)
     checked = " and ".join(f"{count} {name}" for name, count in made["checked"].items())
     return console.show(
-        f"{made['file']}: {made['format']}, {made['bytes']} bytes; the same actions as the original's on {checked} "
-        f"observations (largest difference {made['largest_difference']:.1g})"
+        f"{made['file']}: {made['format']}, {console.size(made['bytes'])}; the same actions as the original's on "
+        f"{checked} observations (largest difference {made['largest_difference']:.1g})"
     )
 
 
 def sync(
     runs: Runs,
-    register: Annotated[str | None, Option(help="Make each run's policy a version of this registered model.")] = None,
-    report: Annotated[Path | None, Option(help="A report's folder, to go onto the comparison in MLflow.")] = None,
+    register: Annotated[
+        str | None, Option(metavar="NAME", help="Register each policy as a version of this model.")
+    ] = None,
+    report: Annotated[Path | None, Option(metavar="FOLDER", help="A report to attach to the comparison.")] = None,
     json: Json = False,
 ) -> None:
-    """Make MLflow's mirror of finished runs whole: runs, stages, policies, and the rows of their comparison."""
+    """Upload finished runs that MLflow is missing: parameters, metrics, policies, and their comparison."""
     from iq_offline.stages.sync import sync_runs
     from iq_offline.training.run_folder import find_runs
 
     found = find_runs(runs)
     done = iter(range(1, len(found) + 1))
-    with console.progress("mirroring", total=len(found)) as advance:
-        told = sync_runs(found, register, report, lambda: advance(next(done), ""))
+    with console.progress("uploading", unit="runs", total=len(found)) as advance:
+        told = sync_runs(found, register, report, lambda: advance(next(done)))
     if json:
         return console.show_json(told)
     for run in told["runs"]:
         version = f", {register} version {run['version']}" if register else ""
-        console.show(f"{Path(run['run']).name}: {'mirrored' if run['written'] else 'already there'}{version}")
+        console.show(f"{Path(run['run']).name}: {'uploaded' if run['written'] else 'already there'}{version}")
     return None
 
 
 def ui(
-    host: str = "127.0.0.1",
-    port: Annotated[int, Option(min=1, max=65535)] = 5000,
-    browser: Annotated[bool, Option("--browser/--no-browser", help="Open a browser, where there is one.")] = True,
+    host: Annotated[str, Option(metavar="HOST", help="Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, Option(min=1, max=65535, metavar="PORT", help="Port to serve on.")] = 5000,
+    browser: Annotated[bool, Option("--browser/--no-browser", help="Open a browser.")] = True,
+    json: Json = False,
 ) -> None:
-    """Serve MLflow's interface on this project's store and open the latest comparison; stop it with Ctrl-C."""
+    """Serve MLflow's UI on this project's store and open the latest comparison. Ctrl-C stops it."""
     from iq_offline.stages.ui import prepare_ui, serve
 
     prepared = prepare_ui(host, port)
-    console.show(f"comparison: {prepared.url}")
+    if json:
+        console.show_json({"url": prepared.url})
+    else:
+        console.show(f"comparison: {prepared.url}")
     raise Exit(serve(prepared, open_browser=browser))
 
 
@@ -71,7 +77,7 @@ def clean(
     dry_run: Annotated[bool, Option("--dry-run", help="List what would be removed, and remove nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Remove caches that nothing uses and temporary files of dead processes; datasets and runs stay."""
+    """Remove caches that nothing uses and temporary files of dead processes. Datasets and runs stay."""
     from iq_offline.stages.clean import clean as clean_store
 
     rows = clean_store(dry_run=dry_run)
@@ -84,15 +90,17 @@ def clean(
 
 
 def doctor(json: Json = False) -> None:
-    """Show versions, devices, threads, the store, and what is missing and how to get it."""
+    """Show versions, devices and the store; what is missing and how to install it; defects of fetched datasets."""
     from iq_offline.stages.doctor import examine
 
     found = examine()
     if json:
         return console.show_json(found)
-    missing = found.pop("missing")
-    versions = found.pop("versions")
-    console.show_fields(found | {f"{name} version": number for name, number in versions.items()})
+    missing, defects, versions = found.pop("missing"), found.pop("defects"), found.pop("versions")
+    shown = found | {f"{name} version": number for name, number in versions.items()}
+    console.show_fields({name.replace("_", " "): value for name, value in shown.items()})
     for item in missing:
         console.show(f"missing: {item['module']} ({item['for']}); {item['remedy']}")
+    for item in defects:
+        console.show(f"{item['dataset']}: {item['defect']}")
     return None

@@ -6,16 +6,23 @@ import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Exit, Option
 
 import iq_offline
 from iq_offline import console
-from iq_offline.commands.arguments import Json, Run, bring
+from iq_offline.commands.arguments import Json, Run, bring, open_run, suggest, typed
 from iq_offline.errors import ConfigError
-from iq_offline.methods import METHODS
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from iq_offline.training.loop import Progress
+    from iq_offline.training.run_folder import RunFolder
+
+DATA, METHOD, MACHINE, RESULT = "Demonstrations", "Method", "Machine", "Result"
+"""Panels of the options of `train`."""
 MOST_SEEDS = 1000
 LARGEST_SEED = 2**32 - 1
 
@@ -36,28 +43,28 @@ HELP = _field_docs("config/train.py", "TrainConfig") | _field_docs("stages/train
 
 
 def methods(
-    method: Annotated[str | None, Argument(help="One of them, for all its settings.")] = None,
-    actions: Annotated[str, Option(help="continuous or discrete.")] = "continuous",
-    preset: Annotated[str | None, Option(help="With these settings, as train has it.")] = None,
+    method: Annotated[str | None, Argument(metavar="METHOD", help="The method to show.")] = None,
+    actions: Annotated[str, Option(metavar="continuous|discrete", help="Kind of actions.")] = "continuous",
+    preset: Annotated[str | None, Option(metavar="PRESET", help="Show the values with this preset.")] = None,
     json: Json = False,
 ) -> None:
-    """List the methods; one by its name with every setting that --set takes."""
+    """List the methods, or show one with every setting that `train --set` accepts."""
     from iq_offline.stages.methods import list_methods, method_settings
 
     if method is None:
         if preset is not None:
-            raise ConfigError("--preset is for one method's settings", "name the method, too")
+            raise ConfigError("--preset needs a method", "name it: iq-offline methods METHOD --preset PRESET")
         rows = list_methods()
         if json:
             return console.show_json({"methods": rows})
         console.show_fields({row["method"]: row["about"] for row in rows})
-        return console.show(f"{len(rows)} methods; iq-offline methods NAME tells every setting of one")
+        return console.show(f"{len(rows)} methods; `iq-offline methods METHOD` lists every setting of one")
     told = method_settings(method, actions, preset)
     if json:
         return console.show_json(told)
     console.show(f"{told['method']}, {told['actions']} actions, [{told['table']}] in a preset's file")
     console.show(told["about"])
-    console.show("* differs from the default; (...) is of a group that is off: setting a key of it turns it on")
+    console.show("* differs from the default. (...) belongs to a group that is off: setting a key turns it on.")
     for setting in told["settings"]:
         console.show()
         console.show(_setting_line(setting))
@@ -67,53 +74,78 @@ def methods(
 
 
 def train(
-    dataset: Annotated[str, Option(help=HELP["dataset"])],
+    dataset: Annotated[str, Option(metavar="DATASET", help=HELP["dataset"], rich_help_panel=DATA)],
     method: Annotated[
-        str | None, Option(help=f"{', '.join(METHODS)}; iq if not given. `methods` describes each.")
+        str | None,
+        Option(metavar="METHOD", help="The method; `methods` lists all. (default: iq)", rich_help_panel=METHOD),
     ] = None,
     preset: Annotated[
-        str | None, Option(help="Settings by name (quick, reward, accept-episodes), or a TOML file.")
+        str | None,
+        Option(
+            metavar="PRESET",
+            help="Settings by name (quick, reward, accept-episodes), or a TOML file.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
-    demos: Annotated[int | None, Option(min=1, help=HELP["demos"])] = None,
-    subsample: Annotated[int, Option(min=1, help=HELP["subsample"])] = 1,
-    subsample_from: Annotated[str, Option(help=HELP["subsample_from"])] = "first",
-    select: Annotated[str, Option(help=HELP["select"])] = "random",
-    held_out: Annotated[float | None, Option(help=HELP["held_out"])] = None,
-    supplementary: Annotated[list[str] | None, Option(help=HELP["supplementary"])] = None,
-    seed: Annotated[int | None, Option(min=0, max=LARGEST_SEED, help="One seed (default 0).")] = None,
-    seeds: Annotated[str | None, Option(help="Several: 0-4 or 0,2,5.")] = None,
-    updates: Annotated[int | None, Option(min=1, help="Gradient updates of the method.")] = None,
+    demos: Annotated[int | None, Option(min=1, metavar="N", help=HELP["demos"], rich_help_panel=DATA)] = None,
+    subsample: Annotated[int, Option(min=1, metavar="K", help=HELP["subsample"], rich_help_panel=DATA)] = 1,
+    subsample_from: Annotated[
+        str, Option(metavar="first|random", help=HELP["subsample_from"], rich_help_panel=DATA)
+    ] = "first",
+    select: Annotated[str, Option(metavar="random|top", help=HELP["select"], rich_help_panel=DATA)] = "random",
+    held_out: Annotated[float | None, Option(metavar="SHARE", help=HELP["held_out"], rich_help_panel=DATA)] = None,
+    supplementary: Annotated[
+        list[str] | None, Option(metavar="DATASET", help=HELP["supplementary"], rich_help_panel=DATA)
+    ] = None,
+    seed: Annotated[
+        int | None,
+        Option(min=0, max=LARGEST_SEED, metavar="N", help="One seed. (default: 0)", rich_help_panel=METHOD),
+    ] = None,
+    seeds: Annotated[
+        str | None, Option(metavar="SEEDS", help="Several seeds: 0-4 or 0,2,5.", rich_help_panel=METHOD)
+    ] = None,
+    updates: Annotated[
+        int | None, Option(min=1, metavar="N", help="Gradient updates of the method.", rich_help_panel=METHOD)
+    ] = None,
     overrides: Annotated[
-        list[str] | None, Option("--set", help="A setting, key=value; `methods NAME` tells all.")
+        list[str] | None,
+        Option("--set", metavar="KEY=VALUE", help="A setting; `methods NAME` lists all.", rich_help_panel=METHOD),
     ] = None,
-    device: Annotated[str, Option(help=HELP["device"])] = "auto",
-    threads: Annotated[int, Option(min=1, help=HELP["threads"])] = 1,
-    out: Annotated[Path | None, Option(help=HELP["out"])] = None,
-    group: Annotated[str | None, Option(help=HELP["group"])] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help=HELP["overwrite"])] = False,
-    resume: Annotated[bool, Option("--resume", help=HELP["resume"])] = False,
-    snapshot_seconds: Annotated[float, Option(min=0, help=HELP["snapshot_seconds"])] = 60.0,
-    compiling: Annotated[str, Option("--compile", help=HELP["compile"])] = "auto",
+    device: Annotated[str, Option(metavar="auto|cpu|cuda", help=HELP["device"], rich_help_panel=MACHINE)] = "auto",
+    threads: Annotated[int, Option(min=1, metavar="N", help=HELP["threads"], rich_help_panel=MACHINE)] = 1,
+    out: Annotated[Path | None, Option(metavar="FOLDER", help=HELP["out"], rich_help_panel=RESULT)] = None,
+    group: Annotated[str | None, Option(metavar="NAME", help=HELP["group"], rich_help_panel=RESULT)] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help=HELP["overwrite"], rich_help_panel=RESULT)] = False,
+    resume: Annotated[bool, Option("--resume", help=HELP["resume"], rich_help_panel=RESULT)] = False,
+    snapshot_seconds: Annotated[
+        float, Option(min=0, metavar="SECONDS", help=HELP["snapshot_seconds"], rich_help_panel=RESULT)
+    ] = 60.0,
+    compiling: Annotated[
+        str, Option("--compile", metavar="auto|on|off", help=HELP["compile"], rich_help_panel=MACHINE)
+    ] = "auto",
     together: Annotated[
-        bool, Option("--together", help="Batch the seeds' updates into one process: for a GPU.")
+        bool, Option("--together", help="Batch the seeds' updates in one process, for a GPU.", rich_help_panel=MACHINE)
     ] = False,
-    json: Json = False,
+    json: Annotated[
+        bool, Option("--json", help="Print one JSON object and nothing else.", rich_help_panel=RESULT)
+    ] = False,
 ) -> None:
     """Train a policy from demonstrations and write its run folder."""
     if not math.isfinite(snapshot_seconds):
         raise ConfigError(f"--snapshot-seconds {snapshot_seconds} is no time", "give a number of seconds, such as 60")
     if held_out is not None and not 0 < held_out < 1:
         raise ConfigError(f"--held-out {held_out} is no share", "give a number between 0 and 1, such as 0.2")
-    from iq_offline.stages.seeds import as_rows, train_seeds, train_together, workers_for
-    from iq_offline.stages.train import RunOptions, percent, train_config, train_run
+    from iq_offline.stages.seeds import as_rows, once, train_seeds, train_together, workers_for
+    from iq_offline.stages.train import RunOptions, Status, status, train_config, train_run
 
-    bring(dataset, *(supplementary or ()))
+    bring(dataset, *(supplementary or ()), known_defects=True)
     numbers = [seed or 0] if seeds is None else _seeds(seed, seeds)
     workers = 1 if device == "cuda" else workers_for(len(numbers), threads)
     if together and len(numbers) < 2:
         raise ConfigError("--together batches several seeds", "name them with --seeds 0-4, or leave --together out")
+    warn = once(console.warn)
     config = train_config(
-        *(dataset, method, preset, updates, overrides or (), console.warn),
+        *(dataset, method, preset, updates, overrides or (), warn),
         demos=demos,
         subsample=subsample,
         subsample_from=subsample_from,
@@ -132,39 +164,50 @@ def train(
         )
         for number in numbers
     ]
-    if together or workers > 1:
-        with console.bars(config.method, numbers) as advance_of:
+    folders = []
+    at_once = [numbers] if together or workers > 1 else [[number] for number in numbers]
+    for some in at_once:
+        with console.progress(*(f"{config.method} seed {number}" for number in some), unit="updates") as advance:
 
-            def tell(seed: int, percent: int, metrics: dict[str, float]) -> None:
-                advance_of(seed, percent, _short(metrics))
+            def tell(seed: int, now: Status) -> None:
+                advance(now.step, now.note, phase=now.phase, total=now.total, task=some.index(seed))  # noqa: B023
 
             if together:
-                folders = train_together(runs, tell, console.warn)
+                folders += train_together(runs, tell, warn)
+            elif workers > 1:
+                folders += train_seeds(runs, workers, tell, warn)
             else:
-                folders = train_seeds(runs, workers, tell, console.warn)
-    else:
-        folders = []
-        for config, options in runs:
-            with console.progress(f"{config.method} seed {config.seed}", total=100) as advance:
-                folders.append(
-                    train_run(config, options, lambda p: advance(percent(p), _short(p.metrics)), console.warn)
-                )
+                own, its_options = runs[numbers.index(some[0])]
+                folders.append(train_run(own, its_options, lambda p: tell(own.seed, status(own, p)), warn))  # noqa: B023
     if json:
         return console.show_json({"runs": as_rows(folders)})
     for folder in folders:
         console.show(str(folder.path))
-    return None
+    return suggest(f"eval {' '.join(typed(path) for path in _named_together(folders, out))}")
+
+
+def _named_together(folders: "Sequence[RunFolder]", out: Path | None) -> list[Path]:
+    """The folder that holds all of the runs, if one was named; else each."""
+    return [out.resolve()] if out else [folder.path for folder in folders]
 
 
 def run(
-    pipeline: Annotated[str, Argument(help="A shipped pipeline's name (demo, quick, ...), or a YAML file.")],
-    cores: Annotated[int | None, Option(min=1, help="At most so many; the profile's if none.")] = None,
-    profile: Annotated[str, Option(help="local, slurm, kubernetes, or a folder.")] = "local",
-    dry_run: Annotated[bool, Option("--dry-run", help="Only list what would be done.")] = False,
-    out: Annotated[Path | None, Option(help="The folder to work in; one of your store if none.")] = None,
-    data: Annotated[Path | None, Option(help="The folder that {data} in the table stands for.")] = None,
+    pipeline: Annotated[
+        str, Argument(metavar="PIPELINE", help="A shipped pipeline's name (demo, quick, ...), or a YAML file.")
+    ],
+    cores: Annotated[
+        int | None, Option(min=1, metavar="N", help="Processor cores to use. (default: the profile's)")
+    ] = None,
+    profile: Annotated[str, Option(metavar="PROFILE", help="local, slurm, kubernetes, or a folder.")] = "local",
+    dry_run: Annotated[bool, Option("--dry-run", help="Show what would run, and run nothing.")] = False,
+    out: Annotated[
+        Path | None, Option(metavar="FOLDER", help="The folder to work in. (default: one in your store)")
+    ] = None,
+    data: Annotated[
+        Path | None, Option(metavar="FOLDER", help="The folder that {data} stands for in the YAML file.")
+    ] = None,
 ) -> None:
-    """Run a results table to its report, or go on with it where it stopped; what is finished is not done again."""
+    """Run a table of experiments to its report. What is finished is not done again."""
     from iq_offline.stages.run import RunRequest, run_pipeline
 
     finished = run_pipeline(RunRequest(pipeline, cores, profile, dry_run, out, data), console.note)
@@ -177,18 +220,25 @@ def run(
 
 def reproduce(
     run: Run,
-    tolerance: Annotated[float, Option(min=0, help="Largest difference of a tensor; 0 is bit for bit.")] = 0.0,
+    tolerance: Annotated[
+        float, Option(min=0, metavar="X", help="Largest difference of a tensor; 0 is bit for bit.")
+    ] = 0.0,
     json: Json = False,
 ) -> None:
-    """Train again from what a run recorded, and compare; exit 3 where the tensors differ by more than the tolerance."""
+    """Train a run again from its record and compare the tensors. Exit 3 if they differ by more than the tolerance."""
     from iq_offline.stages.reproduce import reproduce_run
-    from iq_offline.stages.train import percent
-    from iq_offline.training.run_folder import RunFolder
+    from iq_offline.stages.train import status
 
     if not math.isfinite(tolerance):
         raise ConfigError(f"--tolerance {tolerance} is no number", "give a largest difference, such as 1e-6")
-    with console.progress(run.name, total=100) as advance:
-        found = reproduce_run(RunFolder.open(run.resolve()), tolerance, lambda p: advance(percent(p), ""), console.warn)
+    folder = open_run(run)
+    with console.progress(folder.path.name, unit="updates") as advance:
+
+        def tell(progress: "Progress") -> None:
+            now = status(folder.config, progress)
+            advance(now.step, now.note, phase=now.phase, total=now.total)
+
+        found = reproduce_run(folder, tolerance, tell, console.warn)
     if json:
         console.show_json(found.to_json())
     else:
@@ -222,7 +272,3 @@ def _seeds(seed: int | None, seeds: str) -> list[int]:
     if not numbers or len(set(numbers)) < len(numbers):
         raise ConfigError(f"--seeds {seeds} names no seed, or one twice", "write it as 0-4 or 0,2,5")
     return numbers
-
-
-def _short(metrics: dict[str, float]) -> str:
-    return " ".join(f"{name} {value:.3g}" for name, value in list(metrics.items())[:1])

@@ -101,6 +101,11 @@ class CatalogueEntry(FrozenModel):
     defects: tuple[Defect, ...] = ()
 
     @property
+    def known_defects(self) -> tuple[str, ...]:
+        """What is wrong with the recording, and what is done about it, in a phrase each."""
+        return tuple(f"known defect: {defect.what} ({defect.handling})" for defect in self.defects)
+
+    @property
     def stored_path(self) -> Path:
         """Where `fetch` puts it: a file in the project's store, or a folder in Minari's."""
         if self.kind is Kind.MINARI:

@@ -6,6 +6,7 @@ from typing import Any
 
 from iq_offline import paths
 from iq_offline.credentials import public_url
+from iq_offline.data.catalogue import catalogue
 from iq_offline.tracking.mlflow_access import tracking_uri
 from iq_offline.training.provenance import git_commit, package_versions, platform_description
 
@@ -42,6 +43,12 @@ def examine() -> dict[str, Any]:
         "minari_home": str(paths.minari_home()),
         "tracking_uri": public_url(tracking_uri()),
         "missing": missing,
+        "defects": [
+            {"dataset": entry.id, "defect": defect}
+            for entry in catalogue().values()
+            if entry.known_defects and entry.on_disk
+            for defect in entry.known_defects
+        ],
     }
 
 

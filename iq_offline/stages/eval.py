@@ -13,9 +13,11 @@ from iq_offline.data.catalogue import catalogue
 from iq_offline.data.environments import STEP_LIMIT, foreign_watchers
 from iq_offline.data.files import whole_file
 from iq_offline.errors import RunError
-from iq_offline.evaluation.scores import ScoreReference, interquartile_mean, interval95
+from iq_offline.evaluation.scores import ScoreReference, interval95
 from iq_offline.evaluation.simulation import EpisodeBound, OnSteps, SimulatedEpisode, film, simulate
 from iq_offline.report.columns import run_metrics
+from iq_offline.report.groups import Group, grouped
+from iq_offline.report.loading import load_runs
 from iq_offline.tracking.mirror import mirror_stage
 from iq_offline.training import run_folder
 from iq_offline.training.run_folder import RunFolder
@@ -84,20 +86,29 @@ def evaluate_run(
     return result
 
 
-def aggregate(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Interquartile means and the 95 % interval over the runs' means; nulls where runs must not be compared.
+def aggregates(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
+    """One row per method and task, over seeds: interquartile means and their 95 % intervals, grouped as in a report.
 
-    Runs of several datasets, or scores of several references, are never averaged together.
+    Runs that differ in more than their seed never share a row. An interval is None for a single run.
     """
-    one_dataset = len({result["dataset"] for result in results}) == 1
-    references = {result["reference"] for result in results}
-    comparable = one_dataset and len(references) == 1 and None not in references
-    scores = [result["score"] for result in results] if comparable else []
+    groups = grouped(load_runs([run.path for run in runs])[0])
+    return [_aggregate(group) for group in groups]
+
+
+def _aggregate(group: Group) -> dict[str, Any]:
+    scores = [evaluation["score"] for evaluation in group.evaluations] if group.score_iqm is not None else []
+    iqm = group.iqm
     interval = interval95(scores) if scores else None
     return {
-        "return_iqm": interquartile_mean([r["return_mean"] for r in results]) if one_dataset else None,
-        "score_iqm": interquartile_mean(scores) if scores else None,
+        "method": group.method,
+        "dataset": group.dataset,
+        "group": group.label,
+        "runs": len(group.runs),
+        "return_iqm": iqm.value if iqm else None,
+        "return_ci95": [iqm.low, iqm.high] if iqm and iqm.low is not None else None,
+        "score_iqm": group.score_iqm,
         "score_ci95": list(interval) if interval else None,
+        "reference": group.reference,
     }
 
 

@@ -18,7 +18,7 @@ from iq_offline.data.files import whole_file
 from iq_offline.data.spaces import ContinuousActions
 from iq_offline.data.split import rows_with_successors
 from iq_offline.data.table import TransitionTable
-from iq_offline.evaluation.correlation import cloning_null, reward_report
+from iq_offline.evaluation.correlation import cloning_null, reading, reward_report
 from iq_offline.evaluation.shaping import Floats, PotentialFeatures, ShapingFree, epic_like_distance
 from iq_offline.report.columns import run_metrics
 from iq_offline.report.stage_plots import check_picture, reward_plot
@@ -85,15 +85,15 @@ def recover_reward(
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """The report for people: a line a figure, with its interval, beside its nulls."""
+    """The report for people: a line per figure, with its interval, beside its baselines; then a reading of them."""
     named = {
         "transition": report["transition"],
-        "  null: cloned policy": report["null_bc"],
-        "  null, linear": report.get("null_linear"),
+        "  baseline: cloning": report["null_bc"],
+        "  baseline: linear": report.get("null_linear"),
         "episode": report["episode"],
-        "  null: length": report["null_length"],
-        "  null: cloned policy ": report["null_bc"]["episode"],
-        "  null, linear ": report.get("null_linear", {}).get("episode"),
+        "  baseline: length": report["null_length"],
+        "  baseline: cloning ": report["null_bc"]["episode"],
+        "  baseline: linear ": report.get("null_linear", {}).get("episode"),
         "episode, per step": report["length_controlled"]["per_step"],
         "implicit, transition": report["implicit"],
     }
@@ -115,7 +115,7 @@ def as_text(report: dict[str, Any]) -> str:
     if free is not None:
         distance = f"EPIC-like distance {_figure(free['epic_like_distance'])}"
         lines.append(f"shaping taken out: Pearson {_figure(free['pearson'])}, {distance}")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", reading(report)])
 
 
 def _figure(value: float | None) -> str:

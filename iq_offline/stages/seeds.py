@@ -12,14 +12,14 @@ from typing import Any
 
 from iq_offline.config.train import TrainConfig
 from iq_offline.errors import Interrupted
-from iq_offline.stages.train import RunOptions, percent, train_run
+from iq_offline.stages.train import RunOptions, Status, status, train_run
 from iq_offline.training.checkpointing import Stop, stop_requested
 from iq_offline.training.run_folder import RunFolder
 
 Run = tuple[TrainConfig, RunOptions]
-OnProgress = Callable[[int, int, dict[str, float]], None]
-"""Gets a seed, its percentage and its metrics."""
-Note = tuple[int, int, dict[str, float]] | str
+OnProgress = Callable[[int, Status], None]
+"""Gets a seed, and how far it is."""
+Note = tuple[int, Status] | str
 """What a worker says: its progress, or a warning."""
 POLL_SECONDS = 0.2
 
@@ -41,7 +41,7 @@ def train_seeds(
     """
     context = multiprocessing.get_context("spawn")
     notes: SimpleQueue[Note | None] = context.SimpleQueue()
-    reader = threading.Thread(target=_read, args=(notes, on_progress, _once(warn)))
+    reader = threading.Thread(target=_read, args=(notes, on_progress, once(warn)))
     reader.start()
     try:
         with (
@@ -63,7 +63,7 @@ def train_together(runs: Sequence[Run], on_progress: OnProgress, warn: Callable[
     """Train them all at once in this process, each update as one batched update of all; else as `train_seeds`."""
     from iq_offline.training.compile.batched_seeds import BatchedSeeds, SeedSlot
 
-    seeds, warn_once = BatchedSeeds(len(runs)), _once(warn)
+    seeds, warn_once = BatchedSeeds(len(runs)), once(warn)
 
     def train(number: int) -> RunFolder:
         config, options = runs[number]
@@ -71,7 +71,7 @@ def train_together(runs: Sequence[Run], on_progress: OnProgress, warn: Callable[
             return train_run(
                 config,
                 options,
-                lambda progress: on_progress(config.seed, percent(progress), progress.metrics),
+                lambda progress: on_progress(config.seed, status(config, progress)),
                 warn_once,
                 SeedSlot(seeds, number),
             )
@@ -85,7 +85,7 @@ def train_together(runs: Sequence[Run], on_progress: OnProgress, warn: Callable[
     return [future.result() for future in futures]
 
 
-def _once(warn: Callable[[str], None]) -> Callable[[str], None]:
+def once(warn: Callable[[str], None]) -> Callable[[str], None]:
     """Passes each warning on once, however many seeds give it."""
     said: set[str] = set()
 
@@ -119,7 +119,7 @@ def _start(notes: "SimpleQueue[Note | None]") -> None:
 def _train(run: Run) -> Path:
     notes, (config, options) = _notes, run
     assert notes is not None
-    return train_run(config, options, lambda p: notes.put((config.seed, percent(p), p.metrics)), notes.put).path
+    return train_run(config, options, lambda p: notes.put((config.seed, status(config, p))), notes.put).path
 
 
 def _read(notes: "SimpleQueue[Note | None]", on_progress: OnProgress, warn: Callable[[str], None]) -> None:

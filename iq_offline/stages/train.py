@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -36,7 +36,7 @@ from iq_offline.stages.presets import read_preset, warn_of_unused_preset
 from iq_offline.tracking.mirror import Tracker, describe, start_tracking
 from iq_offline.training import run_folder
 from iq_offline.training.checkpointing import Checkpointer, Rows, SnapshotFolder, stop_requested
-from iq_offline.training.loop import Progress, resolve_device
+from iq_offline.training.loop import PRIOR, Progress, resolve_device
 from iq_offline.training.provenance import git_commit, package_versions, platform_description
 from iq_offline.training.run_folder import RunFolder
 from iq_offline.training.run_schema import FORMAT_VERSION
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 
 MOST_THREADS_A_CORE = 8
+SEARCH_UPDATE = "search_update"
+"""The metric that is told while supplementary episodes are tested, before the run's first update."""
 WORDS = {"device": "device", "select": "selection"}
 """What messages call a setting that is a choice, where that is not `choice of --OPTION`."""
 
@@ -142,9 +144,30 @@ def train_run(
         return _train_into(out, config, options, data, device, slot, on_progress, warn)
 
 
-def percent(progress: Progress) -> int:
-    """How much of a run is done; one without updates is done at once."""
-    return 100 * progress.step // progress.total if progress.total else 100
+class Status(NamedTuple):
+    """How far a training run is, in numbers and words that another process can be told."""
+
+    phase: str
+    """What is being done: testing episodes, cloning, IQ-Learn, or the method's name."""
+    step: int
+    total: int
+    metrics: dict[str, float]
+
+    @property
+    def note(self) -> str:
+        """The first metric."""
+        return next((f"{name} {value:.3g}" for name, value in self.metrics.items()), "")
+
+
+def status(config: TrainConfig, progress: Progress) -> Status:
+    """How far a run of that configuration is."""
+    if SEARCH_UPDATE in progress.metrics:
+        phase = "testing episodes"
+    elif progress.phase == PRIOR or isinstance(config.algorithm, BCConfig):
+        phase = "cloning"
+    else:
+        phase = "IQ-Learn" if config.method.split("-")[0] == "iq" else config.method
+    return Status(phase, progress.step, progress.total, progress.metrics)
 
 
 def _method(method: str | None, preset: str | None) -> str:
@@ -265,7 +288,7 @@ def _train_into(
 
         def check_interrupt(progress: Progress) -> None:
             """Told of the search for more demonstrations as of a run that has not begun; a signal ends it."""
-            on_progress(replace(progress, step=0, metrics={"search_update": float(progress.step)}))
+            on_progress(replace(progress, step=0, metrics={SEARCH_UPDATE: float(progress.step)}))
             checkpointer.check_interrupt()
 
         try:

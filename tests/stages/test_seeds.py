@@ -24,13 +24,13 @@ def request(out: Path, dataset: Path, seed: int, *overrides: str) -> Requested:
 def test_seeds_in_processes_equal_seeds_alone(tmp_path: Path, linear_task: Path):
     """Seeds trained side by side make the tensors and metrics that each makes alone."""
     alone = [train_run(*request(tmp_path / f"alone-{n}", linear_task, n), lambda _: None, print) for n in (0, 1)]
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, bool]] = []
     requests = [request(tmp_path / f"together-{n}", linear_task, n) for n in (0, 1)]
-    together = train_seeds(requests, 2, lambda seed, percent, _: seen.append((seed, percent)), print)
+    together = train_seeds(requests, 2, lambda seed, now: seen.append((seed, now.step == now.total)), print)
     for first, second in zip(alone, together, strict=True):
         assert first.manifest["checkpoint_sha256"] == second.manifest["checkpoint_sha256"]
         assert (first.path / "metrics.parquet").read_bytes() == (second.path / "metrics.parquet").read_bytes()
-    assert {(0, 100), (1, 100)} <= set(seen)
+    assert {(0, True), (1, True)} <= set(seen)
     assert [row["seed"] for row in as_rows(together)] == [0, 1]
 
 
