@@ -22,7 +22,7 @@ from difflib import get_close_matches
 from iq_offline.credentials import masked
 
 FEW, SEVERAL = 6, 24
-"""So many names are listed whole in any case, and where none is near."""
+"""At most so many names are listed whole: beside a nearest one, and where none is near."""
 
 
 class UserError(Exception):
@@ -104,11 +104,18 @@ class TrackingUnavailable(UserError):
     """MLflow's store cannot be reached or used."""
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """The valid names nearest to `name`, nearest first, as the tail of a remedy: a few of many, all of a few."""
+def did_you_mean(name: str, valid: Iterable[str], listed_by: str = "") -> str:
+    """The names nearest to `name`, as a question; then all names where they are few, else how to list them.
+
+    It is a remedy, or the end of one. `listed_by`: the command that lists all names.
+    """
     names = sorted(valid)
     close = get_close_matches(name, names, n=3, cutoff=0.4)
-    rest = [other for other in names if other not in close]
-    if len(names) <= (SEVERAL if not close else FEW):
-        return ", ".join(close + rest)
-    return ", ".join(close) or f"none of {len(names)} is near"
+    question = f"did you mean {' or '.join(close)}?" if close else ""
+    if len(names) <= (FEW if close else SEVERAL):
+        everything = f"valid: {', '.join(names)}"
+    elif listed_by:
+        everything = f"all of them: {listed_by}"
+    else:
+        everything = "" if close else f"none of {len(names)} names is near"
+    return " ".join(filter(None, (question, everything)))

@@ -2,8 +2,9 @@
 
 import ast
 import math
+import os
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ from iq_offline.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from iq_offline.stages.dry_run import StageJobs
     from iq_offline.training.loop import Progress
     from iq_offline.training.run_folder import RunFolder
 
@@ -193,8 +195,8 @@ def _named_together(folders: "Sequence[RunFolder]", out: Path | None) -> list[Pa
 
 def run(
     pipeline: Annotated[
-        str, Argument(metavar="PIPELINE", help="A shipped pipeline's name (demo, quick, ...), or a YAML file.")
-    ],
+        str | None, Argument(metavar="PIPELINE", help="A shipped pipeline's name, or a YAML file; none: list them.")
+    ] = None,
     cores: Annotated[
         int | None, Option(min=1, metavar="N", help="Processor cores to use. (default: the profile's)")
     ] = None,
@@ -206,16 +208,45 @@ def run(
     data: Annotated[
         Path | None, Option(metavar="FOLDER", help="The folder that {data} stands for in the YAML file.")
     ] = None,
+    json: Json = False,
 ) -> None:
     """Run a table of experiments to its report. What is finished is not done again."""
-    from iq_offline.stages.run import RunRequest, run_pipeline
+    from iq_offline.stages.run import RunRequest, list_tables, run_pipeline
 
+    if pipeline is None:
+        rows = list_tables()
+        return console.show_json({"pipelines": rows}) if json else console.show_table(rows)
     finished = run_pipeline(RunRequest(pipeline, cores, profile, dry_run, out, data), console.note)
-    if finished.text is not None:
+    if json:
+        jobs = [asdict(one) for one in finished.planned]
+        console.show_json({"folder": str(finished.folder), "done": finished.text is not None, "planned": jobs})
+    elif dry_run:
+        _show_planned(finished.planned, cores or os.cpu_count() or 1)
+    elif finished.text is not None:
         console.show(finished.text.rstrip())
     if finished.status:
         console.note(f"not finished; logs: {finished.folder / 'logs'}; the same command goes on from here")
         raise Exit(1)
+    return None
+
+
+def _show_planned(planned: "Sequence[StageJobs]", cores: int) -> None:
+    """The jobs of each stage and about how long they take; then of all."""
+    console.show_table(
+        [
+            {
+                "stage": one.stage,
+                "jobs": one.jobs,
+                "a job": f"about {console.duration(one.seconds / one.jobs)}",
+                "all on one core": f"about {console.duration(one.seconds)}",
+            }
+            for one in planned
+        ]
+    )
+    jobs, seconds = sum(one.jobs for one in planned), sum(one.seconds for one in planned)
+    console.show(
+        f"{jobs} jobs, about {console.duration(seconds / cores)} on {cores} cores" if jobs else "nothing to do"
+    )
 
 
 def reproduce(

@@ -11,10 +11,12 @@ from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_va
 
 from iq_offline.config.base import NONE, AlgorithmConfig, FrozenModel
 from iq_offline.credentials import public_name
-from iq_offline.errors import ConfigError, nearest
+from iq_offline.errors import ConfigError, did_you_mean
 from iq_offline.methods import METHODS, Method
 
 Choice = TypeVar("Choice", bound=StrEnum)
+LIST_METHODS = "iq-offline methods"
+"""The command that lists the methods; with a method, its settings."""
 RENAMED = {
     "advantage_weights.largest": "max_weight",
     "alarm_q": "max_abs_q",
@@ -28,7 +30,7 @@ RENAMED = {
 def choice(kind: type[Choice], text: str, option: str) -> Choice:
     """The choice of that name. Raises ConfigError where there is none, with the nearest."""
     if text not in list(kind):
-        raise ConfigError(f"unknown {option} '{text}'", f"valid: {nearest(text, kind)}")
+        raise ConfigError(f"unknown {option} '{text}'", did_you_mean(text, kind))
     return kind(text)
 
 
@@ -97,7 +99,7 @@ class TrainConfig(FrozenModel):
     @classmethod
     def _registered(cls, method: str) -> str:
         if method not in METHODS:
-            raise ValueError(f"no method is called {method}: {nearest(method, METHODS)}")
+            raise ValueError(f"no method is called {method}: {did_you_mean(method, METHODS, LIST_METHODS)}")
         return method
 
     @field_validator("algorithm", mode="before")
@@ -159,7 +161,7 @@ class TrainConfig(FrozenModel):
 def method_of(name: str) -> Method:
     """The method of that name. Raises ConfigError where there is none, with the nearest."""
     if name not in METHODS:
-        raise ConfigError(f"unknown method '{name}'", f"valid: {nearest(name, METHODS)}")
+        raise ConfigError(f"unknown method '{name}'", did_you_mean(name, METHODS, LIST_METHODS))
     return METHODS[name]
 
 
@@ -192,12 +194,12 @@ def algorithm_config(
     for preset in ({model.model_fields["name"].default: method_of(method).settings}, *presets):
         for key, value in preset.get(model.model_fields["name"].default, {}).items():
             if values.get(key.partition(".")[0]) != NONE or "." not in key:
-                _assign(values, model, key, value)
+                _assign(values, model, method, key, value)
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
             raise ConfigError(f"--set {override} has no '='", "write it as --set key=value")
-        _assign(values, model, key.strip(), _parse(text.strip()))
+        _assign(values, model, method, key.strip(), _parse(text.strip()))
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -237,12 +239,13 @@ def _without_null(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _assign(values: dict[str, Any], model: type[BaseModel], key: str, value: Any) -> None:
+def _assign(values: dict[str, Any], model: type[BaseModel], method: str, key: str, value: Any) -> None:
     keys = valid_keys(model)
     if key not in keys:
         renamed = RENAMED.get(key)
-        found = renamed if renamed in keys else nearest(key, keys)
-        raise ConfigError(f"unknown key '{key}' for this method", f"nearest valid keys: {found}")
+        named = [renamed] if renamed in keys else keys
+        remedy = did_you_mean(renamed if renamed in keys else key, named, f"{LIST_METHODS} {method}")
+        raise ConfigError(f"unknown key '{key}' for method {method}", remedy)
     if keys[key] is not None and value not in (NONE, {}):
         inner = [name for name in keys if name.startswith(f"{key}.")]
         raise ConfigError(f"'{key}' is a group of settings", f"set one of them ({', '.join(inner)}), or {key}=none")

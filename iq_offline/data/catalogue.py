@@ -22,8 +22,9 @@ from iq_offline.config.base import FrozenModel
 from iq_offline.credentials import public_url
 from iq_offline.data.identity import state_of
 from iq_offline.data.strict_json import read_json
-from iq_offline.errors import UnknownDataset, nearest
+from iq_offline.errors import UnknownDataset, did_you_mean
 
+LIST_DATASETS = "iq-offline datasets"
 D4RL_NAME = re.compile(r"(halfcheetah|hopper|walker2d|ant|pen|door|hammer|relocate|antmaze|kitchen|maze2d)-[\w-]+-v\d+")
 MINARI_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)+-v\d+")
 REMOTE_SCHEMES = {"hf", "gcp", "gs"}
@@ -194,9 +195,7 @@ def locate(dataset: str) -> Located | CatalogueEntry:
         raise UnknownDataset(f"unknown dataset '{dataset}'", _nearest_d4rl(dataset))
     if MINARI_ID.fullmatch(dataset) and ".." not in dataset:
         return CatalogueEntry(id=dataset, family="unlisted", kind=Kind.MINARI, description="not in the catalogue")
-    raise UnknownDataset(
-        f"unknown dataset '{dataset}'", f"nearest: {nearest(dataset, catalogue())}; all: iq-offline datasets"
-    )
+    raise UnknownDataset(f"unknown dataset '{dataset}'", did_you_mean(dataset, catalogue(), LIST_DATASETS))
 
 
 def is_like_a_path(dataset: str) -> bool:
@@ -219,7 +218,7 @@ def find_entries(pattern: str = "", family: str = "", environment: str = "") -> 
         asked = " ".join(filter(None, (pattern, family, environment)))
         raise UnknownDataset(
             f"no dataset matches '{asked}'",
-            f"nearest: {nearest(pattern, catalogue())}; families: {', '.join(families)}",
+            f"{did_you_mean(pattern, catalogue(), LIST_DATASETS)}; families: {', '.join(families)}",
         )
     return found
 
@@ -261,7 +260,7 @@ def _holds(text: str, wanted: str) -> bool:
 
 
 def _nearest_d4rl(dataset: str) -> str:
-    close = nearest(dataset, [name for name in catalogue() if D4RL_NAME.fullmatch(name)])
+    near = did_you_mean(dataset, [name for name in catalogue() if D4RL_NAME.fullmatch(name)], LIST_DATASETS)
     older = dataset.endswith(("-v0", "-v1")) and dataset.startswith(("halfcheetah", "hopper", "walker2d", "ant"))
     reason = "; v0 and v1 have wrong terminations and time-outs, v2 mends them" if older else ""
-    return f"nearest: {close or 'none'}{reason}; all: iq-offline datasets"
+    return near + reason

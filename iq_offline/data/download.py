@@ -157,12 +157,14 @@ def _bring(entry: CatalogueEntry, check: _Check, partial: Path, options: FetchOp
             wanted = http.Wanted(entry.id, urls, entry.bytes, tell=options.tell)
             return public_url(http.download(session, wanted, partial, check, options.advance))
     if not local.is_file():
-        raise UnknownDataset(f"{entry.id}: no file at {local}", "name its file with --from PATH")
+        raise UnknownDataset(
+            f"{entry.id}: no file at {local}", f"name its file: iq-offline fetch {entry.id} --from PATH"
+        )
     http.check_space(partial.parent, local.stat().st_size, entry.id)
     shutil.copyfile(local, partial)
     if wrong := check(partial):
         partial.unlink()
-        hint = "; or accept it with --repin" if entry.sha256 is None else ""
+        hint = f"; or accept it: iq-offline fetch {entry.id} --from {local} --repin" if entry.sha256 is None else ""
         raise DatasetUnreadable(
             f"{local} is not {entry.id}: {wrong}",
             f"take the file from its publisher again, or use it under its own path{hint}",
@@ -206,7 +208,7 @@ def _fetch_minari(entry: CatalogueEntry, options: FetchOptions) -> None:
     if pinned.get("sha256") not in (None, fetched.sha256) and options.revision is None:
         raise DownloadFailed(
             f"{entry.id} has other bytes than at its first fetch (SHA-256 {fetched.sha256}, not {pinned['sha256']})",
-            "accept them with --repin",
+            f"accept them: iq-offline fetch {entry.id} --repin",
         )
     pin(entry, fetched, listing.bytes, options.tell)
     with whole_folder(entry.stored_path) as temporary:
@@ -227,7 +229,8 @@ def _is_kept(entry: CatalogueEntry, options: FetchOptions, where: str) -> bool:
     asked = options.repin or options.revision is not None
     if entry.urls and not options.repin and known.get("source", where) != where:
         raise ConfigError(
-            f"{entry.id} is here already, from {known['source']}", "use it by its id, or replace it with --repin"
+            f"{entry.id} is here already, from {known['source']}",
+            f"use it by its id, or replace it: iq-offline fetch {public_url(entry.urls[0])} --repin",
         )
     if not asked and known.get("sha256") == digest_of(data_path(path), hashlib.sha256):
         sums = {file.relative_to(path).as_posix(): sha256_of_file(file) for file in data_files(path)}

@@ -16,7 +16,7 @@ from iq_offline.data.categories import DeclaredSpace
 from iq_offline.data.episodes import DatasetInfo
 from iq_offline.data.observations import flattened, is_picture, leaves
 from iq_offline.data.spaces import ActionSpace, DiscreteActions, declared_box
-from iq_offline.errors import EnvironmentMissing, NotYet, PackageMissing, RunError, nearest
+from iq_offline.errors import EnvironmentMissing, NotYet, PackageMissing, RunError, did_you_mean
 
 if TYPE_CHECKING:
     import gymnasium
@@ -168,8 +168,8 @@ def make_environment(
         except Error as error:
             raise EnvironmentMissing(
                 f"Gymnasium {gymnasium.__version__} cannot make environment {env_id}: {error}",
-                f"install the package that registers it{hint}, or name another with --env-id; "
-                f"nearest installed: {nearest(env_id, gymnasium.registry)}",
+                f"install the package that registers it{hint}, or name an installed one with --env-id: "
+                f"{did_you_mean(env_id, gymnasium.registry)}",
             ) from None
         except BROKEN as error:
             raise EnvironmentMissing(

@@ -86,7 +86,7 @@ class Episode:
     def _broken(self, what: str) -> InvalidEpisode:
         return InvalidEpisode(
             f"{self.source}: episode {self.index} {what}",
-            "mend or leave out that episode in the source, or convert it with --keep-going, then try again",
+            "mend that episode, or leave it out: iq-offline convert SOURCE --to NAME-v0 --keep-going",
         )
 
 

@@ -385,7 +385,7 @@ class _Packer:
     def _broken(self, what: str, number: int | None = None) -> InvalidEpisode:
         return InvalidEpisode(
             f"{self._info.path}: episode {len(self.episodes.steps) if number is None else number} {what}",
-            "mend or leave out that episode in the source, or convert it with --keep-going, then try again",
+            "mend that episode, or leave it out: iq-offline convert SOURCE --to NAME-v0 --keep-going",
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from iq_offline.data.catalogue import CatalogueEntry, Located
 from iq_offline.data.episodes import DatasetInfo, EpisodeSource
 from iq_offline.data.formats.step_keys import Ends
-from iq_offline.errors import ConfigError, DatasetUnreadable, nearest
+from iq_offline.errors import ConfigError, DatasetUnreadable, did_you_mean
 
 
 class Format(StrEnum):
@@ -29,7 +29,7 @@ def parse_format(text: str) -> Format:
     """The format of that name. Raises ConfigError for an unknown one."""
     if text in list(Format):
         return Format(text)
-    raise ConfigError(f"unknown format '{text}'", f"nearest: {nearest(text, Format)}")
+    raise ConfigError(f"unknown format '{text}'", did_you_mean(text, Format))
 
 
 def read_episodes(located: Located, input_format: str = "auto", ends: Ends = Ends.AUTO) -> EpisodeSource:

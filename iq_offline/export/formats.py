@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from iq_offline.algorithms.networks import Policy
-from iq_offline.errors import ConfigError, PackageMissing, nearest
+from iq_offline.errors import ConfigError, PackageMissing, did_you_mean
 
 Act = Callable[[NDArray[Any]], NDArray[Any]]
 Facts = Mapping[str, Any]
@@ -56,7 +56,7 @@ def format_of(path: Path, asked: str | None) -> Format:
     """The format asked for, else that of the file's suffix. Raises ConfigError."""
     if asked is not None:
         if asked not in list(Format):
-            raise ConfigError(f"unknown format '{asked}'", f"valid: {nearest(asked, Format)}")
+            raise ConfigError(f"unknown format '{asked}'", did_you_mean(asked, Format))
         return Format(asked)
     if path.suffix not in SUFFIXES:
         known = ", ".join(SUFFIXES)

@@ -16,7 +16,7 @@ from typing import Any
 
 from iq_offline.config.train import SubsampleFrom, algorithm_class, updates_key, valid_keys
 from iq_offline.credentials import public_name
-from iq_offline.errors import ConfigError, nearest
+from iq_offline.errors import ConfigError, did_you_mean
 from iq_offline.methods import METHODS
 from iq_offline.pipeline.schema import MOST_RUNS, DatasetEntry, Demos, PerRun, ResultsTable, Settings, Where
 
@@ -172,7 +172,7 @@ def _check_methods(table: ResultsTable) -> None:
         if entry.method is None and label not in METHODS:
             raise ConfigError(
                 f"unknown method '{label}' in table {table.name}",
-                f"one of: {nearest(label, METHODS)}; a name of your own needs `method:` under it",
+                f"{did_you_mean(label, METHODS, 'iq-offline methods')}; a name of your own needs `method:` under it",
             )
 
 
@@ -184,7 +184,8 @@ def _check_settings(run: PlannedRun) -> None:
         if key not in keys:
             raise ConfigError(
                 f"{run.name}: method {run.trained_by} has no setting '{key}'",
-                f"nearest: {nearest(key, keys)}; a setting of one method belongs under `methods` or `per_run`",
+                f"{did_you_mean(key, keys, f'iq-offline methods {run.trained_by}')}; "
+                "a setting of one method belongs under `methods` or `per_run`",
             )
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, Valid
 
 from iq_offline.config.base import FrozenModel
 from iq_offline.config.train import Device, SubsampleFrom
-from iq_offline.errors import ConfigError, nearest
+from iq_offline.errors import ConfigError, did_you_mean
 
 MOST_RUNS = 100_000
 """Of one table: Snakemake keeps all of them in memory."""
@@ -197,7 +197,7 @@ def _misfit(error: ValidationError) -> ConfigError:
     place = ".".join(map(str, path))
     if first["type"] == "extra_forbidden":
         return ConfigError(
-            f"unknown key '{place}' in the table", f"valid: {nearest(str(path[-1]), _model_at(path).model_fields)}"
+            f"unknown key '{place}' in the table", did_you_mean(str(path[-1]), _model_at(path).model_fields)
         )
     return ConfigError(f"'{place}' of the table does not fit: {first['msg']}", "docs/pipelines.md lists the keys")
 

@@ -24,7 +24,7 @@ from iq_offline.data.reading import WRITABLE, Format, module_of, parse_format, r
 from iq_offline.data.spaces import ActionSpace
 from iq_offline.data.summary import summarise
 from iq_offline.data.table import TransitionTable, open_table
-from iq_offline.errors import ConfigError, DatasetError, DatasetUnreadable, InvalidEpisode, nearest
+from iq_offline.errors import ConfigError, DatasetError, DatasetUnreadable, InvalidEpisode, did_you_mean
 
 MINARI_NAME = re.compile(r"[A-Za-z0-9][\w.-]*-v\d+")
 SUFFIXES = {Format.D4RL: (".hdf5", ".h5"), Format.D3RLPY: (".h5",), Format.NPZ: (".npz",)}
@@ -300,5 +300,5 @@ def _check_name(destination: Path, chosen: Format) -> None:
 
 def _choice(kind: type[StrEnum], text: str, option: str) -> Any:
     if text not in list(kind):
-        raise ConfigError(f"{option} {text} is unknown", f"valid: {nearest(text, kind)}")
+        raise ConfigError(f"{option} {text} is unknown", did_you_mean(text, kind))
     return kind(text)

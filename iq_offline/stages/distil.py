@@ -13,7 +13,7 @@ from iq_offline.baselines.sources import Pool, drawn
 from iq_offline.data.files import whole_file
 from iq_offline.data.split import rows_with_successors
 from iq_offline.data.table import TransitionTable
-from iq_offline.errors import ConfigError, nearest
+from iq_offline.errors import ConfigError, did_you_mean
 from iq_offline.stages.rewarder import Form, Rewarder, form_of, task_tables
 from iq_offline.training import run_folder
 from iq_offline.training.batches import TransitionSampler
@@ -56,7 +56,7 @@ def distil_reward(run: RunFolder, request: DistilRequest, on_update: Callable[[i
     ConfigError for what does not fit.
     """
     if request.inputs not in list(RewardInputs):
-        raise ConfigError(f"--inputs {request.inputs} is unknown", f"valid: {nearest(request.inputs, RewardInputs)}")
+        raise ConfigError(f"--inputs {request.inputs} is unknown", did_you_mean(request.inputs, RewardInputs))
     form = form_of(request.form)
     if form is Form.DISTILLED:
         raise ConfigError("a reward is not distilled from itself", "name another --form")

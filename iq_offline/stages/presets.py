@@ -7,7 +7,7 @@ from typing import Any
 from iq_offline import paths
 from iq_offline.config.train import config_classes
 from iq_offline.data.strict_json import read_toml
-from iq_offline.errors import ConfigError, nearest
+from iq_offline.errors import ConfigError, did_you_mean
 
 Preset = dict[str, dict[str, Any]]
 """Values by the configuration's name: only what differs from the defaults."""
@@ -25,9 +25,7 @@ def read_preset(name: str) -> list[Preset]:
     if not file.is_file():
         if in_file:
             raise ConfigError(f"no preset file at {name}", "check the path; a shipped preset is named without .toml")
-        raise ConfigError(
-            f"unknown preset '{name}'", f"one of: {nearest(name, [p.stem for p in folder.glob('*.toml')])}"
-        )
+        raise ConfigError(f"unknown preset '{name}'", did_you_mean(name, [p.stem for p in folder.glob("*.toml")]))
     try:
         content = read_toml(file)
     except ValueError as error:

@@ -19,7 +19,7 @@ from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import every_kth, rows_with_successors
 from iq_offline.data.strict_json import first_line, parse_json
 from iq_offline.data.table import TransitionTable
-from iq_offline.errors import ConfigError, RunError, nearest
+from iq_offline.errors import ConfigError, RunError, did_you_mean
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.training import run_folder
 from iq_offline.training.batches import Rows, TransitionSampler, observation_layout
@@ -54,7 +54,7 @@ class Form(StrEnum):
 def form_of(text: str) -> Form:
     """Raises ConfigError for a name that is none."""
     if text not in list(Form):
-        raise ConfigError(f"--form {text} is unknown", f"valid: {nearest(text, Form)}")
+        raise ConfigError(f"--form {text} is unknown", did_you_mean(text, Form))
     return Form(text)
 
 

@@ -1,11 +1,14 @@
 """run: a results table, from its YAML file to what it ends in. Snakemake does the work; this finds, asks and tells."""
 
 import importlib.util
+import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,10 +20,11 @@ from iq_offline.config.train import algorithm_class, algorithm_config, updates_k
 from iq_offline.credentials import public_url
 from iq_offline.data.catalogue import catalogue, is_like_a_path
 from iq_offline.data.files import check_folder
-from iq_offline.errors import ConfigError, PackageMissing, nearest
+from iq_offline.errors import ConfigError, PackageMissing, did_you_mean
 from iq_offline.pipeline.plan import Plan
 from iq_offline.pipeline.schema import End, load_table
 from iq_offline.pipeline.working_folder import Hold, held
+from iq_offline.stages.dry_run import StageJobs, planned_jobs
 from iq_offline.stages.presets import read_preset
 
 EXECUTORS = {
@@ -30,6 +34,8 @@ EXECUTORS = {
 """What the shipped profiles need beyond Snakemake itself."""
 LOCAL = "local"
 MISSING_SHOWN = 3
+ABOUT_WIDTH = 90
+"""Characters of what is listed about a table."""
 ENDS = {End.REPORT: Path("report") / "summary.txt", End.OUTCOMES: Path("outcomes") / "log.txt"}
 
 
@@ -52,6 +58,8 @@ class Finished:
     status: int
     folder: Path
     text: str | None
+    planned: tuple[StageJobs, ...] = ()
+    """What a dry run has found to do."""
 
 
 def run_pipeline(request: RunRequest, tell: Callable[[str], None]) -> Finished:
@@ -70,7 +78,8 @@ def run_pipeline(request: RunRequest, tell: Callable[[str], None]) -> Finished:
     _check_names(plan)
     command = _command(file, folder, request)
     if request.dry_run:
-        return Finished(subprocess.run([*command, "--dry-run"], check=False).returncode, folder, None)
+        finished = [run for place in (folder, paths.home()) for run in sorted((place / "runs").glob("*"))]
+        return Finished(0, folder, None, tuple(planned_jobs(command, plan, finished)))
     with held(folder, table.name, tell) as hold:
         if hold.is_locked_by_the_dead():
             dead = hold.left or "unknown"
@@ -79,6 +88,16 @@ def run_pipeline(request: RunRequest, tell: Callable[[str], None]) -> Finished:
         status = _snakemake(command, hold, served=request.profile == LOCAL and hasattr(os, "pidfd_open"))
     end = folder / ENDS[table.ends_in]
     return Finished(status, folder, end.read_text() if status == 0 else None)
+
+
+def list_tables() -> list[dict[str, str]]:
+    """The shipped tables by name, each with the first sentence of its comment."""
+    rows = []
+    for file in sorted(paths.shipped("pipelines").glob("*.yaml")):
+        comment = itertools.takewhile(lambda line: line.startswith("#"), file.read_text().splitlines())
+        sentence = re.split(r"\. (?=[A-Z`])", " ".join(line.lstrip("# ") for line in comment))[0].rstrip(".")
+        rows.append({"pipeline": file.stem, "about": textwrap.shorten(sentence, ABOUT_WIDTH, placeholder=" ...")})
+    return rows
 
 
 def find_table(name: str) -> Path:
@@ -91,7 +110,10 @@ def find_table(name: str) -> Path:
     file = folder / f"{name}.yaml"
     if not file.is_file():
         names = [path.stem for path in folder.glob("*.yaml")]
-        raise ConfigError(f"unknown pipeline '{name}'", f"one of: {nearest(name, names)}; or the path of a YAML file")
+        raise ConfigError(
+            f"unknown pipeline '{name}'",
+            f"{did_you_mean(name, names, 'iq-offline run')}; or give the path of a YAML file",
+        )
     return file
 
 
@@ -161,7 +183,7 @@ def _profile(request: RunRequest) -> Path:
         names = [path.name for path in shipped.iterdir()]
         raise ConfigError(
             f"unknown profile '{request.profile}'",
-            f"one of: {nearest(request.profile, names)}; or a folder with a Snakemake config.yaml",
+            f"{did_you_mean(request.profile, names)}; or give a folder with a Snakemake config.yaml",
         )
     needed = EXECUTORS.get(folder.name)
     if needed and importlib.util.find_spec(needed) is None:

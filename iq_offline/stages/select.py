@@ -13,7 +13,7 @@ from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Policy
 from iq_offline.batch import Batch
 from iq_offline.data.spaces import ActionSpace, ContinuousActions, DiscreteActions
 from iq_offline.data.table import TransitionTable, rows_of_episodes
-from iq_offline.errors import ConfigError, nearest
+from iq_offline.errors import ConfigError, did_you_mean
 from iq_offline.evaluation.correlation import correlate
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.verify import check_split
@@ -57,7 +57,7 @@ def select_run(
     where there are none, for runs of several datasets without one named, and for an unknown signal.
     """
     if request.signal not in list(Signal):
-        raise ConfigError(f"--signal {request.signal} is unknown", f"valid: {nearest(request.signal, Signal)}")
+        raise ConfigError(f"--signal {request.signal} is unknown", did_you_mean(request.signal, Signal))
     table, batch = unseen_demonstrations(runs, request.dataset)
     for run in runs:
         check_split(run, warn)

@@ -148,7 +148,7 @@ def _plan(archive: Archive, path: Path, ends: Ends) -> tuple[list[_Planned], tup
         if key not in archive:
             raise DatasetUnreadable(
                 f"{path}: the key '{key}' is missing (it has: {', '.join(archive.names)})",
-                f"add '{key}'; if the file has another layout, see `iq-offline convert --help`, --input-format",
+                f"add '{key}'; for another layout: iq-offline convert {path} --to {path.stem}-v0 --input-format FORMAT",
             )
     lengths, notes = _lengths(archive, path), _left_out(archive)
     recorded = _flags(archive, "terminal", len(lengths), path)

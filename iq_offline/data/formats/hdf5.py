@@ -261,7 +261,7 @@ def _open(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
         has = ", ".join(map(shown, list(group)[:20])) or "nothing"
         raise DatasetUnreadable(
             f"{path}: the key '{key}' is missing{_inside(group)} (it has: {has})",
-            f"add '{key}'; if the file has another layout, see `iq-offline convert --help`, --input-format",
+            f"add '{key}'; for another layout: iq-offline convert {path} --to {path.stem}-v0 --input-format FORMAT",
         )
     item = member(group, key, path)
     if not isinstance(item, h5py.Dataset):

@@ -43,7 +43,7 @@ def loads(data: bytes, name: str) -> object:
     except (*DAMAGE, struct.error, pickle.UnpicklingError) as error:
         raise DatasetUnreadable(
             f"{name} is not a readable pickle ({type(error).__name__} at byte {file.tell()}: {str(error)[:100]})",
-            "fetch or copy the file again, whole, or convert it: `iq-offline convert` with --input-format",
+            "copy the whole file again; for another format: iq-offline convert FILE --to NAME-v0 --input-format FORMAT",
         ) from None
     if file.tell() != len(data):
         raise DatasetUnreadable(

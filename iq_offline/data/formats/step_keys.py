@@ -145,7 +145,7 @@ def terminations(lengths: Sequence[int], flagged: Sequence[bool], ends: Ends) ->
     why = f"at the common length {longest}" if len(steps) > 1 else "of the only episode"
     return marked & ~timed_out, (
         f"{clock} ends {why} are taken as truncations, {count - clock} as terminations: the layout has one flag for "
-        "both kinds (`iq-offline convert` with --ends decides otherwise)"
+        "both kinds (to decide otherwise: iq-offline convert SOURCE --to NAME-v0 --ends termination)"
     )
 
 

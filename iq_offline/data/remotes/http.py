@@ -101,6 +101,7 @@ def download(
     taken. Raises DownloadFailed, which lists each URL and its reason.
     """
     partial.parent.mkdir(parents=True, exist_ok=True)
+    advance(_size(partial), wanted.bytes)
     reasons = []
     for url in wanted.urls:
         continued = _resumable(partial, url)[0] > 0
@@ -116,7 +117,7 @@ def download(
     listed = "\n  ".join(reasons) or "no place to get it from is known"
     raise DownloadFailed(
         f"{wanted.name} could not be fetched:\n  {listed}",
-        "try again later, or get the file by other means and name it with --from PATH",
+        "try again later, or get the file by other means and name it: iq-offline fetch DATASET --from PATH",
     )
 
 

@@ -34,14 +34,18 @@ def list_dataset(organisation: str, dataset: str, revision: str | None) -> Listi
         found = list(api.list_repo_tree(repository, folder, recursive=True, revision=commit, repo_type="dataset"))
     except RevisionNotFoundError:
         raise DownloadFailed(
-            f"{place} has no revision {revision}", "name another with --revision, or take the newest with --repin"
+            f"{place} has no revision {revision}",
+            "name another: iq-offline fetch DATASET --revision REVISION; or take the newest: --repin",
         ) from None
     except errors as error:
         raise _failed(place, error) from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise _failed(place, ValueError(f"the answer is not the hub's ({type(error).__name__}: {error})")) from None
     if len(commit) != FULL_COMMIT:
-        raise DownloadFailed(f"{place}: the hub names no commit for {revision or 'main'}", "name one with --revision")
+        raise DownloadFailed(
+            f"{place}: the hub names no commit for {revision or 'main'}",
+            "name one: iq-offline fetch DATASET --revision REVISION",
+        )
     files = tuple(
         RemoteFile(
             path=below(folder, item.path),
