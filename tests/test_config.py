@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from iq_offline.config.cloning import BCConfig, ContinuousBCConfig, DiscreteBCConfig
 from iq_offline.config.iq import DiscreteIQConfig, IQConfig
 from iq_offline.config.train import TrainConfig, algorithm_class, algorithm_config, config_classes
-from iq_offline.errors import ConfigError, nearest
+from iq_offline.errors import ConfigError, did_you_mean
 from iq_offline.methods import METHODS
 
 
@@ -85,7 +85,7 @@ def test_settings_of_no_method_are_refused():
         TrainConfig.from_toml(text.replace('name = "iq-continuous"', 'name = "iq-old"'))
     with pytest.raises(ValueError, match=r"algorithm\.alarm_q: Extra inputs"):
         TrainConfig.from_toml(text.replace("[algorithm]", "[algorithm]\nalarm_q = 5"))
-    with pytest.raises(ValueError, match="no method is called iq-cq: iq-cql"):
+    with pytest.raises(ValueError, match="no method is called iq-cq: did you mean iq-cql"):
         TrainConfig.from_toml(text.replace('method = "iq"', 'method = "iq-cq"'))
 
 
@@ -107,11 +107,15 @@ def test_name_of_configuration_cannot_be_overridden():
         algorithm_config("bc", discrete=False, overrides=["name=iq"])
 
 
-def test_few_names_are_all_listed_nearest_first():
-    """Of many, only the near ones are."""
-    assert nearest("cuba", ["auto", "cpu", "cuda"]).startswith("cuda, ")
-    assert nearest("alpha", [f"name{i}" for i in range(9)] + ["alphas"]) == "alphas"
-    assert nearest("xyz", [f"hopper-{number}" for number in range(100)]) == "none of 100 is near"
+def test_near_names_are_a_question():
+    """Few names are all listed beside the nearest; of many, the command that lists them is named."""
+    assert did_you_mean("cuda0", ["auto", "cpu", "cuda"]) == "did you mean cuda or cpu? valid: auto, cpu, cuda"
+    many = [*(f"name{i}" for i in range(9)), "alphas"]
+    assert did_you_mean("alpha", many) == "did you mean alphas?"
+    assert did_you_mean("alpha", many, "iq-offline list") == "did you mean alphas? all of them: iq-offline list"
+    hundred = [f"hopper-{number}" for number in range(100)]
+    assert did_you_mean("xyz", hundred) == "none of 100 names is near"
+    assert did_you_mean("xyz", hundred, "iq-offline datasets") == "all of them: iq-offline datasets"
 
 
 @pytest.mark.parametrize(

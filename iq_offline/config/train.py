@@ -242,9 +242,9 @@ def _without_null(content: dict[str, Any]) -> dict[str, Any]:
 def _assign(values: dict[str, Any], model: type[BaseModel], method: str, key: str, value: Any) -> None:
     keys = valid_keys(model)
     if key not in keys:
-        renamed = RENAMED.get(key)
-        named = [renamed] if renamed in keys else keys
-        remedy = did_you_mean(renamed if renamed in keys else key, named, f"{LIST_METHODS} {method}")
+        renamed, listed_by = RENAMED.get(key), f"{LIST_METHODS} {method}"
+        found = f"did you mean {renamed}? all of them: {listed_by}" if renamed in keys else None
+        remedy = found or did_you_mean(key, keys, listed_by)
         raise ConfigError(f"unknown key '{key}' for method {method}", remedy)
     if keys[key] is not None and value not in (NONE, {}):
         inner = [name for name in keys if name.startswith(f"{key}.")]

@@ -95,12 +95,22 @@ def test_continuous_task_runs_from_train_to_report(hopper, tmp_path):
         out = tmp_path / "runs" / f"seed-{seed}"
         trained = answer(*TRAIN, "--dataset", hopper, "--seed", seed, *SMALL, *SMALL_PRIOR, "--out", out)
         assert [run["seed"] for run in trained["runs"]] == [seed]
-    assert len(answer("eval", tmp_path / "runs", "--episodes", 2)["runs"]) == 2
+    evaluated = answer("eval", tmp_path, "--episodes", 2)
+    assert [run["path"] for run in evaluated["runs"]] == [str(tmp_path / "runs" / f"seed-{seed}") for seed in (0, 1)]
+    (row,) = evaluated["methods"]
+    assert (row["method"], row["dataset"], row["runs"]) == ("iq", "hopper", 2)
+    assert row["return_iqm"] == evaluated["aggregate"]["return_iqm"]
+    assert row["return_ci95"][0] <= row["return_iqm"] <= row["return_ci95"][1]
     run = tmp_path / "runs" / "seed-0"
     reward = answer("reward", run)
     assert set(reward) >= {"transition", "episode", "within_source", "null_length", "null_bc"}
     assert (reward["transition"]["n"], reward["episode"]["n"]) == (30, 3)
     assert -1 <= reward["transition"]["pearson"] <= 1
+    read = call("reward", run).stdout.strip().splitlines()[-1]
+    assert "the recovered reward" in read.lower()
+    reported = answer("report", tmp_path / "runs", "--out", tmp_path / "report")
+    assert (reported["summary"][0]["method"], reported["failures"]) == ("iq", [])
+    assert Path(reported["html"]) == tmp_path / "report" / "report.html"
     result = call("report", tmp_path / "runs", "--out", tmp_path / "report")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "report" / "report.html").is_file()
@@ -193,7 +203,7 @@ def test_repeated_command_trains_equal_tensors(cartpole, home):
 
 MISTAKES = {
     "a missing file": (("inspect", "nowhere.hdf5"), "no file or folder at nowhere.hdf5"),
-    "an unknown dataset": (("fetch", "demo/cartpole/expertt"), "nearest: demo/cartpole/expert-v0"),
+    "an unknown dataset": (("fetch", "demo/cartpole/expertt"), "did you mean demo/cartpole/expert-v0"),
     "an old D4RL version": (("fetch", "hopper-expert-v0"), "hopper-expert-v2"),
     "a URL of no kind that is fetched": (("fetch", "ftp://127.0.0.1/a.hdf5"), "is no place to fetch a file from"),
     "a search that finds nothing": (("datasets", "hoper-expert-v2"), "no dataset matches"),
@@ -343,3 +353,48 @@ def test_catalogue_filters_and_details():
     told = call("datasets", "hopper-medium-replay-v2").output
     for text in ("75854457", "e121c5f7c9857a30", "d4rl-in-Hopper-v4", "CC BY 4.0", "never taken for terminations"):
         assert text in told
+
+
+def test_methods_are_aggregated_apart(cartpole, tmp_path):
+    """`eval` labels a run method/dataset/seed, averages no two methods, and ends with the next commands."""
+    for method, prior in (("bc", ()), ("iq", SMALL_PRIOR)):
+        arguments = ("--method", method, *SMALL, *prior, "--out", tmp_path / "runs" / method)
+        trained = call(*TRAIN, "--dataset", cartpole, *arguments)
+        assert trained.stdout == f"{tmp_path / 'runs' / method}\n"
+        assert trained.stderr.splitlines()[-1] == f"next: iq-offline eval {tmp_path / 'runs' / method}"
+    told = call("eval", tmp_path / "runs", "--episodes", 2)
+    lines = told.stdout.splitlines()
+    assert [line.split()[0] for line in lines if "/" in line] == ["bc/cartpole/0", "iq/cartpole/0"]
+    assert [line.split()[:2] for line in lines[-2:]] == [["bc,", "2"], ["iq,", "2"]]
+    assert f"next: iq-offline reward {tmp_path / 'runs' / 'iq'}" in told.stderr
+    assert f"next: iq-offline report {tmp_path / 'runs'} --out report" in told.stderr
+    evaluated = answer("eval", tmp_path / "runs", "--episodes", 2)
+    assert [row["method"] for row in evaluated["methods"]] == ["bc", "iq"]
+    assert set(evaluated["aggregate"].values()) == {None}
+    assert f"name one of them: {tmp_path / 'runs' / 'bc'}" in refusal("reward", tmp_path / "runs").remedy
+
+
+def test_people_read_no_braces(cartpole, home):
+    """What `inspect`, `doctor` and `datasets` print for people holds no dictionaries or lists."""
+    for command in (("inspect", cartpole), ("doctor",), ("datasets", "hopper-medium-replay-v2")):
+        told = call(*command).stdout
+        assert not set("{}[]") & set(told), told
+
+
+def test_known_defects_are_told(cartpole, home, monkeypatch):
+    """`datasets`, `fetch` and `doctor` tell the known defects of a dataset."""
+    from iq_offline.data import catalogue as module
+    from iq_offline.data.catalogue import CatalogueEntry, Defect, Kind
+    from iq_offline.data.files import sha256_of_file
+
+    defect = Defect(what="the last episode carries no flag", handling="kept as truncated")
+    known = {"sha256": sha256_of_file(cartpole), "bytes": cartpole.stat().st_size, "defects": (defect,)}
+    entry = CatalogueEntry(id="test/cart", family="test", kind=Kind.FILE, file="cart.hdf5", **known)
+    for place in (module, "iq_offline.stages.doctor", "iq_offline.stages.eval"):
+        target = place if isinstance(place, str) else module.__name__
+        monkeypatch.setattr(f"{target}.catalogue", lambda: {entry.id: entry})
+    told = "known defect: the last episode carries no flag (kept as truncated)"
+    assert f"note: {told}" in call("fetch", "test/cart", "--from", cartpole).stderr
+    assert "1 datasets, 1 with known defects" in call("datasets").stdout
+    assert f"test/cart: {told}" in call("doctor").stdout
+    assert answer("doctor")["defects"] == [{"dataset": "test/cart", "defect": told}]
