@@ -14,11 +14,12 @@ from iq_offline.errors import ConfigError
 from iq_offline.pipeline.plan import Plan, PlannedRun
 from iq_offline.stages.presets import read_preset
 
-SECONDS = {"fetch": 2.0, "convert": 4.0, "eval": 15.0, "reward": 15.0, "report": 15.0}
+SECONDS = {"fetch": 2.0, "convert": 4.0, "eval": 15.0, "reward": 15.0, "report": 15.0, "outcomes": 0.1}
 """A job's typical time on one core, with demonstrations of some 10,000 steps."""
 CLONING_SPEED, METHOD_SPEED = 1000.0, 150.0
 """Typical updates a second on one core, in networks of the default sizes."""
 TRAINING = ("train", "outcome")
+ORDER = ("fetch", "convert", *TRAINING, "eval", "reward", "report", "outcomes")
 COUNT = re.compile(r"^(\w+) +(\d+)$", flags=re.MULTILINE)
 
 
@@ -45,9 +46,7 @@ def planned_jobs(command: Sequence[str], plan: Plan, finished: Iterable[Path]) -
     speeds = _speeds(finished)
     trained = [_training_seconds(run, speeds) for run in plan.runs.values()]
     each = SECONDS | dict.fromkeys(TRAINING, sum(trained) / len(trained))
-    known = [rule for rule in counts if rule in each]
-    order = [rule for rule in ("fetch", "convert", *TRAINING, "eval", "reward", "report") if rule in known]
-    return [StageJobs(rule, counts[rule], counts[rule] * each[rule]) for rule in order]
+    return [StageJobs(rule, counts[rule], counts[rule] * each[rule]) for rule in ORDER if rule in counts]
 
 
 def _speeds(finished: Iterable[Path]) -> dict[str, float]:

@@ -374,14 +374,14 @@ def test_methods_are_aggregated_apart(cartpole, tmp_path):
     assert f"name one of them: {tmp_path / 'runs' / 'bc'}" in refusal("reward", tmp_path / "runs").remedy
 
 
-def test_people_read_no_braces(cartpole, home):
+def test_people_read_no_braces(cartpole):
     """What `inspect`, `doctor` and `datasets` print for people holds no dictionaries or lists."""
     for command in (("inspect", cartpole), ("doctor",), ("datasets", "hopper-medium-replay-v2")):
         told = call(*command).stdout
         assert not set("{}[]") & set(told), told
 
 
-def test_known_defects_are_told(cartpole, home, monkeypatch):
+def test_known_defects_are_told(cartpole, monkeypatch):
     """`datasets`, `fetch` and `doctor` tell the known defects of a dataset."""
     from iq_offline.data import catalogue as module
     from iq_offline.data.catalogue import CatalogueEntry, Defect, Kind

@@ -15,8 +15,11 @@ from typer.testing import CliRunner
 
 from iq_offline.cli import app
 from iq_offline.errors import UserError
+from iq_offline.pipeline.plan import Plan
+from iq_offline.pipeline.schema import load_table
 from iq_offline.pipeline.working_folder import HOLDER, SNAKEMAKE_LOCKS
 from iq_offline.stages import run as run_stage
+from iq_offline.stages.dry_run import CLONING_SPEED, planned_jobs
 
 pytest.importorskip("snakemake")
 TINY = {
@@ -53,10 +56,9 @@ def ran(*arguments: object) -> subprocess.CompletedProcess:
 
 def planned(*arguments: object) -> dict[str, int]:
     """Jobs by rule that a dry run lists."""
-    result = ran(*arguments, "--dry-run")
+    result = ran(*arguments, "--dry-run", "--json")
     assert result.returncode == 0, result.stderr
-    found = re.findall(r"^(\w+) +(\d+)$", result.stdout, flags=re.MULTILINE)
-    return {rule: int(count) for rule, count in found if rule not in {"all", "total"}}
+    return {row["stage"]: row["jobs"] for row in json.loads(result.stdout)["planned"]}
 
 
 def refusal(*arguments: object) -> UserError:
@@ -137,6 +139,31 @@ def test_shipped_pipelines_are_listed_by_dry_run(tmp_path):
         **{"fetch": 2, "convert": 2, "train": 4, "eval": 4, "reward": 2, "report": 1}
     }
     assert [path.name for path in (tmp_path / "w").iterdir()] == [".snakemake"]
+
+
+def test_dry_run_estimates_from_finished_runs(tmp_path, table):
+    """The speed of finished runs of a method counts; without any, a typical one."""
+    plan = Plan.of(load_table(table))
+    listed = [sys.executable, "-c", "print('Job stats:\\ntrain   3\\nall   1\\ntotal   4')"]
+    (unknown,) = planned_jobs(listed, plan, [])
+    assert (unknown.stage, unknown.jobs, unknown.seconds) == ("train", 3, pytest.approx(3 * 20 / CLONING_SPEED))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "manifest.json").write_text(json.dumps({"method": "bc", "updates": 100, "seconds": 50.0}))
+    (known,) = planned_jobs(listed, plan, [run, tmp_path / "none"])
+    assert known.seconds == pytest.approx(3 * 20 / 2)
+    with pytest.raises(UserError, match="cannot plan this table: no idea"):
+        planned_jobs([sys.executable, "-c", "import sys; sys.exit('no idea')"], plan, [])
+
+
+def test_dry_run_prints_a_table(tmp_path):
+    """`run --dry-run` prints jobs by stage with their times; `run` alone lists the shipped tables."""
+    told = ran("quick", "--out", tmp_path / "w", "--dry-run", "--cores", 2).stdout.splitlines()
+    assert told[0].split()[:2] == ["stage", "jobs"]
+    assert [line.split()[0] for line in told[1:-1]] == ["fetch", "convert", "train", "eval", "reward", "report"]
+    assert re.fullmatch(r"15 jobs, about .+ on 2 cores", told[-1])
+    listed = CliRunner().invoke(app, ["run"]).stdout
+    assert {"demo", "quick", "stability"} <= {line.split()[0] for line in listed.splitlines()}
 
 
 MISTAKES = {
