@@ -377,8 +377,8 @@ def test_methods_are_aggregated_apart(cartpole, tmp_path):
 def test_people_read_no_braces(cartpole):
     """What `inspect`, `doctor` and `datasets` print for people holds no dictionaries or lists."""
     for command in (("inspect", cartpole), ("doctor",), ("datasets", "hopper-medium-replay-v2")):
-        told = call(*command).stdout
-        assert not set("{}[]") & set(told), told
+        lines = [line for line in call(*command).stdout.splitlines() if "pip install" not in line]
+        assert not set("{}[]") & set("".join(lines)), lines
 
 
 def test_known_defects_are_told(cartpole, monkeypatch):
