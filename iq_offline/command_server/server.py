@@ -23,7 +23,8 @@ from iq_offline.command_server.client import SOCKET, STREAMS, unpacked
 NEEDED = (
     *("torch", "scipy.stats", "matplotlib.pyplot", "gymnasium", "h5py", "safetensors.torch"),
     *(f"iq_offline.stages.{stage}" for stage in ("convert", "train", "eval", "reward", "report")),
-    *("iq_offline.training.loop", "iq_offline.training.learnt", "iq_offline.tracking.mlflow_models", "iq_offline.cli"),
+    *("iq_offline.training.loop", "iq_offline.training.learnt", "iq_offline.tracking.mlflow_models"),
+    *("iq_offline.cli", "iq_offline.commands.application"),
 )
 """Imported once, and MLflow; none of them starts a computation, or a thread that one would wait for."""
 

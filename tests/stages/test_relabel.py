@@ -130,7 +130,7 @@ def test_linear_form_explains_the_normalised_one(run):
     assert left.std() < 0.02 * rewards[inside].std()  # but for numbers beyond five deviations
     assert len(report["linear"]["weights"]) == observations.shape[1]
     assert report["null_linear"]["episode"]["n"] == report["episode"]["n"]
-    assert "null, linear" in as_text(report)
+    assert "baseline: linear" in as_text(report)
 
 
 def test_pictures_have_no_linear_reward(run, monkeypatch):
@@ -184,7 +184,7 @@ def test_report_has_intervals_nulls_sources_and_picture(run, tmp_path):
     assert 0 <= report["shaping_free"]["epic_like_distance"] <= 1
     assert picture.read_text().startswith("<?xml")
     assert (run.path / "reward.png").read_bytes().startswith(b"\x89PNG")
-    assert "null: length" in as_text(report)
+    assert "baseline: length" in as_text(report)
     assert json.loads((run.path / "reward.json").read_text())["transition"] == report["transition"]
 
 
