@@ -266,7 +266,7 @@ class _Bars:
         if not wait:
             self._bars.start()
 
-    def _fields(self, task: _Task) -> dict[str, str]:
+    def _fields(self, task: _Task) -> dict[str, Any]:
         return dict(zip(("phase", "amount", "rate", "left", "note"), task.texts(), strict=True))
 
     def update(self, number: int) -> None:
