@@ -21,6 +21,8 @@ NOT_SETTINGS = {"dataset", "method", "demos", "subsample", "seed", "device", "th
 SUPPLEMENTARY = "supplementary"
 DATA_SUFFIXES = {".hdf5", ".h5", ".npz", ".npy", ".pkl", ".pickle"}
 """Suffixes of recorded data; any other is part of a folder's name."""
+CONVERTED = re.compile(r"-[0-9a-f]{6}-v\d+$")
+"""What a pipeline adds to the name of data that it converts."""
 
 Sources = tuple[str, ...]
 """Supplementary data: paths and dataset ids as config.toml has them; empty without any."""
@@ -187,7 +189,7 @@ def _by_settings(
     family: Sequence[RunResult], own: SourceNames, across: SourceNames
 ) -> dict[tuple[str, str], list[RunResult]]:
     """Runs by the settings in which the family's runs differ, written `key=value` for the task, and for all."""
-    settings = [_settings(run) for run in family]
+    settings = _parts_as_one([_settings(run) for run in family])
     keys = sorted({key for one in settings for key in one})
     differing = [key for key in keys if len({_canonical(one.get(key)) for one in settings}) > 1]
 
@@ -201,6 +203,20 @@ def _by_settings(
     for run, values in zip(family, settings, strict=True):
         split.setdefault((text(values, own), text(values, across)), []).append(run)
     return split
+
+
+def _parts_as_one(settings: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Settings with one `part=on` for a part, `part.key`, that some runs lack and the others have alike."""
+    parts = {key.partition(".")[0] for one in settings for key in one if "." in key}
+    for part in sorted(parts):
+        own = [{key: value for key, value in one.items() if key.startswith(f"{part}.")} for one in settings]
+        distinct = {_canonical(one) for one in own}
+        if len(distinct) == 2 and _canonical({}) in distinct:
+            settings = [
+                {key: value for key, value in one.items() if key not in mine and key != part} | ({part: "on"} if mine else {})
+                for one, mine in zip(settings, own, strict=True)
+            ]
+    return list(settings)
 
 
 def _settings(result: RunResult) -> dict[str, Any]:
@@ -225,6 +241,7 @@ def _source_name(source: str, expert: str, level: int) -> str:
     name = path.name if path.is_absolute() or "://" in source else source
     if path.suffix in DATA_SUFFIXES:
         name = path.stem
+    name = CONVERTED.sub("", name)
     return _without_task(name, expert) if level == 0 else name
 
 
