@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import TextIOWrapper
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 FIRST_LINE_SECONDS = 15.0
 """Without a terminal, the first line of progress comes after so long."""
+LINE_SECONDS = 30.0
+"""Without a terminal, the lines of a pipeline's progress are so far apart."""
 CONTROL = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160)) if number not in (9, 10)}
 """Control characters by their escapes: a name in a file must not move the cursor or colour the terminal."""
 
@@ -190,6 +192,29 @@ def bars(title: str, numbers: Sequence[int]) -> Iterator[Callable[[int, int, str
 
 
 @contextmanager
+def stages(title: str) -> Iterator[Callable[[Mapping[str, tuple[int, int]], str], None]]:
+    """A bar for each stage on a terminal; elsewhere a line every LINE_SECONDS.
+
+    Call it with the stages' finished and planned jobs, and with all of it in one line.
+    """
+    if not sys.stderr.isatty():
+        yield _StageLines(title)
+        return
+    with _bars("{task.description}|Bar|{task.completed}/{task.total}|{task.fields[note]}") as bar:
+        tasks: dict[str, Any] = {}
+
+        def update(found: Mapping[str, tuple[int, int]], text: str) -> None:
+            for name, (done, total) in found.items():
+                if name not in tasks:
+                    tasks[name] = bar.add_task(name, total=total, note="")
+                bar.update(tasks[name], completed=done)
+            if tasks:
+                bar.update(next(reversed(tasks.values())), note=text)
+
+        yield update
+
+
+@contextmanager
 def counter(title: str, unit: str) -> Iterator[Callable[[int], None]]:
     """A running count on a terminal, where the end is not known; elsewhere nothing. Call it with the count so far."""
     if not sys.stderr.isatty():
@@ -209,6 +234,18 @@ def transfer(title: str) -> Iterator[Callable[[int, int | None], None]]:
     with _bars("{task.description}|Bar|Download|TransferSpeed|TimeRemaining", transient=True) as bar:
         task = bar.add_task(masked(title), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _StageLines:
+    """Stages without a terminal: a line every LINE_SECONDS, where something has changed."""
+
+    def __init__(self, title: str) -> None:
+        self._title, self._next, self._last = title, time.monotonic(), ""
+
+    def __call__(self, found: Mapping[str, tuple[int, int]], text: str) -> None:
+        if found and text != self._last and time.monotonic() >= self._next:
+            self._next, self._last = time.monotonic() + LINE_SECONDS, text
+            note(f"{self._title}: {text}")
 
 
 class _ProgressLines:

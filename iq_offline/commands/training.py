@@ -167,9 +167,13 @@ def run(
     """Run a results table to its report, or go on with it where it stopped; what is finished is not done again."""
     from iq_offline.stages.run import RunRequest, run_pipeline
 
-    finished = run_pipeline(RunRequest(pipeline, cores, profile, dry_run, out, data), console.note)
+    request = RunRequest(pipeline, cores, profile, dry_run, out, data)
+    with console.stages(pipeline) as advance:
+        finished = run_pipeline(request, console.note, lambda found: advance(found.stages, found.text))
     if finished.text is not None:
         console.show(finished.text.rstrip())
+    for failure in finished.failures:
+        console.fail(failure)
     if finished.status:
         console.note(f"not finished; logs: {finished.folder / 'logs'}; the same command goes on from here")
         raise Exit(1)
