@@ -213,7 +213,8 @@ def _parts_as_one(settings: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
         distinct = {_canonical(one) for one in own}
         if len(distinct) == 2 and _canonical({}) in distinct:
             settings = [
-                {key: value for key, value in one.items() if key not in mine and key != part} | ({part: "on"} if mine else {})
+                {key: value for key, value in one.items() if key not in mine and key != part}
+                | ({part: "on"} if mine else {})
                 for one, mine in zip(settings, own, strict=True)
             ]
     return list(settings)

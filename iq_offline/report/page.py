@@ -13,12 +13,12 @@ import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from iq_offline.methods import METHODS
-from iq_offline.report.columns import Column, columns_of
+from iq_offline.report.columns import Column
 from iq_offline.report.comparison import comparison_cautions, method_rows, task_name, task_of
 from iq_offline.report.groups import Group, cautions, flat_settings, missing_stages, setting_text
 from iq_offline.report.loading import Failure, RunResult, environment, shell_path
 from iq_offline.report.plots import Picture
-from iq_offline.report.tables import MOST_COLUMNS, cells, first_columns, without_empty
+from iq_offline.report.tables import MOST_COLUMNS, cells, first_columns
 from iq_offline.report.verdict import scale_note, verdict
 from iq_offline.training.run_folder import FILES
 
@@ -66,7 +66,7 @@ class PageTable:
     sections: Mapping[str, Sequence[Row]]
 
     def parts(self, keys: int) -> "list[PageTable]":
-        """The table in parts of at most MOST_COLUMNS columns, each with the first `keys`; anchors in the first alone."""
+        """Parts of at most MOST_COLUMNS columns, each with the first `keys`; anchors stand in the first part alone."""
         rest = range(keys, len(self.columns))
         step = max(1, MOST_COLUMNS - keys)
         chosen = [[*range(keys), *rest[start : start + step]] for start in range(0, len(rest), step)]
@@ -146,7 +146,13 @@ def _folder(number: int, run: RunResult, out: Path) -> dict[str, Any]:
     """A run's entry: its folder and its files, those that are there."""
     link = _link(run.folder, out)
     files = [(name, link + name) for name in sorted(FILES) if (run.folder / name).is_file()]
-    return {"anchor": f"run-{number}", "name": _run_name(run), "dataset": run.dataset, "folder": run.run, "files": files}
+    return {
+        "anchor": f"run-{number}",
+        "name": _run_name(run),
+        "dataset": run.dataset,
+        "folder": run.run,
+        "files": files,
+    }
 
 
 def _aggregate(table: pl.DataFrame) -> list[PageTable]:
@@ -190,7 +196,7 @@ def _numbers(groups: Sequence[Group]) -> dict[Path, int]:
 
 
 def _embedded(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
-    """The pictures as the page shows them: within PICTURE_BYTES for a desk and a phone, then for a desk, then linked."""
+    """The pictures, those that are not folded first; what does not fit into PICTURE_BYTES is a link."""
     left, found = PICTURE_BYTES, []
     order = sorted(pictures, key=_is_folded)
     for picture in order:

@@ -16,7 +16,6 @@ from iq_offline.evaluation.scores import reference_of
 from iq_offline.evaluation.statistics import Estimate, performance_profile
 from iq_offline.report.comparison import PERCENT, MethodRow, method_rows
 from iq_offline.report.figures import (
-    COLOURS,
     GREY,
     MARKERS,
     PHONE_INCHES,
@@ -338,7 +337,10 @@ def _draw_returns(axes: Axes, place: int, group: Group, scaled: Callable[..., An
     for run in group.runs:
         returns = run.table(RETURNS)
         if returns is not None:
-            heights, values = place + random.uniform(-JITTER, JITTER, len(returns)), scaled(returns["return"].to_numpy())
+            heights, values = (
+                place + random.uniform(-JITTER, JITTER, len(returns)),
+                scaled(returns["return"].to_numpy()),
+            )
             axes.scatter(values, heights, s=9, color=colour, alpha=0.4, linewidths=0, label="an episode")
     remark: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "color": GREY}
     if group.iqm is None:

@@ -125,4 +125,3 @@ def _result(run: RunFolder, episodes: list[SimulatedEpisode], reference: ScoreRe
         "score": reference.score(mean) if reference else None,
         "reference": reference.name if reference else None,
     }
-
