@@ -34,7 +34,7 @@ class ScoreReference:
 
 
 def reference_of(dataset: Mapping[str, Any]) -> ScoreReference | None:
-    """Of a manifest's dataset: the catalogue's for these bytes, or those converted to them; else what the data carry."""
+    """The catalogue's for a manifest's dataset, found by the hash of its bytes; else what the data carry themselves."""
     for entry in catalogue().values():
         same = entry.sha256 is not None and entry.sha256 in (dataset["sha256"], dataset["origin_sha256"])
         if same and entry.reference:
