@@ -94,7 +94,7 @@ class SnakemakeLog:
     def _seconds_left(self, now: float) -> float | None:
         """Of all jobs to come, as long as those of their stage before, as many at once as now."""
         slow = [rule for rule in TRAINING if self.done.get(rule, 0) < self.planned.get(rule, 0)]
-        if any(rule not in self._seconds for rule in slow):
+        if not self.planned or any(rule not in self._seconds for rule in slow):
             return None
         means = {rule: sum(taken) / len(taken) for rule, taken in self._seconds.items()}
         work = sum(means.get(rule, 0.0) * (total - self.done.get(rule, 0)) for rule, total in self.planned.items())
