@@ -17,7 +17,7 @@ from iq_offline.report.columns import Column
 from iq_offline.report.comparison import comparison_cautions, method_rows, task_name, task_of
 from iq_offline.report.groups import Group, cautions, flat_settings, missing_stages, setting_text
 from iq_offline.report.loading import Failure, RunResult, environment, shell_path
-from iq_offline.report.plots import Picture
+from iq_offline.report.plots import Picture, is_folded
 from iq_offline.report.tables import MOST_COLUMNS, cells, first_columns
 from iq_offline.report.verdict import scale_note, verdict
 from iq_offline.training.run_folder import FILES
@@ -27,8 +27,6 @@ NAMED_IN_TITLE = 3
 """Datasets that the title names one by one."""
 PICTURE_BYTES, VIDEO_BYTES = 1_900_000, 600_000
 """Of all embedded pictures and of the video, so that the page stays below 3 MB; what does not fit is a link."""
-FOLDED = ("profiles", "reward", "episodes")
-"""Kinds of pictures that the page folds."""
 IN_ROW_NAMES = {"dataset", "method", "seed"}
 """Settings that a row's name, or the run's, already tells."""
 ABSENT = "·"
@@ -198,21 +196,16 @@ def _numbers(groups: Sequence[Group]) -> dict[Path, int]:
 def _embedded(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
     """The pictures, those that are not folded first; what does not fit into PICTURE_BYTES is a link."""
     left, found = PICTURE_BYTES, []
-    order = sorted(pictures, key=_is_folded)
-    for picture in order:
-        wide, narrow = (_source(png) for png in (picture.png, picture.phone_png))
-        shown: dict[str, Any] = {"title": picture.title, "caption": picture.caption, "folded": _is_folded(picture)}
-        shown |= {"link": f"plots/{quote(picture.file_name)}", "wide": None, "narrow": None}
-        for name, source in (("wide", wide), ("narrow", narrow)):
-            if len(source["source"]) <= left:
-                left -= len(source["source"])
-                shown[name] = source
+    for picture in sorted(pictures, key=lambda one: is_folded(one.file_name)):
+        shown: dict[str, Any] = {"title": picture.title, "caption": picture.caption}
+        shown |= {"folded": is_folded(picture.file_name), "link": f"plots/{quote(picture.file_name)}"}
+        for name, png in (("wide", picture.png), ("narrow", picture.phone_png)):
+            source = None if png is None else _source(png)
+            fits = source is not None and len(source["source"]) <= left
+            left -= len(source["source"]) if source is not None and fits else 0
+            shown[name] = source if fits else None
         found.append(shown)
     return found
-
-
-def _is_folded(picture: Picture) -> bool:
-    return any(picture.file_name.endswith(f"-{kind}.png") for kind in FOLDED)
 
 
 def _source(png: bytes) -> dict[str, Any]:

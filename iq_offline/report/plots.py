@@ -4,6 +4,7 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,8 @@ MAX_ROWS = 24
 """Rows of one picture of returns or rewards; what does not fit follows in another."""
 MAX_PANELS = 12
 MAX_POINTS = 4000
+FOLDED = ("-profiles", "-reward", "-episodes")
+"""Ends of the names of pictures that the page folds."""
 ANCHORS = {True: ("random", "expert"), False: ("return 0", "data's mean")}
 """What stands at 0 and 100 of a scale, by whether it is a score."""
 AGGREGATE_CAPTION = (
@@ -103,19 +106,24 @@ Draw = Callable[[Axes], None]
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, the same drawn for a phone's width, and what it shows."""
+    """A PNG and what it shows; beside it the same for a phone's width, unless the page folds it."""
 
     file_name: str
     title: str
     caption: str
     png: bytes
-    phone_png: bytes
+    phone_png: bytes | None
 
     @classmethod
     def of(cls, file_name: str, title: str, caption: str, plot: Callable[..., bytes], *content: Any) -> "Picture":
         """`plot(*content, width=...)`, in both widths."""
-        wide, narrow = (plot(*content, width=width) for width in (WIDTH_INCHES, PHONE_INCHES))
-        return cls(file_name, title, caption, wide, narrow)
+        narrow = None if is_folded(file_name) else plot(*content, width=PHONE_INCHES)
+        return cls(file_name, title, caption, plot(*content, width=WIDTH_INCHES), narrow)
+
+
+def is_folded(file_name: str) -> bool:
+    """Whether the page folds the picture of that name."""
+    return Path(file_name).stem.endswith(FOLDED)
 
 
 @dataclass(frozen=True)

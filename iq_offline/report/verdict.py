@@ -1,12 +1,12 @@
 """The verdict: what a comparison shows, in sentences that are made from its numbers alone."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from iq_offline.evaluation.statistics import Estimate, probability_of_improvement, stratified_iqm
 from iq_offline.report.comparison import PERCENT, MethodRow, Task, method_rows, task_name
-from iq_offline.report.groups import SUPPLEMENTARY, Group, supplementary_names
+from iq_offline.report.groups import SUPPLEMENTARY, Group, Sources, supplementary_names
 from iq_offline.report.recovered import RewardLevel, reward_levels
 
 ENOUGH_SEEDS = 5
@@ -123,20 +123,30 @@ def _by_task(contenders: Sequence[Contender]) -> Iterator[str]:
 
 def _learnt_from(groups: Sequence[Group]) -> Iterator[str]:
     """Which methods read data beside the demonstrations, where not all do: why they may differ."""
-    readers: dict[str, dict[str, None]] = {}
+    readers: dict[str, list[str]] = {}
     for group in groups:
-        sources = tuple(group.runs[0].config.get(SUPPLEMENTARY) or ())
-        if sources:
+        if sources := _supplementary(group):
             name = supplementary_names([sources], group.dataset, across=False)[sources]
-            readers.setdefault(name, {})[group.method] = None
-    without = {group.method: None for group in groups if not group.runs[0].config.get(SUPPLEMENTARY)}
-    for name, methods in readers.items():
-        others = [method for method in without if method not in methods]
-        if others:
-            yield (
-                f"{_listed(list(methods))} also learn{'s' if len(methods) == 1 else ''} from {name}, without its "
-                f"rewards; {_listed(others)} learn{'s' if len(others) == 1 else ''} from the demonstrations alone."
-            )
+            readers.setdefault(group.method, []).append(name)
+    without = [group for group in groups if not _supplementary(group)]
+    others = [method for method in dict.fromkeys(group.method for group in without) if method not in readers]
+    if readers and others:
+        counts = sorted({run.manifest["transitions"] for group in without for run in group.runs})
+        span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        names = list(dict.fromkeys(name for found in readers.values() for name in found))
+        yield (
+            f"{_listed(list(readers))} also learn{_s(readers)} from {_listed(names)}, without rewards; "
+            f"{_listed(others)} learn{_s(others)} from the demonstrated transitions alone ({span} a run)."
+        )
+
+
+def _supplementary(group: Group) -> Sources:
+    return tuple(group.runs[0].config.get(SUPPLEMENTARY) or ())
+
+
+def _s(names: Collection[str]) -> str:
+    """The ending of a verb."""
+    return "s" if len(names) == 1 else ""
 
 
 def _rewards(levels: Sequence[RewardLevel]) -> Iterator[str]:

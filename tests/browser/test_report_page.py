@@ -82,7 +82,7 @@ def run_titles(browser):
 
 @pytest.mark.parametrize("width", [390, 1280, 1920])
 def test_verdict_is_on_the_first_screen(browser, screenshot, page, width):
-    """Without scrolling, a reader sees the verdict's first sentence, whole, at the width of a phone and of two desks."""
+    """Without scrolling, a reader sees the verdict's first sentence, whole, on a phone and on two desks."""
     resize(browser, width, 844 if width < 500 else 900, mobile=width < 500)
     browser.get(page.as_uri())
     screenshot(f"report-{width}-verdict")

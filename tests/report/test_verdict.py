@@ -74,8 +74,8 @@ def test_supplementary_readers_are_named(write_run):
     ]
     found = verdict(grouped(load_runs(folders)[0]))
     assert found.details[-1] == (
-        "filtered-bc also learns from demo/hopper/mixed-v0, without its rewards; bc learns from the demonstrations "
-        "alone."
+        "filtered-bc also learns from demo/hopper/mixed-v0, without rewards; bc learns from the demonstrated "
+        "transitions alone (500 a run)."
     )
 
 

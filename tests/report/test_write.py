@@ -71,7 +71,8 @@ def test_report_files_are_equal_when_written_twice(written):
 
 
 def test_page_loads_nothing_and_links_to_runs(written, page):
-    assert page.count('<img src="data:image/png;base64,') == page.count('srcset="data:image/png;base64,') == 7
+    assert page.count('<img src="data:image/png;base64,') == 7
+    assert page.count('srcset="data:image/png;base64,') == 4
     references = References(page).found
     assert all(value.startswith(("data:image/png;base64,", "../runs/", "#")) for value in references)
     assert "../runs/iq-1/manifest.json" in references
