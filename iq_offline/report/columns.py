@@ -123,7 +123,7 @@ COLUMNS: tuple[Column, ...] = (
            pl.String, key=True, by_task=lambda row: row.group.dataset),
     Column("method", "method", "the method that trained the policy",
            pl.String, key=True, by_task=lambda row: row.group.method),
-    Column("demos", "demonstrations", "expert episodes learnt from",
+    Column("demos", "demos", "expert episodes learnt from",
            pl.Int64, null="all", key=True, by_task=lambda row: row.group.demos),
     Column("subsample", "1 step in", "one transition in so many of an episode was kept",
            pl.Int64, key=True, by_task=lambda row: row.group.subsample),

@@ -325,18 +325,23 @@ def returns_plot(groups: Sequence[Group], width: float = WIDTH_INCHES) -> bytes:
 
     On an axis of scores, from the random policy's 0 to the expert's 100, where these are known.
     """
-    names, scale = [group.label for group in groups], ReturnScale.of(groups)
+    names = [group.label for group in groups]
     with encoded_figure(1.0 + row_inches(names, 0.75, width) * len(groups), width) as (figure, png):
         axes = figure.subplots()
-        for place, group in enumerate(groups):
-            _draw_returns(axes, place, group, scale or np.asarray)
-        name_rows(axes, names, width)
-        axes.set(xlabel="return of an episode")
-        if scale is not None:
-            mark_anchors(axes, scale.marks)
-            axes.set(xlabel=scale.name)
+        _draw_groups(axes, groups, width)
         legend_below(figure, [axes])
     return png.getvalue()
+
+
+def _draw_groups(axes: Axes, groups: Sequence[Group], width: float = WIDTH_INCHES) -> None:
+    """One dataset's returns, a row a group."""
+    scale = ReturnScale.of(groups)
+    for place, group in enumerate(groups):
+        _draw_returns(axes, place, group, scale or np.asarray)
+    name_rows(axes, [group.label for group in groups], width)
+    axes.set(xlabel="return of an episode" if scale is None else scale.name)
+    if scale is not None:
+        mark_anchors(axes, scale.marks)
 
 
 def _draw_returns(axes: Axes, place: int, group: Group, scaled: Callable[..., Any]) -> None:

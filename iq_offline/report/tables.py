@@ -15,8 +15,8 @@ from iq_offline.report.shortening import shortened
 MOST_COLUMNS = 8
 """Of a table that people are shown at first; the rest is folded, or left to the page."""
 FIRST = (
-    *("aggregate_iqm", "aggregate_interval", "return_iqm", "return_interval", "return_mean", "return_std"),
-    *("score", "score_iqm", "improvement", "improvement_interval", "seeds", "tasks", "runs", "scale"),
+    *("aggregate_iqm", "aggregate_interval", "return_iqm", "return_interval", "score_iqm", "improvement"),
+    *("improvement_interval", "seeds", "return_mean", "return_std", "score", "tasks", "runs", "scale"),
 )
 """The columns that come first, behind what names the row."""
 UNSAID = {"demos": None, "subsample": 1, "settings": ""}

@@ -150,7 +150,7 @@ def test_concise_table_has_eight_columns(write_run):
     table = concise(summary_table(grouped(load_runs(folders)[0])))
     assert table.columns == [
         *("dataset", "method", "demos", "subsample"),
-        *("return_iqm", "return_interval", "return_mean", "score_iqm"),
+        *("return_iqm", "return_interval", "score_iqm", "improvement"),
     ]
 
 
