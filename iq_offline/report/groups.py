@@ -46,7 +46,7 @@ class Group:
     @property
     def label(self) -> str:
         """The row's name beside others of the same dataset."""
-        demos = "" if self.demos is None else f"{self.demos} demos"
+        demos = "" if self.demos is None else f"{self.demos} demo{'' if self.demos == 1 else 's'}"
         every = "" if self.subsample == 1 else f"1 step in {self.subsample}"
         return ", ".join(filter(None, (self.method, demos, every, self.settings)))
 
@@ -89,6 +89,13 @@ class Group:
         """The runs with a recovered reward, or none where these were measured on different data."""
         found = [run for run in self.runs if run.reward is not None]
         return found if len({_canonical((run.reward or {}).get("datasets")) for run in found}) < 2 else []
+
+
+def short_labels(groups: Sequence[Group]) -> list[str]:
+    """Labels of one dataset's groups, without demonstrations and subsampling where all groups share them."""
+    if len({(group.demos, group.subsample) for group in groups}) == 1:
+        return [", ".join(filter(None, (group.method, group.settings))) for group in groups]
+    return [group.label for group in groups]
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from iq_offline.report.figures import (
     row_inches,
     scatter_by_source,
 )
-from iq_offline.report.groups import Group
+from iq_offline.report.groups import Group, short_labels
 from iq_offline.report.loading import RunResult
 from iq_offline.report.recovered import BASELINES, LEVELS, RewardLevel, reward_levels
 from iq_offline.report.shortening import wrapped
@@ -325,7 +325,7 @@ def returns_plot(groups: Sequence[Group], width: float = WIDTH_INCHES) -> bytes:
 
     On an axis of scores, from the random policy's 0 to the expert's 100, where these are known.
     """
-    names = [group.label for group in groups]
+    names = short_labels(groups)
     with encoded_figure(1.0 + row_inches(names, 0.75, width) * len(groups), width) as (figure, png):
         axes = figure.subplots()
         _draw_groups(axes, groups, width)
@@ -338,7 +338,7 @@ def _draw_groups(axes: Axes, groups: Sequence[Group], width: float = WIDTH_INCHE
     scale = ReturnScale.of(groups)
     for place, group in enumerate(groups):
         _draw_returns(axes, place, group, scale or np.asarray)
-    name_rows(axes, [group.label for group in groups], width)
+    name_rows(axes, short_labels(groups), width)
     axes.set(xlabel="return of an episode" if scale is None else scale.name)
     if scale is not None:
         mark_anchors(axes, scale.marks)
@@ -415,38 +415,40 @@ def curves_plot(groups: Sequence[Group], width: float = WIDTH_INCHES) -> bytes:
     logged = [
         (group, run, metrics) for group in groups for run in group.runs if (metrics := run.table(METRICS)) is not None
     ]
-    colours = {group.label: colour_of(place) for place, group in enumerate(groups)}
+    names = dict(zip([group.label for group in groups], short_labels(groups), strict=True))
+    colours = {name: colour_of(place) for place, name in enumerate(names.values())}
     seeds = sorted({run.seed for _, run, _ in logged})
     panels: list[tuple[str, Draw]] = []
     for method in dict.fromkeys(group.method for group in groups):
         own = [(group, run, metrics) for group, run, metrics in logged if group.method == method]
         for metric, title in CURVES.items():
-            curves = [curve for group, run, metrics in own if (curve := curve_of(metric, group, run, metrics))]
+            curves = [
+                curve for group, run, metrics in own if (curve := curve_of(metric, names[group.label], run, metrics))
+            ]
             if curves:
                 panels.append((f"{method}: {title}", _curves(curves, colours, seeds)))
     return _panels(panels, "update", "", width, height=2.2, legend=len(logged) <= MOST_LINES)
 
 
-def curve_of(metric: str, group: Group, run: RunResult, metrics: pl.DataFrame) -> Curve | None:
+def curve_of(metric: str, label: str, run: RunResult, metrics: pl.DataFrame) -> Curve | None:
     """A metric of the cloning phase and of the method itself, in one line; None where it was never logged."""
     names = [name for name in (CLONING + metric, metric) if name in metrics]
     if not names:
         return None
     points = metrics.select("step", pl.coalesce(names).cast(pl.Float64).alias("value")).drop_nulls()
     cloned = metrics.filter(pl.col(CLONING + "loss").is_not_null())["step"].max() if CLONING + "loss" in metrics else 0
-    return Curve(group.label, run.seed, points, int(cloned or 0)) if len(points) else None
+    return Curve(label, run.seed, points, int(cloned or 0)) if len(points) else None
 
 
 def _curves(curves: Sequence[Curve], colours: Mapping[str, str], seeds: Sequence[int]) -> Draw:
-    several = len({curve.label for curve in curves}) > 1
     values = np.concatenate([curve.points["value"].to_numpy() for curve in curves])
     wide_range = values.min() > 0 and values.max() > DECADES * values.min()
 
     def draw(axes: Axes) -> None:
         for curve in curves:
             place = seeds.index(curve.seed) % len(SEED_LINES)
-            label = f"{curve.label}, seed {curve.seed}" if several else f"seed {curve.seed}"
-            look: dict[str, Any] = {"color": colours[curve.label], "linestyle": SEED_LINES[place], "label": label}
+            look: dict[str, Any] = {"color": colours[curve.label], "linestyle": SEED_LINES[place]}
+            look["label"] = f"{curve.label}, seed {curve.seed}"
             marker = "." if len(curve.points) == 1 else None
             axes.plot(curve.points["step"], curve.points["value"], alpha=0.8, linewidth=1.1, marker=marker, **look)
         cloning = max(curve.cloning_updates for curve in curves)
@@ -457,6 +459,8 @@ def _curves(curves: Sequence[Curve], colours: Mapping[str, str], seeds: Sequence
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(LogFormatter())  # the usual one needs mathematical text, which names forbid
             axes.yaxis.set_minor_formatter(NullFormatter())
+        elif values.min() >= 0:
+            axes.set_ylim(bottom=0)
 
     return draw
 

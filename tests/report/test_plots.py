@@ -78,13 +78,12 @@ def test_scores_are_anchored_at_random_and_expert(write_run):
 def test_curves_join_cloning_and_method(write_run):
     """A curve begins with the cloning phase, whose metrics have a prefix, and says how long that is."""
     ((run,), _) = load_runs([write_run("a", method="iq", seed=3)])
-    (group,) = grouped([run])
-    curve = curve_of("loss", group, run, run.table("metrics.parquet"))
+    curve = curve_of("loss", "iq", run, run.table("metrics.parquet"))
     assert (curve.seed, curve.cloning_updates) == (3, 40)
     assert curve.points["step"].to_list() == list(range(0, 100, 10))
-    later = curve_of("expert_reward", group, run, run.table("metrics.parquet"))
+    later = curve_of("expert_reward", "iq", run, run.table("metrics.parquet"))
     assert later.points["step"].min() == 50
-    assert curve_of("action_error", group, run, run.table("metrics.parquet")) is None
+    assert curve_of("action_error", "iq", run, run.table("metrics.parquet")) is None
 
 
 def test_rewards_plot_follows_the_correlations(write_run):

@@ -54,6 +54,12 @@ def page(written):
     return written[0].html.read_text()
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports without pictures, which take most of the time."""
+    monkeypatch.setattr("iq_offline.stages.report.pictures", lambda _: [])
+
+
 def test_report_files_are_equal_when_written_twice(written):
     """A report is a page, its tables and the plots; written twice, it has the same bytes."""
     first, folders = written
@@ -105,6 +111,7 @@ def test_tables_show_at_most_eight_columns(page):
     assert 'id="summary-2"' in page.split("<details><summary>More columns</summary>")[1]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_first_film_is_on_the_page(write_run, tmp_path):
     """The film of the first run that has one is inside the page; a film that is gone is no error."""
     folders = [write_run(f"iq-{seed}", seed=seed, returns=[1.0]) for seed in range(3)]
@@ -146,6 +153,7 @@ def test_legend_describes_methods_from_their_registry(page):
     assert METHODS["csil"].summary not in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_page_lists_missing_stages_and_shows_dashes(write_run, tmp_path, monkeypatch):
     folder = write_run("lonely")
     monkeypatch.chdir(tmp_path)
@@ -156,6 +164,7 @@ def test_page_lists_missing_stages_and_shows_dashes(write_run, tmp_path, monkeyp
     assert '<td class="number">-</td>' in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_names_from_data_are_no_markup(write_run, tmp_path):
     page = write_report([write_run("a b&c", dataset="<b>bold</b>", returns=[1.0])], tmp_path / "out").html.read_text()
     assert "<b>" not in page
@@ -183,6 +192,7 @@ def test_numbers_link_to_run_folders(page):
         assert f'href="../runs/{method}-{seed}/manifest.json"' in folders[number]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_row_of_one_run_links_to_its_folder(write_run, tmp_path):
     page = write_report([write_run("only", returns=[5.0])], tmp_path / "out").html.read_text()
     assert '<a class="n" tabindex="-1" href="#run-1">5.0</a>' in table(page, "summary")[2]
@@ -202,6 +212,7 @@ def test_page_is_accessible(page):
     assert anchors <= set(re.findall(r'id="([^"]+)"', page))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_differing_settings_stand_first_and_are_marked(write_run, tmp_path):
     folders = [
         write_run("a", method="bc", algorithm="learning_rate = 0.001\nwidth = 64"),
@@ -215,6 +226,7 @@ def test_differing_settings_stand_first_and_are_marked(write_run, tmp_path):
     assert '<tr><th scope="row">width</th><td>64</td><td>64</td></tr>' in rows
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_failed_runs_are_listed_with_links(write_run, tmp_path):
     """Runs that failed are listed with a link, and cost the others nothing."""
     folders = four_runs(write_run)
