@@ -301,7 +301,7 @@ def _interval_bar(axes: Axes, estimate: Estimate, height: float, **style: Any) -
 
 def rewards_plot(levels: Sequence[RewardLevel], width: float = WIDTH_INCHES) -> bytes:
     """Pearson's r of each recovered reward and of its baselines: a row a task, method and level, a mark a seed."""
-    names = [f"{level.group.method}, {level.group.dataset}, by {level.level}" for level in levels]
+    names = [f"{level.method}, {level.group.dataset}, by {level.level}" for level in levels]
     kinds = list(dict.fromkeys(name for paths in LEVELS.values() for name in paths))
     with encoded_figure(1.0 + row_inches(names, 0.55, width) * len(levels), width) as (figure, png):
         axes = figure.subplots()

@@ -38,6 +38,11 @@ class RewardLevel:
     """The recovered reward first; what is undefined in a seed is left out."""
 
     @property
+    def method(self) -> str:
+        """The method, with the settings that set it apart."""
+        return ", ".join(filter(None, (self.group.method, self.group.settings)))
+
+    @property
     def means(self) -> dict[str, float]:
         """Over seeds."""
         return {name: sum(values) / len(values) for name, values in self.pearsons.items() if values}

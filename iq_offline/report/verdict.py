@@ -154,14 +154,13 @@ def _rewards(levels: Sequence[RewardLevel]) -> Iterator[str]:
     found = [list(own) for _, own in groupby(levels, key=lambda level: id(level.group))]
     for own in found[:MOST_REWARDS]:
         group = own[0].group
-        method = ", ".join(filter(None, (group.method, group.settings)))
         beaten, baselines = (sum(counts) for counts in zip(*(level.beats for level in own), strict=True))
         verb = "beats" if beaten == baselines else "beats some of" if beaten else "does not beat"
         compared = "; ".join(level.sentence for level in own)
         if baselines:
-            yield f"The reward that {method} recovers on {group.dataset} {verb} its baselines: {compared}."
+            yield f"The reward that {own[0].method} recovers on {group.dataset} {verb} its baselines: {compared}."
         else:
-            yield f"The reward that {method} recovers on {group.dataset} follows the true one: {compared}."
+            yield f"The reward that {own[0].method} recovers on {group.dataset} follows the true one: {compared}."
     if len(found) > MOST_REWARDS:
         yield f"The chart of rewards has {len(found) - MOST_REWARDS} more."
 
