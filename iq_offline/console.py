@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import TextIOWrapper
@@ -305,6 +305,46 @@ class _Lines:
         """Say no more."""
         self._ended.set()
         self._thread.join()
+
+
+@contextmanager
+def stages(title: str) -> Iterator[Callable[[Mapping[str, tuple[int, int]], str], None]]:
+    """A bar for each stage on a terminal; elsewhere a line every LINE_SECONDS.
+
+    Call it with the stages' finished and planned jobs, and with all of it in one line.
+    """
+    if not sys.stderr.isatty():
+        yield _StageLines(title)
+        return
+    from rich import progress as rich
+    from rich.console import Console
+
+    texts = ("{task.description}", "{task.completed}/{task.total}", "{task.fields[note]}")
+    first, *others = (rich.TextColumn(text, markup=False) for text in texts)
+    with rich.Progress(first, rich.BarColumn(), *others, console=Console(stderr=True)) as bar:
+        tasks: dict[str, Any] = {}
+
+        def update(found: Mapping[str, tuple[int, int]], text: str) -> None:
+            for name, (done, total) in found.items():
+                if name not in tasks:
+                    tasks[name] = bar.add_task(name, total=total, note="")
+                bar.update(tasks[name], completed=done)
+            if tasks:
+                bar.update(next(reversed(tasks.values())), note=text)
+
+        yield update
+
+
+class _StageLines:
+    """Stages without a terminal: a line every LINE_SECONDS, where something has changed."""
+
+    def __init__(self, title: str) -> None:
+        self._title, self._next, self._last = title, time.monotonic(), ""
+
+    def __call__(self, found: Mapping[str, tuple[int, int]], text: str) -> None:
+        if found and text != self._last and time.monotonic() >= self._next:
+            self._next, self._last = time.monotonic() + LINE_SECONDS, text
+            note(f"{self._title}: {text}")
 
 
 @contextmanager

@@ -69,6 +69,6 @@ def test_the_demonstration_plans_every_stage_of_the_line(tmp_path):
     planned = subprocess.run(command, capture_output=True, text=True, check=True)
     counts = dict(re.findall(r"^(\w+) +(\d+)$", planned.stdout + planned.stderr, flags=re.MULTILINE))
     assert counts == {
-        **{"all": "1", "fetch": "6", "convert": "2", "train": "8", "eval": "8", "reward": "4", "report": "1"},
-        "total": "30",
+        **{"all": "1", "fetch": "6", "convert": "4", "train": "12", "eval": "12", "reward": "4", "report": "1"},
+        "total": "40",
     }

@@ -216,7 +216,9 @@ def run(
     if pipeline is None:
         rows = list_tables()
         return console.show_json({"pipelines": rows}) if json else console.show_table(rows)
-    finished = run_pipeline(RunRequest(pipeline, cores, profile, dry_run, out, data), console.note)
+    request = RunRequest(pipeline, cores, profile, dry_run, out, data)
+    with console.stages(pipeline) as advance:
+        finished = run_pipeline(request, console.note, lambda found: advance(found.stages, found.text))
     if json:
         jobs = [asdict(one) for one in finished.planned]
         console.show_json({"folder": str(finished.folder), "done": finished.text is not None, "planned": jobs})
@@ -224,6 +226,8 @@ def run(
         _show_planned(finished.planned, cores or os.cpu_count() or 1)
     elif finished.text is not None:
         console.show(finished.text.rstrip())
+    for failure in finished.failures:
+        console.fail(failure)
     if finished.status:
         console.note(f"not finished; logs: {finished.folder / 'logs'}; the same command goes on from here")
         raise Exit(1)

@@ -1,12 +1,14 @@
 """Scores from returns, always with the name of their reference; interquartile means and bootstrap intervals."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import bootstrap, trim_mean
+
+from iq_offline.data.catalogue import catalogue
 
 BOOTSTRAP_SAMPLES = 2000
 BOOTSTRAP_SEED = 0
@@ -29,6 +31,15 @@ class ScoreReference:
         if self.expert == self.random:
             return None
         return 100 * (episode_return - self.random) / (self.expert - self.random)
+
+
+def reference_of(dataset: Mapping[str, Any]) -> ScoreReference | None:
+    """The catalogue's for a manifest's dataset, found by the hash of its bytes; else what the data carry themselves."""
+    for entry in catalogue().values():
+        same = entry.sha256 is not None and entry.sha256 in (dataset["sha256"], dataset["origin_sha256"])
+        if same and entry.reference:
+            return ScoreReference(entry.reference.name, entry.reference.random, entry.reference.expert)
+    return ScoreReference(*dataset["reference"]) if dataset["reference"] else None
 
 
 def interquartile_mean(values: Sequence[float]) -> float:

@@ -121,6 +121,13 @@ def task_of(group: Group) -> Task:
     return group.dataset, group.demos, group.subsample
 
 
+def task_name(task: Task) -> str:
+    """A task in words: dataset, demonstrations and subsampling."""
+    dataset, demos, every = task
+    count = "" if demos is None else f", {demos} demonstration{'' if demos == 1 else 's'}"
+    return f"{dataset}{count}{'' if every == 1 else f', 1 step in {every}'}"
+
+
 def scale_of(groups: Sequence[Group]) -> str:
     """The reference that the scores of all evaluated runs name; PERCENT where they name several, or one has none."""
     evaluations = [evaluation for group in groups for evaluation in group.evaluations]

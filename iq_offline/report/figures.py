@@ -18,8 +18,11 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5
 GREY = "#777777"
 LINES = ("-", "--", ":", "-.")
 MARKERS = "o^sDvP*X"
-WIDTH_INCHES = 6.5
+WIDTH_INCHES, PHONE_INCHES = 6.5, 3.6
+"""Width of a picture on a desk, and of the same picture on a phone, where text of its size can still be read."""
 DPI = 160
+SEED_LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 4)), (0, (12, 2)))
+"""Styles that tell the seeds of one method apart; they begin anew after the last."""
 STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "axes.spines.top": False,
@@ -36,7 +39,10 @@ TEXT_SIZE = "small"
 LINE_INCHES = 0.14
 """Height of a line of text of that size."""
 GAP_INCHES = 0.07
+ANCHOR_MARGIN = 5.0
+"""Room beyond 0 and 100 on an axis of scores."""
 ROW_CHARACTERS, ROW_LINES = 32, 4
+PHONE_ROW_CHARACTERS, PHONE_ROW_LINES = 14, 6
 LEGEND_CHARACTERS, LEGEND_LINES, LEGEND_COLUMNS = 40, 3, 2
 
 
@@ -70,15 +76,27 @@ def line_style(place: int) -> dict[str, Any]:
     return {"color": colour_of(place), "linestyle": LINES[place // len(COLOURS) % len(LINES)]}
 
 
-def row_inches(names: Sequence[str], least: float) -> float:
+def is_narrow(width: float) -> bool:
+    """Whether a figure of that width is for a phone: panels stand below each other, names fold sooner."""
+    return width < WIDTH_INCHES
+
+
+def _folded(names: Sequence[str], width: float) -> list[str]:
+    """Names of rows, in lines that leave the axes their room."""
+    if is_narrow(width):
+        return wrapped(names, PHONE_ROW_CHARACTERS, PHONE_ROW_LINES)
+    return wrapped(names, ROW_CHARACTERS, ROW_LINES)
+
+
+def row_inches(names: Sequence[str], least: float, width: float = WIDTH_INCHES) -> float:
     """The height of a row that the longest of the names, folded, fits into."""
-    lines = max((text.count("\n") + 1 for text in wrapped(names, ROW_CHARACTERS, ROW_LINES)), default=1)
+    lines = max((text.count("\n") + 1 for text in _folded(names, width)), default=1)
     return max(least, lines * LINE_INCHES + GAP_INCHES)
 
 
-def name_rows(axes: Axes, names: Sequence[str]) -> None:
+def name_rows(axes: Axes, names: Sequence[str], width: float = WIDTH_INCHES) -> None:
     """The names beside the rows 0, 1, ... of the axes, the first on top."""
-    axes.set_yticks(range(len(names)), wrapped(names, ROW_CHARACTERS, ROW_LINES), fontsize=TEXT_SIZE)
+    axes.set_yticks(range(len(names)), _folded(names, width), fontsize=TEXT_SIZE)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
 
@@ -94,8 +112,21 @@ def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
     names = wrapped(list(found), LEGEND_CHARACTERS, LEGEND_LINES)
     lines = sum(name.count("\n") + 1 for name in names)
     height = lines * LINE_INCHES + len(names) * GAP_INCHES
-    figure.set_figheight(figure.get_figheight() + height / min(LEGEND_COLUMNS, len(names)) + LINE_INCHES)
-    figure.legend(found.values(), names, loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=TEXT_SIZE)
+    columns = 1 if is_narrow(figure.get_figwidth()) else min(LEGEND_COLUMNS, len(names))
+    figure.set_figheight(figure.get_figheight() + height / columns + LINE_INCHES)
+    figure.legend(found.values(), names, loc="outside lower center", ncols=columns, fontsize=TEXT_SIZE)
+
+
+def mark_anchors(axes: Axes, marks: Sequence[str]) -> None:
+    """Vertical lines at 0 and 100, named above the axes; the axis shows both whatever the data."""
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, -ANCHOR_MARGIN), max(high, 100 + ANCHOR_MARGIN))
+    for value, name in zip((0, 100), marks, strict=True):
+        axes.axvline(value, color=GREY, linestyle="--", linewidth=1, zorder=0)
+        axes.annotate(
+            name, (value, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
+            ha="center", va="bottom", fontsize="x-small", color=GREY,
+        )  # fmt: skip
 
 
 def scatter_by_source(axes: Axes, rewards: pl.DataFrame, sources: Sequence[str], **style: Any) -> None:

@@ -21,6 +21,8 @@ NOT_SETTINGS = {"dataset", "method", "demos", "subsample", "seed", "device", "th
 SUPPLEMENTARY = "supplementary"
 DATA_SUFFIXES = {".hdf5", ".h5", ".npz", ".npy", ".pkl", ".pickle"}
 """Suffixes of recorded data; any other is part of a folder's name."""
+CONVERTED = re.compile(r"-[0-9a-f]{6}-v\d+$")
+"""What a pipeline adds to the name of data that it converts."""
 
 Sources = tuple[str, ...]
 """Supplementary data: paths and dataset ids as config.toml has them; empty without any."""
@@ -44,7 +46,7 @@ class Group:
     @property
     def label(self) -> str:
         """The row's name beside others of the same dataset."""
-        demos = "" if self.demos is None else f"{self.demos} demos"
+        demos = "" if self.demos is None else f"{self.demos} demo{'' if self.demos == 1 else 's'}"
         every = "" if self.subsample == 1 else f"1 step in {self.subsample}"
         return ", ".join(filter(None, (self.method, demos, every, self.settings)))
 
@@ -87,6 +89,13 @@ class Group:
         """The runs with a recovered reward, or none where these were measured on different data."""
         found = [run for run in self.runs if run.reward is not None]
         return found if len({_canonical((run.reward or {}).get("datasets")) for run in found}) < 2 else []
+
+
+def short_labels(groups: Sequence[Group]) -> list[str]:
+    """Labels of one dataset's groups, without demonstrations and subsampling where all groups share them."""
+    if len({(group.demos, group.subsample) for group in groups}) == 1:
+        return [", ".join(filter(None, (group.method, group.settings))) for group in groups]
+    return [group.label for group in groups]
 
 
 @dataclass(frozen=True)
@@ -187,7 +196,7 @@ def _by_settings(
     family: Sequence[RunResult], own: SourceNames, across: SourceNames
 ) -> dict[tuple[str, str], list[RunResult]]:
     """Runs by the settings in which the family's runs differ, written `key=value` for the task, and for all."""
-    settings = [_settings(run) for run in family]
+    settings = _parts_as_one([_settings(run) for run in family])
     keys = sorted({key for one in settings for key in one})
     differing = [key for key in keys if len({_canonical(one.get(key)) for one in settings}) > 1]
 
@@ -201,6 +210,21 @@ def _by_settings(
     for run, values in zip(family, settings, strict=True):
         split.setdefault((text(values, own), text(values, across)), []).append(run)
     return split
+
+
+def _parts_as_one(settings: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Settings with one `part=on` for a part, `part.key`, that some runs lack and the others have alike."""
+    parts = {key.partition(".")[0] for one in settings for key in one if "." in key}
+    for part in sorted(parts):
+        own = [{key: value for key, value in one.items() if key.startswith(f"{part}.")} for one in settings]
+        distinct = {_canonical(one) for one in own}
+        if len(distinct) == 2 and _canonical({}) in distinct:
+            settings = [
+                {key: value for key, value in one.items() if key not in mine and key != part}
+                | ({part: "on"} if mine else {})
+                for one, mine in zip(settings, own, strict=True)
+            ]
+    return list(settings)
 
 
 def _settings(result: RunResult) -> dict[str, Any]:
@@ -225,6 +249,7 @@ def _source_name(source: str, expert: str, level: int) -> str:
     name = path.name if path.is_absolute() or "://" in source else source
     if path.suffix in DATA_SUFFIXES:
         name = path.stem
+    name = CONVERTED.sub("", name)
     return _without_task(name, expert) if level == 0 else name
 
 

@@ -1,10 +1,10 @@
-"""The report's page: one HTML file that needs nothing but itself, every number a link to where it comes from."""
+"""The report's page: one HTML file that needs nothing but itself, every number a link to the run that it comes from."""
 
 import base64
 import os
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,18 +13,20 @@ import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from iq_offline.methods import METHODS
-from iq_offline.report.columns import Column, columns_of
-from iq_offline.report.comparison import comparison_cautions
+from iq_offline.report.columns import Column
+from iq_offline.report.comparison import comparison_cautions, method_rows, task_name, task_of
 from iq_offline.report.groups import Group, cautions, flat_settings, missing_stages, setting_text
 from iq_offline.report.loading import Failure, RunResult, environment, shell_path
-from iq_offline.report.plots import Picture
-from iq_offline.report.tables import cells, with_intervals, without_empty
+from iq_offline.report.plots import Picture, is_folded
+from iq_offline.report.tables import MOST_COLUMNS, cells, first_columns
+from iq_offline.report.verdict import scale_note, verdict
+from iq_offline.training.run_folder import FILES
 
 TEMPLATE = "page.html.j2"
 NAMED_IN_TITLE = 3
 """Datasets that the title names one by one."""
-FIRST = ("return_iqm", "return_interval", "return_mean", "improvement", "improvement_interval")
-"""What a phone should show without scrolling, behind what names the row."""
+PICTURE_BYTES, VIDEO_BYTES = 1_900_000, 600_000
+"""Of all embedded pictures and of the video, so that the page stays below 3 MB; what does not fit is a link."""
 IN_ROW_NAMES = {"dataset", "method", "seed"}
 """Settings that a row's name, or the run's, already tells."""
 ABSENT = "·"
@@ -56,14 +58,36 @@ class Row:
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table: its columns, the first being the rows' names, and its rows by dataset; "" where all are in one part."""
+    """A table: its columns, the first being the rows' names, and its rows by task; "" where all are in one part."""
 
     columns: Sequence[Column]
     sections: Mapping[str, Sequence[Row]]
 
+    def parts(self, keys: int) -> "list[PageTable]":
+        """Parts of at most MOST_COLUMNS columns, each with the first `keys`; anchors stand in the first part alone."""
+        rest = range(keys, len(self.columns))
+        step = max(1, MOST_COLUMNS - keys)
+        chosen = [[*range(keys), *rest[start : start + step]] for start in range(0, len(rest), step)]
+        return [self._part(places, anchored=number == 0) for number, places in enumerate(chosen)]
+
+    def _part(self, places: Sequence[int], *, anchored: bool) -> "PageTable":
+        def cut(row: Row) -> Row:
+            return replace(row, cells=[row.cells[place] for place in places], anchor=row.anchor if anchored else "")
+
+        sections = {title: [cut(row) for row in rows] for title, rows in self.sections.items()}
+        return PageTable([self.columns[place] for place in places], sections)
+
+
+@dataclass(frozen=True)
+class Video:
+    """The first filmed episode: whose it is, and where its film is, in the page or beside it."""
+
+    title: str
+    source: str
+
 
 def render_page(content: Content, out: Path) -> str:
-    """The page as HTML: pictures embedded, no script, nothing loaded; links to run folders relative to `out`."""
+    """The page as HTML: pictures embedded, no script, nothing loaded; links to files of runs relative to `out`."""
     groups = content.groups
     runs = [run for group in groups for run in group.runs]
     templates = Environment(
@@ -73,16 +97,28 @@ def render_page(content: Content, out: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    pictures = _embedded(content.pictures)
+    aggregate, summary, table = (
+        _aggregate(content.aggregate),
+        _summary(content.summary, groups),
+        _runs(content.runs, groups),
+    )
     return templates.get_template(TEMPLATE).render(
         title=_title(runs),
         compared=_compared(runs),
-        aggregate=_aggregate(content.aggregate),
-        summary=_summary(content.summary, groups, out),
-        runs=_runs(content.runs, groups, out),
+        verdict=verdict(groups),
+        scale_note=scale_note(method_rows(groups)),
+        aggregate=aggregate,
+        summary=summary,
+        runs=table,
+        columns=[column for parts in (aggregate, summary, table) for part in parts for column in part.columns],
+        folders=[_folder(number, run, out) for number, run in enumerate(runs, start=1)],
         methods={name: METHODS[name].summary for name in _distinct(run.method for run in runs) if name in METHODS},
         datasets=_datasets(runs),
         origins=_origins(runs),
-        pictures=[_embedded(picture) for picture in content.pictures],
+        pictures=[picture for picture in pictures if not picture["folded"]],
+        folded_pictures=[picture for picture in pictures if picture["folded"]],
+        video=_video(runs, out),
         configurations=_configurations(groups),
         absent=ABSENT,
         comparison_cautions=list(comparison_cautions(groups)),
@@ -100,46 +136,94 @@ def _link(folder: Path, out: Path) -> str:
     return quote(Path(os.path.relpath(folder.resolve(), out.resolve())).as_posix()) + "/"
 
 
-def _aggregate(table: pl.DataFrame) -> PageTable:
+def _run_name(run: RunResult) -> str:
+    return f"{run.method}, seed {run.seed}"
+
+
+def _folder(number: int, run: RunResult, out: Path) -> dict[str, Any]:
+    """A run's entry: its folder and its files, those that are there."""
+    link = _link(run.folder, out)
+    files = [(name, link + name) for name in sorted(FILES) if (run.folder / name).is_file()]
+    return {
+        "anchor": f"run-{number}",
+        "name": _run_name(run),
+        "dataset": run.dataset,
+        "folder": run.run,
+        "files": files,
+    }
+
+
+def _aggregate(table: pl.DataFrame) -> list[PageTable]:
     """The table over all tasks; what it says leads to the rows by task."""
-    shown = cells(with_intervals(without_empty(table)))
-    return PageTable(shown.columns, {"": [Row(row, "#by-task", "#by-task") for row in shown.rows]})
+    shown = cells(first_columns(table))
+    return PageTable(shown.columns, {"": [Row(row, "#by-task", "#by-task") for row in shown.rows]}).parts(keys=1)
 
 
-def _summary(table: pl.DataFrame, groups: Sequence[Group], out: Path) -> PageTable:
-    """The rows over seeds; each seed leads to its run, a number to its run or, of several, to their rows."""
-    table = with_intervals(without_empty(table)).drop("dataset")
-    keys = [column.name for column in columns_of(table) if column.key]
-    first = [*keys, *(name for name in FIRST if name in table.columns)]
-    shown = cells(table.select(*first, *(name for name in table.columns if name not in first)))
+def _summary(table: pl.DataFrame, groups: Sequence[Group]) -> list[PageTable]:
+    """The rows over seeds, by task; each seed leads to its run, a number to its run or, of several, to their rows."""
+    shown = cells(first_columns(table).drop("dataset", "demos", "subsample", strict=False))
     seeds = shown.headers.index("seeds")
     sections: dict[str, list[Row]] = {}
+    numbers = _numbers(groups)
     for number, (group, row) in enumerate(zip(groups, shown.rows, strict=True), start=1):
-        links = [(str(run.seed), _link(run.folder, out)) for run in group.runs]
+        links = [(str(run.seed), f"#run-{numbers[run.folder]}") for run in group.runs]
         to_runs = f"#runs-{number}"
         href = links[0][1] if len(links) == 1 else to_runs
         content: list[str | list[tuple[str, str]]] = [*row[:seeds], links, *row[seeds + 1 :]]
-        sections.setdefault(group.dataset, []).append(Row(content, to_runs, href, f"row-{number}"))
-    return PageTable(shown.columns, sections)
+        sections.setdefault(task_name(task_of(group)), []).append(Row(content, to_runs, href, f"row-{number}"))
+    return PageTable(shown.columns, sections).parts(keys=sum(column.key for column in shown.columns))
 
 
-def _runs(table: pl.DataFrame, groups: Sequence[Group], out: Path) -> PageTable:
-    """One row a run; all of it leads to the run's folder."""
-    shown = cells(without_empty(table).drop("dataset"))
-    rows = iter(shown.rows)
+def _runs(table: pl.DataFrame, groups: Sequence[Group]) -> list[PageTable]:
+    """One row a run, named by method and seed; all of it leads to the run's entry among the folders."""
+    named = table.drop("dataset", "demos", "subsample", "seed")
+    shown = cells(first_columns(named.drop("method")))
+    rows, numbers = iter(shown.rows), _numbers(groups)
     sections: dict[str, list[Row]] = {}
     for number, group in enumerate(groups, start=1):
         for place, run in enumerate(group.runs):
-            href, anchor = _link(run.folder, out), "" if place else f"runs-{number}"
-            sections.setdefault(group.dataset, []).append(Row(next(rows), href, href, anchor))
-    return PageTable(shown.columns, sections)
+            href, anchor = f"#run-{numbers[run.folder]}", "" if place else f"runs-{number}"
+            row = Row([_run_name(run), *next(rows)[1:]], href, href, anchor)
+            sections.setdefault(task_name(task_of(group)), []).append(row)
+    return PageTable(shown.columns, sections).parts(keys=sum(column.key for column in shown.columns))
 
 
-def _embedded(picture: Picture) -> dict[str, Any]:
+def _numbers(groups: Sequence[Group]) -> dict[Path, int]:
+    """The number of each run on the page."""
+    return {run.folder: number for number, run in enumerate((run for group in groups for run in group.runs), start=1)}
+
+
+def _embedded(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+    """The pictures, those that are not folded first; what does not fit into PICTURE_BYTES is a link."""
+    left, found = PICTURE_BYTES, []
+    for picture in sorted(pictures, key=lambda one: is_folded(one.file_name)):
+        shown: dict[str, Any] = {"title": picture.title, "caption": picture.caption}
+        shown |= {"folded": is_folded(picture.file_name), "link": f"plots/{quote(picture.file_name)}"}
+        for name, png in (("wide", picture.png), ("narrow", picture.phone_png)):
+            source = None if png is None else _source(png)
+            fits = source is not None and len(source["source"]) <= left
+            left -= len(source["source"]) if source is not None and fits else 0
+            shown[name] = source if fits else None
+        found.append(shown)
+    return found
+
+
+def _source(png: bytes) -> dict[str, Any]:
     # A PNG's first chunk is its header; width and height are the two numbers behind the 16th byte.
-    width, height = struct.unpack(">II", picture.png[16:24])
-    source = f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"
-    return {"title": picture.title, "caption": picture.caption, "source": source, "width": width, "height": height}
+    width, height = struct.unpack(">II", png[16:24])
+    return {"source": f"data:image/png;base64,{base64.b64encode(png).decode()}", "width": width, "height": height}
+
+
+def _video(runs: Sequence[RunResult], out: Path) -> Video | None:
+    """The first run's film that is still there."""
+    for run in runs:
+        file = Path(str((run.evaluation or {}).get("video") or ""))
+        if file.is_file() and file.suffix == ".mp4":
+            title = f"{_run_name(run)}: first evaluated episode on {run.dataset}"
+            encoded = base64.b64encode(file.read_bytes()).decode()
+            inside = len(encoded) <= VIDEO_BYTES
+            return Video(title, f"data:video/mp4;base64,{encoded}" if inside else _link(file, out).removesuffix("/"))
+    return None
 
 
 def _title(runs: Sequence[RunResult]) -> str:

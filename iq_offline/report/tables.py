@@ -12,6 +12,15 @@ from iq_offline.report.comparison import method_rows, task_rows
 from iq_offline.report.groups import Group
 from iq_offline.report.shortening import shortened
 
+MOST_COLUMNS = 8
+"""Of a table that people are shown at first; the rest is folded, or left to the page."""
+FIRST = (
+    *("aggregate_iqm", "aggregate_interval", "return_iqm", "return_interval", "score_iqm", "improvement"),
+    *("improvement_interval", "seeds", "return_mean", "return_std", "score", "tasks", "runs", "scale"),
+)
+"""The columns that come first, behind what names the row."""
+UNSAID = {"demos": None, "subsample": 1, "settings": ""}
+"""Values that say nothing: where a key has no other, it is left out."""
 TEXT_WIDTH = 120
 GAP = "  "
 SHORTEST_NAME = 12
@@ -70,6 +79,25 @@ def with_intervals(table: pl.DataFrame) -> pl.DataFrame:
             known = pl.when(pl.col(low).is_not_null()).then(pl.concat_list(low, high))
             table = table.with_columns(known.alias(low)).drop(high).rename({low: column.name})
     return table
+
+
+def first_columns(table: pl.DataFrame) -> pl.DataFrame:
+    """What names the rows, then the columns of FIRST, then the rest; without keys that say nothing."""
+    table = with_intervals(without_empty(table))
+    table = table.drop(name for name, plain in UNSAID.items() if name in table.columns and _is_all(table[name], plain))
+    keys = [column.name for column in columns_of(table) if column.key]
+    first = [name for name in FIRST if name in table.columns and table[name].null_count() < table.height]
+    rest = [name for name in table.columns if name not in (*keys, *first)]
+    return table.select(*keys, *first, *rest)
+
+
+def _is_all(values: pl.Series, plain: Any) -> bool:
+    return all(value in (plain, None) for value in values)
+
+
+def concise(table: pl.DataFrame) -> pl.DataFrame:
+    """At most MOST_COLUMNS columns of a table."""
+    return first_columns(table)[:, :MOST_COLUMNS]
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from iq_offline.data.catalogue import catalogue
 from iq_offline.data.environments import STEP_LIMIT, foreign_watchers
 from iq_offline.data.files import whole_file
 from iq_offline.errors import RunError
-from iq_offline.evaluation.scores import ScoreReference, interval95
+from iq_offline.evaluation.scores import ScoreReference, interval95, reference_of
 from iq_offline.evaluation.simulation import EpisodeBound, OnSteps, SimulatedEpisode, film, simulate
 from iq_offline.report.columns import run_metrics
 from iq_offline.report.groups import Group, grouped
@@ -74,7 +73,7 @@ def evaluate_run(
         warn(f"the filmed episode is not the evaluated one: {filmed}, {episodes[0]}; {env_id} does not repeat itself")
     named = env_id.rpartition(":")[2]  # without the module that registers it
     own_environment = (named, env_kwargs) == (dataset["env_id"], dataset["env_kwargs"])
-    result = _result(run, episodes, _reference(dataset) if own_environment else None)
+    result = _result(run, episodes, reference_of(dataset) if own_environment else None)
     result |= {"env_id": named, "env_kwargs": env_kwargs, "dataset_return_mean": dataset["return_mean"]}
     if request.video:
         result["video"] = str(request.video)
@@ -137,12 +136,3 @@ def _result(run: RunFolder, episodes: list[SimulatedEpisode], reference: ScoreRe
         "score": reference.score(mean) if reference else None,
         "reference": reference.name if reference else None,
     }
-
-
-def _reference(dataset: dict[str, Any]) -> ScoreReference | None:
-    """Of the catalogue entry with these bytes, or that was converted to them; else what the dataset carries itself."""
-    for entry in catalogue().values():
-        same = entry.sha256 is not None and entry.sha256 in (dataset["sha256"], dataset["origin_sha256"])
-        if same and entry.reference:
-            return ScoreReference(entry.reference.name, entry.reference.random, entry.reference.expert)
-    return ScoreReference(*dataset["reference"]) if dataset["reference"] else None

@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ from iq_offline.report.groups import grouped
 from iq_offline.report.loading import Failure, load_runs
 from iq_offline.report.page import Content, render_page
 from iq_offline.report.plots import pictures
-from iq_offline.report.tables import aggregate_table, as_csv, as_markdown, as_text, runs_table, summary_table
+from iq_offline.report.tables import aggregate_table, as_csv, as_markdown, as_text, concise, runs_table, summary_table
+from iq_offline.report.verdict import Verdict, verdict
 from iq_offline.tracking.mirror import Comparison, mirror_report
 
 FAILURES_SHOWN = 10
 """In the text; the page lists all."""
-LEFT_TO_THE_PAGE = ("improvement_low", "improvement_high")
+TEXT_WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class ReportFiles:
     """Where the page and the plots lie, what the page shows, and the run folders that it is about."""
 
     html: Path
+    verdict: Verdict
     aggregate: pl.DataFrame
     summary: pl.DataFrame
     plots: tuple[Path, ...]
@@ -80,7 +83,7 @@ def write_report(folders: Sequence[Path], out: Path) -> ReportFiles:
     _write(out / "report.html", page.encode())
     every = (*failures, *(failure for result in results for failure in result.failures))
     read = tuple(result.folder for result in results)
-    return ReportFiles(out / "report.html", aggregate, summary, tuple(plots), read, every)
+    return ReportFiles(out / "report.html", verdict(groups), aggregate, summary, tuple(plots), read, every)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -89,16 +92,16 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _summary(files: ReportFiles) -> str:
-    several = len(set(files.summary["dataset"])) > 1 and len(files.aggregate)
-    tables = [
-        as_text(files.summary.drop(LEFT_TO_THE_PAGE)),
-        *([f"all tasks\n{as_text(files.aggregate)}"] if several else []),
+    said = [files.verdict.headline, *(f"- {sentence}" for sentence in files.verdict.details)]
+    words = [
+        textwrap.fill(sentence, TEXT_WIDTH, subsequent_indent="  " * (place > 0)) for place, sentence in enumerate(said)
     ]
     failed = [f"failed   {failure.folder.name}: {failure.problem}" for failure in files.failures[:FAILURES_SHOWN]]
     if len(files.failures) > FAILURES_SHOWN:
         failed.append(f"failed   {len(files.failures) - FAILURES_SHOWN} more, see the report")
-    places = [f"report   {files.html}", f"compare  {_ui_command()}"]
-    return "\n\n".join([*tables, "\n".join([*failed, *places])]) + "\n"
+    runs = os.path.commonpath([run.parent for run in files.runs])
+    places = [f"report   {files.html.as_uri()}", f"runs     {Path(runs).as_uri()}", f"compare  {_ui_command()}"]
+    return "\n\n".join(["\n".join(words), as_text(concise(files.summary)), "\n".join([*failed, *places])]) + "\n"
 
 
 def _ui_command() -> str:

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from iq_offline import paths
 from iq_offline.command_server.client import SOCKET
@@ -22,6 +24,7 @@ from iq_offline.data.catalogue import catalogue, is_like_a_path
 from iq_offline.data.files import check_folder
 from iq_offline.errors import ConfigError, PackageMissing, did_you_mean
 from iq_offline.pipeline.plan import Plan
+from iq_offline.pipeline.progress import PipelineProgress, SnakemakeLog
 from iq_offline.pipeline.schema import End, load_table
 from iq_offline.pipeline.working_folder import Hold, held
 from iq_offline.stages.dry_run import StageJobs, planned_jobs
@@ -33,6 +36,11 @@ EXECUTORS = {
 }
 """What the shipped profiles need beyond Snakemake itself."""
 LOCAL = "local"
+LOG = Path("logs") / "snakemake.log"
+"""What Snakemake says of the latest run, in its folder."""
+LOOK_SECONDS = 0.5
+FAILURES_SHOWN, LINES_SHOWN = 3, 4
+"""Jobs that failed, and the last lines of their logs."""
 MISSING_SHOWN = 3
 ABOUT_WIDTH = 90
 """Characters of what is listed about a table."""
@@ -60,10 +68,17 @@ class Finished:
     text: str | None
     planned: tuple[StageJobs, ...] = ()
     """What a dry run has found to do."""
+    failures: tuple[str, ...] = ()
+    """The last lines of what went wrong, by job."""
 
 
-def run_pipeline(request: RunRequest, tell: Callable[[str], None]) -> Finished:
-    """Run a table to its end, or go on with it where an earlier run stopped.
+OnProgress = Callable[[PipelineProgress], None]
+
+
+def run_pipeline(
+    request: RunRequest, tell: Callable[[str], None], on_progress: OnProgress = lambda _: None
+) -> Finished:
+    """Run a table to its end, or go on with it where an earlier run stopped. Snakemake's own words go into LOG.
 
     Raises ConfigError for an unknown name, a table that does not fit, data that are not there and a folder in which
     another run is alive, and PackageMissing.
@@ -85,9 +100,23 @@ def run_pipeline(request: RunRequest, tell: Callable[[str], None]) -> Finished:
             dead = hold.left or "unknown"
             tell(f"{folder} was locked by a run that is dead ({dead}): released; what it has finished counts")
             subprocess.run([*command, "--unlock"], check=True, capture_output=True)
-        status = _snakemake(command, hold, served=request.profile == LOCAL and hasattr(os, "pidfd_open"))
-    end = folder / ENDS[table.ends_in]
-    return Finished(status, folder, end.read_text() if status == 0 else None)
+        log = SnakemakeLog()
+        served = request.profile == LOCAL and hasattr(os, "pidfd_open")
+        status = _snakemake(command, hold, log, on_progress, served=served)
+    if status:
+        return Finished(status, folder, None, failures=tuple(_failures(folder, log)))
+    if not log.planned:
+        tell("Nothing to be done: every result is up to date")
+    return Finished(status, folder, (folder / ENDS[table.ends_in]).read_text())
+
+
+def _failures(folder: Path, log: SnakemakeLog) -> Iterator[str]:
+    """What the jobs that failed said last; without any, what Snakemake said last."""
+    for name in log.failed_logs[:FAILURES_SHOWN] or [str(LOG)]:
+        lines = (folder / name).read_text(errors="replace").splitlines() if (folder / name).is_file() else []
+        yield "\n".join([f"{folder / name}:", *(f"  {line}" for line in lines[-LINES_SHOWN:])])
+    if len(log.failed_logs) > FAILURES_SHOWN:
+        yield f"{len(log.failed_logs) - FAILURES_SHOWN} more jobs failed: {folder / LOG}"
 
 
 def list_tables() -> list[dict[str, str]]:
@@ -192,17 +221,24 @@ def _profile(request: RunRequest) -> Path:
     return folder
 
 
-def _snakemake(command: list[str], hold: Hold, *, served: bool) -> int:
+def _snakemake(command: list[str], hold: Hold, log: SnakemakeLog, on_progress: OnProgress, *, served: bool) -> int:
     """Snakemake in a process group of its own, which its jobs share; signals to this process are passed on to it.
 
-    `served`: whether a command server runs its jobs' commands.
+    It writes into LOG, which is read while it works. `served`: whether a command server runs its jobs' commands.
     """
     # Profiles name `python`, and mean this one.
     environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
     with tempfile.TemporaryDirectory(prefix="iq-offline-") as place:
         socket = str(Path(place) / "socket")
         environment[SOCKET] = socket if served else ""
-        with subprocess.Popen(command, pass_fds=[hold.descriptor], process_group=0, env=environment) as process:
+        file = hold.folder / LOG
+        file.parent.mkdir(exist_ok=True)
+        with (
+            file.open("w") as out,
+            subprocess.Popen(
+                command, pass_fds=[hold.descriptor], process_group=0, env=environment, stdout=out, stderr=out
+            ) as process,
+        ):
             hold.record(process.pid)
 
             def pass_on(number: int, _: object) -> None:
@@ -211,10 +247,33 @@ def _snakemake(command: list[str], hold: Hold, *, served: bool) -> int:
             before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
             try:
                 with _command_server(socket, process.pid, hold.folder) if served else nullcontext():
-                    return process.wait()
+                    return _follow(process, file, log, on_progress)
             finally:
                 for number, handler in before.items():
                     signal.signal(number, handler)
+
+
+def _follow(process: "subprocess.Popen[bytes]", file: Path, log: SnakemakeLog, on_progress: OnProgress) -> int:
+    """Read the log until the process ends; returns its exit status."""
+    with file.open(errors="replace") as lines:
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(LOOK_SECONDS)
+            for line in _whole_lines(lines):
+                log.read(line, time.monotonic())
+            on_progress(log.progress(time.monotonic()))
+            if process.returncode is not None:
+                return process.returncode
+
+
+def _whole_lines(file: TextIO) -> Iterator[str]:
+    """The lines that are there by now; half a line is left for later."""
+    while True:
+        place, line = file.tell(), file.readline()
+        if not line.endswith("\n"):
+            file.seek(place)
+            return
+        yield line
 
 
 @contextmanager

@@ -55,8 +55,9 @@ def test_page_is_whole_and_loads_nothing(browser, screenshot, page):
     images = browser.execute_script(
         "return [...document.images].map(i => [i.complete, i.naturalWidth, i.getBoundingClientRect().width, i.alt])"
     )
-    assert len(images) == 2 + 4 * 2
-    assert all(complete and natural > 0 and shown > 200 and alt for complete, natural, shown, alt in images)
+    assert len(images) == 3 + 4 * 2
+    assert all(complete and natural > 0 and alt for complete, natural, _, alt in images)
+    assert all(shown > 200 for _, _, shown, alt in images if "profiles" not in alt and "by transition" not in alt)
     assert browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)") == []
 
 
@@ -64,10 +65,41 @@ def test_no_link_is_dead(browser, page):
     browser.get(page.as_uri())
     addresses = browser.execute_script("return [...document.links].map(link => link.href)")
     assert len(addresses) > 100
+    assert all(" seed " in title for title in run_titles(browser))
     for address in set(addresses):
         path, _, anchor = address.removeprefix("file://").partition("#")
         assert Path(path).exists()
         assert not anchor or browser.find_elements("id", anchor)
+
+
+def run_titles(browser):
+    """Of the entries that numbers of runs lead to."""
+    return browser.execute_script(
+        "return [...document.querySelectorAll('#runs a.n')].map("
+        "link => document.querySelector(link.hash).querySelector('th').textContent)"
+    )
+
+
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+def test_verdict_is_on_the_first_screen(browser, screenshot, page, width):
+    """Without scrolling, a reader sees the verdict's first sentence, whole, on a phone and on two desks."""
+    resize(browser, width, 844 if width < 500 else 900, mobile=width < 500)
+    browser.get(page.as_uri())
+    screenshot(f"report-{width}-verdict")
+    place = "const at = document.querySelector('.verdict strong').getBoundingClientRect(); return [at.top, at.bottom]"
+    top, bottom = browser.execute_script(place)
+    assert 0 < top < bottom < 844
+
+
+def test_phone_gets_pictures_of_its_own(browser, page):
+    """On a phone a picture is drawn for its width, so that its text is as large as on a desk."""
+    browser.get(page.as_uri())
+    source = "const image = document.images[0]; return image.currentSrc === image.src"
+    resize(browser, 1280, 900, mobile=False)
+    assert browser.execute_script(source)
+    resize(browser, 390, 844, mobile=True)
+    browser.get(page.as_uri())
+    assert not browser.execute_script(source)
 
 
 @pytest.mark.parametrize("width", [320, PHONE, 768])

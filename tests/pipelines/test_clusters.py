@@ -74,7 +74,8 @@ def test_slurm_runs_a_table(table, tmp_path):
     result = ran(table, "slurm", tmp_path / "work")
     assert result.returncode == 0, result.stderr
     assert "linear-bc-2x1-seed0 exit 0" in result.stdout
-    assert result.stderr.count("has been submitted with SLURM jobid") == 2
+    log = (tmp_path / "work" / "logs" / "snakemake.log").read_text()
+    assert log.count("has been submitted with SLURM jobid") == 2
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ def test_long_settings_leave_room_for_axes(write_run, monkeypatch):
         for method, demos in (("bc", 1), ("iq", 5), ("a-method-of-a-long-name", 5))
         for place in range(2)
     ]
-    assert len(pictures(grouped(load_runs(folders)[0]))) == 6
+    assert len(pictures(grouped(load_runs(folders)[0]))) == 7
     assert len(shown) > 20
     assert min(width for width, _ in shown) > 1.5
     assert min(height for _, height in shown) > 1.2

@@ -1,23 +1,32 @@
 """Plots: PNG files, the same bytes each time, that show the data and nothing of the machine."""
 
+import struct
+
 import polars as pl
 import pytest
+from matplotlib.figure import Figure
 
 from iq_offline.report import plots
+from iq_offline.report.figures import mark_anchors
 from iq_offline.report.groups import grouped
 from iq_offline.report.loading import load_runs
 from iq_offline.report.plots import (
     MAX_POINTS,
+    ReturnScale,
     by_demonstrations,
+    curve_of,
     curves_plot,
     demonstrations_plot,
+    is_folded,
     pictures,
     returns_pictures,
     returns_plot,
+    rewards_plot,
     runs_in_turn,
     sampled,
     transition_plot,
 )
+from iq_offline.report.recovered import reward_levels
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -40,8 +49,55 @@ def test_every_kind_of_picture_is_a_png(write_run):
     """Every kind of plot is a PNG without a software tag, in the order of the page."""
     drawn = pictures(grouped(two_by_two(write_run)))
     of_the_dataset = [f"hopper-expert-v2-{kind}.png" for kind in ("returns", "curves", "reward", "episodes")]
-    assert [picture.file_name for picture in drawn] == ["all-tasks-iqm.png", "all-tasks-profiles.png", *of_the_dataset]
-    assert all(picture.png.startswith(PNG) and b"Software" not in picture.png for picture in drawn)
+    over_all = [f"all-tasks-{kind}.png" for kind in ("iqm", "profiles", "rewards")]
+    assert [picture.file_name for picture in drawn] == [*over_all, *of_the_dataset]
+    for picture in drawn:
+        drawings = [png for png in (picture.png, picture.phone_png) if png is not None]
+        assert len(drawings) == 1 + (not is_folded(picture.file_name))
+        assert all(png.startswith(PNG) and b"Software" not in png for png in drawings)
+        widths = [struct.unpack(">I", png[16:20])[0] for png in drawings]
+        assert widths == [260, 144][: len(widths)]
+
+
+def test_scores_are_anchored_at_random_and_expert(write_run):
+    """The axis of returns reaches from the random policy's 0 to the expert's 100, however little the methods differ."""
+    folders = [write_run(m, method=m, returns=[r], data_return=100.0) for m, r in (("bc", 50.0), ("iq", 50.5))]
+    groups = grouped(load_runs(folders)[0])
+    scale = ReturnScale.of(groups)
+    assert (scale.name, scale.marks) == ("return in % of the dataset's mean", ("return 0", "data's mean"))
+    assert scale([0.0, 50.0, 100.0]).tolist() == [0.0, 50.0, 100.0]
+    axes = Figure().subplots()
+    axes.plot(scale([50.0, 50.5]), [0, 1])
+    mark_anchors(axes, scale.marks)
+    low, high = axes.get_xlim()
+    assert low < 0
+    assert high > 100
+    assert [text.get_text() for text in axes.texts] == ["return 0", "data's mean"]
+
+
+def test_curves_join_cloning_and_method(write_run):
+    """A curve begins with the cloning phase, whose metrics have a prefix, and says how long that is."""
+    ((run,), _) = load_runs([write_run("a", method="iq", seed=3)])
+    curve = curve_of("loss", "iq", run, run.table("metrics.parquet"))
+    assert (curve.seed, curve.cloning_updates) == (3, 40)
+    assert curve.points["step"].to_list() == list(range(0, 100, 10))
+    later = curve_of("expert_reward", "iq", run, run.table("metrics.parquet"))
+    assert later.points["step"].min() == 50
+    assert curve_of("action_error", "iq", run, run.table("metrics.parquet")) is None
+
+
+def test_rewards_plot_follows_the_correlations(write_run):
+    """The chart of rewards shows each baseline that has a correlation, and changes with it."""
+    rewards = {"transition": 0.5, "null_bc": 0.2, "episode": 0.9, "null_length": 0.8}
+    results = load_runs([write_run("a", rewards=rewards)])[0]
+    levels = reward_levels(grouped(results))
+    assert [(level.level, level.means) for level in levels] == [
+        ("transition", {"recovered reward": 0.5, "cloning": 0.2}),
+        ("episode", {"recovered reward": 0.9, "episode length": 0.8}),
+    ]
+    before = rewards_plot(levels)
+    results[0].reward["null_bc"]["pearson"] = 0.7
+    assert rewards_plot(reward_levels(grouped(results))) != before
 
 
 def test_returns_are_drawn_by_number_of_demonstrations(write_run):

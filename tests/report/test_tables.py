@@ -4,7 +4,7 @@ import pytest
 
 from iq_offline.report.groups import cautions, grouped, missing_stages
 from iq_offline.report.loading import load_runs
-from iq_offline.report.tables import as_markdown, as_text, runs_table, summary_table
+from iq_offline.report.tables import as_markdown, as_text, concise, first_columns, runs_table, summary_table
 
 
 def only_row(folders):
@@ -122,14 +122,43 @@ def test_half_evaluated_row_and_repeated_seed_are_cautioned(write_run):
 def test_text_alignment_decimals_and_dashes(write_run):
     """Text is aligned, with one decimal, two for correlations, and a dash for null."""
     folders = [write_run("a", method="bc", returns=[1234.56]), write_run("b", rewards={"transition": 0.456})]
-    text = as_text(summary_table(grouped(load_runs(folders)[0])))
-    first, second = text.split("\n\n")
-    header, bc, iq = first.splitlines()
-    assert header.split()[:7] == ["dataset", "method", "demos", "sub", "seeds", "eps", "return"]
-    assert bc.split()[5:9] == ["1", "1234.6", "1234.6", "-"]
-    assert header.index("return") + len("return") == bc.index("1234.6") + len("1234.6")
-    assert iq.split()[5:] == ["-"] * 8
-    assert second.splitlines()[2].split()[4:] == ["0.46", *["-"] * 5]
+    text = as_text(
+        summary_table(grouped(load_runs(folders)[0])).select("method", "seeds", "return_mean", "transition_pearson")
+    )
+    header, bc, iq = text.splitlines()
+    assert header.split() == ["method", "seeds", "mean", "return", "reward", "r"]
+    assert bc.split() == ["bc", "1", "1234.6", "-"]
+    assert header.index("mean return") + len("mean return") == bc.index("1234.6") + len("1234.6")
+    assert iq.split() == ["iq", "1", "-", "0.46"]
+
+
+def test_concise_table_has_eight_columns(write_run):
+    """People see at most eight columns: what names a row, then returns, interval, score and improvement."""
+    folders = [
+        write_run(
+            f"{m}{seed}",
+            method=m,
+            seed=seed,
+            subsample=20,
+            returns=[1.0 + seed],
+            score=2.0,
+            rewards={"transition": 0.5},
+        )
+        for m in ("bc", "iq")
+        for seed in (0, 1)
+    ]
+    table = concise(summary_table(grouped(load_runs(folders)[0])))
+    assert table.columns == [
+        *("dataset", "method", "demos", "subsample"),
+        *("return_iqm", "return_interval", "score_iqm", "improvement"),
+    ]
+
+
+def test_keys_that_say_nothing_are_left_out(write_run):
+    """Whole episodes of all demonstrations need no column that says so."""
+    table = first_columns(summary_table(grouped(load_runs([write_run("a", demos=None, returns=[1.0])])[0])))
+    assert not {"demos", "subsample", "settings"} & set(table.columns)
+    assert "return_interval" not in table.columns[:6]
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])

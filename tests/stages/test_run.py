@@ -95,6 +95,8 @@ def test_killed_run_goes_on(tmp_path, table):
     assert finished_files(out).items() > before.items()
     idle = ran(table, "--cores", 1, "--out", out)
     assert "Nothing to be done" in idle.stderr
+    assert "Snakemake" not in idle.stderr
+    assert "Building DAG of jobs" in (out / "logs" / "snakemake.log").read_text()
     assert planned(written(tmp_path, **yaml.safe_load(table.read_text()) | {"seeds": [0, 1]}), "--out", out) == {
         "outcome": 1,
         "outcomes": 1,
@@ -119,6 +121,8 @@ def test_snakemake_waits_without_polling(tmp_path, table, monkeypatch):
     result = ran(table, "--cores", 1, "--out", tmp_path / "work")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "timers").read_text() == "0"
+    assert re.search(r"^note: .*tiny.yaml: \d of 4 steps", result.stderr, flags=re.MULTILINE)
+    assert "rule outcome" not in result.stderr
 
 
 @pytest.mark.slow
