@@ -28,7 +28,7 @@ from iq_offline.tracking.mlflow_store import (
     TrackedData,
     digest_of,
 )
-from iq_offline.tracking.views import ROW_TAG
+from iq_offline.tracking.views import COMPARISON_TAG, ROW_TAG
 from iq_offline.training.run_folder import RunFolder
 
 Warn = Callable[[str], None]
@@ -187,7 +187,8 @@ def put_comparison(store: MlflowStore, parent: StoredRun, run_ids: Mapping[Path,
     if page:
         place = f"#/experiments/{store.experiment_id}/runs/{parent.run_id}/artifacts/{PAGE}"
         note = f"[The report with its pictures]({place})\n\n{note}"
-    tags = {NOTE_TAG: note, NAME_TAG: f"report: {parent.tags[GROUP_TAG]}"}
+    comparison_name = parent.tags[GROUP_TAG]
+    tags = {NOTE_TAG: note, NAME_TAG: f"report: {comparison_name}", COMPARISON_TAG: comparison_name}
     written = [_put_tags(store, parent, tags)]
     for folder, row in comparison.rows.items():
         run = store.run(run_ids[folder]) if folder in run_ids else None
@@ -295,7 +296,8 @@ def fill(store: MlflowStore, run_id: str, folder: Path, skip_steps: Collection[i
     figures = run_metrics(opened.read_optional("evaluation.json"), opened.read_optional("reward.json"))
     written.append(put_metrics(store, run, figures, model))
     written.append(put_files(store, run, folder, RUN_FILES + STAGE_FILES, store.files(run_id)))
-    tags = {RESULT_TAG: manifest["policy_sha256"]}
+    described = describe(manifest, folder.resolve()).all_tags
+    tags = {RESULT_TAG: manifest["policy_sha256"]} | {k: tag for k, tag in described.items() if k not in run.tags}
     if not Path(run.tags.get(FOLDER_TAG, "")).is_dir():
         tags[FOLDER_TAG] = str(folder.resolve())
     written.append(_put_tags(store, run, tags))

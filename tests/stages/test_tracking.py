@@ -284,6 +284,18 @@ def test_sync_adds_later_stages_once(tmp_path, linear_task):
 
 
 @pytest.mark.usefixtures("store")
+def test_sync_tags_runs_of_an_older_store(tmp_path, linear_task):
+    """Sync adds the tags that runs are compared by to a run that an earlier version has mirrored without them."""
+    run = trained(linear_task, tmp_path / "run")
+    client, mirrored, note = client_and_run(run.path)
+    for tag in ("seed", "comparison", "row"):
+        client.delete_tag(note["run_id"], tag)
+    sync_runs([run], None, None, lambda: None)
+    tags = client_and_run(run.path)[1].data.tags
+    assert tags == mirrored.data.tags | {"row": "bc"}
+
+
+@pytest.mark.usefixtures("store")
 def test_rows_stay_when_runs_are_missing(tmp_path, linear_task):
     """A comparisons rows stay as they are when only some of its runs are given."""
     runs = [trained(linear_task, tmp_path / str(seed), seed=seed) for seed in (0, 1)]
