@@ -18,6 +18,8 @@ for (const [key, value] of [
 ]) if (localStorage.getItem(key) === null) localStorage.setItem(key, value);
 </script>"""
 """A choice that the user has made in that browser stays."""
+CONDITIONS = {b"if-none-match", b"if-modified-since"}
+"""Headers of a browser that holds the page without the choices."""
 REPLACED = {b"content-length", b"etag", b"last-modified"}
 """Headers of the page as it is without the choices."""
 
@@ -33,8 +35,10 @@ def with_choices(app: ASGIApp) -> ASGIApp:
     """The app, whose page `/` makes the choices before its scripts run."""
 
     async def chosen(scope: Message, receive: Receive, send: Send) -> None:
-        is_page = scope["type"] == "http" and scope["path"] == "/"
-        await app(scope, receive, _Page(send) if is_page else send)
+        if scope["type"] != "http" or scope["path"] != "/":
+            return await app(scope, receive, send)
+        headers = [header for header in scope["headers"] if header[0] not in CONDITIONS]
+        return await app({**scope, "headers": headers}, receive, _Page(send))
 
     return chosen
 
