@@ -5,6 +5,7 @@ import json
 import zlib
 from urllib.parse import parse_qs
 
+from iq_offline.credentials import masked
 from iq_offline.report.columns import COLUMNS as REGISTRY
 from iq_offline.report.columns import SPEARMAN
 from iq_offline.stages.ui import prepare_ui
@@ -66,11 +67,16 @@ def test_many_runs_show_as_rows():
 
 
 def test_address_opens_view_in_training_mode():
-    """An address names the view and model training, and no filter: with one MLflow would leave the view out."""
+    """An address names the view and model training, and no filter: with one MLflow would leave the view out.
+
+    It is printed as it is: a view's key is no credential.
+    """
     page, _, query = view_address("http://here", "3", "abc").partition("?")
     assert page == "http://here/#/experiments/3/runs"
     assert parse_qs(query) == {"viewStateShareKey": ["abc"], "workflowType": ["machine_learning"]}
     assert "viewStateShareKey" not in view_address("http://here", "3", None)
+    shown = view_address("http://here", "3", "0123456789abcdef" * 2)
+    assert masked(shown) == shown
 
 
 def test_ui_opens_view_of_latest_comparison():
