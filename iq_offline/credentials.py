@@ -31,7 +31,10 @@ PERHAPS_SECRET = {
     *("key", "code", "pass", "pw", "pin", "otp"),
     *("session", "sessionid", "sid", "cookie", "private", "access"),
 }
-PUBLIC_NAMES = {"version", "versionid", "revision", "rev", "ref", "commit", "generation", "sha256", "sha1", "md5"}
+PUBLIC_NAMES = {
+    *("version", "versionid", "revision", "rev", "ref", "commit", "generation", "sha256", "sha1", "md5"),
+    "viewstatesharekey",  # names a saved view of MLflow's page
+}
 LONG_VALUE = 20
 """Characters from which on a value of letters and digits may be a token, whatever its name."""
 MIN_SECRET = 4

@@ -4,17 +4,17 @@ The tables of the terminal and of the page, the page's legend, the CSV and Markd
 metrics are made from `COLUMNS`, in its order. A column that is added here appears in all of them.
 """
 
-import hashlib
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
+from iq_offline.report.groups import Group, short_names
 from iq_offline.report.loading import RunRecords
 
 if TYPE_CHECKING:
@@ -22,8 +22,15 @@ if TYPE_CHECKING:
 
 IMPROVEMENT, CORRELATION = "improvement", "correlation"
 """Families: people are not shown their columns where no row has any of them."""
-LONGEST_ROW_NAME = 200
-"""In a metric's name, in characters; MLflow admits 250 for all of it."""
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """A row of the table by task as its runs in MLflow show it."""
+
+    name: str
+    figures: Mapping[str, float]
+    """Metrics in MLflow."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Column:
     key: bool = False
     """Whether it names its row. Such a column stands in the table of runs too, with the value of its row by task."""
     mlflow: tuple[str, ...] = ()
-    """Prefixes of its metrics in MLflow: `eval` or `reward` for a run's, `summary` for a comparison's by task."""
+    """Prefixes of its metrics in MLflow: `eval` or `reward` for a run's own, `summary` for those of its row by task."""
     family: str | None = None
     bounds: tuple[str, str] | None = None
     """The names of two columns in whose place the page shows this one, as an interval."""
@@ -224,22 +231,15 @@ def run_metrics(
     }
 
 
-def summary_metrics(summary: pl.DataFrame) -> dict[str, float]:
-    """The metrics of a comparison in MLflow, from its table by task: `summary/ROW/COLUMN`."""
+def report_rows(groups: Sequence[Group], summary: pl.DataFrame) -> dict[Path, ReportRow]:
+    """By run folder, the row of the table by task that the run is part of: its name, and `summary/COLUMN` in MLflow.
+
+    summary: that table, one row a group.
+    """
     shown = [column.name for column in columns_of(summary) if "summary" in column.mlflow]
-    return {
-        f"summary/{_row_name(row)}/{name}": float(row[name])
+    figures = [
+        {f"summary/{name}": row[name] for name in shown if row[name] is not None and math.isfinite(row[name])}
         for row in summary.iter_rows(named=True)
-        for name in shown
-        if row[name] is not None and math.isfinite(row[name])
-    }
-
-
-def _row_name(row: Mapping[str, Any]) -> str:
-    """A row of the summary as part of a metric's name, in the characters that MLflow admits."""
-    demos = "all" if row["demos"] is None else row["demos"]
-    text = f"{row['dataset']} {row['method']} {demos}x{row['subsample']} {row['settings'] or ''}"
-    name = re.sub(r"[^\w.: -]", "_", text).strip()
-    if len(name) <= LONGEST_ROW_NAME:
-        return name
-    return f"{name[:LONGEST_ROW_NAME]} {hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    ]
+    named = zip(groups, short_names(groups), figures, strict=True)
+    return {run.folder: ReportRow(name, found) for group, name, found in named for run in group.runs}

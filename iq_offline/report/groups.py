@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,37 @@ def grouped(results: Sequence[RunResult]) -> list[Group]:
         for settings, runs in _by_settings(family, *names[key[0]]).items()
     ]
     return sorted(groups, key=_place)
+
+
+def short_names(groups: Sequence[Group]) -> list[str]:
+    """A name for each group: its method, and what else tells the groups apart."""
+    datasets = _without_common_parts([group.dataset for group in groups])
+    parts = [
+        (
+            dataset,
+            "all demonstrations" if group.demos is None else f"{group.demos} demonstrations",
+            f"1 step in {group.subsample}",
+            group.settings,
+        )
+        for group, dataset in zip(groups, datasets, strict=True)
+    ]
+    varying = [len(set(column)) > 1 for column in zip(*parts, strict=True)]
+    return [
+        ", ".join([group.method, *(text for text, varies in zip(own, varying, strict=True) if varies and text)])
+        for group, own in zip(groups, parts, strict=True)
+    ]
+
+
+def _without_common_parts(names: Sequence[str]) -> list[str]:
+    """Names such as `demo/swimmer/expert-v0` without the parts that they all begin or end with."""
+    split = [name.split("/") for name in names]
+    first = _common_parts(split)
+    last = _common_parts([parts[:first:-1] for parts in split])
+    return ["/".join(parts[first : len(parts) - last]) for parts in split]
+
+
+def _common_parts(names: Sequence[Sequence[str]]) -> int:
+    return len(list(takewhile(lambda parts: len(set(parts)) == 1, zip(*names, strict=False))))
 
 
 def cautions(groups: Sequence[Group]) -> list[str]:

@@ -4,14 +4,14 @@ import os
 import shlex
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from iq_offline.data.files import check_folder, whole_file
-from iq_offline.report.columns import summary_metrics
+from iq_offline.report.columns import ReportRow, report_rows
 from iq_offline.report.groups import grouped
 from iq_offline.report.loading import Failure, load_runs
 from iq_offline.report.page import Content, render_page
@@ -27,14 +27,14 @@ TEXT_WIDTH = 100
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where the page and the plots lie, what the page shows, and the run folders that it is about."""
+    """Where the page and the plots lie, what the page shows, and the row of each run folder that it is about."""
 
     html: Path
     verdict: Verdict
     aggregate: pl.DataFrame
     summary: pl.DataFrame
     plots: tuple[Path, ...]
-    runs: tuple[Path, ...]
+    rows: Mapping[Path, ReportRow]
     failures: tuple[Failure, ...]
 
 
@@ -57,8 +57,7 @@ def make_report(runs: Sequence[Path], out: Path, warn: Callable[[str], None]) ->
     summary = _summary(files)
     _write(out / "summary.txt", summary.encode())
     shown = [files.html, *sorted(out.glob("*.csv")), *files.plots]
-    comparison = Comparison(summary_metrics(files.summary), as_markdown(files.summary), shown)
-    mirror_report(files.runs, comparison, warn)
+    mirror_report(Comparison(files.rows, as_markdown(files.summary), shown), warn)
     return Report(files, summary)
 
 
@@ -82,8 +81,8 @@ def write_report(folders: Sequence[Path], out: Path) -> ReportFiles:
         _write(out / f"{name}.md", f"{as_markdown(table)}\n".encode())
     _write(out / "report.html", page.encode())
     every = (*failures, *(failure for result in results for failure in result.failures))
-    read = tuple(result.folder for result in results)
-    return ReportFiles(out / "report.html", verdict(groups), aggregate, summary, tuple(plots), read, every)
+    rows = report_rows(groups, summary)
+    return ReportFiles(out / "report.html", verdict(groups), aggregate, summary, tuple(plots), rows, every)
 
 
 def _write(path: Path, content: bytes) -> None:

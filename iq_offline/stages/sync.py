@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from iq_offline.errors import RunError
-from iq_offline.report.columns import summary_metrics
+from iq_offline.report.columns import report_rows
 from iq_offline.report.groups import grouped
 from iq_offline.report.loading import load_runs
 from iq_offline.report.tables import as_markdown, summary_table
-from iq_offline.tracking.mirror import Comparison, put_comparison, stored, sync
+from iq_offline.tracking.mirror import PAGE, Comparison, put_comparison, stored, sync
 from iq_offline.tracking.mlflow_store import PARENT_TAG, MlflowStore
 from iq_offline.training.run_folder import RunFolder
-
-PAGE = "report.html"
 
 
 def sync_runs(
@@ -49,18 +47,19 @@ def sync_runs(
 def _comparison(store: MlflowStore, parent_id: str, folders: Sequence[Path], files: Sequence[Path]) -> dict[str, Any]:
     parent = store.run(parent_id)
     assert parent is not None
-    given = {stored(folder, store).run_id for folder in folders}
-    missing = len(set(store.children(parent_id, finished=True)) - given)
+    given = {folder: stored(folder, store).run_id for folder in folders}
+    missing = len(set(store.children(parent_id, finished=True)) - set(given.values()))
     if missing and files:
         raise RunError(
             f"{missing} more runs belong to that comparison than are given", "name the folder of all its runs"
         )
     written = None
     if not missing:
-        summary = summary_table(grouped(load_runs(folders)[0]))
-        comparison = Comparison(summary_metrics(summary), as_markdown(summary), files)
+        groups = grouped(load_runs(folders)[0])
+        summary = summary_table(groups)
+        comparison = Comparison(report_rows(groups, summary), as_markdown(summary), files)
         with store.mirroring():
-            written = put_comparison(store, parent, comparison)
+            written = put_comparison(store, parent, given, comparison)
     return {"parent": parent_id, "runs": len(folders), "runs_not_given": missing, "rows_written": written}
 
 

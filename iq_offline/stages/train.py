@@ -34,6 +34,7 @@ from iq_offline.stages.learning_data import (
 )
 from iq_offline.stages.presets import read_preset, warn_of_unused_preset
 from iq_offline.tracking.mirror import Tracker, describe, start_tracking
+from iq_offline.tracking.mlflow_store import RunDescription, TrackedData
 from iq_offline.training import run_folder
 from iq_offline.training.checkpointing import Checkpointer, Rows, SnapshotFolder, stop_requested
 from iq_offline.training.loop import PRIOR, Progress, resolve_device
@@ -284,7 +285,7 @@ def _train_into(
             snapshots.remove()
         resumed = snapshots.latest(config_hash, warn)
         checkpointer = Checkpointer(snapshots, config_hash, options.snapshot_seconds, stop, resumed)
-        tracker = start_tracking(describe(manifest, out.resolve()), out, warn) if options.tracked else Tracker()
+        tracker = start_tracking(_described(manifest, out, data), out, warn) if options.tracked else Tracker()
 
         def check_interrupt(progress: Progress) -> None:
             """Told of the search for more demonstrations as of a run that has not begun; a signal ends it."""
@@ -308,6 +309,11 @@ def _train_into(
         snapshots.remove()
     tracker.finish(out)
     return RunFolder.open(out)
+
+
+def _described(manifest: dict[str, Any], out: Path, data: LearningData) -> RunDescription:
+    others = [TrackedData(one.info.name, one.info.sha256, "supplementary") for one in data.supplementary]
+    return describe(manifest, out.resolve(), others)
 
 
 def _flags(config: TrainConfig, device: Any, slot: "SeedSlot | None") -> dict[str, str]:

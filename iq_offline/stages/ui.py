@@ -1,6 +1,5 @@
 """ui: MLflow's own interface on this project's store, opened at the comparison."""
 
-import json
 import os
 import signal
 import socket
@@ -9,16 +8,18 @@ import sys
 import time
 import webbrowser
 from dataclasses import dataclass
-from urllib.parse import urlencode
+from importlib.metadata import entry_points
 
 from iq_offline.credentials import public_url
 from iq_offline.errors import ConfigError
 from iq_offline.tracking.mlflow_access import is_served, tracking_uri
+from iq_offline.tracking.mlflow_app import APP
 from iq_offline.tracking.mlflow_store import MlflowStore
+from iq_offline.tracking.views import view_address
 
 START_SECONDS = 90
-MAX_COMPARED = 100
-"""Runs that MLflow's comparison shows within seconds; of more, its table of runs opens, which can select some."""
+JOBS_OFF = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""MLflow's jobs judge language models: without them the server is two processes instead of a dozen."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def prepare_ui(host: str, port: int) -> UserInterface:
                 f"port {port} on {host} cannot be used: {error.strerror}", "name another: --port"
             ) from None
     store = MlflowStore.open()
-    command = (sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port))
+    command = (sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1", *_app())
     url = _comparison(store, f"http://{host}:{port}")
     return UserInterface(command, store.uri, url, (host, port))
 
@@ -59,13 +60,13 @@ def prepare_ui(host: str, port: int) -> UserInterface:
 def serve(interface: UserInterface, *, open_browser: bool) -> int:
     """Run MLflow's server until it ends; returns its exit status. Opens a browser once the server answers.
 
-    Ctrl-C and SIGTERM end the server, and its dozen processes with it.
+    Ctrl-C and SIGTERM end the server.
     """
     if not interface.command:
         if open_browser:
             webbrowser.open(interface.url)
         return 0
-    environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": interface.store_uri}
+    environment = JOBS_OFF | os.environ | {"MLFLOW_BACKEND_STORE_URI": interface.store_uri}
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with subprocess.Popen(interface.command, env=environment) as server:
@@ -78,6 +79,12 @@ def serve(interface: UserInterface, *, open_browser: bool) -> int:
                 return server.wait()
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _app() -> tuple[str, ...]:
+    """The option that names our app; none where the package was installed before it had one."""
+    installed = APP in entry_points(group="mlflow.app").names
+    return ("--app-name", APP) if installed else ()
 
 
 def _answers(address: tuple[str, int], server: "subprocess.Popen[bytes]") -> bool:
@@ -94,11 +101,7 @@ def _answers(address: tuple[str, int], server: "subprocess.Popen[bytes]") -> boo
 
 
 def _comparison(store: MlflowStore, base: str) -> str:
-    """MLflow's page that compares the latest group's runs; its table of runs for fewer than two, or very many."""
-    parent = store.latest_parent()
-    runs = store.children(parent) if parent else []
-    if not 2 <= len(runs) <= MAX_COMPARED:
-        # Without its kind, MLflow opens an experiment as one of language models, without a table of runs.
-        return f"{base}/#/experiments/{store.experiment_id}/runs?workflowType=machine_learning"
-    query = {"runs": json.dumps(runs, separators=(",", ":")), "experiments": json.dumps([store.experiment_id])}
-    return f"{base}/#/compare-runs?{urlencode(query)}"
+    """The view of MLflow's page of runs that compares the latest group's runs; all runs of an empty store."""
+    latest = store.latest_parent()
+    parent = store.run(latest) if latest else None
+    return view_address(base, store.experiment_id, store.save_view(parent) if parent else None)

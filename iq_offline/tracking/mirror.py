@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 from iq_offline.data.files import sha256_of_file, whole_file
 from iq_offline.data.strict_json import read_json
 from iq_offline.errors import RunError, TrackingUnavailable
-from iq_offline.report.columns import run_metrics
+from iq_offline.report.columns import ReportRow, run_metrics
 from iq_offline.tracking.metrics import (
     Point,
     flat_params,
@@ -21,6 +20,7 @@ from iq_offline.tracking.metrics import (
     training_points,
 )
 from iq_offline.tracking.mlflow_store import (
+    GROUP_TAG,
     POINTS_PER_BATCH,
     MlflowStore,
     RunDescription,
@@ -28,19 +28,22 @@ from iq_offline.tracking.mlflow_store import (
     TrackedData,
     digest_of,
 )
+from iq_offline.tracking.views import COMPARISON_TAG, ROW_TAG
 from iq_offline.training.run_folder import RunFolder
 
 Warn = Callable[[str], None]
 RUN_FILES = ("config.toml", "manifest.json", "split.json", "metrics.parquet", "policy.safetensors")
 STAGE_FILES = ("evaluation.json", "returns.parquet", "reward.json", "rewards.parquet")
-REWARD_FILE, REWARD = "reward.json", "reward/"
+REWARD_FILE, WHOLE = "reward.json", ("reward/", "summary/")
+"""WHOLE: prefixes of figures that come together; those of an earlier call that are not among them become NaN."""
 RESULT_TAG, FORM_TAG, FOLDER_TAG = "policy_sha256", "reward_form", "run_folder"
 FILES_TAG = "iq_offline.files"
 """Which content of each file the store has: a JSON object of hashes."""
-SHOWN = ("method", "seed", "demos", "subsample", "select", "held_out", "transitions", "device", "threads")
+SHOWN = ("transitions", "device", "threads")
 TRACKING_FILE = "tracking.json"
 NOTE_KEYS = ("uri", "experiment_id", "run_id", "parent_run_id")
-NOTE_TAG = "mlflow.note.content"
+NOTE_TAG, NAME_TAG = "mlflow.note.content", "mlflow.runName"
+PAGE = "report.html"
 MAX_NOTE = 5000
 """Characters that every MLflow store admits in a tag."""
 FLUSH_SECONDS = 10.0
@@ -150,39 +153,49 @@ def mirror_stage(folder: Path, metrics: Mapping[str, float | None], files: tuple
 
 @dataclass(frozen=True)
 class Comparison:
-    """The results of a comparison, for the parent run of its runs."""
+    """The results of a comparison, for its runs and for the parent run that they share."""
 
-    figures: Mapping[str, float]
+    rows: Mapping[Path, ReportRow]
+    """By run folder."""
     markdown: str
     """The table, which MLflow shows as the parent's description."""
     files: Sequence[Path] = ()
     """Page, tables and pictures; those go into a folder of their own."""
 
 
-def mirror_report(folders: Sequence[Path], comparison: Comparison, warn: Warn) -> None:
-    """A comparison, on the parent run that its runs share; nothing if they share none."""
+def mirror_report(comparison: Comparison, warn: Warn) -> None:
+    """A comparison, on its runs and on the parent run that they share; nothing if they share none."""
     try:
-        notes = [note for folder in folders if (note := _read_note(folder)) is not None]
-        parents = {note["parent_run_id"] for note in notes}
+        notes = {folder: note for folder in comparison.rows if (note := _read_note(folder)) is not None}
+        parents = {note["parent_run_id"] for note in notes.values()}
         if len(parents) != 1:
             return
         store = MlflowStore.open()
         if (parent := store.run(*parents)) is not None:
-            put_comparison(store, parent, comparison)
+            put_comparison(store, parent, {folder: note["run_id"] for folder, note in notes.items()}, comparison)
     except TrackingUnavailable as error:
         warn(f"{error.problem}; the report's files are whole")
 
 
-def put_comparison(store: MlflowStore, parent: StoredRun, comparison: Comparison) -> bool:
-    """Log a comparison on its parent run; returns whether anything but its files was new."""
+def put_comparison(store: MlflowStore, parent: StoredRun, run_ids: Mapping[Path, str], comparison: Comparison) -> bool:
+    """Log a comparison on its runs and their parent; returns whether anything but its files was new."""
     pictures = [file for file in comparison.files if file.suffix == ".png"]
     store.log_files(parent.run_id, [file for file in comparison.files if file not in pictures])
     store.log_files(parent.run_id, pictures, "plots")
+    page = PAGE in store.files(parent.run_id)
     note = comparison.markdown if len(comparison.markdown) <= MAX_NOTE else "The table: summary.csv."
-    new_note = parent.tags.get(NOTE_TAG) != note
-    if new_note:
-        store.tag(parent.run_id, {NOTE_TAG: note})
-    return put_metrics(store, parent, comparison.figures) or new_note
+    if page:
+        place = f"#/experiments/{store.experiment_id}/runs/{parent.run_id}/artifacts/{PAGE}"
+        note = f"[The report with its pictures]({place})\n\n{note}"
+    comparison_name = parent.tags[GROUP_TAG]
+    tags = {NOTE_TAG: note, NAME_TAG: f"report: {comparison_name}", COMPARISON_TAG: comparison_name}
+    written = [_put_tags(store, parent, tags)]
+    for folder, row in comparison.rows.items():
+        run = store.run(run_ids[folder]) if folder in run_ids else None
+        if run is not None:
+            written.append(put_metrics(store, run, row.figures))
+            written.append(_put_tags(store, run, {ROW_TAG: row.name}))
+    return any(written)
 
 
 def sync(folder: Path, store: MlflowStore | None = None) -> bool:
@@ -220,23 +233,44 @@ def stored(folder: Path, store: MlflowStore) -> StoredRun:
     return run
 
 
-def describe(manifest: Mapping[str, Any], folder: Path) -> RunDescription:
-    """What the store shows of a run, from its manifest, and from its split once that is written.
-
-    A run's name has the method before it where that is not part of it: `seed-0` alone says too little.
-    """
-    dataset, commit, method, name = manifest["dataset"], manifest.get("git_commit"), manifest["method"], manifest["run"]
-    params = {key: manifest[key] for key in SHOWN if key in manifest}
+def describe(
+    manifest: Mapping[str, Any], folder: Path, supplementary: Sequence[TrackedData] | None = None
+) -> RunDescription:
+    """What the store shows of a run, from its manifest, and of supplementary data, from its split if not given."""
+    dataset, commit, method, seed = (
+        manifest["dataset"],
+        manifest.get("git_commit"),
+        manifest["method"],
+        manifest["seed"],
+    )
     expert = TrackedData(dataset["name"], dataset["sha256"], "expert", dataset["path"])
-    tags = {"method": method, "dataset": dataset["name"], FOLDER_TAG: str(folder)}
+    others = _supplementary(folder) if supplementary is None else tuple(supplementary)
+    demonstrations = "all" if manifest["demos"] is None else str(manifest["demos"])
+    compared = {
+        "method": method,
+        "dataset": dataset["name"],
+        "demonstrations": demonstrations,
+        "subsample": str(manifest["subsample"]),
+        "supplementary": ", ".join(data.name for data in others) or "none",
+        "seed": str(seed),
+    }
+    params = {key: manifest[key] for key in SHOWN if key in manifest} | {"algorithm": manifest["algorithm"]}
+    row = f"{method}, {_short(dataset['name'])}, {demonstrations} demonstrations"
+    tags = {**compared, ROW_TAG: row, FOLDER_TAG: str(folder)}
     return RunDescription(
-        name=name if re.search(rf"(?<![a-z]){re.escape(method)}(?![a-z])", name) else f"{method}-{name}",
+        name=f"{method} seed {seed}, {_short(dataset['name'])}",
         group=manifest["group"],
         config_hash=manifest["config_hash"],
-        params=flat_params({**params, "dataset": dataset["name"], "algorithm": manifest["algorithm"]}),
-        datasets=(expert, *_supplementary(folder)),
+        params=flat_params(params) | compared,
+        datasets=(expert, *others),
         tags=tags | ({"mlflow.source.git.commit": commit} if commit else {}),
     )
+
+
+def _short(dataset: str) -> str:
+    """A dataset's name without the first of three parts, which Minari's ids have."""
+    rest = dataset.partition("/")[2]
+    return rest if "/" in rest else dataset
 
 
 def fill(store: MlflowStore, run_id: str, folder: Path, skip_steps: Collection[int] | None = ()) -> bool:
@@ -262,7 +296,8 @@ def fill(store: MlflowStore, run_id: str, folder: Path, skip_steps: Collection[i
     figures = run_metrics(opened.read_optional("evaluation.json"), opened.read_optional("reward.json"))
     written.append(put_metrics(store, run, figures, model))
     written.append(put_files(store, run, folder, RUN_FILES + STAGE_FILES, store.files(run_id)))
-    tags = {RESULT_TAG: manifest["policy_sha256"]}
+    described = describe(manifest, folder.resolve()).all_tags
+    tags = {RESULT_TAG: manifest["policy_sha256"]} | {k: tag for k, tag in described.items() if k not in run.tags}
     if not Path(run.tags.get(FOLDER_TAG, "")).is_dir():
         tags[FOLDER_TAG] = str(folder.resolve())
     written.append(_put_tags(store, run, tags))
@@ -282,13 +317,12 @@ def put_metrics(
 ) -> bool:
     """Log the figures that the run does not show yet, or shows otherwise; returns whether there were any.
 
-    Figures of an earlier reward report that this one lacks become NaN: they may be of another form.
+    Figures of an earlier report that this one lacks become NaN: a reward may be of another form, a row of other runs.
     """
     new = [(name, value, 0) for name, value in metrics.items() if value is not None and run.metrics.get(name) != value]
-    gone: list[Point] = []
-    if any(name.startswith(REWARD) for name in metrics):
-        shown = [name for name, value in run.metrics.items() if name.startswith(REWARD) and not math.isnan(value)]
-        gone = [(name, math.nan, 0) for name in shown if metrics.get(name) is None]
+    whole = tuple(prefix for prefix in WHOLE if any(name.startswith(prefix) for name in metrics))
+    shown = [name for name, value in run.metrics.items() if name.startswith(whole) and not math.isnan(value)]
+    gone = [(name, math.nan, 0) for name in shown if metrics.get(name) is None]
     store.log_points(run.run_id, new, model)
     store.log_points(run.run_id, gone)  # the run's alone: as a model's, MLflow stores NaN as 0
     return bool(new or gone)

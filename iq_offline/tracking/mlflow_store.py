@@ -29,6 +29,7 @@ from iq_offline.tracking.mlflow_access import (
     store_lock,
     tracking_uri,
 )
+from iq_offline.tracking.views import COMPARISON_TAG, ROW_TAG, view_tag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,6 +65,11 @@ class RunDescription:
     params: Mapping[str, str]
     datasets: tuple[TrackedData, ...]
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def all_tags(self) -> dict[str, str]:
+        """Its tags, with that of its comparison."""
+        return {**self.tags, COMPARISON_TAG: _quoted(self.group)}
 
 
 @dataclass(frozen=True)
@@ -129,12 +135,13 @@ class MlflowStore:
 
     def parent(self, group: str) -> str:
         """The run that holds a comparison together; made at its first use."""
-        quoted = group.replace("'", "")
+        quoted = _quoted(group)
         query = f"tags.`{GROUP_TAG}` = '{quoted}'"
         with self._writing():
             found = self._search(query)
             if not found:
-                run = self._client.create_run(self.experiment_id, run_name=group, tags={GROUP_TAG: quoted})
+                tags = {GROUP_TAG: quoted, COMPARISON_TAG: quoted}
+                run = self._client.create_run(self.experiment_id, run_name=group, tags=tags)
                 self._client.set_terminated(run.info.run_id)
                 found = self._search(query)
             first, *later = found  # the lock holds on one machine: of two that made it at once, all take the first
@@ -151,7 +158,7 @@ class MlflowStore:
             run = self._client.create_run(
                 self.experiment_id,
                 run_name=description.name,
-                tags={PARENT_TAG: parent, HASH_TAG: description.config_hash, **description.tags},
+                tags=description.all_tags | {PARENT_TAG: parent, HASH_TAG: description.config_hash},
                 start_time=_milliseconds(started),
             )
             run_id = str(run.info.run_id)
@@ -281,6 +288,15 @@ class MlflowStore:
         with mlflow_errors(self.uri):
             return [str(run.info.run_id) for run in self._search(query)]
 
+    def save_view(self, parent: StoredRun) -> str:
+        """Save the view that compares the runs under a parent, over that of an earlier call. Returns its key."""
+        with self._writing():
+            runs = self._search(f"tags.`{PARENT_TAG}` = '{parent.run_id}'")
+            rows = [str(run.data.tags.get(ROW_TAG, "")) for run in runs]
+            tag = view_tag(parent.run_id, parent.tags[GROUP_TAG], rows, int(time.time() * 1000))
+            self._client.set_experiment_tag(self.experiment_id, *tag)
+        return parent.run_id
+
     def latest_parent(self) -> str | None:
         """The comparison started last, or None in an empty store."""
         with mlflow_errors(self.uri):
@@ -315,6 +331,11 @@ def _stored(run: Any) -> StoredRun:
         datasets=frozenset(item.dataset.digest for item in run.inputs.dataset_inputs),
         model=outputs[-1].model_id if outputs else None,
     )
+
+
+def _quoted(group: str) -> str:
+    """A comparison's name as a tag that MLflow's search can name."""
+    return group.replace("'", "")
 
 
 def digest_of(sha256: str) -> str:

@@ -1,5 +1,6 @@
-"""MLflow's interface as `iq-offline ui` opens it: the experiment, its runs, and two methods compared."""
+"""MLflow's interface as `iq-offline ui` opens it: which of two methods is better."""
 
+import json
 import os
 import re
 import signal
@@ -19,22 +20,64 @@ from typer.testing import CliRunner
 from iq_offline.cli import app
 
 pytestmark = pytest.mark.slow
-START_SECONDS = 240
-SHOWN_SECONDS = 120
-STOP_SECONDS = 60
+START_SECONDS = 600
+SHOWN_SECONDS = 240
+STOP_SECONDS = 120
+
+
+RETURNS = {("bc", 0): 100.0, ("bc", 1): 120.0, ("iq", 0): 200.5, ("iq", 1): 230.5}
+MEANS = {"Group: bc": "110 (average)", "Group: iq": "215.5 (average)"}
+RETURN = "metrics.`eval/return_mean`"
+READABLE = """
+const readable = cell => {
+  const box = cell.getBoundingClientRect();
+  const onScreen = box.left >= 0 && box.top >= 0 && box.right <= innerWidth && box.bottom <= innerHeight;
+  const atop = document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2);
+  const whole = [cell, ...cell.querySelectorAll("*")].every(part => part.scrollWidth <= part.clientWidth + 1
+    || getComputedStyle(part).display === "inline");
+  return onScreen && whole && cell.contains(atop);
+};
+const cells = column => Object.fromEntries([...document.querySelectorAll("[role=gridcell]")]
+  .filter(cell => cell.getAttribute("col-id") === column)
+  .map(cell => [cell.closest("[role=row]").getAttribute("row-index"), cell]));
+const names = cells("attributes.`Run Name`"), values = cells(arguments[0]);
+return Object.keys(names).filter(row => row in values && readable(values[row]))
+  .map(row => [names[row].innerText.trim().split("\\n")[0], values[row].innerText.trim()]);
+"""
+"""Of each row of the table: its name and its cell in a column, where that cell can be read on the screen."""
 
 
 @pytest.fixture
-def two_methods(linear_task: Path, tmp_path: Path) -> tuple[str, ...]:
-    """A run of bc and one of iq in one comparison; their names."""
-    for method in ("bc", "iq"):
-        updates = "60" if method == "bc" else "20"
-        small = ["--updates", updates, "--set", "hidden_sizes=[8]", "--device", "cpu", "--group", "two methods"]
-        prior = ["--set", "prior.updates=40"] if method == "iq" else []
-        command = ["train", "--dataset", str(linear_task), "--method", method, "--out", str(tmp_path / f"run-{method}")]
-        trained = CliRunner().invoke(app, [*command, *small, *prior])
-        assert trained.exit_code == 0, f"{trained.output} {trained.exception}"
-    return ("run-bc", "run-iq")
+def two_methods(linear_task: Path, tmp_path: Path) -> None:
+    """Two runs of bc and two of iq in one comparison, with returns, and their report."""
+    told = {"episodes": 2, "return_std": 1.0, "length_mean": 10.0, "score": None, "reference": None}
+    for (method, seed), mean in RETURNS.items():
+        out = tmp_path / f"{method}-{seed}"
+        small = [
+            "--updates",
+            "20",
+            "--seed",
+            str(seed),
+            "--set",
+            "hidden_sizes=[8]",
+            "--device",
+            "cpu",
+            "--compile",
+            "off",
+        ]
+        prior = ["--set", "prior.updates=20"] if method == "iq" else []
+        data = ["--dataset", str(linear_task), "--method", method, "--group", "two methods", "--out", str(out)]
+        run_command("train", *data, *small, *prior)
+        own = {"run": out.name, "method": method, "seed": seed, "dataset": "linear", "return_mean": mean}
+        (out / "evaluation.json").write_text(json.dumps(own | told | {"env_id": None, "env_kwargs": {}}))
+    runs = [str(tmp_path / f"{method}-{seed}") for method, seed in RETURNS]
+    run_command("report", *runs, "--out", str(tmp_path / "report"))
+    run_command("sync", *runs, "--report", str(tmp_path / "report"))
+
+
+def run_command(*command: str) -> None:
+    ran = CliRunner().invoke(app, list(command))
+    assert ran.exit_code == 0, f"{ran.output} {ran.exception}"
 
 
 @pytest.fixture
@@ -84,26 +127,48 @@ def shows(browser: Any, *words: str) -> None:
     )
 
 
-def test_interface_compares_two_methods(browser, screenshot, two_methods, served):
-    """MLflow's interface shows the experiment, the runs and two methods compared."""
-    base, comparison, process = served
-    browser.get(f"{base}/#/experiments")
-    shows(browser, "iq-offline")
-    screenshot("mlflow-experiments")
+def readable_cells(browser: Any, column: str) -> dict[str, str]:
+    return {name: value.replace("\n", " ") for name, value in browser.execute_script(READABLE, column)}
 
-    experiment = re.search(r"experiments=%5B%22(\d+)%22%5D", comparison)[1]
-    browser.get(f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning")
-    shows(browser, "two methods", "3 matching runs")
-    browser.execute_script("document.querySelector('[role=gridcell] button').click()")
-    shows(browser, *two_methods)
-    screenshot("mlflow-runs")
 
-    browser.get(comparison)
-    shows(browser, "Comparing 2 Runs from 1 Experiment", *two_methods, "algorithm.hidden_sizes")
-    screenshot("mlflow-comparison")
-    methods = "return [...document.querySelectorAll('tr')].map(row => row.innerText.trim().split(/\\s+/))"
-    assert sorted(next(row for row in browser.execute_script(methods) if row[0] == "method")[1:]) == ["bc", "iq"]
+@pytest.mark.usefixtures("two_methods")
+def test_first_screen_shows_both_mean_returns(browser, screenshot, served):
+    """The page that `ui` opens shows each method's mean return without scrolling, the better method first.
+
+    The charts and the report are one click away, and neither the assistant nor the mode for language models is open.
+    """
+    _, comparison, process = served
+    for width in (1280, 1440):
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False},
+        )
+        browser.get("about:blank")
+        browser.get(comparison)
+        shows(browser, *MEANS, "5 matching runs")
+        waited(
+            lambda: MEANS.items() <= readable_cells(browser, RETURN).items(),
+            SHOWN_SECONDS,
+            lambda: f"readable: {readable_cells(browser, RETURN)}; {screenshot('mlflow-unreadable')}",
+        )
+        screenshot(f"mlflow-comparison-{width}")
+        names = list(readable_cells(browser, RETURN))
+        assert names.index("Group: iq") < names.index("Group: bc")
+        assert readable_cells(browser, "tags.`method`")["iq seed 1, linear"] == "iq"
+        assert "MLflow Assistant" not in browser.execute_script("return document.body.innerText")
+
+    browser.find_element("link text", "report: two methods").click()
+    shows(browser, "The report with its pictures")
+    screenshot("mlflow-report-run")
+    browser.find_element("link text", "The report with its pictures").click()
+    shows(browser, "report.html", "summary.csv")
+    screenshot("mlflow-report")
+
+    browser.get("about:blank")
+    browser.get(f"{comparison}&compareRunsMode=CHART")
+    shows(browser, "eval/return_mean", "summary/return_low", "Group: bc", "Group: iq")
+    screenshot("mlflow-charts")
 
     process.send_signal(signal.SIGTERM)
     process.wait(STOP_SECONDS)
-    assert not answers(base)
+    assert not answers(comparison.partition("/#/")[0])

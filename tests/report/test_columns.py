@@ -1,16 +1,13 @@
 """The registry of columns: one entry is enough for every table, the legend and MLflow."""
 
-import polars as pl
 import pytest
 
 from iq_offline.report import columns
-from iq_offline.report.columns import COLUMNS, LONGEST_ROW_NAME, Column, run_metrics, summary_metrics
+from iq_offline.report.columns import COLUMNS, Column, report_rows, run_metrics
 from iq_offline.report.groups import grouped
 from iq_offline.report.loading import load_runs
 from iq_offline.report.tables import aggregate_table, as_csv, as_text, runs_table, summary_table
 from iq_offline.stages.report import write_report
-
-ROW = {"dataset": "demo/cartpole", "method": "iq", "demos": 5, "subsample": 1, "settings": "temperature=1, x=[8]"}
 
 
 @pytest.fixture
@@ -45,7 +42,7 @@ def test_added_column_appears_everywhere(write_run, tmp_path):
     assert page.count('title="largest mean return of a run" class="number">best</th>') == 3
     assert page.count(">6.25</a>") == 3
     assert "<dt>best</dt><dd>largest mean return of a run</dd>" in page
-    assert summary_metrics(summary_table(groups))["summary/hopper-expert-v2 iq 5x1/return_best"] == 6.25
+    assert report_rows(groups, summary_table(groups))[folders[0]].figures["summary/return_best"] == 6.25
     assert run_metrics(evaluation=results[1].evaluation)["eval/return_best"] == 6.25
 
 
@@ -78,18 +75,31 @@ def test_evaluation_has_four_metrics(write_run):
     }
 
 
-def test_rows_become_metrics_that_mlflow_admits():
-    """A summary's rows become metrics in the characters that MLflow admits, for the columns that it shows."""
-    values = {"seeds": 3, "return_iqm": 5.0, "return_low": 4.0, "return_high": None, "improvement": 0.9}
-    assert summary_metrics(pl.DataFrame([ROW | values])) == {
-        "summary/demo_cartpole iq 5x1 temperature_1_ x__8_/return_iqm": 5.0,
-        "summary/demo_cartpole iq 5x1 temperature_1_ x__8_/return_low": 4.0,
-        "summary/demo_cartpole iq 5x1 temperature_1_ x__8_/improvement": 0.9,
+def test_metric_names_hold_no_method_or_dataset(write_run):
+    """Runs of two methods on two datasets have the same metrics of their row, whose name tells the rows apart."""
+    folders = {
+        (dataset, method): write_run(
+            f"{dataset}-{method}", dataset=f"demo/{dataset}/expert", method=method, returns=[5.0]
+        )
+        for dataset in ("cartpole", "swimmer")
+        for method in ("bc", "iq")
     }
+    groups = grouped(load_runs(list(folders.values()))[0])
+    rows = report_rows(groups, summary_table(groups))
+    names = {key: rows[folder].name for key, folder in folders.items()}
+    assert names == {(dataset, method): f"{method}, {dataset}" for dataset, method in folders}
+    of_bc, of_iq = (set(rows[folders["cartpole", method]].figures) for method in ("bc", "iq"))
+    assert of_bc == {"summary/return_mean", "summary/return_iqm"}
+    assert of_iq == of_bc | {"summary/improvement"}
 
 
-def test_long_settings_are_cut_and_differ():
-    rows = [ROW | {"settings": "a" * 400 + end, "return_iqm": 1.0} for end in "xy"]
-    names = list(summary_metrics(pl.DataFrame(rows)))
-    assert len(set(names)) == 2
-    assert max(map(len, names)) < LONGEST_ROW_NAME + 40
+def test_row_has_its_interval_on_each_run(write_run):
+    """Each run of a row has the row's mean and interval, and a row of one task and no settings is its method."""
+    folders = [write_run(str(seed), seed=seed, returns=[value]) for seed, value in enumerate((1.0, 3.0))]
+    groups = grouped(load_runs(folders)[0])
+    first, second = (report_rows(groups, summary_table(groups))[folder] for folder in folders)
+    assert first == second
+    assert first.name == "iq"
+    assert first.figures["summary/return_mean"] == 2.0
+    assert first.figures["summary/return_low"] == 1.0
+    assert first.figures["summary/return_high"] == 3.0

@@ -19,7 +19,7 @@ from iq_offline.stages.report import make_report
 from iq_offline.stages.sync import sync_runs
 from iq_offline.stages.train import train_run
 from iq_offline.tracking.mirror import describe, mirror_stage, start_tracking, stored, sync
-from iq_offline.tracking.mlflow_store import MlflowStore
+from iq_offline.tracking.mlflow_store import MlflowStore, TrackedData
 from iq_offline.training.run_folder import RunFolder
 from iq_offline.training.tensor_files import read_header, tensor_bytes
 
@@ -121,13 +121,32 @@ print(json.dumps({{"actions": actions.tolist(), "shapes": signature, "example": 
 
 
 @pytest.mark.usefixtures("store")
-def test_shown_name_has_the_method(tmp_path, linear_task):
-    """A run is shown with its method also where its folder does not name it."""
+def test_run_is_found_by_params_and_tags(tmp_path, linear_task):
+    """What runs are compared by is a parameter and a tag from the start, under one name; its name begins with it."""
     run = trained(linear_task, tmp_path / "seed-0")
     _, mirrored, _ = client_and_run(run.path)
-    assert mirrored.info.run_name == "bc-seed-0"
-    named = {name: describe(run.manifest | {"run": name}, run.path).name for name in ("hopper-bc-5x1-seed0", "abc")}
-    assert named == {"hopper-bc-5x1-seed0": "hopper-bc-5x1-seed0", "abc": "bc-abc"}
+    compared = {
+        "method": "bc",
+        "dataset": "linear",
+        "demonstrations": "2",
+        "subsample": "1",
+        "supplementary": "none",
+        "seed": "0",
+    }
+    assert compared.items() <= mirrored.data.params.items()
+    assert compared.items() <= mirrored.data.tags.items()
+    assert mirrored.info.run_name == "bc seed 0, linear"
+
+
+def test_minari_id_is_shown_short():
+    """Of a Minari id the name of a run shows all but the first part; supplementary data are shown by name."""
+    dataset = {"name": "mujoco/hopper/expert-v0", "sha256": "a" * 64, "path": None}
+    manifest = {"dataset": dataset, "method": "iq", "seed": 3, "demos": None, "subsample": 1, "group": "g"}
+    other = TrackedData("mujoco/hopper/simple-v0", "b" * 64, "supplementary")
+    shown = describe(manifest | {"config_hash": "c", "algorithm": {}}, Path("/runs/a"), [other])
+    assert shown.name == "iq seed 3, hopper/expert-v0"
+    assert shown.params["supplementary"] == shown.tags["supplementary"] == "mujoco/hopper/simple-v0"
+    assert shown.params["demonstrations"] == "all"
 
 
 @pytest.mark.usefixtures("store")
@@ -243,9 +262,8 @@ def test_sync_rebuilds_a_lost_store_once(tmp_path, linear_task, tables, monkeypa
     assert mirrored.data.metrics["eval/return_mean"] == 4.0
     assert mirrored.outputs.model_outputs
     assert {file.path for file in client.list_artifacts(note["run_id"])} >= {"policy.safetensors", "evaluation.json"}
-    rows = client.get_run(note["parent_run_id"]).data
-    assert [value for name, value in rows.metrics.items() if name.endswith("return_iqm")] == [5.0]
-    assert "| linear | bc |" in rows.tags["mlflow.note.content"]
+    assert [history(run.path, "summary/return_iqm") for run in runs] == [[(0, 5.0)]] * 2
+    assert "| linear | bc |" in client.get_run(note["parent_run_id"]).data.tags["mlflow.note.content"]
     second = sync_runs(runs, None, None, lambda: None)
     assert [run["written"] for run in second["runs"]] == [False, False]
     assert second["comparisons"][0]["rows_written"] is False
@@ -263,6 +281,18 @@ def test_sync_adds_later_stages_once(tmp_path, linear_task):
     assert history(run.path, "eval/return_mean") == [(0, 5.0)]
     assert history(run.path, "train/loss") == before
     assert len(children()) == 1
+
+
+@pytest.mark.usefixtures("store")
+def test_sync_tags_runs_of_an_older_store(tmp_path, linear_task):
+    """Sync adds the tags that runs are compared by to a run that an earlier version has mirrored without them."""
+    run = trained(linear_task, tmp_path / "run")
+    client, mirrored, note = client_and_run(run.path)
+    for tag in ("seed", "comparison", "row"):
+        client.delete_tag(note["run_id"], tag)
+    sync_runs([run], None, None, lambda: None)
+    tags = client_and_run(run.path)[1].data.tags
+    assert tags == mirrored.data.tags | {"row": "bc"}
 
 
 @pytest.mark.usefixtures("store")
@@ -292,18 +322,36 @@ def test_a_policy_is_registered_once(tmp_path, linear_task):
 
 @pytest.mark.usefixtures("store")
 def test_report_is_on_the_parent_run(tmp_path, linear_task):
-    """A report lies on the parent with rows page and pictures."""
+    """A report lies on the parent, with a link to it in the description, and its rows on their runs."""
     runs = [trained(linear_task, tmp_path / "runs" / str(seed), seed=seed) for seed in (0, 1)]
     for run, mean in zip(runs, (4.0, 6.0), strict=True):
         evaluated(run, mean)
     make_report([run.path for run in runs], tmp_path / "report", pytest.fail)
-    client, _, note = client_and_run(runs[0].path)
-    parent = client.get_run(note["parent_run_id"]).data
-    figures = {name.rpartition("/")[2]: value for name, value in parent.metrics.items()}
-    assert figures["return_iqm"] == 5.0
-    assert figures["return_low"] <= 5.0 <= figures["return_high"]
+    client, run, note = client_and_run(runs[0].path)
+    figures = run.data.metrics
+    assert figures["summary/return_iqm"] == 5.0
+    assert figures["summary/return_low"] <= 5.0 <= figures["summary/return_high"]
+    assert run.data.tags["row"] == "bc"
+    parent = client.get_run(note["parent_run_id"])
+    assert not parent.data.metrics
+    assert parent.info.run_name.startswith("report: linear")
+    link = f"(#/experiments/{note['experiment_id']}/runs/{note['parent_run_id']}/artifacts/report.html)"
+    assert link in parent.data.tags["mlflow.note.content"]
     assert {"report.html", "summary.csv", "plots"} <= {f.path for f in client.list_artifacts(note["parent_run_id"])}
     assert client.list_artifacts(note["parent_run_id"], "plots")
+
+
+@pytest.mark.usefixtures("store")
+def test_interval_that_is_gone_becomes_nan(tmp_path, linear_task):
+    """A report on fewer runs leaves no interval of an earlier one on its runs."""
+    runs = [trained(linear_task, tmp_path / "runs" / str(seed), seed=seed) for seed in (0, 1)]
+    for run, mean in zip(runs, (4.0, 6.0), strict=True):
+        evaluated(run, mean)
+    make_report([run.path for run in runs], tmp_path / "two", pytest.fail)
+    make_report([runs[0].path], tmp_path / "one", pytest.fail)
+    figures = client_and_run(runs[0].path)[1].data.metrics
+    assert figures["summary/return_iqm"] == 4.0
+    assert np.isnan(figures["summary/return_low"])
 
 
 @pytest.mark.usefixtures("store")
