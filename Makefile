@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS = 1
 export MLFLOW_DISABLE_TELEMETRY = true
 
-.PHONY: install demo reproduce test test-all fuzz check docs clean
+.PHONY: install demo reproduce test test-all fuzz check docs package clean
 .DEFAULT_GOAL := install
 
 $(STAMP): pyproject.toml constraints.txt
@@ -56,6 +56,13 @@ docs: $(VENV)/.docs
 $(VENV)/.docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
 	touch $@
+
+# Wheel and sdist, checked: their metadata, and that each runs where it is installed alone.
+package: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m pip install --quiet "build>=1.2" "twine>=6"
+	$(BIN)/python -m build
+	$(BIN)/python tools/check_package.py
 
 clean:
 	rm -rf $(VENV) $(DEMO)
