@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Make readme.png: the returns of runs, and the true and the recovered reward of the paper's GridWorld.
 
-    make demo
-    .venv/bin/python docs/pictures/readme.py .demo/runs
+make demo
+.venv/bin/python docs/pictures/readme.py .demo/runs
 """
 
 import io

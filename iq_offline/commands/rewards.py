@@ -35,7 +35,7 @@ def gridworld(
         Option(
             min=1,
             max=100_000,
-            help="Length of a demonstration. 4000 if none: what the bars need (docs/experiments/gridworld.md); with --windy 100.",
+            help="Length of a demonstration. 4000 if none: what the bars need (docs/gridworld.md); with --windy 100.",
         ),
     ] = None,
     windy: Annotated[
