@@ -1,20 +1,15 @@
 """The documentation is true: its commands run, its names are those of the program, its lines wrap."""
 
-import importlib.util
-import os
 import re
 import shlex
-import signal
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
+import typer
 import yaml
-from typer.testing import CliRunner
+from readers import run_command
 
 from iq_offline import __version__
 from iq_offline.cli import COMMANDS, app
@@ -27,11 +22,6 @@ PAGES = sorted(DOCS.rglob("*.md"))
 PROSE = [*PAGES, ROOT / "README.md"]
 BLOCK = re.compile(r'^ *```(\w*)(?: title="([^"]+)")?\n(.*?)^ *```', flags=re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-SMALL = {
-    "bc": ["hidden_sizes=[8]"],
-    "iq": ["hidden_sizes=[8]", "prior.updates=20", "prior.hidden_sizes=[8]"],
-    "oracle-iql": [],
-}
 TINY_METHODS = {"bc": {"updates": 20}, "iq": {"updates": 20, "set": {"prior.updates": 20}}}
 
 
@@ -59,52 +49,6 @@ def small_table(text: str) -> str:
     table = yaml.safe_load(text)
     assert table["methods"] == ["bc", "iq"]
     return yaml.safe_dump(table | {"methods": TINY_METHODS, "episodes": 1, "device": "cpu"})
-
-
-def run_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    match words:
-        case []:
-            return
-        case ["export", assignment]:
-            key, _, value = assignment.partition("=")
-            monkeypatch.setenv(key, os.path.expandvars(value.replace("$PWD", str(Path.cwd()))))
-        case ["python", script]:
-            subprocess.run([sys.executable, script], check=True, timeout=300)
-        case ["iq-offline", "ui"]:
-            assert interface_answers()
-        case ["iq-offline", *arguments]:
-            result = CliRunner().invoke(app, [*arguments, *smaller(arguments)])
-            told = f"{shlex.join(words)}: {result.output} {result.exception}"
-            if "slurm" in arguments and importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
-                assert "iq-offline[cluster]" in str(result.exception), told
-            else:
-                assert result.exit_code == 0, told
-        case _:
-            raise AssertionError(f"no reader's command: {words}")
-
-
-def smaller(arguments: list[str]) -> list[str]:
-    """Options that make a command short without changing what it does."""
-    if arguments[0] == "train":
-        method = arguments[arguments.index("--method") + 1]
-        return ["--updates", "20", "--device", "cpu", *(f"--set={setting}" for setting in SMALL[method])]
-    if arguments[0] == "eval":
-        return ["--episodes", "1"]
-    return ["--updates", "20"] if arguments[0] == "distil" else []
-
-
-def interface_answers() -> bool:
-    """Whether `iq-offline ui` serves a page at the address that it prints, until it is interrupted."""
-    command = [sys.executable, "-m", "iq_offline", "ui", "--no-browser", "--port", "5917"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
-        try:
-            assert server.stdout is not None
-            found = next(address for line in server.stdout if (address := re.search(r"http://\S+", line)))
-            with urlopen(found.group().split("#")[0], timeout=60) as page:
-                return bool(page.status == 200)
-        finally:
-            server.send_signal(signal.SIGINT)
-            server.wait(60)
 
 
 @pytest.mark.parametrize("page", PROSE, ids=name_of)
@@ -149,8 +93,6 @@ def commands_of(page: Path) -> Iterator[list[str]]:
 
 
 def parameters(command: str):
-    import typer
-
     return typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
 
 
