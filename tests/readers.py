@@ -2,11 +2,12 @@
 
 import importlib.util
 import os
-import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -54,15 +55,21 @@ def smaller(arguments: list[str]) -> list[str]:
     return ["--updates", "20"] if arguments[0] == "distil" else []
 
 
-def interface_answers() -> bool:
-    """Whether `iq-offline ui` serves a page at the address that it prints, until it is interrupted."""
-    command = [sys.executable, "-m", "iq_offline", "ui", "--no-browser", "--port", "5917"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
-        try:
-            assert server.stdout is not None
-            found = next(address for line in server.stdout if (address := re.search(r"http://\S+", line)))
-            with urlopen(found.group().split("#")[0], timeout=60) as page:
-                return bool(page.status == 200)
-        finally:
-            server.send_signal(signal.SIGINT)
-            server.wait(60)
+def interface_answers(patience: float = 180.0) -> bool:
+    """Whether `iq-offline ui` serves a page, until it is interrupted."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "iq_offline", "ui", "--no-browser", "--port", str(port)]
+    server, deadline = subprocess.Popen(command, stdout=subprocess.DEVNULL), time.monotonic() + patience
+    try:
+        while server.poll() is None and time.monotonic() < deadline:
+            try:
+                with urlopen(f"http://127.0.0.1:{port}/", timeout=10) as page:
+                    return bool(page.status == 200)
+            except OSError:
+                time.sleep(0.5)
+        return False
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(60)
