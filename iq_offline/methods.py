@@ -139,6 +139,11 @@ METHODS: dict[str, Method] = _methods(
         "Behavioural cloning of the demonstrations and of the supplementary episodes most similar to them.",
         "FilteredBCConfig",
     ),
+    _peer(
+        "recovery-bc",
+        "Behavioural cloning of the demonstrations and of what leads back to their states, after [ILID24].",
+        "RecoveryBCConfig",
+    ),
     *(
         Method(
             f"{labeller}-{trainer}",

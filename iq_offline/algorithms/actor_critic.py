@@ -28,7 +28,7 @@ from iq_offline.config.q_learning import ActorCriticConfig
 
 @dataclass(frozen=True)
 class PolicyActions:
-    """Actions drawn from the policy at some observations, (B, A), and what its entropy takes off V there, (B,)."""
+    """Actions sampled from the policy, scaled, (B, A), and c(s), (B,), in V(s) = Q(s, a) - temperature * c(s)."""
 
     actions: Tensor
     entropy_cost: Tensor
@@ -39,11 +39,11 @@ class PolicyActions:
 
 
 class Entropy(Protocol):
-    """Draws actions of a policy by standard normal numbers, (B, A), with the cost of its entropy."""
+    """Samples a policy's actions from standard normal numbers `drawn`, (B, A), and computes their entropy cost."""
 
     @property
     def name(self) -> str:
-        """Of the mean cost among the metrics."""
+        """Name of the mean cost in the metrics."""
         ...
 
     def __call__(self, policy: ContinuousActionDistribution, observations: Tensor, drawn: Tensor) -> PolicyActions: ...
@@ -75,7 +75,7 @@ class SampledEntropy:
 
 @dataclass(frozen=True)
 class Regularisers:
-    """Of the critics' loss, functions of `CriticInputs`; and of the actor's, functions of policy and batch."""
+    """Regularisers of the critics' loss, which take `CriticInputs`, and of the actor's, which take policy and batch."""
 
     critic: Sequence[Regulariser] = ()
     actor: Sequence[Regulariser] = ()
@@ -83,10 +83,10 @@ class Regularisers:
 
 @dataclass(frozen=True)
 class CriticInputs:
-    """What a critic step has at hand, for its regularisers.
+    """What a regulariser of the critics can use. `batch`: raw, with the supplementary transitions, where there are any.
 
-    `observations`: the expert's, standardised, (B, D); `actions`: the expert's, scaled, (B, A), which require a
-    gradient; `q`: critics' values of these, (N, B); `policy_actions`: drawn at those observations, (B, A), or None.
+    `observations`: the expert's, standardised, (B, D); `actions`: the expert's, scaled, (B, A), requiring a gradient;
+    `q`: each critic's Q there, (N, B); `policy_actions`: sampled at those observations, scaled, (B, A), or None.
     """
 
     policy: ContinuousPolicy
@@ -107,7 +107,7 @@ class CriticInputs:
 
 @dataclass(frozen=True)
 class TransitionValues:
-    """Critics' values of transitions, those of N critics one after the other, (N B,)."""
+    """Values of B transitions by N critics, flattened critic by critic, (N B,); N = 1 for discrete actions."""
 
     q: Tensor
     v: Tensor
@@ -126,7 +126,7 @@ class TransitionValues:
 
 
 class ActorCritic(ABC):
-    """Networks, optimisers, target and soft values of a method for continuous actions; a method adds its update."""
+    """Networks, optimisers, target and soft values for continuous actions; each method adds its own `update`."""
 
     absorbing_value: Tensor | float | None = None
     """Value after a termination; None: zero, as in [IQ21]."""
@@ -135,7 +135,7 @@ class ActorCritic(ABC):
 
     @property
     def recovery_absorbing_value(self) -> Tensor | float | None:
-        """Value after a termination that rewards are recovered with."""
+        """Value after a termination, for recovering rewards."""
         return self.absorbing_value
 
     def __init__(
@@ -166,25 +166,28 @@ class ActorCritic(ABC):
 
     @property
     def changed(self) -> list[Changed]:
-        """All that an update changes."""
+        """The optimisers, whose parameters an update changes, and the target critics."""
         return [*self.adams, *([] if self.target is None else [self.target])]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Of all networks, by network."""
+        """Tensors of all networks, named NETWORK.PARAMETER."""
         return {key: tensor for name, module in self.modules.items() for key, tensor in named(name, module).items()}
 
     @abstractmethod
     def update(self, batch: Batch) -> Metrics:
-        """One gradient step; returns metrics as scalars."""
+        """One update of all that is learnt; returns metrics as scalars."""
 
     def policy_actions(self, batch: Batch, noise: Noise | None = None) -> PolicyActions:
-        """Actions of the policy at a batch's observations, with their gradient."""
+        """Actions of the policy at a batch's observations, with a gradient to the policy."""
         return self._draw(batch.observations, noise or self.drawing)
 
     def soft_value(
         self, observations: Tensor, critic: CriticEnsemble, noise: Noise, drawn: PolicyActions | None = None
     ) -> Tensor:
-        """V(s) = Q(s, a) - temperature * entropy cost at raw observations, a of the policy, by each critic, (N, B)."""
+        """V(s) = Q(s, a) - temperature * entropy cost by each critic, (N, B), at raw observations.
+
+        `drawn`: the policy's actions a; None: sampled here, without a gradient.
+        """
         if drawn is None:
             with torch.no_grad():
                 drawn = self._draw(observations, noise)
@@ -194,9 +197,10 @@ class ActorCritic(ABC):
     def values(
         self, batch: Batch, drawn: PolicyActions | None, noise: Noise | None = None, actions: Tensor | None = None
     ) -> TransitionValues:
-        """All critics' Q(s, a) and V(s) of a batch, V(s') of the target critics as one, clipped, and the discounts.
+        """Q(s, a) and V(s) by each critic, V(s') by the target critics' ensemble, clipped, and the discounts.
 
-        `drawn`: the policy's actions at its observations; `actions`: its own scaled ones, where a gradient is wanted.
+        `drawn`: the policy's actions at s, for V(s), which gives them no gradient; None: sampled here. `actions`: the
+        recorded ones, scaled, where the caller needs Q's gradient with respect to them.
         """
         noise = noise or self.drawing
         actions = self.policy.scale_actions(batch.actions) if actions is None else actions
@@ -209,17 +213,17 @@ class ActorCritic(ABC):
         return TransitionValues(*(one.expand(len(q), -1).reshape(-1) for one in (q, v, next_v, discounts)))
 
     def recorded_actions(self, batch: Batch) -> Tensor:
-        """The batch's scaled actions, (B, A); they require a gradient, which regularisers may ask for."""
+        """The batch's actions, scaled, (B, A); they require a gradient, since regularisers may use dQ/da."""
         return self.policy.scale_actions(batch.actions).requires_grad_(True)
 
     def pessimistic(self, q: Tensor) -> Tensor:
-        """One value of the ensemble, (N, B) -> (B,)."""
+        """Mean, minimum or lower bound over the critics, by `ensemble.pessimism`, (N, B) -> (B,)."""
         return pessimistic(q, self.config.ensemble.pessimism, self.config.ensemble.deviations)
 
     def descend_critics(
         self, loss: Tensor, batch: Batch, actions: Tensor, q: Tensor, drawn: PolicyActions | None
     ) -> Metrics:
-        """One step against the critics' loss with its regularisers. `q`: of the expert's `actions`, (N B,)."""
+        """One optimiser step on the critics' loss plus regularisers. `q`: Q of the expert's `actions`, (N B,)."""
         inputs = CriticInputs(
             self.policy,
             self.critic,
@@ -235,7 +239,7 @@ class ActorCritic(ABC):
         return {"loss": loss.detach(), **terms, "critic_gradient_norm": norm}
 
     def descend_actor(self, loss: Tensor, batch: Batch) -> Metrics:
-        """One step against the actor's loss with its regularisers."""
+        """One optimiser step on the actor's loss plus regularisers."""
         total, terms = regularised(loss, self.regularisers.actor, self.policy, batch)
         (norm,) = descend([self.actor_optimiser], total)
         return {"actor_loss": loss.detach(), **terms, "actor_gradient_norm": norm}
@@ -243,9 +247,9 @@ class ActorCritic(ABC):
     def soft_actor_loss(
         self, batch: Batch, drawn: PolicyActions, supplementary: PolicyActions | None
     ) -> tuple[Tensor, Tensor]:
-        """-E[V(s)] over all observations that the critic sees, and the mean entropy cost there, (), ().
+        """-E[V(s)] and the mean entropy cost, (), (), over the batch's observations. Source: [SAC18] eq. 7.
 
-        Source: [SAC18] eq. 7.
+        With `supplementary`, the policy's actions there, over the supplementary observations, too.
         """
         observations, actions, cost = batch.observations, drawn.actions, drawn.entropy_cost
         if supplementary is not None and batch.supplementary is not None:
@@ -256,7 +260,7 @@ class ActorCritic(ABC):
         return actor_loss(q, cost, self.config.temperature), cost.mean().detach()
 
     def update_target(self) -> None:
-        """Move the target critics towards the critics."""
+        """Target critics <- (1 - polyak_rate) * target critics + polyak_rate * critics."""
         if self.target is not None:
             self.target.follow()
 
@@ -285,7 +289,7 @@ class ActorCritic(ABC):
 
     @property
     def drawing(self) -> Noise:
-        """Where an update's random numbers come from."""
+        """Source of an update's random numbers."""
         assert self.noise is not None
         return self.noise
 

@@ -1,7 +1,7 @@
 """Offline IQ-Learn for continuous actions: critic step, actor step, target step. Source: [IQ21] eq. 9 and 12.
 
-Plain actor-critic IQ-Learn has no bound offline: with a deterministic expert the advantage Q(s, a) - V(s) can grow
-without end, as Q sharpens at the recorded actions. The default settings bound it: an entropy relative to the
+Plain actor-critic IQ-Learn is unbounded offline: with a deterministic expert the advantage Q(s, a) - V(s) can grow
+without limit, as Q sharpens at the recorded actions. The default settings bound it: an entropy relative to the
 behavioural clone (leaving the clone costs), the action-gradient penalty (no spikes of Q), and LayerNorm in the critic.
 """
 
@@ -26,10 +26,10 @@ ValueTerm = Callable[[TransitionValues, TransitionValues | None], Tensor]
 
 
 class IQLearner(ActorCritic):
-    """Each update moves the critics, then the actor, then the target critics.
+    """Each update takes three steps: critics, actor, target critics.
 
-    `phi`: the concave function of the divergence, of rewards (N B,). `value_term`: (1 - gamma) E V(s0) from the values
-    of expert and supplementary transitions; None: at the first observations of episodes.
+    `phi`: concave function of the recovered rewards, (N B,), which the divergence determines. `value_term`: estimates
+    (1 - gamma) E V(s0) from expert and supplementary transitions; None: from the first observations of episodes.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class IQLearner(ActorCritic):
         self.phi, self.value_term = phi, value_term
 
     def update(self, batch: Batch) -> Metrics:
-        """One gradient step; the policy acts once: V(s) and the actor's loss see the same actions."""
+        """Critic, actor and target step. V(s) and the actor's loss share one sample of the policy's actions."""
         expert = self.policy_actions(batch)
         supplementary = None if batch.supplementary is None else self.policy_actions(batch.supplementary)
         metrics = self._update_critics(batch, expert, supplementary)
@@ -57,7 +57,10 @@ class IQLearner(ActorCritic):
         return metrics
 
     def _update_critics(self, batch: Batch, expert: PolicyActions, supplementary: PolicyActions | None) -> Metrics:
-        """Descend (1 - gamma) E V(s0) - E phi(r), r = Q(s, a) - discount V(s'), and the regularisers."""
+        """Minimise (1 - gamma) E V(s0) - E phi(r) plus regularisers, with r = Q(s, a) - discount V(s') of the expert.
+
+        V(s') is the target critics', without a gradient; with `polyak_rate=none` the critics' own, with a gradient.
+        """
         actions = self.recorded_actions(batch)
         values, others = self.values(batch, expert, actions=actions), None
         if batch.supplementary is not None:
@@ -67,7 +70,7 @@ class IQLearner(ActorCritic):
         return self.descend_critics(loss, batch, actions, values.q, expert)
 
     def _update_actor(self, batch: Batch, expert: PolicyActions, supplementary: PolicyActions | None) -> Metrics:
-        """Descend -E V(s) as a function of the policy, and the actor's regularisers."""
+        """Minimise -E V(s) plus regularisers over the policy; Q is that of the critics after their step."""
         loss, entropy_cost = self.soft_actor_loss(batch, expert, supplementary)
         return self.descend_actor(loss, batch) | {self.entropy.name: entropy_cost}
 
@@ -78,11 +81,11 @@ class IQLearner(ActorCritic):
 
 
 def expert_value(expert: TransitionValues, supplementary: TransitionValues | None) -> Tensor:
-    """E[V(s) - discount V(s')] over expert transitions. Source: [IQ21] cor. 2.1."""
+    """E[V(s) - discount V(s')] over expert transitions, in place of (1 - gamma) E V(s0). Source: [IQ21] cor. 2.1."""
     del supplementary
     return telescoped_value(expert.v, expert.next_v, expert.discounts)
 
 
 def mixture_value(expert: TransitionValues, supplementary: TransitionValues | None) -> Tensor:
-    """The same over both sources, half each."""
+    """Mean of `expert_value` over expert and over supplementary transitions."""
     return mixed(expert_value(expert, None), None if supplementary is None else expert_value(supplementary, None))

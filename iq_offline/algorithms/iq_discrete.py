@@ -1,7 +1,8 @@
 """IQ-Learn for discrete actions: one soft Q-function is policy, value and reward. Source: [IQ21] alg. 1, eq. 12.
 
-Since Q(s, a) - V(s) = temperature * log policy(a | s), the loss is the cloning loss times the temperature plus a
-penalty on the recovered reward, and silent about observations off the data.
+Q(s, a) - V(s) = temperature * log policy(a | s). With `value_term=expert` and the chi-squared divergence the loss is
+therefore temperature * (cloning loss) + E[r^2] / (4c), where c is `reward_penalty`. It depends on Q at no observation
+outside the data.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,9 +18,9 @@ from iq_offline.config.soft_q import SoftQConfig
 
 
 class DiscreteIQLearner(SoftQLearner):
-    """One gradient step on Q an update; then the target follows. `phi`, `value_term`: as of `IQLearner`.
+    """Each update takes two steps: Q, then its target. `phi`, `value_term`: as in `IQLearner`.
 
-    `prior`: the clone that the policy started from, which a checkpoint keeps.
+    `prior`: the behavioural clone that initialised the policy. It is kept in the checkpoint; the loss does not use it.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class DiscreteIQLearner(SoftQLearner):
             self.modules["prior"] = prior.requires_grad_(False)
 
     def update(self, batch: Batch) -> Metrics:
-        """Descend (1 - gamma) E V(s0) - E phi(r), r = Q(s, a) - discount V(s'), and the regularisers."""
+        """Minimise (1 - gamma) E V(s0) - E phi(r) plus regularisers; r = Q(s, a) - discount V(s') of the expert."""
         expert = self.values(batch)
         supplementary = None if batch.supplementary is None else self.values(batch.supplementary)
         value = self._initial_value(batch) if self.value_term is None else self.value_term(expert, supplementary)

@@ -1,4 +1,4 @@
-"""The losses: pure functions of tensors and numbers, each to be minimised unless it says otherwise."""
+"""The equations as pure functions of tensors and numbers: soft values, recovered reward, and losses to minimise."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ Metrics = dict[str, Tensor]
 
 
 class Regulariser(NamedTuple):
-    """A term of a loss: its name in the metrics, its weight, and its function of what the loss has at hand."""
+    """A term of a loss: its name in the metrics, its weight, and the function that computes it."""
 
     name: str
     weight: float
@@ -18,7 +18,7 @@ class Regulariser(NamedTuple):
 
 
 def regularised(loss: Tensor, regularisers: Sequence[Regulariser], *inputs: Any) -> tuple[Tensor, Metrics]:
-    """The loss plus each weighted term, and the terms by name."""
+    """The loss plus each weighted term, and the unweighted terms by name. `inputs`: what each function takes."""
     metrics: Metrics = {}
     for name, weight, function in regularisers:
         term = function(*inputs)
@@ -55,7 +55,7 @@ def bounded(next_v: Tensor, bound: float | None) -> Tensor:
 def bootstrap(
     next_v: Tensor, terminations: Tensor, gamma: float, absorbing: Tensor | float | None
 ) -> tuple[Tensor, Tensor]:
-    """Next values and discounts, with the absorbing state's value after terminations; None: that value is zero.
+    """Next values and discounts. After a termination the next value is `absorbing`, or zero for None.
 
     Shapes: (B,) -> (B,), (B,).
     """
@@ -77,32 +77,32 @@ def implicit_reward(q: Tensor, next_v: Tensor, discounts: Tensor) -> Tensor:
 def telescoped_value(v: Tensor, next_v: Tensor, discounts: Tensor) -> Tensor:
     """E[V(s) - discount * V(s')], which over any policy's occupancy is (1 - gamma) E[V(s0)]. Source: [IQ21] cor. 2.1.
 
-    Shapes: all (B,) -> (). With a `next_v` that carries no gradient the weight of V(s) is 1, not 1 - gamma.
+    Shapes: all (B,) -> (). If `next_v` carries no gradient, the gradient weights V(s) by 1 in place of 1 - gamma.
     """
     _same_vectors(v, next_v, discounts)
     return (v - discounts * next_v).mean()
 
 
 def initial_value(v: Tensor, gamma: float) -> Tensor:
-    """(1 - gamma) E[V(s0)] at first observations of episodes: the value term as [IQ21] eq. 9 has it.
+    """(1 - gamma) E[V(s0)] at first observations of episodes: the value term of [IQ21] eq. 9.
 
-    Shapes: v (B,) -> (). The authors' public code takes the mean over all expert observations under this name.
+    Shapes: v (B,) -> (). The term of this name in the authors' code averages over all expert observations instead.
     """
     _same_vectors(v)
     return (1 - gamma) * v.mean()
 
 
 def reward_penalty(rewards: Tensor, reference: float, coefficient: float) -> Tensor:
-    """E[(r - reference)^2] / (4c): chi-squared on the given transitions, and [SPRINQL24]'s reference.
+    """E[(r - reference)^2] / (4c): penalty of the chi-squared divergence, towards a reference reward [SPRINQL24].
 
-    Over expert and policy data alike it keeps every reward bounded ([LSIQ23] sec. 4). Shapes: rewards (B,) -> ().
+    If it covers both expert and policy data, it bounds every reward ([LSIQ23] sec. 4). Shapes: rewards (B,) -> ().
     """
     _same_vectors(rewards)
     return (rewards - reference).square().mean() / (4 * coefficient)
 
 
 def bellman_error(q: Tensor, rewards: Tensor | float, next_v: Tensor, discounts: Tensor) -> Tensor:
-    """E[(Q(s, a) - r - discount * V(s'))^2] / 2 for given rewards, which may be one number. Shapes: (B,) each -> ().
+    """E[(Q(s, a) - r - discount * V(s'))^2] / 2 for given rewards. Shapes: (B,) each, or one number as rewards -> ().
 
     Source: [LSIQ23] eq. 14 with fixed rewards; [CSIL23] with the coherent one.
     """
@@ -120,7 +120,7 @@ def actor_loss(q: Tensor, entropy_cost: Tensor, temperature: float) -> Tensor:
 
 
 def mixed(expert: Tensor, supplementary: Tensor | None) -> Tensor:
-    """Half of each, or the expert's where there is no other. Shapes: () -> ()."""
+    """Mean of the expert's and the supplementary term, or the expert's alone for None. Shapes: () -> ()."""
     return expert if supplementary is None else (expert + supplementary) / 2
 
 

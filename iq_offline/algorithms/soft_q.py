@@ -1,4 +1,4 @@
-"""What the methods for discrete actions share: a soft Q-function, its target, and its values ([IQ21] sec. 2)."""
+"""What the methods for discrete actions share: a soft Q-function, its target network, its values ([IQ21] sec. 2)."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -29,12 +29,13 @@ from iq_offline.config.soft_q import SoftQConfig
 
 @dataclass(frozen=True)
 class SoftQ:
-    """Q(s, a) and V(s) of all actions, written by logits l: the policy is softmax(l).
+    """Q(s, a) of all actions and V(s), both computed from logits l; the policy is softmax(l).
 
-    Without a prior Q = temperature * l and V = temperature * logsumexp(l); relative to a prior, Q = temperature *
-    (l - log prior). So the policy learns at one pace whatever the temperature, and can start as a clone. With a `value`
-    network the logits are normalised and V is what that network says: Q(s, a) = V(s) + temperature * log policy(a | s),
-    so that fitting V does not move the policy where the data say nothing.
+    Without a prior, Q = temperature * l and V = temperature * logsumexp(l). Relative to a prior, Q = temperature *
+    (l - log prior). The logits can therefore start as a clone's, and learn at one rate whatever the temperature. With a
+    `value` network, log policy + V / temperature takes the place of l, where V is that network's output. Without a
+    prior this is Q(s, a) = V(s) + temperature * log policy(a | s). Fitting V then does not change the policy at
+    observations that are not in the data.
     """
 
     logits: DiscretePolicy
@@ -44,16 +45,16 @@ class SoftQ:
 
     @property
     def policy(self) -> DiscretePolicy:
-        """Its greatest output is executed."""
+        """The network whose greatest output is the executed action."""
         return self.logits
 
     @property
     def networks(self) -> list[nn.Module]:
-        """Those that Q consists of."""
+        """The networks that Q is computed from and that are trained."""
         return [self.logits] if self.value is None else [self.logits, self.value]
 
     def q(self, observations: Tensor) -> Tensor:
-        """Of all actions at raw observations, (B, D) -> (B, actions)."""
+        """Q of all actions at raw observations, (B, D) -> (B, actions)."""
         outputs: Tensor = self.logits(observations)
         if self.value is not None:
             v = self.value(self.logits.standardise(observations)).unsqueeze(-1)
@@ -63,7 +64,7 @@ class SoftQ:
         return (outputs - torch.log_softmax(self.prior(observations), dim=-1)) * self.temperature
 
     def v(self, q: Tensor, observations: Tensor) -> Tensor:
-        """The greatest soft value over all policies, in closed form, from Q of all actions, (B, actions) -> (B,)."""
+        """V(s), the maximum over policies in closed form, from Q of all actions at s, (B, actions) -> (B,)."""
         if self.prior is None:
             return soft_value(q, self.temperature)
         with torch.no_grad():
@@ -71,13 +72,13 @@ class SoftQ:
         return prior_soft_value(q, log_prior, self.temperature)
 
     def probabilities(self, observations: Tensor) -> Tensor:
-        """The policy's, without a gradient, (B, D) -> (B, actions)."""
+        """Probabilities of the policy, without a gradient, (B, D) -> (B, actions)."""
         with torch.no_grad():
             logits: Tensor = self.logits(observations)
             return torch.softmax(logits, dim=-1)
 
     def frozen_copy(self) -> Self:
-        """A target: a copy without gradients, with the same prior (and actor)."""
+        """A target: copies of `logits` and `value` without gradients. It shares the prior and the actor, if any."""
         logits, value = copy.deepcopy((self.logits, self.value))
         for network in (logits, value):
             if network is not None:
@@ -87,7 +88,7 @@ class SoftQ:
 
 @dataclass(frozen=True)
 class QWithActor(SoftQ):
-    """Q as the outputs of its own network, and V as the soft value of an actor, through which no gradient flows."""
+    """Q from a network of its own; V is the soft value of a separate actor, which gets no gradient from V."""
 
     actor: DiscretePolicy | None = None
 
@@ -98,7 +99,7 @@ class QWithActor(SoftQ):
         return self.actor
 
     def q(self, observations: Tensor) -> Tensor:
-        """Of all actions at raw observations, (B, D) -> (B, actions)."""
+        """Q of all actions at raw observations, (B, D) -> (B, actions)."""
         outputs: Tensor = self.logits(observations)
         return outputs
 
@@ -109,16 +110,16 @@ class QWithActor(SoftQ):
         return (log_policy.exp() * (q - self.temperature * log_policy)).sum(dim=-1)
 
     def probabilities(self, observations: Tensor) -> Tensor:
-        """The actor's, without a gradient, (B, D) -> (B, actions)."""
+        """Probabilities of the actor, without a gradient, (B, D) -> (B, actions)."""
         with torch.no_grad():
             return torch.softmax(self.policy(observations), dim=-1)
 
 
 class SoftQLearner(ABC):
-    """A Q-function, its optimiser, target and values; a method adds its update, one gradient step on all it learns.
+    """A Q-function, its optimiser, target and values; each method adds its own `update`.
 
-    V(s') comes from a target that follows slowly, bounded. Without a target (`polyak_rate` none) the paper's full
-    gradient descends the objective itself, but trains Q at next observations that carry no action.
+    V(s') comes from the target network, clipped to `target_bound`. Without a target network (`polyak_rate=none`) the
+    gradient flows through V(s') as in [IQ21]. It then trains Q at next observations, too; those carry no action.
     """
 
     absorbing_value: Tensor | float | None = None
@@ -128,7 +129,7 @@ class SoftQLearner(ABC):
 
     @property
     def recovery_absorbing_value(self) -> Tensor | float | None:
-        """Value after a termination that rewards are recovered with."""
+        """Value after a termination, for recovering rewards."""
         return self.absorbing_value
 
     def __init__(self, config: SoftQConfig, function: SoftQ, regularisers: Sequence[Regulariser] = ()) -> None:
@@ -150,23 +151,23 @@ class SoftQLearner(ABC):
 
     @property
     def changed(self) -> list[Changed]:
-        """All that an update changes."""
+        """The optimisers, whose parameters an update changes, and the target."""
         return [*self.adams, *([] if self.target is None else [self.target])]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Of all networks, by network."""
+        """Tensors of all networks, named NETWORK.PARAMETER."""
         return {key: tensor for name, module in self.modules.items() for key, tensor in named(name, module).items()}
 
     @abstractmethod
     def update(self, batch: Batch) -> Metrics:
-        """One gradient step on all that is learnt; returns metrics as scalars."""
+        """One update of all that is learnt; returns metrics as scalars."""
 
     def soft_value(self, observations: Tensor, function: SoftQ, q: Tensor | None = None) -> Tensor:
-        """V(s) at raw observations, (B,), from Q of all actions there where that is known."""
+        """V(s) at raw observations, (B,). `q`: Q of all actions there; None: computed here."""
         return function.v(function.q(observations) if q is None else q, observations)
 
     def values(self, batch: Batch) -> TransitionValues:
-        """Of a batch's transitions."""
+        """Q(s, a), V(s), V(s') and discount of each transition, (B,)."""
         config = self.config
         if self.target is None:
             q, v, next_v = self._values_in_one_pass(batch)
@@ -180,18 +181,18 @@ class SoftQLearner(ABC):
         return TransitionValues(q_of_actions(q, batch.actions), v, next_v, discounts)
 
     def regularised(self, loss: Tensor, batch: Batch, q: Tensor) -> tuple[Tensor, Metrics]:
-        """The loss of Q with its regularisers, and these by name. `q`: of the expert's actions, (B,)."""
+        """The loss plus weighted regularisers, and the unweighted terms by name. `q`: of the expert's actions, (B,)."""
         std = self.function.logits.observation_std
         inputs = DiscreteCriticInputs(self.function.q, self.function.probabilities, std, batch, q)
         return regularised(loss, self.regularisers, inputs)
 
     def descend(self, loss: Tensor, batch: Batch, q: Tensor) -> Metrics:
-        """One step of all optimisers against the loss with its regularisers; then the target follows."""
+        """One optimiser step on the loss plus regularisers, then the target step."""
         total, terms = self.regularised(loss, batch, q)
         return {"loss": loss.detach(), **terms, "critic_gradient_norm": self.step(total)[0]}
 
     def step(self, total: Tensor) -> list[Tensor]:
-        """One step of all optimisers, whose gradients' norms it returns; then the target follows."""
+        """One step of each optimiser on `total`, then the target step; returns each optimiser's gradient norm."""
         norms = descend(self.adams, total)
         if self.target is not None:
             self.target.follow()
@@ -217,7 +218,7 @@ class SoftQLearner(ABC):
         return metrics
 
     def _values_in_one_pass(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Q of all actions at s, V(s) and V(s') of one network."""
+        """Q of all actions at s, V(s) and V(s'), all of the trained network: one forward pass over s and s'."""
         observations = torch.cat([batch.observations, batch.next_observations])
         q = self.function.q(observations)
         v = self.soft_value(observations, self.function, q)

@@ -66,14 +66,20 @@ class Selection:
     @classmethod
     def of(cls, weights: Floats, other: Recorded, parts: Parts) -> "Selection":
         """The rows, of `parts` and `other` alike, of the episodes whose weight, (E,), is above zero."""
-        by_step = weights[other.episodes]
-        selected = by_step > 0
+        found = cls.of_transitions(weights[other.episodes], parts)
+        kept = float(sum(len(rows) for _, rows in found.parts))
+        metrics = {"kept_episodes": float((weights > 0).sum()), "kept_transitions": kept}
+        return replace(found, metrics=metrics)
+
+    @classmethod
+    def of_transitions(cls, weights: Floats, parts: Parts) -> "Selection":
+        """The rows of `parts` whose weight, (N,), is above zero."""
+        selected = weights > 0
         ends = np.cumsum([len(rows) for _, rows in parts])[:-1]
         split = zip(parts, np.split(selected, ends), strict=True)
         kept = [(table, rows[here]) for (table, rows), here in split if here.any()]
-        uniform = bool((by_step[selected] == 1).all())
-        metrics = {"kept_episodes": float((weights > 0).sum()), "kept_transitions": float(selected.sum())}
-        return cls(kept, None if uniform else by_step[selected], metrics)
+        uniform = bool((weights[selected] == 1).all())
+        return cls(kept, None if uniform else weights[selected], {"kept_transitions": float(selected.sum())})
 
     def episodes(self) -> dict[str, list[int]]:
         """Numbers of the episodes in their table, by its SHA-256."""

@@ -6,10 +6,11 @@ import torch
 
 from iq_offline.baselines.cloning import fit_clone_all, fit_filtered, fit_weighted
 from iq_offline.baselines.filtering import CheckInterrupt, never_interrupt
+from iq_offline.baselines.recovery import fit_recovery
 from iq_offline.baselines.reward_labelling import fit_labelled
 from iq_offline.baselines.sources import PeerData
 from iq_offline.config.base import AlgorithmConfig
-from iq_offline.config.baselines import EpisodeFilterConfig, RewardLabelledConfig, WeightedBCConfig
+from iq_offline.config.baselines import EpisodeFilterConfig, RecoveryBCConfig, RewardLabelledConfig, WeightedBCConfig
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.errors import ConfigError
 from iq_offline.methods import METHODS
@@ -34,6 +35,8 @@ def fit_baseline(
         return fit_labelled(config, seed, data, device)
     if isinstance(config, WeightedBCConfig):
         return fit_weighted(config, seed, data, device)
+    if isinstance(config, RecoveryBCConfig):
+        return fit_recovery(config, seed, data, device)
     if isinstance(config, EpisodeFilterConfig):
         return fit_filtered(config, seed, data, device, check_interrupt)
     return fit_clone_all(config, seed, data, device)  # type: ignore[arg-type]
@@ -44,7 +47,7 @@ def _check(config: AlgorithmConfig, data: PeerData) -> None:
     if isinstance(config, RewardLabelledConfig) and isinstance(data.expert.action_space, DiscreteActions):
         raise ConfigError(
             f"{name} trains continuous actions only; {data.expert.info.name} has discrete ones",
-            "use weighted-bc, filtered-bc, bc-all, bc or iq",
+            "use recovery-bc, weighted-bc, filtered-bc, bc-all, bc or iq",
         )
     if not data.supplementary and not config.reads_rewards:
         raise ConfigError(

@@ -175,6 +175,41 @@ class DiscreteFilteredBCConfig(FilteredBCConfig):
     cloning: DiscreteBCConfig = DiscreteBCConfig()
 
 
+class RecoveryConfig(FrozenModel):
+    """Which supplementary transitions are cloned beside the demonstrations: those that lead back to their states."""
+
+    expert_share: float = Field(0.5, gt=0, le=1)
+    """Of each batch; 1 is cloning of the demonstrations alone."""
+    bandwidth: float = Field(1.5, gt=0)
+    """Of the similarity exp(-d^2 / (2 h^2)) of observations, in median distances between demonstrations."""
+    discount: float = Field(0.95, gt=0, lt=1)
+    """Per step on the way back to a demonstrated state."""
+    min_weight: float = Field(0.1, ge=0, lt=1)
+    """Transitions of less weight are left out."""
+
+
+class RecoveryBCConfig(RecoveryConfig, AlgorithmConfig):
+    """Behavioural cloning of the demonstrations and of such transitions."""
+
+    needs_successors = False
+
+    cloning: ContinuousBCConfig | DiscreteBCConfig
+
+
+class ContinuousRecoveryBCConfig(RecoveryBCConfig):
+    """Of continuous actions."""
+
+    name: Literal["recovery-bc-continuous"] = "recovery-bc-continuous"
+    cloning: ContinuousBCConfig = ContinuousBCConfig(loss=CloningLoss.ABSOLUTE)
+
+
+class DiscreteRecoveryBCConfig(RecoveryBCConfig):
+    """Of discrete actions."""
+
+    name: Literal["recovery-bc-discrete"] = "recovery-bc-discrete"
+    cloning: DiscreteBCConfig = DiscreteBCConfig()
+
+
 class CloneAllConfig(AlgorithmConfig):
     """Behavioural cloning of expert and supplementary transitions alike: the null of methods that separate them."""
 
@@ -202,6 +237,8 @@ CloningPeerConfig = (
     | DiscreteWeightedBCConfig
     | ContinuousFilteredBCConfig
     | DiscreteFilteredBCConfig
+    | ContinuousRecoveryBCConfig
+    | DiscreteRecoveryBCConfig
     | ContinuousCloneAllConfig
     | DiscreteCloneAllConfig
 )

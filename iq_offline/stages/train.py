@@ -287,16 +287,6 @@ def _flags(config: TrainConfig, device: Any, slot: "SeedSlot | None") -> dict[st
     return {"--device": device.type, "--threads": threads, "--compile": config.compile.value, "--together": together}
 
 
-def _search_progress(on_progress: Callable[[Progress], None], checkpointer: Checkpointer) -> Callable[[Progress], None]:
-    """Tells of the search for more demonstrations as of a run that has not begun, and lets a signal end it."""
-
-    def check_interrupt(progress: Progress) -> None:
-        on_progress(replace(progress, step=0, metrics={"search_update": float(progress.step)}))
-        checkpointer.check_interrupt()
-
-    return check_interrupt
-
-
 @dataclass(frozen=True)
 class _Logged:
     """The last progress; metrics by step, and where this process's time went."""

@@ -15,9 +15,11 @@ from iq_offline.config.baselines import (
     BaselineConfig,
     ContinuousCloneAllConfig,
     ContinuousFilteredBCConfig,
+    ContinuousRecoveryBCConfig,
     ContinuousWeightedBCConfig,
     DiscreteCloneAllConfig,
     DiscreteFilteredBCConfig,
+    DiscreteRecoveryBCConfig,
     DiscreteWeightedBCConfig,
     DiscriminatorConfig,
     Labeller,
@@ -42,6 +44,7 @@ CONTINUOUS: list[BaselineConfig] = [
     ContinuousWeightedBCConfig(cloning=CLONE, discriminator=QUICK),
     ContinuousWeightedBCConfig(cloning=CLONE, kind=WeightKind.NEAREST),
     ContinuousFilteredBCConfig(cloning=CLONE, transitions=55),
+    ContinuousRecoveryBCConfig(cloning=CLONE),
     ContinuousCloneAllConfig(cloning=CLONE),
     RewardLabelledConfig(labeller=Labeller.SEABO, trainer=Trainer.TD3BC, **LABELLED),
     RewardLabelledConfig(labeller=Labeller.OTR, trainer=Trainer.IQL, **LABELLED),
@@ -51,6 +54,7 @@ DISCRETE: list[BaselineConfig] = [
     DiscreteWeightedBCConfig(cloning=DISCRETE_CLONE, discriminator=QUICK),
     DiscreteWeightedBCConfig(cloning=DISCRETE_CLONE, kind=WeightKind.NEAREST),
     DiscreteFilteredBCConfig(cloning=DISCRETE_CLONE),
+    DiscreteRecoveryBCConfig(cloning=DISCRETE_CLONE),
     DiscreteCloneAllConfig(cloning=DISCRETE_CLONE),
 ]
 

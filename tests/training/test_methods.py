@@ -28,7 +28,7 @@ from iq_offline.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 IQ_METHODS = ["iq", "iq-paper", "iq-cql", "iq-awr", "ls-iq", "csil", "recoil", "sprinql"]
-PEERS = ["bc-all", "weighted-bc", "filtered-bc", "seabo-iql", "otr-td3bc", "uds-td3bc", "oracle-td3bc"]
+PEERS = ["bc-all", "weighted-bc", "filtered-bc", "recovery-bc", "seabo-iql", "otr-td3bc", "uds-td3bc", "oracle-td3bc"]
 SMALL = {"batch_size": 32, "hidden_sizes": [16, 16]}
 
 
