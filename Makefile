@@ -1,4 +1,4 @@
-# The two commands that matter: `make demo` and `make test`. `make check` lints and types.
+# The two commands that matter: `make demo` and `make test`. `make check` lints and types, `make docs` builds the site.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS = 1
 export MLFLOW_DISABLE_TELEMETRY = true
 
-.PHONY: install demo reproduce test test-all fuzz check clean
+.PHONY: install demo reproduce test test-all fuzz check docs package clean
 .DEFAULT_GOAL := install
 
 $(STAMP): pyproject.toml constraints.txt
@@ -48,6 +48,21 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation's site, with warnings as errors; its notebooks are executed.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	touch $@
+
+# Wheel and sdist, checked: their metadata, and that each runs where it is installed alone.
+package: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m pip install --quiet "build>=1.2" "twine>=6"
+	$(BIN)/python -m build
+	$(BIN)/python tools/check_package.py
 
 clean:
 	rm -rf $(VENV) $(DEMO)

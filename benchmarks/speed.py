@@ -5,7 +5,7 @@ Usage: speed.py [--rounds 7] [--seconds 3] [--only NAME...] [--environments DIR]
 
 Every round gives each candidate some CPU seconds; medians are over rounds, and a ratio is the median of the rounds' own
 ratios. JAX and `imitation` get environments of their own, made when absent. Prints Markdown; what cannot be run here is
-named with its reason. docs/speed.md says what equals what.
+named with its reason. docs/experiments/speed.md says what equals what.
 """
 
 import argparse

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from readers import run_command
 
-from iq_offline.cli import app
+import iq_offline
 from iq_offline.pipeline.plan import Plan
 from iq_offline.pipeline.schema import End, load_table
 from iq_offline.stages.run import ENDS, find_table
@@ -26,16 +26,22 @@ def test_the_commands_of_the_readme_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     commands = [line for line in code_blocks("Use")[0].splitlines() if line]
     assert len(commands) == 7
-    small = [f"--set={key}" for key in ("hidden_sizes=[8]", "prior.updates=20", "prior.hidden_sizes=[8]")]
     for command in commands:
-        _, *arguments = shlex.split(command)
-        if arguments[0] == "train":
-            arguments += ["--updates", "20", "--device", "cpu", *small]
-        if arguments[0] == "eval":
-            arguments += ["--episodes", "2"]
-        result = CliRunner().invoke(app, arguments)
-        assert result.exit_code == 0, f"{command}: {result.output} {result.exception}"
+        run_command(shlex.split(command), monkeypatch)
     assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    """The ten lines of Python run as they stand, with few updates: they print returns and a reading, and draw."""
+    monkeypatch.chdir(tmp_path)
+    source = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)[0]
+    assert len([line for line in source.splitlines() if line]) <= 12
+    small = {"updates": 20, "device": "cpu", "show_progress": False}
+    train = iq_offline.train
+    monkeypatch.setattr(iq_offline, "train", lambda *given, **options: train(*given, **options, **small))
+    exec(source, {})
+    assert capsys.readouterr().out.count("return=") == 4
+    assert (tmp_path / "returns.png").is_file()
 
 
 def test_setup_is_two_commands():

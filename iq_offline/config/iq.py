@@ -25,7 +25,7 @@ class ValueTerm(StrEnum):
 
 
 class DivergenceKind(StrEnum):
-    """The statistical divergence whose phi the expert's reward passes through; formulas in docs/conservative.md."""
+    """The divergence whose phi the expert's reward passes through (formulas: docs/reference/regularisers.md)."""
 
     CHI_SQUARED = "chi-squared"
     TOTAL_VARIATION = "total-variation"
@@ -108,7 +108,7 @@ class IQConfig(InverseObjectiveConfig, ContinuousRegularisers, ActorCriticConfig
 
 
 class IQPaperConfig(InverseObjectiveConfig, ContinuousRegularisers, ActorCriticConfig):
-    """IQ-Learn as its paper has it, offline: nothing bounds the values (docs/iq-paper.md)."""
+    """IQ-Learn as its paper has it, offline: nothing bounds the values (docs/reference/methods/iq-paper.md)."""
 
     head = ActionHead.TANH_GAUSSIAN
     remedy = "use --method iq, which bounds its values"

@@ -155,7 +155,8 @@ def _check_contents(expert: TransitionTable, other: TransitionTable) -> None:
     if len(counts) == 2 and counts[1] > counts[0]:
         raise ConfigError(
             f"--supplementary {other.info.name}: {counts[1]} discrete actions; {expert.info.name} has {counts[0]}",
-            "name data of the same task (where a file declares no count, its greatest action does: docs/data.md)",
+            "name data of the same task (where a file declares no count, its greatest action does: "
+            "docs/reference/data.md)",
         )
     pictures = [[leaf.shape for leaf in table.layout if leaf.file] for table in (expert, other)]
     if pictures[0] != pictures[1]:
@@ -167,7 +168,7 @@ def _check_contents(expert: TransitionTable, other: TransitionTable) -> None:
         raise ConfigError(
             f"--supplementary {other.info.name}: {_categories(other)} categories in an observation; "
             f"{expert.info.name} has {_categories(expert)}",
-            "name data of the same task whose observation space is declared alike (docs/data.md)",
+            "name data of the same task whose observation space is declared alike (docs/reference/data.md)",
         )
     if len(rows_with_successors(other)) == 0:
         raise ConfigError(

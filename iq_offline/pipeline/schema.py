@@ -186,7 +186,7 @@ def load_table(file: Path, data: Path | None = None) -> ResultsTable:
 
     content = load_yaml(file)
     if not isinstance(content, dict):
-        raise ConfigError(f"{file} describes no table", "docs/pipelines.md shows one")
+        raise ConfigError(f"{file} describes no table", "docs/reference/results-table.md shows one")
     return ResultsTable.parse(content | ({"data": str(data)} if data else {}), file.resolve().parent)
 
 
@@ -199,7 +199,8 @@ def _misfit(error: ValidationError) -> ConfigError:
         return ConfigError(
             f"unknown key '{place}' in the table", did_you_mean(str(path[-1]), _model_at(path).model_fields)
         )
-    return ConfigError(f"'{place}' of the table does not fit: {first['msg']}", "docs/pipelines.md lists the keys")
+    problem = f"'{place}' of the table does not fit: {first['msg']}"
+    return ConfigError(problem, "docs/reference/results-table.md lists the keys")
 
 
 def _model_at(path: list[Any]) -> type[BaseModel]:
