@@ -202,6 +202,7 @@ def test_shipped_tables_keep_their_runs():
         "offline-panels": 150,
         "whole-demonstrations": 48,
         "agent-replay": 9,
+        "recovery": 45,
         "supplementary-more": 63,
         "supplementary-ant": 12,
         "supplementary-discrete": 45,
