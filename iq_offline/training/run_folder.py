@@ -64,6 +64,8 @@ STAGE_RECORDS: dict[str, type[BaseModel]] = {
 }
 FILES = frozenset({MANIFEST, REWARD_PLOT, *WRITTEN_BY, *STAGE_RECORDS})
 """All that this tool writes into a run folder."""
+COPIES = frozenset({"artifacts", "mlruns"})
+"""Folders in which MLflow keeps copies of run folders' files."""
 NAMED_RUNS = 3
 """Of a folder with several runs, so many are named in a message."""
 FEWEST_FILES = 4
@@ -279,12 +281,13 @@ def run_paths(paths: Sequence[Path]) -> list[Path]:
 def folders_below(path: Path, is_wanted: Callable[[Path], bool]) -> list[Path]:
     """The folder itself if it is wanted, else those below it, in order of their paths.
 
-    Nothing below a wanted folder is looked at, nor below links and hidden folders.
+    Nothing below a wanted folder is looked at, nor below links, hidden folders and MLflow's copies.
     """
     if is_wanted(path):
         return [path]
     found: list[Path] = []
-    for folder in sorted(item for item in path.iterdir() if item.is_dir()) if path.is_dir() else ():
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    for folder in (item for item in inside if item.is_dir() and item.name not in COPIES):
         if folder.is_symlink() or folder.name.startswith("."):
             found += [folder] if is_wanted(folder) else []
         else:

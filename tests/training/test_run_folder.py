@@ -20,7 +20,7 @@ from iq_offline.errors import RunError, UserError
 from iq_offline.stages.eval import EvalRequest, evaluate_run
 from iq_offline.stages.train import train_run
 from iq_offline.stages.verify import verify_run
-from iq_offline.training.run_folder import RunFolder
+from iq_offline.training.run_folder import RunFolder, find_run, run_paths
 from iq_offline.training.tensor_files import read_header, tensor_bytes
 
 SMALL = ("prior.updates=30", "prior.hidden_sizes=[8]", "hidden_sizes=[8]", "batch_size=16")
@@ -375,3 +375,18 @@ def test_export_replaces_nothing_unasked(run: Path, tmp_path: Path):
     assert "exists" in str(call("export", run, "--to", file).exception)
     assert file.read_text() == "mine"
     assert call("export", run, "--to", file, "--overwrite").exit_code == 0
+
+
+def test_runs_are_found_at_any_depth(tmp_path: Path):
+    """Runs below a folder are found in order, linked ones too; not hidden ones, nor MLflow's copies of their files."""
+    for place in ("b/seed-0", "a/deep/seed-1", ".hidden", ".seed-2.host-1-a.part", "mlflow/artifacts/1/artifacts"):
+        (tmp_path / "runs" / place).mkdir(parents=True)
+        (tmp_path / "runs" / place / "manifest.json").write_text("{}")
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "manifest.json").write_text("{}")
+    (tmp_path / "runs" / "c").symlink_to(tmp_path / "else")
+    found = run_paths([tmp_path / "runs"])
+    assert found == [tmp_path / "runs/a/deep/seed-1", tmp_path / "runs/b/seed-0", tmp_path / "else"]
+    with pytest.raises(RunError, match="holds 3 runs, and one is needed"):
+        find_run(tmp_path / "runs")
+    assert run_paths([tmp_path / "nowhere"]) == [tmp_path / "nowhere"]
