@@ -12,6 +12,10 @@ from iq_offline.report.comparison import method_rows, task_rows
 from iq_offline.report.groups import Group
 from iq_offline.report.shortening import shortened
 
+ANSWER = (
+    *("dataset", "method", "demos", "settings", "return_iqm", "return_low", "return_high", "score_iqm"),
+    "transition_pearson",
+)
 TEXT_WIDTH = 120
 GAP = "  "
 SHORTEST_NAME = 12
@@ -46,6 +50,11 @@ def runs_table(groups: Sequence[Group]) -> pl.DataFrame:
         for row, run in rows
     ]
     return _table(shown, values)
+
+
+def short_summary(summary: pl.DataFrame) -> pl.DataFrame:
+    """Of the summary, the columns that answer which method is better and that some row fills."""
+    return summary.select(name for name in ANSWER if any(value not in (None, "") for value in summary[name]))
 
 
 def _table(shown: Sequence[Column], rows: Sequence[Sequence[Any]]) -> pl.DataFrame:

@@ -15,7 +15,15 @@ from iq_offline.report.groups import grouped
 from iq_offline.report.loading import Failure, load_runs
 from iq_offline.report.page import Content, render_page
 from iq_offline.report.plots import pictures
-from iq_offline.report.tables import aggregate_table, as_csv, as_markdown, as_text, runs_table, summary_table
+from iq_offline.report.tables import (
+    aggregate_table,
+    as_csv,
+    as_markdown,
+    as_text,
+    runs_table,
+    short_summary,
+    summary_table,
+)
 from iq_offline.tracking.mirror import Comparison, mirror_report
 
 FAILURES_SHOWN = 10
@@ -54,7 +62,7 @@ def make_report(runs: Sequence[Path], out: Path, warn: Callable[[str], None]) ->
     summary = _summary(files)
     _write(out / "summary.txt", summary.encode())
     shown = [files.html, *sorted(out.glob("*.csv")), *files.plots]
-    mirror_report(Comparison(files.rows, as_markdown(files.summary), shown), warn)
+    mirror_report(Comparison(files.rows, as_markdown(short_summary(files.summary)), shown), warn)
     return Report(files, summary)
 
 

@@ -161,6 +161,7 @@ def test_first_screen_shows_both_mean_returns(browser, screenshot, served):
     shows(browser, "The report with its pictures")
     screenshot("mlflow-report-run")
     browser.find_element("link text", "The report with its pictures").click()
+    browser.switch_to.window(browser.window_handles[-1])
     shows(browser, "report.html", "summary.csv")
     screenshot("mlflow-report")
 

@@ -6,7 +6,7 @@ from iq_offline.report import columns
 from iq_offline.report.columns import COLUMNS, Column, report_rows, run_metrics
 from iq_offline.report.groups import grouped
 from iq_offline.report.loading import load_runs
-from iq_offline.report.tables import aggregate_table, as_csv, as_text, runs_table, summary_table
+from iq_offline.report.tables import aggregate_table, as_csv, as_text, runs_table, short_summary, summary_table
 from iq_offline.stages.report import write_report
 
 
@@ -103,3 +103,9 @@ def test_row_has_its_interval_on_each_run(write_run):
     assert first.figures["summary/return_mean"] == 2.0
     assert first.figures["summary/return_low"] == 1.0
     assert first.figures["summary/return_high"] == 3.0
+
+
+def test_short_summary_answers_which_method_is_better(write_run):
+    """MLflow's description has the columns that answer it, and none that no row fills."""
+    groups = grouped(load_runs([write_run("a", returns=[1.0, 3.0], score=7.0)])[0])
+    assert short_summary(summary_table(groups)).columns == ["dataset", "method", "demos", "return_iqm", "score_iqm"]
