@@ -40,11 +40,12 @@ const readable = cell => {
 const cells = column => Object.fromEntries([...document.querySelectorAll("[role=gridcell]")]
   .filter(cell => cell.getAttribute("col-id") === column)
   .map(cell => [cell.closest("[role=row]").getAttribute("row-index"), cell]));
+const label = cell => cell.innerText.split("\\n").map(line => line.trim()).find(line => line && !line.startsWith("#"));
 const names = cells("attributes.`Run Name`"), values = cells(arguments[0]);
 return Object.keys(names).filter(row => row in values && readable(values[row]))
-  .map(row => [names[row].innerText.trim().split("\\n")[0], values[row].innerText.trim()]);
+  .map(row => [label(names[row]), values[row].innerText.trim()]);
 """
-"""Of each row of the table: its name and its cell in a column, where that cell can be read on the screen."""
+"""Of each row of the table: its name, without the number of its colour, and its cell in a column, where that cell can be read on the screen."""
 
 
 @pytest.fixture
