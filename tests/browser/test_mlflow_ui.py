@@ -40,7 +40,7 @@ const readable = cell => {
 const cells = column => Object.fromEntries([...document.querySelectorAll("[role=gridcell]")]
   .filter(cell => cell.getAttribute("col-id") === column)
   .map(cell => [cell.closest("[role=row]").getAttribute("row-index"), cell]));
-const label = cell => cell.innerText.split("\\n").map(line => line.trim()).find(line => line && !line.startsWith("#"));
+const label = cell => cell.innerText.split("\\n").find(line => line.trim() && !line.startsWith("#")).trim();
 const names = cells("attributes.`Run Name`"), values = cells(arguments[0]);
 return Object.keys(names).filter(row => row in values && readable(values[row]))
   .map(row => [label(names[row]), values[row].innerText.trim()]);
