@@ -45,7 +45,10 @@ const names = cells("attributes.`Run Name`"), values = cells(arguments[0]);
 return Object.keys(names).filter(row => row in values && readable(values[row]))
   .map(row => [label(names[row]), values[row].innerText.trim()]);
 """
-"""Of each row of the table: its name, without the number of its colour, and its cell in a column, where that cell can be read on the screen."""
+"""Of each row of the table: its name and its cell in a column, where that cell can be read on the screen.
+
+Above the name stands the number of the row's colour, which nobody sees.
+"""
 
 
 @pytest.fixture
