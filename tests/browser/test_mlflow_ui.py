@@ -159,7 +159,7 @@ def test_first_screen_shows_both_mean_returns(browser, screenshot, served):
         names = list(readable_cells(browser, RETURN))
         assert names.index("Group: iq") < names.index("Group: bc")
         assert readable_cells(browser, "tags.`method`")["iq seed 1, linear"] == "iq"
-        assert "MLflow Assistant" not in browser.execute_script("return document.body.innerText")
+        assert "Ask questions about your" not in browser.execute_script("return document.body.innerText")
 
     browser.find_element("link text", "report: two methods").click()
     shows(browser, "The report with its pictures")
