@@ -87,9 +87,10 @@ def _public_parameter(part: str, *, shared_access: bool) -> str | None:
     name, equals, value = part.partition("=")
     if not equals:
         return TOKENS.sub(MASK, part)
-    if _is_secret(name) or (shared_access and name.lower() in SHARED_ACCESS):
+    own = name.rpartition("?")[2]  # of the first parameter of a fragment that has a path of its own
+    if _is_secret(own) or (shared_access and own.lower() in SHARED_ACCESS):
         return None
-    if value.startswith(MASK) or not _may_be_secret(name, value):
+    if value.startswith(MASK) or not _may_be_secret(own, value):
         return f"{name}={TOKENS.sub(MASK, value)}"
     return f"{name}={MASK}{hashlib.sha256(value.encode(errors='surrogateescape')).hexdigest()[:8]}"
 

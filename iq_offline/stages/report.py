@@ -57,7 +57,7 @@ def make_report(runs: Sequence[Path], out: Path, warn: Callable[[str], None]) ->
     summary = _summary(files)
     _write(out / "summary.txt", summary.encode())
     shown = [files.html, *sorted(out.glob("*.csv")), *files.plots]
-    mirror_report(Comparison(files.rows, as_markdown(files.summary), shown), warn)
+    mirror_report(Comparison(files.rows, as_markdown(concise(files.summary)), shown), warn)
     return Report(files, summary)
 
 

@@ -8,7 +8,7 @@ from iq_offline.errors import RunError
 from iq_offline.report.columns import report_rows
 from iq_offline.report.groups import grouped
 from iq_offline.report.loading import load_runs
-from iq_offline.report.tables import as_markdown, summary_table
+from iq_offline.report.tables import as_markdown, concise, summary_table
 from iq_offline.tracking.mirror import PAGE, Comparison, put_comparison, stored, sync
 from iq_offline.tracking.mlflow_store import PARENT_TAG, MlflowStore
 from iq_offline.training.run_folder import RunFolder
@@ -57,7 +57,7 @@ def _comparison(store: MlflowStore, parent_id: str, folders: Sequence[Path], fil
     if not missing:
         groups = grouped(load_runs(folders)[0])
         summary = summary_table(groups)
-        comparison = Comparison(report_rows(groups, summary), as_markdown(summary), files)
+        comparison = Comparison(report_rows(groups, summary), as_markdown(concise(summary)), files)
         with store.mirroring():
             written = put_comparison(store, parent, given, comparison)
     return {"parent": parent_id, "runs": len(folders), "runs_not_given": missing, "rows_written": written}

@@ -19,9 +19,9 @@ COLUMNS = {
     "tags.`method`": 60,
     "tags.`dataset`": 145,
     "tags.`seed`": 45,
-    f"metrics.`{RETURN}`": 115,
-    f"metrics.`{SCORE}`": 85,
-    f"metrics.`{REWARD}`": 133,
+    f"metrics.`{RETURN}`": 130,
+    f"metrics.`{SCORE}`": 80,
+    f"metrics.`{REWARD}`": 123,
 }
 """Columns of the table in their order, with their widths in pixels: all of them fit on a screen of 1280."""
 WIDTHS = {RUN_NAME: 235, **COLUMNS, CREATED: 135, DURATION: 80}
@@ -36,8 +36,8 @@ SECTIONS = ("eval", "reward", "summary", "train")
 """The prefixes of all metrics: MLflow adds a chart of each other metric to the section of its prefix."""
 MOST_RUNS = 100
 """In a chart."""
-FULL_SCREEN = 10
-"""Runs that the first screen shows one by one; of more it shows the rows alone."""
+FULL_SCREEN = 11
+"""Lines, of rows and runs, that fit on a screen of 800 pixels above the report's; of more it shows the rows alone."""
 
 
 def view_tag(view: str, comparison: str, rows: Sequence[str], created: int) -> tuple[str, str]:
@@ -61,7 +61,8 @@ def view_address(base: str, experiment: str, view: str | None) -> str:
 
 def view_state(comparison: str, rows: Sequence[str]) -> dict[str, Any]:
     """Runs of a comparison in rows of the report, the best mean return first, and its charts."""
-    folded = sorted(set(rows)) if len(rows) > FULL_SCREEN else []
+    names = sorted(set(rows))
+    folded = names if len(rows) + len(names) > FULL_SCREEN else []
     charts = [_chart("BAR", *bar) for bar in BARS] + [_chart("LINE", "train", (metric,)) for metric in CURVES]
     return {
         "searchFilter": f"tags.{COMPARISON_TAG} = '{comparison}'",

@@ -59,9 +59,9 @@ def test_tag_is_what_mlflow_reads():
 
 
 def test_many_runs_show_as_rows():
-    """Above ten runs the first screen shows one line a row, and the report's run below them."""
-    few = view_state("demo", ["bc"] * 5 + ["iq"] * 5)
-    many = view_state("demo", ["bc"] * 5 + ["iq"] * 6)
+    """Where rows and runs do not fit on the first screen it shows the rows, and the report's run below them."""
+    few = view_state("demo", ["bc"] * 4 + ["iq"] * 5)
+    many = view_state("demo", ["bc"] * 5 + ["iq"] * 5)
     assert few["groupsExpanded"] == {"tag.row": True}
     assert many["groupsExpanded"] == {"tag.row": True, "tag.row.bc": False, "tag.row.iq": False}
 
