@@ -1,0 +1,65 @@
+"""Replay of policies that learn: in order, whole, and of the dataset's environment."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from iq_offline.stages.fetch import open_dataset
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+CARTPOLE = "demo/cartpole/expert-v0"
+
+
+@pytest.fixture
+def buffers(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    threads = torch.get_num_threads()
+    yield importlib.import_module("replay_buffers")
+    torch.set_num_threads(threads)
+    for name in ("replay_buffers", "noisy_replay"):
+        sys.modules.pop(name, None)
+
+
+def made(buffers, monkeypatch: pytest.MonkeyPatch, out: Path, *arguments: object):
+    monkeypatch.setattr(sys, "argv", ["replay_buffers.py", *map(str, arguments), "--out", str(out)])
+    buffers.main()
+    return open_dataset(str(out))
+
+
+def test_clone_improves_while_it_acts(buffers, monkeypatch, tmp_path):
+    """The clone of ever more updates earns more at the end than at the start, in the demonstrations' environment."""
+    table = made(buffers, monkeypatch, tmp_path / "a.hdf5", "clone", CARTPOLE, "--steps", 1500, "--noise", 0.1)
+    returns = table.episodes["return"].to_numpy()
+    assert table.info.env_id == "CartPole-v1"
+    assert 1500 <= table.episodes["steps"].sum() < 1500 + 500
+    assert returns[-2:].mean() > returns[:2].mean()
+
+
+def test_agent_keeps_every_step(buffers, monkeypatch, tmp_path):
+    """So many steps as asked for, in whole episodes of which only the last is cut off."""
+    pytest.importorskip("d3rlpy")
+    arguments = ("agent", CARTPOLE, "--steps", 300, "--random-steps", 300)
+    table = made(buffers, monkeypatch, tmp_path / "a.hdf5", *arguments)
+    assert table.episodes["steps"].sum() == 300
+    assert table.episodes["terminated"].to_numpy()[:-1].all()
+    observations = np.concatenate([table.observations(np.arange(3)), table.observations(np.arange(1, 4))])
+    assert np.isfinite(observations).all()
+
+
+def test_parts_hold_each_episode_once(buffers):
+    """Every episode belongs to the eighth in which it begins."""
+
+    class Counted:
+        def __init__(self, steps: int, value: float) -> None:
+            self.steps, self.episode_return = steps, value
+
+        def __len__(self) -> int:
+            return self.steps
+
+    episodes = [Counted(10, float(value)) for value in range(16)]
+    parts = list(buffers.returns_by_part(episodes))
+    assert [part.tolist() for part in parts] == [[2.0 * number, 2.0 * number + 1] for number in range(8)]
