@@ -69,7 +69,7 @@ class SnakemakeLog:
         elif (job := JOB.match(line)) and self._rule:
             self._began[job[1]], self._rule_of[job[1]], self._rule = now, self._rule, None
         elif ended := FINISHED.match(line):
-            self._finish(*ended.groups(), now)
+            self._finish(ended[1], ended[2], now)
         elif self._failing and (log := JOB_LOG.match(line)) and log[1] not in self.failed_logs:
             self.failed_logs.append(log[1])
 

@@ -452,8 +452,9 @@ def curve_of(metric: str, label: str, run: RunResult, metrics: pl.DataFrame) -> 
     if not names:
         return None
     points = metrics.select("step", pl.coalesce(names).cast(pl.Float64).alias("value")).drop_nulls()
-    cloned = metrics.filter(pl.col(CLONING + "loss").is_not_null())["step"].max() if CLONING + "loss" in metrics else 0
-    return Curve(label, run.seed, points, int(cloned or 0)) if len(points) else None
+    prior = CLONING + "loss"
+    cloned = metrics.filter(pl.col(prior).is_not_null())["step"].to_list() if prior in metrics else []
+    return Curve(label, run.seed, points, max(cloned, default=0)) if len(points) else None
 
 
 def _curves(curves: Sequence[Curve], colours: Mapping[str, str], seeds: Sequence[int]) -> Draw:

@@ -49,18 +49,13 @@ class RewardLevel:
 
     @property
     def sentence(self) -> str:
-        """How the recovered reward does beside each baseline; empty where it has no correlation."""
-        recovered, *baselines = self.means.items()
-        value = recovered[1]
-        better, worse, alike = (
-            [f"{name} ({r:.2f})" for name, r in baselines if found(value - r)]
-            for found in (lambda gap: gap >= TIE, lambda gap: gap <= -TIE, lambda gap: abs(gap) < TIE)
-        )
-        parts = [
-            f"{relation} {' and '.join(names)}"
-            for relation, names in (("better than", better), ("equal to", alike), ("worse than", worse))
-            if names
-        ]
+        """The recovered reward's correlation beside each baseline's."""
+        (_, value), *baselines = self.means.items()
+        relations: dict[str, list[str]] = {"better than": [], "equal to": [], "worse than": []}
+        for name, r in baselines:
+            relation = "equal to" if abs(value - r) < TIE else "better than" if value > r else "worse than"
+            relations[relation].append(f"{name} ({r:.2f})")
+        parts = [f"{relation} {' and '.join(names)}" for relation, names in relations.items() if names]
         return f"by {self.level} r = {value:.2f}" + (f", {', '.join(parts)}" if parts else "")
 
     @property

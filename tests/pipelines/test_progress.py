@@ -2,6 +2,7 @@
 
 import pytest
 
+from iq_offline import console
 from iq_offline.pipeline.progress import SnakemakeLog, duration
 
 PLAN = """Job stats:
@@ -67,3 +68,14 @@ def test_unknown_lines_are_passed_over():
 @pytest.mark.parametrize(("seconds", "text"), [(40.4, "40 s"), (100, "2 min"), (12_000, "3 h 20 min")])
 def test_durations_have_one_fitting_unit(seconds, text):
     assert duration(seconds) == text
+
+
+def test_progress_lines_are_half_a_minute_apart(monkeypatch, capsys):
+    """Without a terminal a line comes at once, then every 30 s where something has changed."""
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with console.stages("demo") as advance:
+        for moment, done in ((0.0, 0), (10.0, 1), (31.0, 2), (62.0, 2)):
+            now[0] = moment
+            advance({"train": (done, 4)}, f"{done} of 4 steps")
+    assert capsys.readouterr().err == "note: demo: 0 of 4 steps\nnote: demo: 2 of 4 steps\n"
