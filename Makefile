@@ -51,7 +51,7 @@ check: $(STAMP)
 
 # The documentation's site, with warnings as errors; its notebooks are executed.
 docs: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	IQ_OFFLINE_HOME="$(DEMO)/docs" NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/.docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
