@@ -67,7 +67,7 @@ def compare(first: Contender, second: Contender) -> str:
     evidence = f"({_probability(estimate)}, {_seeds(seeds)})"
     if first.score - second.score < PRACTICAL:
         return f"{first.name} and {second.name} tie: {scores} {evidence}"
-    if estimate.low is not None and estimate.low <= 0.5:
+    if (estimate.value if estimate.low is None else estimate.low) <= 0.5:
         return f"{first.name} and {second.name} do not differ significantly: {scores} {evidence}"
     verb = "outperforms" if seeds >= ENOUGH_SEEDS else "scores higher than"
     return f"{first.name} {verb} {second.name}: {scores} {evidence}"

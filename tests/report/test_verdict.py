@@ -51,6 +51,12 @@ def test_mixed_order_is_no_significant_difference(said):
     assert "iq and bc do not differ significantly" in headline
 
 
+def test_one_win_and_one_loss_decide_nothing(said):
+    """A higher mean over tasks does not count where a run of either method beats one of the other as often."""
+    scores = {("a", "bc"): [20.0], ("a", "iq"): [90.0], ("b", "bc"): [90.0], ("b", "iq"): [80.0]}
+    assert "iq and bc do not differ significantly: 85.0 against 55.0 (P = 0.50, 1 seed" in said(scores)[0]
+
+
 def test_better_cloning_is_said(said):
     (headline,) = said({("a", "bc"): [90.0] * 5, ("a", "iq"): [20.0] * 5})
     assert "bc outperforms iq: 90.0 against 20.0" in headline
