@@ -72,4 +72,4 @@ def interface_answers(patience: float = 180.0) -> bool:
         return False
     finally:
         server.send_signal(signal.SIGINT)
-        server.wait(60)
+        server.wait(patience)
