@@ -32,7 +32,7 @@ BARS = (
     ("reward", (REWARD,)),
 )
 CURVES = ("train/action_error", "train/expert_reward", "train/loss")
-SECTIONS = ("eval", "reward", "summary", "train")
+SECTIONS = ("eval", "summary", "reward", "train")
 """The prefixes of all metrics: MLflow adds a chart of each other metric to the section of its prefix."""
 MOST_RUNS = 100
 """In a chart."""
