@@ -70,11 +70,12 @@ def warn_of_unread_data(
 ) -> None:
     """Warn where supplementary data go unread, or are missed, or true rewards are read."""
     algorithm, accepts = config.algorithm, filter_of(config) is not None
+    reads = algorithm.reads_supplementary or not isinstance(algorithm, BCConfig | QLearningConfig)
     if algorithm.reads_rewards:
         warn(f"method {config.method} learns from recorded rewards: where these are true, an oracle, no imitation")
     if supplementary and accepts and supplementary[0].pictures:
         warn("distances between pictures say little: no supplementary episode is accepted as a demonstration")
-    elif supplementary and not (algorithm.reads_supplementary or accepts):
+    elif supplementary and not (reads or accepts):
         choice = "; --preset accept-episodes clones those that a test accepts" if config.method == "iq" else ""
         warn(f"method {config.method} learns from demonstrations alone and leaves supplementary data unread{choice}")
     if isinstance(algorithm, QLearningConfig) and algorithm.reads_supplementary and not supplementary:

@@ -98,7 +98,7 @@ def _summary(files: ReportFiles) -> str:
     failed = [f"failed   {failure.folder.name}: {failure.problem}" for failure in files.failures[:FAILURES_SHOWN]]
     if len(files.failures) > FAILURES_SHOWN:
         failed.append(f"failed   {len(files.failures) - FAILURES_SHOWN} more, see the report")
-    runs = os.path.commonpath([run.parent for run in files.runs])
+    runs = os.path.commonpath([run.parent for run in files.rows])
     places = [f"report   {files.html.as_uri()}", f"runs     {Path(runs).as_uri()}", f"compare  {_ui_command()}"]
     return "\n\n".join(["\n".join(words), as_text(concise(files.summary)), "\n".join([*failed, *places])]) + "\n"
 
