@@ -36,7 +36,10 @@ EXPERT, RANDOM = "demo/swimmer/expert-v0", "demo/swimmer/random-v0"
 CLONING = ContinuousBCConfig(hidden_sizes=(16,), updates=300)
 SMALL = ("prior.updates=300", "prior.hidden_sizes=[16]", "hidden_sizes=[16]", "updates=100", "batch_size=32")
 
-SMALL_BC = ("updates=300", "hidden_sizes=[16]")
+SMALL_OF = {
+    "bc": ("updates=300", "hidden_sizes=[16]"),
+    "filtered-bc": ("cloning.updates=300", "cloning.hidden_sizes=[16]"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +57,7 @@ def more_of_the_expert(tmp_path: Path) -> str:
 
 def asked(out: Path, *supplementary: str, **more: Any) -> Requested:
     settings = {"method": "iq", "preset": PRESET, "demos": 3, "subsample": 20} | more
-    small = SMALL_BC if settings["method"] == "bc" else SMALL
+    small = SMALL_OF.get(settings["method"], SMALL)
     settings["overrides"] = (*small, *settings.get("overrides", ()))
     return requested(EXPERT, supplementary=supplementary, device="cpu", out=out, **settings)
 
@@ -84,6 +87,13 @@ def test_only_the_preset_accepts_episodes(discrete: bool):
     tested = algorithm_config("iq", discrete=discrete, presets=read_preset(PRESET)).accept_episodes  # type: ignore[attr-defined]
     assert (tested.cross_validation is not None) is discrete
     assert (tested.residual_test is None and tested.loss is None) is discrete
+
+
+def test_peers_are_not_said_to_leave_data(tmp_path: Path):
+    """filtered-bc reads supplementary data, so no warning says that they go unread."""
+    others, warnings = an_episode_file(tmp_path / "others.hdf5", noisy), list[str]()
+    trained(tmp_path / "filtered", others, method="filtered-bc", preset=None, warnings=warnings)
+    assert not any("unread" in warning for warning in warnings)
 
 
 def test_default_iq_is_safe_beside_a_foreign_agent(tmp_path: Path):
