@@ -171,7 +171,7 @@ def test_first_screen_shows_both_mean_returns(browser, screenshot, served):
 
     browser.get("about:blank")
     browser.get(f"{comparison}&compareRunsMode=CHART")
-    shows(browser, "Search metric charts", "eval/return_mean", "Group: bc", "Group: iq")
+    shows(browser, "Add chart", "eval/return_mean", "Group: bc", "Group: iq")
     screenshot("mlflow-charts")
 
     process.send_signal(signal.SIGTERM)
