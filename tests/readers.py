@@ -52,6 +52,8 @@ def smaller(arguments: list[str]) -> list[str]:
         return ["--updates", "20", "--device", "cpu", *(f"--set={setting}" for setting in SMALL[method])]
     if arguments[0] == "eval":
         return ["--episodes", "1"]
+    if arguments[0] == "relabel":
+        return ["--form", "canonical"]  # after so few updates no other form has a scale
     return ["--updates", "20"] if arguments[0] == "distil" else []
 
 

@@ -31,6 +31,7 @@ def test_the_commands_of_the_readme_run_in_order(tmp_path, monkeypatch):
     assert (tmp_path / "report" / "report.html").is_file()
 
 
+@pytest.mark.filterwarnings("ignore:.*no scale to normalise by")
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     """The ten lines of Python run as they stand, with few updates: they print returns and a reading, and draw."""
     monkeypatch.chdir(tmp_path)

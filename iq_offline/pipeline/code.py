@@ -20,7 +20,7 @@ ROOT = Path(iq_offline.__file__).parent
 WITHOUT_RESULT = frozenset(
     f"iq_offline.{name}"
     for name in (
-        *("errors", "paths", "console", "tracking", "methods"),
+        *("api", "errors", "paths", "console", "tracking", "methods"),
         *("stages.fetch", "data.download", "data.fetched", "data.remotes"),
     )
 )

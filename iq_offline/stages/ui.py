@@ -67,18 +67,19 @@ def serve(interface: UserInterface, *, open_browser: bool) -> int:
             webbrowser.open(interface.url)
         return 0
     environment = JOBS_OFF | os.environ | {"MLFLOW_BACKEND_STORE_URI": interface.store_uri}
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with subprocess.Popen(interface.command, env=environment) as server:
-            try:
-                if open_browser and _answers(interface.address, server):
-                    webbrowser.open(interface.url)
-                return server.wait()
-            except KeyboardInterrupt:
-                server.terminate()
-                return server.wait()
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with subprocess.Popen(interface.command, env=environment) as server:
+
+        def stop(*_: object) -> None:
+            server.terminate()
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            if open_browser and _answers(interface.address, server):
+                webbrowser.open(interface.url)
+            return server.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _app() -> tuple[str, ...]:

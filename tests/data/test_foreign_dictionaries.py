@@ -62,7 +62,7 @@ def test_every_layout_keeps_its_steps_together(tmp_path: Path, layout: str, prot
     assert not any(episode.unflagged or episode.discontinuous for episode in episodes)
     assert source.info.notes == (
         "2 ends at the common length 4 are taken as truncations, 2 as terminations: the layout has one flag for both "
-        "kinds (`iq-offline convert` with --ends decides otherwise)",
+        "kinds (to decide otherwise: iq-offline convert SOURCE --to NAME-v0 --ends termination)",
     )
     assert [len(episode) for episode in source] == LENGTHS, "it is read again as before"
 

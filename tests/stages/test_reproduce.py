@@ -80,7 +80,7 @@ def poke(run: RunFolder, amount: float) -> str:
 
 def test_same_machine_reproduces_bits_and_leaves_nothing(run, home, tracked):
     """The same machine gives the same tensors and metrics; the store is as it was, and nothing is mirrored."""
-    assert tracked == ["bc-run"]
+    assert tracked == ["bc seed 1, linear"]
     before = sorted(path for path in home.rglob("*") if "hashes" not in path.parts)
     result = call(run.path, "--json")
     told = json.loads(result.stdout)
@@ -88,7 +88,7 @@ def test_same_machine_reproduces_bits_and_leaves_nothing(run, home, tracked):
     assert (told["reproduced"], told["bitwise"], told["largest_difference"]) == (True, True, 0.0)
     assert told["tensors"] > 4
     assert told["differences"] == []
-    assert tracked == ["bc-run"], "the run alone was mirrored, and not its reproduction"
+    assert tracked == ["bc seed 1, linear"], "the run alone was mirrored, and not its reproduction"
     assert sorted(path for path in home.rglob("*") if "hashes" not in path.parts) == before
 
 
