@@ -54,7 +54,7 @@ def smaller(arguments: list[str]) -> list[str]:
         return ["--episodes", "1"]
     if arguments[0] == "relabel":
         return ["--form", "canonical"]  # after so few updates no other form has a scale
-    return ["--updates", "20"] if arguments[0] == "distil" else []
+    return ["--updates", "20", "--form", "canonical"] if arguments[0] == "distil" else []
 
 
 def interface_answers(patience: float = 180.0) -> bool:
