@@ -29,6 +29,7 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", sorted((DOCS / "tutorials").glob("*.md")), ids=lambda page: page.stem)
 def test_commands_of_a_tutorial_run(page, tmp_path, monkeypatch):
     """Every file and command of a tutorial, in order, with few updates and short simulations."""

@@ -22,6 +22,7 @@ def code_blocks(heading: str) -> list[str]:
     return re.findall(r"```\n(.*?)```", section, flags=re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     commands = [line for line in code_blocks("Use")[0].splitlines() if line]
