@@ -32,6 +32,7 @@ def test_the_commands_of_the_readme_run_in_order(tmp_path, monkeypatch):
     assert (tmp_path / "report" / "report.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*no scale to normalise by")
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     """The ten lines of Python run as they stand, with few updates: they print returns and a reading, and draw."""
@@ -54,6 +55,7 @@ def test_setup_is_two_commands():
         assert {"demo": "iq-offline run demo", "test": "pytest"}[target] in planned
 
 
+@pytest.mark.slow
 def test_three_commands_compare_bc_and_iq(tmp_path):
     """Three commands of the README lead to `bc` and `iq` compared on three seeds."""
     pytest.importorskip("snakemake")
