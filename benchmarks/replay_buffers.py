@@ -5,11 +5,13 @@ python benchmarks/replay_buffers.py agent DATASET --steps 200000 --out FILE [--s
 python benchmarks/replay_buffers.py clone DATASET --steps 80000 --out FILE [--demos 5] [--noise 0.2] [--seed 0]
 
 `agent`: reinforcement learning from the environment's rewards and from scratch, in the environment of DATASET: SAC
-[SAC18] for continuous actions, double DQN for discrete ones, by d3rlpy. The first `--random-steps` are uniform. This
-is how D4RL made its medium-replay and full-replay data; a shorter `--steps` gives the replay of a worse agent.
+[SAC18] for continuous actions, double DQN for discrete ones, by d3rlpy. SAC's first `--random-steps` are uniform; DQN
+explores by epsilon-greedy. This is how D4RL made its medium-replay and full-replay data; a shorter `--steps` gives the
+replay of a worse agent.
 
-`clone`: a behavioural clone of some of DATASET's demonstrations that acts while it is trained: an episode each 100
-updates, under Gaussian noise of `--noise` half ranges (discrete actions: uniform ones with that probability).
+`clone`: a behavioural clone of some of DATASET's demonstrations that acts after every 100 updates of its training, the
+same share of the steps each time, under Gaussian noise of `--noise` half ranges (discrete actions: uniform ones with
+that probability).
 
 Prints episodes and returns, by eighth of the steps. For mixtures, give `--supplementary` several files.
 """
@@ -25,6 +27,7 @@ import numpy as np
 import torch
 from noisy_replay import episode_of, write
 
+from iq_offline.algorithms.build import actions_of
 from iq_offline.algorithms.networks import ContinuousPolicy, Policy
 from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
 from iq_offline.data.environments import make_raw_environment
@@ -34,8 +37,10 @@ from iq_offline.data.split import choose_expert
 from iq_offline.data.table import TransitionTable
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.training.batches import TransitionSampler
-from iq_offline.training.loop import LOG_EVERY, fit_clone
+from iq_offline.training.loop import fit_clone
 
+UPDATES = 5000
+"""Of the clone."""
 PARTS = 8
 """Parts of the steps whose mean returns are printed."""
 
@@ -73,26 +78,25 @@ def returns_by_part(episodes: list[Episode]) -> Iterator[Any]:
 
 
 def clone_episodes(table: TransitionTable, options: argparse.Namespace) -> Iterator[Episode]:
-    """Of a clone, one for each 100 updates, at so many updates that the steps are filled."""
+    """Of a clone in training; after a part of its updates it has made the same part of the steps."""
     discrete = isinstance(table.action_space, DiscreteActions)
     split = choose_expert(table, demos=options.demos, subsample=1, seed=options.seed, need_successors=False)
     sampler = TransitionSampler(table, split.rows, torch.device("cpu"))
     environment = make_raw_environment(table.info.env_id, table.info.env_kwargs)
     random, steps = np.random.default_rng(options.seed), 0
-    config = DiscreteBCConfig(updates=LOG_EVERY) if discrete else ContinuousBCConfig(updates=LOG_EVERY)
-    while steps < options.steps:
-        *_, progress = fit_clone(config, options.seed, sampler, table.action_space, torch.device("cpu"))
+    config = (DiscreteBCConfig if discrete else ContinuousBCConfig)(updates=UPDATES)
+    for progress in fit_clone(config, options.seed, sampler, table.action_space, torch.device("cpu")):
         policy = progress.learner.policy
-        episode = episode_of(policy, noise_of(policy, options.noise, random), environment, random, 0)
-        steps += len(episode)
-        yield episode
-        config = config.with_updates(config.fewest_updates + LOG_EVERY)
+        while steps < options.steps * progress.step / progress.total:
+            episode = episode_of(policy, noise_of(policy, options.noise, random), environment, random, 0)
+            steps += len(episode)
+            yield episode
 
 
 def noise_of(policy: Policy, noise: float, random: np.random.Generator) -> Callable[[Any], Any]:
     """What becomes of the policy's actions."""
     if not isinstance(policy, ContinuousPolicy):
-        count = policy.network[-1].out_features
+        count = actions_of(policy)[1]
         return lambda chosen: random.integers(count) if random.random() < noise else chosen
     centre, half = policy.action_centre.numpy(), policy.action_half_range.numpy()
     low, high = centre - half, centre + half

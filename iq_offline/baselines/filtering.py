@@ -67,9 +67,7 @@ class Selection:
     def of(cls, weights: Floats, other: Recorded, parts: Parts) -> "Selection":
         """The rows, of `parts` and `other` alike, of the episodes whose weight, (E,), is above zero."""
         found = cls.of_transitions(weights[other.episodes], parts)
-        kept = float(sum(len(rows) for _, rows in found.parts))
-        metrics = {"kept_episodes": float((weights > 0).sum()), "kept_transitions": kept}
-        return replace(found, metrics=metrics)
+        return replace(found, metrics={"kept_episodes": float((weights > 0).sum()), **found.metrics})
 
     @classmethod
     def of_transitions(cls, weights: Floats, parts: Parts) -> "Selection":

@@ -9,41 +9,31 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from iq_offline.baselines.distances import (
-    MIN_BANDWIDTH,
-    Floats,
-    Scaling,
-    left_out_distances,
-    nearest_distances,
-    similarity,
-)
-from iq_offline.baselines.filtering import CloningConfig, Found, Selection
+from iq_offline.baselines.distances import Floats, Scaling, nearest_similarities
+from iq_offline.baselines.filtering import Selection
 from iq_offline.baselines.sources import PeerData, Recorded, recorded
-from iq_offline.config.baselines import RecoveryBCConfig, RecoveryConfig
-from iq_offline.training.batches import TransitionSampler
+from iq_offline.config.baselines import RecoveryBCConfig
+from iq_offline.training.batches import Demonstrations, TransitionSampler
 from iq_offline.training.loop import Progress, fit_clone, with_metrics
 
 
 def fit_recovery(config: RecoveryBCConfig, seed: int, data: PeerData, device: torch.device) -> Iterator[Progress]:
     """Clone the demonstrations and what leads back to them; the demonstrations alone where nothing does."""
     expert = TransitionSampler(data.expert, data.split.rows, device)
-    found = recoveries(config, config.cloning, data, expert)
-    steps = fit_clone(found.cloning, seed, found.demonstrations, data.expert.action_space, device)
-    yield from with_metrics(steps, found.metrics)
+    demonstrations: Demonstrations = expert
+    metrics: dict[str, float] = {}
+    if config.expert_share < 1:
+        parts = data.supplementary_parts
+        selection = Selection.of_transitions(recovery_weights(config, data, recorded(parts)), parts)
+        metrics = selection.metrics
+        if selection.parts:
+            demonstrations = selection.beside(expert, config.expert_share)
+    steps = fit_clone(config.cloning, seed, demonstrations, data.expert.action_space, device)
+    yield from with_metrics(steps, metrics)
 
 
-def recoveries(config: RecoveryConfig, cloning: CloningConfig, data: PeerData, expert: TransitionSampler) -> Found:
-    """The demonstrations with what leads back to them beside them; `expert` alone where nothing does."""
-    parts = data.supplementary_parts
-    selection = Selection.of_transitions(recovery_weights(config, data, recorded(parts)), parts)
-    if config.expert_share == 1 or not selection.parts:
-        return Found(expert, cloning, selection.metrics)
-    return Found(selection.beside(expert, config.expert_share), cloning, selection.metrics)
-
-
-def recovery_weights(config: RecoveryConfig, data: PeerData, other: Recorded) -> Floats:
+def recovery_weights(config: RecoveryBCConfig, data: PeerData, other: Recorded) -> Floats:
     """Weight of each transition of `other`: how soon it leads to demonstrated states from one that is none, (N,).
 
     (1 - similarity(s_t)) * max over k >= 1 of discount^(k - 1) * similarity(s_(t + k)) within the episode; less than
@@ -51,18 +41,17 @@ def recovery_weights(config: RecoveryConfig, data: PeerData, other: Recorded) ->
     """
     expert = recorded(data.demonstrated_parts)
     scaling = Scaling.fit([expert], data.expert.action_space)
-    demonstrated = scaling.observations(np.concatenate([expert.observations, expert.next_observations]))
-    numbers = np.concatenate([expert.episodes, expert.episodes])
-    if len(np.unique(numbers)) == 1:  # one demonstration: a step's own two observations are no neighbours
-        numbers = np.concatenate([np.arange(len(expert))] * 2)
-    bandwidth = config.bandwidth * float(np.median(left_out_distances(demonstrated, numbers)))
-
-    def similar(observations: NDArray[np.float32]) -> Floats:
-        distances = nearest_distances(scaling.observations(observations), demonstrated)
-        return similarity(distances, max(bandwidth, MIN_BANDWIDTH))
-
-    after = leads_back(similar(other.next_observations), other.episode_slices(), config.discount)
-    weights = (1 - similar(other.observations)) * after
+    shown = [expert.observations, expert.next_observations]
+    if expert.episodes[-1] == 0:  # of a single demonstration, next observations repeat observations: no scale
+        shown = shown[:1]
+    similar = nearest_similarities(
+        scaling.observations(np.concatenate([other.observations, other.next_observations])),
+        scaling.observations(np.concatenate(shown)),
+        np.tile(expert.episodes, len(shown)),
+        config.bandwidth,
+    )
+    now, after = np.split(similar, 2)
+    weights = (1 - now) * leads_back(after, other.episode_slices(), config.discount)
     return np.where(weights < config.min_weight, 0.0, weights)
 
 

@@ -175,8 +175,10 @@ class DiscreteFilteredBCConfig(FilteredBCConfig):
     cloning: DiscreteBCConfig = DiscreteBCConfig()
 
 
-class RecoveryConfig(FrozenModel):
-    """Which supplementary transitions are cloned beside the demonstrations: those that lead back to their states."""
+class RecoveryBCConfig(AlgorithmConfig):
+    """Behavioural cloning of the demonstrations and of supplementary transitions that lead back to their states."""
+
+    needs_successors = False
 
     expert_share: float = Field(0.5, gt=0, le=1)
     """Of each batch; 1 is cloning of the demonstrations alone."""
@@ -186,13 +188,6 @@ class RecoveryConfig(FrozenModel):
     """Per step on the way back to a demonstrated state."""
     min_weight: float = Field(0.1, ge=0, lt=1)
     """Transitions of less weight are left out."""
-
-
-class RecoveryBCConfig(RecoveryConfig, AlgorithmConfig):
-    """Behavioural cloning of the demonstrations and of such transitions."""
-
-    needs_successors = False
-
     cloning: ContinuousBCConfig | DiscreteBCConfig
 
 

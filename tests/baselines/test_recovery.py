@@ -7,11 +7,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from iq_offline.baselines.recovery import leads_back, recoveries, recovery_weights
+from iq_offline.baselines.recovery import fit_recovery, leads_back, recovery_weights
 from iq_offline.baselines.sources import PeerData, Recorded, recorded
 from iq_offline.config.baselines import ContinuousRecoveryBCConfig
 from iq_offline.config.cloning import ContinuousBCConfig
 from iq_offline.training.batches import TransitionSampler
+from iq_offline.training.loop import fit_clone
+from iq_offline.training.tensor_files import tensors_sha256
 
 CONFIG = ContinuousRecoveryBCConfig(cloning=ContinuousBCConfig(updates=20, hidden_sizes=(16,)))
 
@@ -62,14 +64,21 @@ def test_small_weights_are_left_out(peer_data: Callable[..., PeerData], monkeypa
 
 
 def test_nothing_leads_back_clones_demonstrations(peer_data: Callable[..., PeerData], monkeypatch: pytest.MonkeyPatch):
-    """The demonstrations' sampler itself comes back, so that the clone is that of bc."""
-    data = peer_data()
-    expert = TransitionSampler(data.expert, data.split.rows, torch.device("cpu"))
+    """Without a way back the clone is that of the demonstrations alone, to the bit."""
+    data, cpu = peer_data(), torch.device("cpu")
     zeros = np.zeros(len(recorded(data.supplementary_parts)))
     monkeypatch.setattr("iq_offline.baselines.recovery.recovery_weights", lambda *_: zeros)
-    found = recoveries(CONFIG, CONFIG.cloning, data, expert)
-    assert found.demonstrations is expert
-    assert found.metrics == {"kept_transitions": 0.0}
+    *_, found = fit_recovery(CONFIG, 0, data, cpu)
+    expert = TransitionSampler(data.expert, data.split.rows, cpu)
+    *_, alone = fit_clone(CONFIG.cloning, 0, expert, data.expert.action_space, cpu)
+    assert found.metrics["kept_transitions"] == 0
+    assert tensors_sha256(found.learner.tensors()) == tensors_sha256(alone.learner.tensors())
+
+
+def test_single_whole_demonstration_has_a_scale(peer_data: Callable[..., PeerData], monkeypatch: pytest.MonkeyPatch):
+    """Its next observations repeat its observations; distances between different steps are the scale."""
+    monkeypatch.setattr("iq_offline.baselines.recovery.recorded", lambda _: walk(0, 1, 2, 3, 4))
+    assert recovery_weights(CONFIG, peer_data(), walk(40, 30, 2.5)).all()
 
 
 def test_tiny_bandwidth_finds_no_way_back(peer_data: Callable[..., PeerData]):
