@@ -35,7 +35,7 @@ def test_clone_acts_while_it_is_trained(buffers, monkeypatch, tmp_path):
     acting, act = [], buffers.episode_of
 
     def watched(policy, *rest):
-        acting.append(float(sum(parameter.abs().sum() for parameter in policy.parameters())))
+        acting.append(sum(float(tensor.detach().abs().sum()) for tensor in policy.parameters()))
         return act(policy, *rest)
 
     monkeypatch.setattr(buffers, "UPDATES", 500)
