@@ -113,8 +113,10 @@ def test_only_tables_scroll_sideways_on_a_phone(browser, screenshot, page, width
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     assert browser.execute_script("window.scrollTo(500, 0); return window.scrollX") == 0
     box = browser.find_element("css selector", ".wide:has(#runs)")
+    hidden = browser.execute_script("return arguments[0].scrollWidth - arguments[0].clientWidth", box)
     moved = "arguments[0].scrollLeft = 150; return arguments[0].scrollLeft"
-    assert browser.execute_script(moved, box) == 150
+    assert browser.execute_script(moved, box) == min(150, hidden)
+    assert hidden > 0 or width > PHONE
     place = "return arguments[0].querySelector('th[scope=row]').getBoundingClientRect().left"
     assert browser.execute_script(place, box) >= 0
 

@@ -32,10 +32,12 @@ def trained(dataset: Path, out: Path, on_progress=lambda _: None, warn=pytest.fa
 
 
 def copies(run: RunFolder, count: int) -> list[Path]:
-    """The run's folder as so many runs of different settings."""
+    """The run's folder as so many runs of different seeds."""
     folders = [Path(shutil.copytree(run.path, run.path.with_name(f"seed-{seed}"))) for seed in range(count)]
     for seed, folder in enumerate(folders):
-        reseal(folder, run=folder.name, config_hash=f"hash {seed}")
+        config = folder / "config.toml"
+        config.write_text(config.read_text().replace("\nseed = 0\n", f"\nseed = {seed}\n"))
+        reseal(folder, run=folder.name, seed=seed, config_hash=f"hash {seed}")
     return folders
 
 
@@ -53,7 +55,8 @@ def test_eight_processes_make_eight_whole_runs(tmp_path, linear_task, monkeypatc
     parent = store.latest_parent()
     assert parent is not None
     runs = [store.run(run_id) for run_id in store.children(parent)]
-    assert sorted(run.tags["mlflow.runName"] for run in runs if run) == [f"bc-{folder.name}" for folder in folders]
+    names = sorted(run.tags["mlflow.runName"] for run in runs if run)
+    assert names == [f"bc seed {seed}, linear" for seed in range(PROCESSES)]
     assert all(run and run.finished and run.model and run.datasets for run in runs)
     assert {run.metrics["train/loss"] for run in runs if run} == {2000.0}
     assert len(parents(store)) == 1

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 Rewards = Callable[[int], np.ndarray]
 ORACLES = tuple(method for method in METHODS if method.startswith("oracle-"))
 LABELLED = tuple(method for method in METHODS if method.startswith(("seabo-", "otr-", "uds-")))
-CLONING_PEERS = ("bc-all", "weighted-bc", "filtered-bc")
+CLONING_PEERS = ("bc-all", "weighted-bc", "filtered-bc", "recovery-bc")
 PRIOR = ("prior.updates=30", "prior.hidden_sizes=[16]")
 LENIENT = (
     "accept_episodes.residual_test.updates=30",
