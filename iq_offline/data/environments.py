@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import importlib.metadata
+import io
 import json
 import logging
 import os
@@ -416,20 +417,25 @@ def _plug_in(env_id: str) -> str | None:
 
 
 def import_plug_in(package: str | None) -> Exception | None:
-    """Import a plug-in, which registers its environments: Gymnasium loads none by itself. What went wrong, if so."""
+    """Import a plug-in, which registers its environments: Gymnasium loads none by itself. What went wrong, if so.
+
+    What it prints goes to the log.
+    """
     if package is None:
         return None
-    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()) as printed:
         warnings.simplefilter("ignore")
         try:
             importlib.import_module(package)
         except BROKEN as error:
             return error
+    if printed.getvalue():
+        logging.getLogger(__name__).info("%s: %s", package, printed.getvalue().strip())
     return None
 
 
 def is_absent(package: str, error: Exception) -> bool:
-    """Whether an import failed because the package itself is not installed, not because it or another is broken."""
+    """Whether an import failed because the package itself is not installed; not because it, or another, is broken."""
     return isinstance(error, ModuleNotFoundError) and error.name == package
 
 
