@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Demonstrations of one environment of each family, recorded by Minari's DataCollector: the data of the table `worlds`.
 
-Usage: worlds.py FOLDER [--worlds point-maze,minigrid] [--episodes N] [--iterations 15]
+Usage: worlds.py FOLDER [--worlds point-maze,minigrid] [--episodes N] [--iterations 8]
 
-Writes FOLDER/NAME/expert-v0, a Minari dataset each, and prints a Markdown row a world; then
+Writes FOLDER/NAME/expert-v0, a Minari dataset each that is not there yet, and prints a Markdown row for it; then
 `iq-offline run worlds --data FOLDER` trains, evaluates and reports. Point maze, MiniGrid, kitchen and Pong have a
 scripted expert, the others a linear policy of augmented random search (Mania et al. 2018): no expert, but one that does
 better than rest. Episode n starts from the environment's seed 10000 + n, which no evaluation uses. Needs the extra
@@ -235,13 +235,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--worlds", type=lambda text: text.split(","), default=list(WORLDS))
     parser.add_argument("--episodes", type=int, help="at most so many of each world")
-    parser.add_argument("--iterations", type=int, default=15, help="of the search for a policy")
+    parser.add_argument("--iterations", type=int, default=8, help="of the search for a policy")
     options = parser.parse_args()
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     print("| world | environment | episodes | mean return | least | most |")
     print("|---|---|" + "---|" * 4)
     for name in options.worlds:
+        if (folder / name / "expert-v0").exists():  # recorded by an earlier call
+            continue
         returns = record(name, folder, options.episodes, options.iterations)
         numbers = f"{np.mean(returns):.2f} | {min(returns):.2f} | {max(returns):.2f}"
         print(f"| {name} | {WORLDS[name].env_id} | {len(returns)} | {numbers} |", flush=True)

@@ -423,7 +423,8 @@ def import_plug_in(package: str | None) -> Exception | None:
     """
     if package is None:
         return None
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()) as printed:
+    printed = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         warnings.simplefilter("ignore")
         try:
             importlib.import_module(package)
