@@ -391,8 +391,8 @@ def arranged_observation(
     import gymnasium
     from gymnasium.wrappers import TransformObservation
 
-    (size,) = env.observation_space.shape or (0,)
-    chosen = np.arange(size) if columns is None else np.array(columns, dtype=np.int64)
+    (size,) = env.observation_space.shape or ()  # a ValueError where it is not flat
+    chosen = np.arange(size) if columns is None else np.arange(size)[list(columns)]
     shift = np.zeros(len(chosen))
     shift[: len(offset)] = offset
     constants = np.array(appended, dtype=np.float64)

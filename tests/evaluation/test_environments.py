@@ -187,8 +187,13 @@ def test_observation_is_arranged():
     assert make_raw_environment("CartPole-v1", kwargs).observation_size == 3
     spec = EnvSpec.from_json(environment_spec_json("CartPole-v1", kwargs) or "")
     np.testing.assert_array_equal(gymnasium.make(spec).reset(seed=5)[0], values)
-    with pytest.raises(EnvironmentMissing, match=r"cannot be made with the arguments .*TypeError"):
-        make_environment("CartPole-v1", arranged(rows=[1]))
+    for wrong, error in (
+        ({"rows": [1]}, "TypeError"),
+        ({"columns": [4]}, "IndexError"),
+        ({"offset": [0] * 5}, "ValueE"),
+    ):
+        with pytest.raises(EnvironmentMissing, match=rf"cannot be made with the arguments .*{error}"):
+            make_environment("CartPole-v1", arranged(**wrong))
 
 
 MINIGRID = {"name": "FullyObsWrapper", "entry_point": "minigrid.wrappers:FullyObsWrapper", "kwargs": {}}
