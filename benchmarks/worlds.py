@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iq_offline.data.environments import make_environment
+from iq_offline.data.environments import UNCHECKED, make_environment
 from iq_offline.data.observations import joined
 
 FIRST_SEED = 10_000
@@ -204,7 +204,7 @@ def record(name: str, folder: Path, most: int | None, iterations: int) -> list[f
     from minari import DataCollector
 
     world = WORLDS[name]
-    made = make_environment(world.env_id, world.env_kwargs)
+    made = make_environment(world.env_id, world.env_kwargs, UNCHECKED)
     steps = world.env_kwargs.get("max_episode_steps", 0)
     policy = None if world.expert else searched(made, iterations, steps, world.columns)
     space = made.observation_space
