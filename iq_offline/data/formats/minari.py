@@ -85,6 +85,7 @@ def _read(path: Path, name: str) -> EpisodeSource:
         description=metadata.get("description") or "",
         reference=minari_metadata.reference(metadata),
         origin_sha256=metadata.get("origin_sha256"),
+        stack=minari_metadata.frame_stack(metadata, path),
     )
     return EpisodeSource(info, stream=stream)
 
@@ -221,6 +222,8 @@ def _describe(info: DatasetInfo, name: str) -> dict[str, Any]:
         "minari_version": MINARI_VERSION,
         "origin_sha256": info.origin,
     }
+    if info.stack > 1:
+        described[minari_metadata.FRAME_STACK] = info.stack
     if info.reference:
         described |= {"ref_min_score": info.reference[1], "ref_max_score": info.reference[2]}
     return described | ({"env_spec": spec} if spec else {})

@@ -17,6 +17,9 @@ from iq_offline.data.spaces import ActionSpace, DiscreteActions, declared_box
 from iq_offline.errors import DatasetUnreadable, NotYet
 
 LEAST_SIDE = 32
+FRAME_STACK = "frame_stack"
+"""Our own key: how many frames an observation has, where the dataset holds them singly."""
+MOST_FRAMES = 1024
 
 
 def damaged(problem: str) -> DatasetUnreadable:
@@ -83,6 +86,14 @@ def reference(metadata: dict[str, Any]) -> tuple[str, float, float] | None:
     """The returns that score 0 and 100; None where they are absent, or equal and so measure nothing."""
     low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
     return None if low is None or high is None or low == high else ("minari", float(low), float(high))
+
+
+def frame_stack(metadata: dict[str, Any], path: Path) -> int:
+    """Frames of an observation that the dataset holds singly; 1 where it says nothing. Raises DatasetUnreadable."""
+    stack = metadata.get(FRAME_STACK, 1)
+    if type(stack) is not int or not 1 <= stack <= MOST_FRAMES:
+        raise damaged(f"{path}: {FRAME_STACK} in metadata.json is no number of frames")
+    return stack
 
 
 @dataclass(frozen=True)
