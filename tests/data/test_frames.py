@@ -175,3 +175,16 @@ def test_a_damaged_frame_stack_is_refused(stack: Any, tmp_path: Path):
     described.write_text(json.dumps(json.loads(described.read_text()) | {"frame_stack": stack}))
     with pytest.raises(DatasetUnreadable, match=r"frame_stack in metadata\.json is no number of frames"):
         minari.read(tmp_path / "raw-v0", "raw-v0")
+
+
+def test_long_episodes_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Pictures of an episode that is too large to be read at once come in pieces, and are the same."""
+    source = recorded(tmp_path / "raw-v0", "Noise-v0")
+    whole = list(minari.read(source, "raw-v0"))
+    monkeypatch.setattr(minari, "small_array", lambda *_: None)
+    monkeypatch.setattr(minari, "BYTES_AT_ONCE", 5 * 14 * 10 * 3)
+    segments = list(minari.read(source, "raw-v0").segments())
+    assert [len(segment.actions) for segment in segments] == [5, 5, 2] * EPISODES
+    for one, other in zip(minari.read(source, "raw-v0"), whole, strict=True):
+        np.testing.assert_array_equal(one.observations, other.observations)
+        np.testing.assert_array_equal(one.actions, other.actions)
