@@ -118,18 +118,24 @@ class TransitionSampler:
         assert self._picture_rows is not None
         rows = self._picture_rows[positions.cpu()].numpy()
         return (
-            torch.cat([observations, self._pixels(rows)], dim=1),
-            torch.cat([next_observations, self._pixels(rows + 1)], dim=1),
+            self._beside(observations, rows),
+            self._beside(next_observations, rows + 1),
         )
 
     def _first_observations(self, table: TransitionTable, rows: Rows) -> torch.Tensor:
         vector = torch.from_numpy(table.observations(rows)).to(self.device)
-        return torch.cat([vector, self._pixels(rows)], dim=1) if self._pictures else vector
+        return self._beside(vector, rows) if self._pictures else vector
+
+    def _beside(self, vector: torch.Tensor, rows: Rows) -> torch.Tensor:
+        """The numbers of those rows' observations with their pictures behind them, (B, D)."""
+        pixels = self._pixels(rows)
+        return torch.cat([vector, pixels], dim=1) if vector.shape[1] else pixels
 
     def _pixels(self, rows: Rows) -> torch.Tensor:
         """The pictures of those rows, flat, as 32-bit floats, (B, pixels); they widen on the device."""
         parts = [self._table.picture_bytes_of(leaf, rows).reshape(len(rows), -1) for leaf in self._pictures]
-        return torch.from_numpy(np.concatenate(parts, axis=1)).to(self.device).float()
+        together = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return torch.from_numpy(together).to(self.device).float()
 
 
 class SupplementarySampler:
