@@ -66,8 +66,13 @@ class IQLearner(ActorCritic):
         if batch.supplementary is not None:
             others = self.values(batch.supplementary, supplementary)
         value = self._initial_value(batch) if self.value_term is None else self.value_term(values, others)
-        loss = value - self.phi(values.rewards).mean()
+        loss = value - self.reward_term(values, others)
         return self.descend_critics(loss, batch, actions, values.q, expert)
+
+    def reward_term(self, expert: TransitionValues, supplementary: TransitionValues | None) -> Tensor:
+        """E phi(r) over the expert's transitions, to be maximised."""
+        del supplementary
+        return self.phi(expert.rewards).mean()
 
     def _update_actor(self, batch: Batch, expert: PolicyActions, supplementary: PolicyActions | None) -> Metrics:
         """Minimise -E V(s) plus regularisers over the policy; Q is that of the critics after their step."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from iq_offline.algorithms.actor_critic import TransitionValues
 from iq_offline.algorithms.iq import ValueTerm
 from iq_offline.algorithms.losses import Metrics, Regulariser, initial_value
 from iq_offline.algorithms.networks import DiscretePolicy
@@ -43,8 +44,13 @@ class DiscreteIQLearner(SoftQLearner):
         expert = self.values(batch)
         supplementary = None if batch.supplementary is None else self.values(batch.supplementary)
         value = self._initial_value(batch) if self.value_term is None else self.value_term(expert, supplementary)
-        loss = value - self.phi(expert.rewards).mean()
+        loss = value - self.reward_term(expert, supplementary)
         return self.descend(loss, batch, expert.q)
+
+    def reward_term(self, expert: TransitionValues, supplementary: TransitionValues | None) -> Tensor:
+        """E phi(r) over the expert's transitions, to be maximised."""
+        del supplementary
+        return self.phi(expert.rewards).mean()
 
     def _initial_value(self, batch: Batch) -> Tensor:
         assert batch.initial_observations is not None

@@ -77,8 +77,7 @@ def convert_dataset(
     reading. InvalidEpisode, unless `keep_going`: then such episodes are left out, counted and listed.
     """
     chosen = _writable(request.output_format)
-    _check_name(destination, chosen)
-    check_folder(destination.parent)
+    check_destination(destination, chosen)
     ends = _choice(Ends, request.ends, "--ends")
     _choice(Floats, request.floats, "--dtype")
     origin = read_episodes(fetch(source), request.input_format, ends)
@@ -88,7 +87,19 @@ def convert_dataset(
         _show_to_minari(destination, chosen)
         return record
     counted = _CountedEpisodes(origin, request, chosen, advance, relabelling)
-    record = made_from
+    return _written(origin, counted, destination, chosen, made_from)
+
+
+def write_episodes(source: EpisodeSource, destination: Path, chosen: Format, record: dict[str, Any]) -> dict[str, Any]:
+    """Write episodes that lie in no dataset yet as one; `record`: where they come from, the first of its provenance."""
+    counted = _CountedEpisodes(source, ConvertRequest(output_format=chosen), chosen, lambda _: None, None)
+    return _written(source, counted, destination, chosen, record)
+
+
+def _written(
+    origin: EpisodeSource, counted: "_CountedEpisodes", destination: Path, chosen: Format, record: dict[str, Any]
+) -> dict[str, Any]:
+    """Written, read back and compared, with its provenance beside it, which is returned."""
     with whole_folder(destination) if chosen is Format.MINARI else whole_file(destination) as temporary:
         _write(EpisodeSource(origin.info, counted), temporary, destination, chosen)
         table = _read_back(Located(name=destination.stem, path=temporary), destination, chosen, counted)
@@ -284,6 +295,12 @@ def _writable(text: str) -> Format:
     if chosen not in WRITABLE:
         raise ConfigError(f"the format {chosen} is read only", f"write one of: {', '.join(WRITABLE)}")
     return chosen
+
+
+def check_destination(destination: Path, chosen: Format) -> None:
+    """Raises ConfigError for a path that does not fit the format, or that nothing can be made at."""
+    _check_name(destination, chosen)
+    check_folder(destination.parent)
 
 
 def _check_name(destination: Path, chosen: Format) -> None:
