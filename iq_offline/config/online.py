@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from iq_offline.config.base import ActionHead, Activation, FrozenModel
 from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
 from iq_offline.config.iq import InverseObjectiveConfig, ValueTerm
-from iq_offline.config.q_learning import ActorCriticConfig, QLearningConfig
+from iq_offline.config.q_learning import ActorCriticConfig, EnsembleConfig, QLearningConfig
 from iq_offline.config.regularisers import ContinuousRegularisers, DiscreteRegularisers
 from iq_offline.config.soft_q import SoftQConfig
 
@@ -78,6 +78,7 @@ class OnlineIQConfig(InteractionConfig, InverseObjectiveConfig, ContinuousRegula
     temperature: float = Field(0.01, gt=0)
     """Weight of the policy's entropy in the soft value and in the actor's loss."""
     actor_activation: Activation = Activation.RELU
+    ensemble: EnsembleConfig = EnsembleConfig(members=2)
     start: StartConfig = StartConfig()
     prior: ContinuousBCConfig | None = None
     """Of the run that training starts from: set by --start-from."""

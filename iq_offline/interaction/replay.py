@@ -106,10 +106,7 @@ class Replay:
         listed = np.frombuffer(held[: len(held) // LISTED.itemsize * LISTED.itemsize], LISTED)
         whole = len(listed) >= keep and all(map(self._is_whole, listed[:keep]))
         if not whole:
-            raise RunError(
-                f"{self.folder} does not hold the {keep} episodes that the run had experienced",
-                "leave --resume out to start anew",
-            )
+            raise lost(self.folder)
         with file.open("wb") as shortened:
             shortened.write(listed[:keep].tobytes())
         self._listed = np.zeros(0, LISTED)
@@ -243,6 +240,11 @@ def _observations(leaf: Leaf, table: TransitionTable, rows: NDArray[np.int64], v
         own = own.astype(np.float64) + np.array(leaf.offset)
     dtype = np.dtype(leaf.dtype)
     return own.reshape(len(rows), *leaf.shape).astype(dtype if dtype.kind != "f" else np.result_type(own))
+
+
+def lost(folder: Path) -> RunError:
+    """The error of a run whose experience is gone."""
+    return RunError(f"{folder} does not hold what the run had experienced", "leave --resume out to start anew")
 
 
 def rows_for(steps: int) -> int:

@@ -20,7 +20,7 @@ from iq_offline.algorithms.noise import Stream
 from iq_offline.batch import Batch
 from iq_offline.config.online import InteractionConfig
 from iq_offline.interaction.collector import Collector
-from iq_offline.interaction.replay import Replay
+from iq_offline.interaction.replay import Replay, lost
 from iq_offline.training.batches import TransitionSampler
 
 Evaluate = Callable[[Policy], list[float]]
@@ -67,12 +67,17 @@ class Rounds:
         return next(self._batches)
 
     def recall(self, updates: int) -> None:
-        """Go on behind so many updates: with the episodes that had been experienced by then, and no others."""
+        """Go on behind so many updates: with the episodes that had been experienced by then, and no others.
+
+        Raises RunError where the replay does not hold them.
+        """
         replay, config = self._sources.replay, self._config
         steps = np.cumsum([0, *replay.found()["steps"].tolist()])
         episodes = 0
         while config.updates_after(int(steps[episodes])) < updates and episodes + 1 < len(steps):
             episodes = min(episodes + config.environments, len(steps) - 1)
+        if config.updates_after(int(steps[episodes])) < updates:
+            raise lost(replay.folder)
         replay.recall(episodes)
         self._begin()
         done = self._done_before(len(replay.episodes))
