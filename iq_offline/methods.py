@@ -107,6 +107,17 @@ METHODS: dict[str, Method] = _methods(
         ),
     ),
     Method(
+        "sqil-online",
+        "Soft Q imitation learning [SQIL20], which acts: reward 1 for the expert, 0 for what it experiences.",
+        ActionKind(
+            "iq_offline.config.sqil_online:OnlineSQILConfig", "iq_offline.algorithms.sqil_online:OnlineSQILLearner"
+        ),
+        ActionKind(
+            "iq_offline.config.sqil_online:DiscreteOnlineSQILConfig",
+            "iq_offline.algorithms.sqil_online:DiscreteOnlineSQILLearner",
+        ),
+    ),
+    Method(
         "iq-cql",
         "The method iq with the CQL regulariser [CQL20], also on supplementary observations.",
         *_both_kinds("iq", "IQ", IQ_LEARNERS),

@@ -56,7 +56,8 @@ class Rounds:
         self._config, self._seed, self._sources, self._policy = config, seed, sources, policy
         self._sizes = max(1, batch_size // 2), max(1, batch_size - batch_size // 2)
         self._acts_first = acts_first
-        self._allowed, self._batches, self._returns = 0, iter(()), deque[float](maxlen=100)
+        self._batches: Iterator[Batch] = iter(())
+        self._allowed, self._returns = 0, deque[float](maxlen=100)
         self._new, self._acted = 0, 0
         self._acting, self._evaluating = 0.0, 0.0
 

@@ -378,6 +378,9 @@ def _write(folder: Path, config: TrainConfig, data: LearningData, manifest: dict
         "compiled": progress.compiled,
         "spent": {part: round(sum(row.get(part, 0.0) for row in logged.timing), 3) for part in parts},
         "updates": progress.step,
+        "start": None
+        if data.start is None
+        else {key: data.start.manifest[key] for key in ("run", "method", "policy_sha256")},
         "environment_steps": int(progress.metrics.get("environment_steps", 0)),
         "policy_sha256": tensors_sha256(policy.state_dict()),
         "checkpoint_sha256": tensors_sha256(tensors),

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from tests_support import Requested, requested
 
 from iq_offline.errors import ConfigError, RunError
+from iq_offline.interaction import collector as collector_module
 from iq_offline.interaction import replay as replay_module
 from iq_offline.interaction.replay import LISTED, Replay
 from iq_offline.stages import train as stage
@@ -255,6 +257,35 @@ def test_what_does_not_fit_is_refused(asked: dict[str, Any], words: str, tmp_pat
 def test_dataset_without_environment_is_refused(tmp_path: Path, linear_task: Path):
     with pytest.raises(ConfigError, match="names no environment to act in"):
         silently(request(tmp_path / "run", str(linear_task)))
+
+
+@pytest.mark.parametrize("method", ["iq-online", "sqil-online"])
+@pytest.mark.parametrize("dataset", [CARTPOLE, SWIMMER])
+def test_rewards_of_the_environment_are_unread(
+    method: str, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With other rewards from the environment, the same tensors are learnt: the replay alone holds them."""
+
+    def run(name: str) -> RunFolder:
+        few = {"demos": 1, "device": "cpu", "environment_steps": 130}
+        return silently(requested(dataset, method, overrides=SMALL, out=tmp_path / name, **few))
+
+    plain = run("plain")
+    made = collector_module.make_raw_environment
+
+    def other_rewards(*arguments: Any) -> Any:
+        environment = made(*arguments)
+
+        def step(action: Any) -> Any:
+            observation, _, *rest = environment.step(action)
+            return observation, 1e30, *rest
+
+        return replace(environment, step=step)
+
+    monkeypatch.setattr(collector_module, "make_raw_environment", other_rewards)
+    other = run("other")
+    assert other.manifest["checkpoint_sha256"] == plain.manifest["checkpoint_sha256"]
+    assert other.table("metrics.parquet")["training_return"].max() > 1e30
 
 
 def test_metrics_name_what_was_experienced(tmp_path: Path):
