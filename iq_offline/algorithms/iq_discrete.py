@@ -43,15 +43,14 @@ class DiscreteIQLearner(SoftQLearner):
         """Minimise (1 - gamma) E V(s0) - E phi(r) plus regularisers; r = Q(s, a) - discount V(s') of the expert."""
         expert = self.values(batch)
         supplementary = None if batch.supplementary is None else self.values(batch.supplementary)
-        value = self._initial_value(batch) if self.value_term is None else self.value_term(expert, supplementary)
-        loss = value - self.reward_term(expert, supplementary)
-        return self.descend(loss, batch, expert.q)
+        return self.descend(self.objective(batch, expert, supplementary), batch, expert.q)
 
-    def reward_term(self, expert: TransitionValues, supplementary: TransitionValues | None) -> Tensor:
-        """E phi(r) over the expert's transitions, to be maximised."""
-        del supplementary
-        return self.phi(expert.rewards).mean()
+    def objective(self, batch: Batch, expert: TransitionValues, supplementary: TransitionValues | None) -> Tensor:
+        """(1 - gamma) E V(s0) - E phi(r), to be minimised; r of the expert's transitions."""
+        value = self.initial_value(batch) if self.value_term is None else self.value_term(expert, supplementary)
+        return value - self.phi(expert.rewards).mean()
 
-    def _initial_value(self, batch: Batch) -> Tensor:
+    def initial_value(self, batch: Batch) -> Tensor:
+        """(1 - gamma) E V(s0) at the batch's first observations of episodes."""
         assert batch.initial_observations is not None
         return initial_value(self.soft_value(batch.initial_observations, self.function), self.config.gamma)

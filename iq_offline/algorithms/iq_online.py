@@ -1,15 +1,15 @@
 """IQ-Learn that acts: the learners of `iq.py` and `iq_discrete.py` on demonstrations and replay, half each.
 
-Source: [IQ21] sec. 5.1 and 5.3. Two things differ from offline learning. The chi-squared penalty covers both halves:
+Source: [IQ21] sec. 5.1 and 5.3. Three things differ from offline learning. The chi-squared penalty covers both halves:
 
     E_expert[r] - E_mixture[r^2] / (4c) - (1 - gamma) E V(s0),   r = Q(s, a) - discount V(s'),
 
-so that every reward is bounded, and Q is learnt where the policy goes. And training may start from the policy of an
-offline run, whose Q-function says nothing off the data: the policy then waits until a new one is learnt, and is drawn
-back to its start by a KL divergence whose weight halves again and again.
+so that every reward is bounded, and Q is learnt where the policy goes. The value behind a termination is learnt. And
+training may start from the policy of an offline run, whose Q-function says nothing off the data: the policy then waits
+until a new one is learnt, and is drawn back to its start by a KL divergence whose weight halves again and again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,23 +17,30 @@ import torch
 from torch import Tensor
 
 from iq_offline.algorithms.actor_critic import PolicyActions, PriorEntropy, SampledEntropy, TransitionValues
-from iq_offline.algorithms.adam import Changed
+from iq_offline.algorithms.adam import Adam, Changed
 from iq_offline.algorithms.build import NetworkSpec, actor_and_critics, soft_q_function
 from iq_offline.algorithms.build_iq import VALUE_TERMS, phi_of
 from iq_offline.algorithms.distributions import ContinuousActionDistribution
 from iq_offline.algorithms.iq import IQLearner
 from iq_offline.algorithms.iq_discrete import DiscreteIQLearner
 from iq_offline.algorithms.losses import Metrics, mixed
+from iq_offline.algorithms.ls_iq import AbsorbingState
 from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy
 from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.algorithms.regularisers import DISCRETE, chosen, regularisers_of
 from iq_offline.batch import Batch
-from iq_offline.config.iq import DivergenceKind
+from iq_offline.config.iq import DivergenceKind, ValueTerm
 from iq_offline.config.online import DiscreteOnlineIQConfig, OnlineIQConfig, StartConfig
+
+ABSORBING_RATE = 1e-2
+"""Learning rate of the absorbing state's reward, which is one number."""
+ValueOf = Callable[[TransitionValues], Tensor]
 
 
 class OnlineIQLearner(IQLearner):
     """Each update takes the three steps of `IQLearner`. `start`: the anchor to the policy that it starts from."""
+
+    config: OnlineIQConfig
 
     def __init__(self, config: OnlineIQConfig, spec: NetworkSpec, prior: ContinuousPolicy | None = None) -> None:
         self.start = None if prior is None else Anchor(config.start, spec.device)
@@ -48,7 +55,15 @@ class OnlineIQLearner(IQLearner):
             phi=phi_of(config),
             value_term=VALUE_TERMS[config.value_term],
         )
-        self._penalty = penalty_of(config)
+        self.absorbing = AbsorbingState(config.gamma, config.target_bound).to(spec.device)
+        self.modules["absorbing"] = self.absorbing
+        self.critic_optimisers.append(Adam([self.absorbing], ABSORBING_RATE, 0.0, config.updates))
+        self.adams.insert(1, self.critic_optimisers[1])
+
+    @property
+    def absorbing_value(self) -> Tensor:  # type: ignore[override]
+        """Learnt, within the bound of targets; without a gradient, as the target critics have none."""
+        return self.absorbing.bounded_value.detach()
 
     @property
     def changed(self) -> list[Changed]:
@@ -64,11 +79,14 @@ class OnlineIQLearner(IQLearner):
         self.start.step()
         return metrics
 
-    def reward_term(self, expert: TransitionValues, supplementary: TransitionValues | None) -> Tensor:
-        """Of the mixture for the chi-squared divergence, else that of `IQLearner`."""
-        if self._penalty is None:
-            return super().reward_term(expert, supplementary)
-        return mixture_reward(expert, supplementary, self._penalty)
+    def diagnostics(self, batch: Batch) -> Metrics:
+        """And the absorbing value."""
+        return super().diagnostics(batch) | {"absorbing_value": self.absorbing.value.detach()}
+
+    def objective(self, batch: Batch, expert: TransitionValues, supplementary: TransitionValues | None) -> Tensor:
+        """That of `online_objective`, with this learner's value at first observations where the settings have that."""
+        first = self.initial_value(batch) if self.value_term is None else None
+        return online_objective(self.config, self.absorbing, batch, expert, supplementary, first)
 
     def soft_actor_loss(
         self, batch: Batch, drawn: PolicyActions, supplementary: PolicyActions | None
@@ -81,6 +99,8 @@ class OnlineIQLearner(IQLearner):
 class DiscreteOnlineIQLearner(DiscreteIQLearner):
     """Each update takes the two steps of `DiscreteIQLearner`. `start`: the anchor to the policy that it starts from."""
 
+    config: DiscreteOnlineIQConfig
+
     def __init__(self, config: DiscreteOnlineIQConfig, spec: NetworkSpec, prior: DiscretePolicy | None = None) -> None:
         self.start = None if prior is None else Anchor(config.start, spec.device)
         super().__init__(
@@ -91,7 +111,14 @@ class DiscreteOnlineIQLearner(DiscreteIQLearner):
             value_term=VALUE_TERMS[config.value_term],
             prior=prior,
         )
-        self._penalty = penalty_of(config)
+        self.absorbing = AbsorbingState(config.gamma, config.target_bound).to(spec.device)
+        self.modules["absorbing"] = self.absorbing
+        self.adams.append(Adam([self.absorbing], ABSORBING_RATE, 0.0, config.updates))
+
+    @property
+    def absorbing_value(self) -> Tensor:  # type: ignore[override]
+        """Learnt, within the bound of targets; without a gradient, as the target critics have none."""
+        return self.absorbing.bounded_value.detach()
 
     @property
     def changed(self) -> list[Changed]:
@@ -107,11 +134,14 @@ class DiscreteOnlineIQLearner(DiscreteIQLearner):
         self.start.step()
         return metrics
 
-    def reward_term(self, expert: TransitionValues, supplementary: TransitionValues | None) -> Tensor:
-        """Of the mixture for the chi-squared divergence, else that of `DiscreteIQLearner`."""
-        if self._penalty is None:
-            return super().reward_term(expert, supplementary)
-        return mixture_reward(expert, supplementary, self._penalty)
+    def diagnostics(self, batch: Batch) -> Metrics:
+        """And the absorbing value."""
+        return super().diagnostics(batch) | {"absorbing_value": self.absorbing.value.detach()}
+
+    def objective(self, batch: Batch, expert: TransitionValues, supplementary: TransitionValues | None) -> Tensor:
+        """That of `online_objective`, with this learner's value at first observations where the settings have that."""
+        first = self.initial_value(batch) if self.value_term is None else None
+        return online_objective(self.config, self.absorbing, batch, expert, supplementary, first)
 
     def regularised(self, loss: Tensor, batch: Batch, q: Tensor) -> tuple[Tensor, Metrics]:
         """With KL(policy || start) at the observations of both halves."""
@@ -173,14 +203,39 @@ class AnchoredEntropy(PriorEntropy):
         return PolicyActions(found.actions, found.entropy_cost * (self.anchor.weight() / self.temperature))
 
 
-def mixture_reward(expert: TransitionValues, supplementary: TransitionValues | None, coefficient: float) -> Tensor:
-    """E_expert[r] - E_mixture[r^2] / (4c): chi-squared of the mixture, to be maximised. Source: [IQ21] sec. 5.3."""
-    penalty = mixed(
-        expert.rewards.square().mean(), None if supplementary is None else supplementary.rewards.square().mean()
-    )
-    return expert.rewards.mean() - penalty / (4 * coefficient)
+def online_objective(
+    config: OnlineIQConfig | DiscreteOnlineIQConfig,
+    absorbing: AbsorbingState,
+    batch: Batch,
+    expert: TransitionValues,
+    experienced: TransitionValues | None,
+    initial_value: Tensor | None,
+) -> Tensor:
+    """(1 - gamma) E V(s0) - E_expert[r] + E_mixture[r^2] / (4c), to be minimised, (). Source: [IQ21] sec. 5.3.
 
+    A termination is followed by self-transitions of the absorbing state, whose reward V(s) - gamma V(s) is learnt, with
+    their discounted occupancy ([LSIQ23] sec. 4). Were its value zero, a policy whose rewards are negative would end its
+    episodes. `experienced`: values of the replay. Another divergence than chi-squared is of the expert's rewards alone.
+    """
+    assert batch.supplementary is not None
+    assert experienced is not None
+    halves = (expert, batch.terminations), (experienced, batch.supplementary.terminations)
+    reward = (1 - config.gamma) * absorbing.value
 
-def penalty_of(config: OnlineIQConfig | DiscreteOnlineIQConfig) -> float | None:
-    """Coefficient c of the mixture's penalty; None for a divergence that has none."""
-    return config.reward_penalty if config.divergence is DivergenceKind.CHI_SQUARED else None
+    def mean(values: TransitionValues, terminations: Tensor, of_value: ValueOf, of_absorbing: Tensor) -> Tensor:
+        weight = config.gamma / (1 - config.gamma) * terminations.mean()
+        return (of_value(values).mean() + weight * of_absorbing) / (1 + weight)
+
+    def telescoped(values: TransitionValues) -> Tensor:
+        return values.v - values.discounts * values.next_v
+
+    value = initial_value
+    if value is None:
+        over = halves if config.value_term is ValueTerm.MIXTURE else halves[:1]
+        value = torch.stack([mean(*half, telescoped, reward) for half in over]).mean()
+    if config.divergence is not DivergenceKind.CHI_SQUARED:
+        phi = phi_of(config)
+        return value - mean(*halves[0], lambda values: phi(values.rewards), phi(reward))
+    squares = [mean(*half, lambda values: values.rewards.square(), reward.square()) for half in halves]
+    matched = mean(*halves[0], lambda values: values.rewards, reward)
+    return value - matched + torch.stack(squares).mean() / (4 * config.reward_penalty)

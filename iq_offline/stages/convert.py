@@ -260,11 +260,11 @@ def _write_record(temporary: Path, destination: Path, chosen: Format, record: di
     if chosen is Format.MINARI:
         (temporary / "provenance.json").write_text(text)
         return
-    with whole_file(_record_path(destination, chosen)) as beside:
+    with whole_file(record_path(destination, chosen)) as beside:
         beside.write_text(text)
 
 
-def _record_path(destination: Path, chosen: Format) -> Path:
+def record_path(destination: Path, chosen: Format) -> Path:
     return destination / "provenance.json" if chosen is Format.MINARI else destination.with_suffix(".provenance.json")
 
 
@@ -280,7 +280,7 @@ def _made_from(origin: EpisodeSource, request: ConvertRequest, relabelling: Rela
 def _made_before(destination: Path, chosen: Format, made_from: dict[str, Any]) -> dict[str, Any]:
     """The record of a destination that holds this very conversion, unchanged. Raises ConfigError for any other."""
     try:
-        record: dict[str, Any] = json.loads(_record_path(destination, chosen).read_text())
+        record: dict[str, Any] = json.loads(record_path(destination, chosen).read_text())
         if made_from.items() <= record.items() and record["written"]["sha256"] == sha256_of(data_path(destination)):
             return record
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

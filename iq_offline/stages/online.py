@@ -1,5 +1,6 @@
 """What runs that act need around them: a run to start from, and the replay as a dataset."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from iq_offline.data.reading import Format
 from iq_offline.data.table import TransitionTable
 from iq_offline.errors import ConfigError
 from iq_offline.interaction.replay import Replay, rows_for
-from iq_offline.stages.convert import SUFFIXES, check_destination, write_episodes
+from iq_offline.stages.convert import SUFFIXES, check_destination, record_path, write_episodes
 from iq_offline.training.run_folder import RunFolder
 
 
@@ -34,14 +35,17 @@ def starting(algorithm: AlgorithmConfig, run: RunFolder, method: str) -> Algorit
     return algorithm.model_copy(update={"prior": clone})
 
 
-def check_replay_destination(config: TrainConfig, destination: Path | None) -> None:
-    """Raises ConfigError where nothing will be experienced, or the replay could not be written there."""
+def check_replay_destination(config: TrainConfig, destination: Path | None, resumes: str | None) -> None:
+    """Raises ConfigError where nothing will be experienced, or the replay could not be written there.
+
+    `resumes`: the hash of the run that is gone on with, whose replay may be there already; None for a new run.
+    """
     if destination is None:
         return
     if not isinstance(config.algorithm, InteractionConfig):
         raise ConfigError(f"method {config.method} experiences nothing", "leave --keep-replay out")
     check_destination(destination, format_of(destination))
-    if destination.exists():
+    if destination.exists() and not (resumes and experienced_by(destination) == resumes):
         raise ConfigError(f"{destination} exists", "name another place with --keep-replay")
 
 
@@ -57,6 +61,15 @@ def keep_replay(
     about = f"all that the run {manifest['run']} ({config.method}, seed {config.seed}) experienced, from its first step"
     of_run = {key: manifest[key] for key in ("run", "method", "seed", "config_hash")}
     write_episodes(replay.source(about), destination, format_of(destination), {"experienced_by": of_run})
+
+
+def experienced_by(destination: Path) -> str | None:
+    """The hash of the run whose replay lies there; None for anything else."""
+    try:
+        record = json.loads(record_path(destination, format_of(destination)).read_text())
+        return str(record["experienced_by"]["config_hash"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def format_of(destination: Path) -> Format:

@@ -144,7 +144,6 @@ def train_run(
     acts = isinstance(config.algorithm, InteractionConfig)
     if slot is not None and (acts or not isinstance(config.algorithm, BCConfig | QLearningConfig)):
         raise ConfigError(f"{config.method} has no updates to batch", "leave --together out")
-    check_replay_destination(config, options.keep_replay)
     start = None if config.start_from is None else RunFolder.open(Path(config.start_from))
     warn_of_unread_data(config, supplementary, warn)
     warn_of_low_bound(config, warn)
@@ -152,6 +151,7 @@ def train_run(
     for read in (table, *supplementary):
         warn_of_defects(read, warn)
     data = LearningData(table, split_of(config, table), supplementary, start)
+    check_replay_destination(config, options.keep_replay, config.content_hash(*data.hashes) if options.resume else None)
     with _run_place(options, _run_name(config, data)) as out:
         if options.resume and (out / run_folder.MANIFEST).is_file():
             return _finished(out, config.content_hash(*data.hashes))
@@ -356,7 +356,7 @@ def _log(
         rows.append({"step": progress.step, **progress.metrics})
         timing.append({"step": progress.step, **progress.timing})
         speed = {name: value for name, value in progress.timing.items() if not name.endswith("_seconds")}
-        tracker.log(int(progress.metrics.get("environment_steps", progress.step)), progress.metrics | speed)
+        tracker.log(progress.step, progress.metrics | speed)
         on_progress(progress)
         checkpointer.after(progress, rows)
     return _Logged(progress, rows, timing)

@@ -19,10 +19,16 @@ from iq_offline.errors import ConfigError, RunError
 from iq_offline.interaction import collector as collector_module
 from iq_offline.interaction import replay as replay_module
 from iq_offline.interaction.replay import LISTED, Replay
+from iq_offline.report.groups import grouped
+from iq_offline.report.loading import load_runs
+from iq_offline.report.plots import interaction_plot
+from iq_offline.report.tables import summary_table
 from iq_offline.stages import train as stage
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.reproduce import reproduce_run
+from iq_offline.stages.reward import RewardRequest, recover_reward
 from iq_offline.stages.train import train_run
+from iq_offline.tracking.metrics import recorded_points
 from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.checkpointing import SnapshotFolder
 from iq_offline.training.run_folder import RunFolder
@@ -286,6 +292,47 @@ def test_rewards_of_the_environment_are_unread(
     other = run("other")
     assert other.manifest["checkpoint_sha256"] == plain.manifest["checkpoint_sha256"]
     assert other.table("metrics.parquet")["training_return"].max() > 1e30
+
+
+def test_curves_lie_over_environment_steps(tmp_path: Path):
+    """In MLflow; the table itself has the updates."""
+    run = silently(request(tmp_path / "run", CARTPOLE, 200, "evaluate_every=80", "evaluation_episodes=1"))
+    metrics = run.table("metrics.parquet")
+    points = [point for point in recorded_points(metrics) if point[0] == "train/evaluation_return"]
+    assert [clock for _, _, clock in points] == metrics.drop_nulls("evaluation_return")["environment_steps"].to_list()
+
+
+def test_resumed_run_may_replace_its_own_replay(tmp_path: Path):
+    """What is there is the same run's; any other file is left alone, and so is a folder."""
+    asked = request(tmp_path / "run", keep_replay=tmp_path / "all.hdf5")
+    silently(asked)
+    silently((asked[0], replace(asked[1], resume=True)))
+    shutil.rmtree(tmp_path / "run")
+    silently((asked[0], replace(asked[1], resume=True)))
+    with pytest.raises(ConfigError, match=r"all\.hdf5 exists"):
+        silently((asked[0], replace(asked[1], out=tmp_path / "other")))
+    other = request(tmp_path / "third", CARTPOLE, 150, keep_replay=tmp_path / "all.hdf5", resume=True)
+    with pytest.raises(ConfigError, match=r"all\.hdf5 exists"):
+        silently(other)
+
+
+def test_reward_of_a_run_that_acts_is_recovered(tmp_path: Path):
+    run = silently(request(tmp_path / "run"))
+    report = recover_reward(run, RewardRequest(), lambda *_: None, lambda _: None)
+    assert report["transition"]["n"] > 0
+
+
+def test_report_keeps_acting_and_offline_apart(tmp_path: Path):
+    """Each has a row of its own, with the environment steps of the one that acted, and a figure over them."""
+    settings = ("evaluate_every=80", "evaluation_episodes=1")
+    silently(request(tmp_path / "acted", CARTPOLE, 200, *settings))
+    few = ("updates=20", "hidden_sizes=[8]")
+    bc = silently(requested(CARTPOLE, "bc", demos=1, overrides=few, out=tmp_path / "bc", device="cpu"))
+    assert bc.manifest["environment_steps"] == 0
+    groups = grouped(load_runs([tmp_path / "acted", tmp_path / "bc"])[0])
+    table = summary_table(groups)
+    assert dict(zip(table["method"], table["environment_steps"], strict=True)) == {"bc": None, "iq-online": 200}
+    assert interaction_plot(groups).startswith(b"\x89PNG")
 
 
 def test_metrics_name_what_was_experienced(tmp_path: Path):
