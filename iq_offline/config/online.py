@@ -97,6 +97,8 @@ class DiscreteOnlineIQConfig(InteractionConfig, InverseObjectiveConfig, Discrete
     updates: int = Field(0, ge=0)
     """Follow environment_steps, warm_up_steps and updates_per_step; the learning rate falls to zero along a cosine."""
     value_term: ValueTerm = ValueTerm.MIXTURE
+    learning_rate: float = Field(1e-3, gt=0)
+    """Of Q and V, at the first update."""
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled (AdamW)."""
     temperature: float = Field(0.01, gt=0)

@@ -43,6 +43,8 @@ class DiscreteOnlineSQILConfig(SourceRewardsConfig, InteractionConfig, DiscreteR
     """Steps before the first update, of uniformly random actions."""
     updates: int = Field(0, ge=0)
     """Follow environment_steps, warm_up_steps and updates_per_step; the learning rate falls to zero along a cosine."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Of Q, at the first update."""
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled (AdamW)."""
     temperature: float = Field(0.01, gt=0)
