@@ -22,7 +22,7 @@ from iq_offline.tracking.mlflow_store import MlflowStore
 from iq_offline.training.run_folder import RunFolder
 
 PROCESSES = 8
-START_SECONDS = 120
+START_SECONDS = 300
 
 
 def trained(dataset: Path, out: Path, on_progress=lambda _: None, warn=pytest.fail) -> RunFolder:
