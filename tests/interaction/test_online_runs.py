@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,7 @@ def test_kill_nine_at_ten_moments_loses_nothing(tmp_path: Path):
                 seen = latest
                 process.send_signal(signal.SIGKILL)
                 break
+            time.sleep(0.02)
         if process.wait() != -signal.SIGKILL:
             break
         killed += 1
