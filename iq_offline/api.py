@@ -350,7 +350,7 @@ def train(
     `seed`: chooses the demonstrations, the initial weights and the batches. `updates`: gradient updates.
     `environment_steps`: steps that `iq-online` acts in the environment. `start_from`: a run of bc or iq whose policy it
     starts from. `keep_replay`: where to write what it experienced, as a dataset.
-    `preset`: settings by name (`quick`, `reward`, `accept-episodes`) or a TOML file. `settings`: values by dotted key,
+    `preset`: settings by name (`quick`, `reward`) or a TOML file. `settings`: values by dotted key,
     as in `{"temperature": 0.5, "prior.updates": 2000}`; `iq-offline methods NAME` lists the keys.
     `device`: auto, cpu or cuda. `threads`: of the processor; one makes runs repeatable. `compile`: auto, on or off.
     `out`: the run folder; a new folder in the store by default. `group`: the comparison in MLflow.

@@ -85,7 +85,7 @@ def train(
         str | None,
         Option(
             metavar="PRESET",
-            help="Settings by name (quick, reward, accept-episodes), or a TOML file.",
+            help="Settings by name (quick, reward), or a TOML file.",
             rich_help_panel=METHOD,
         ),
     ] = None,

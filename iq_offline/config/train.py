@@ -253,9 +253,13 @@ def _assign(values: dict[str, Any], model: type[BaseModel], method: str, key: st
         inner = [name for name in keys if name.startswith(f"{key}.")]
         raise ConfigError(f"'{key}' is a group of settings", f"set one of them ({', '.join(inner)}), or {key}=none")
     *path, leaf = key.split(".")
+    default: Any = {name: field.default for name, field in model.model_fields.items()}
     for part in path:
+        default = default.get(part)
+        default = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
+        default = default if isinstance(default, dict) else {}
         inside = values.get(part)
-        values[part] = inside if isinstance(inside, dict) else {}
+        values[part] = inside if isinstance(inside, dict) else _without_null(default)
         values = values[part]
     values[leaf] = value
 
