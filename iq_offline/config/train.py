@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator
 
-from iq_offline.config.base import NONE, AlgorithmConfig, FrozenModel
+from iq_offline.config.base import NONE, AlgorithmConfig, FrozenModel, PictureEncoder
 from iq_offline.credentials import public_name
 from iq_offline.errors import ConfigError, did_you_mean
 from iq_offline.methods import METHODS, Method
@@ -87,12 +87,18 @@ class TrainConfig(FrozenModel):
     """Share of the episodes to set aside and watch the cloning loss on, between 0 and 1."""
     supplementary: tuple[str, ...] = ()
     """Reward-free data of any quality, named as the dataset is; repeat it for several."""
+    start_from: str | None = None
+    """A run of bc or iq whose policy iq-online starts from: its folder."""
     device: Device = Device.AUTO
     """Where to train: auto (CUDA where there is one), cpu or cuda."""
     threads: int = Field(1, ge=1)
     """Threads of the processor; one makes runs repeatable."""
     compile: Compile = Compile.AUTO
     """Compiled updates: auto (in long runs), on or off."""
+    encoder: PictureEncoder = PictureEncoder.NATURE
+    """Layers that encode pictures: nature (three convolutions) or impala (residual blocks)."""
+    shift: int = Field(0, ge=0, le=1000)
+    """Move pictures at random by up to so many pixels in each batch; 0: not at all."""
     algorithm: SerializeAsAny[AlgorithmConfig]
 
     @field_validator("method")
@@ -151,10 +157,14 @@ class TrainConfig(FrozenModel):
     def content_hash(self, *sha256: str) -> str:
         """First 12 hex digits of a SHA-256 over the configuration and the data, whatever their path and the machine.
 
-        `sha256`: of the expert's dataset, then of the supplementary ones.
+        `sha256`: of the expert's dataset, of the supplementary ones, and of a policy that training starts from.
         """
         content: dict[str, Any] = {"sha256": sha256}
-        content |= self.model_dump(mode="json", exclude={"dataset", "supplementary", "device", "threads", "compile"})
+        elsewhere = {"dataset", "supplementary", "start_from", "device", "threads", "compile"}
+        content |= self.model_dump(mode="json", exclude=elsewhere)
+        for name in ("encoder", "shift"):  # a run from vectors has the hash that it had without them
+            if content[name] == type(self).model_fields[name].default:
+                del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

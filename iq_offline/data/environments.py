@@ -374,6 +374,8 @@ def _wrappers(env_id: str, env_kwargs: dict[str, Any]) -> list[tuple[Callable[..
                 "which cannot be applied here: without it, it is another task",
                 f"if that task is meant, leave it out: --env-kwargs '{json.dumps(_without(env_kwargs, WRAPPERS))}'",
             )
+        # JSON has lists where Gymnasium asks for tuples.
+        kwargs = {key: tuple(value) if isinstance(value, list) else value for key, value in kwargs.items()}
         found.append((getattr(module, name), kwargs))
     return found
 

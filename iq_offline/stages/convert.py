@@ -18,6 +18,7 @@ from iq_offline.data.download import fetch
 from iq_offline.data.episodes import ContentDigest, Episode, EpisodeSource, segment_of
 from iq_offline.data.files import check_folder, data_path, whole_file, whole_folder
 from iq_offline.data.formats.step_keys import Ends
+from iq_offline.data.frames import Frames, framed
 from iq_offline.data.identity import sha256_of
 from iq_offline.data.observations import from_leaves, leaves, map_leaves
 from iq_offline.data.reading import WRITABLE, Format, module_of, parse_format, read_episodes
@@ -51,6 +52,7 @@ class ConvertRequest:
     floats: str = Floats.KEEP
     keep_going: bool = False
     infos: bool = True
+    frames: Frames | None = None
 
 
 @dataclass(frozen=True)
@@ -77,18 +79,33 @@ def convert_dataset(
     reading. InvalidEpisode, unless `keep_going`: then such episodes are left out, counted and listed.
     """
     chosen = _writable(request.output_format)
-    _check_name(destination, chosen)
-    check_folder(destination.parent)
+    check_destination(destination, chosen)
     ends = _choice(Ends, request.ends, "--ends")
     _choice(Floats, request.floats, "--dtype")
     origin = read_episodes(fetch(source), request.input_format, ends)
+    if request.frames:
+        origin = framed(origin, request.frames)
+    if origin.info.stack > 1 and chosen is not Format.MINARI:
+        raise ConfigError(f"{chosen} has no place for how many frames an observation has", "write --format minari")
     made_from = _made_from(origin, request, relabelling)
     if destination.exists():
         record = _made_before(destination, chosen, made_from)
         _show_to_minari(destination, chosen)
         return record
     counted = _CountedEpisodes(origin, request, chosen, advance, relabelling)
-    record = made_from
+    return _written(origin, counted, destination, chosen, made_from)
+
+
+def write_episodes(source: EpisodeSource, destination: Path, chosen: Format, record: dict[str, Any]) -> dict[str, Any]:
+    """Write episodes that lie in no dataset yet as one; `record`: where they come from, the first of its provenance."""
+    counted = _CountedEpisodes(source, ConvertRequest(output_format=chosen), chosen, lambda _: None, None)
+    return _written(source, counted, destination, chosen, record)
+
+
+def _written(
+    origin: EpisodeSource, counted: "_CountedEpisodes", destination: Path, chosen: Format, record: dict[str, Any]
+) -> dict[str, Any]:
+    """Written, read back and compared, with its provenance beside it, which is returned."""
     with whole_folder(destination) if chosen is Format.MINARI else whole_file(destination) as temporary:
         _write(EpisodeSource(origin.info, counted), temporary, destination, chosen)
         table = _read_back(Located(name=destination.stem, path=temporary), destination, chosen, counted)
@@ -249,11 +266,11 @@ def _write_record(temporary: Path, destination: Path, chosen: Format, record: di
     if chosen is Format.MINARI:
         (temporary / "provenance.json").write_text(text)
         return
-    with whole_file(_record_path(destination, chosen)) as beside:
+    with whole_file(record_path(destination, chosen)) as beside:
         beside.write_text(text)
 
 
-def _record_path(destination: Path, chosen: Format) -> Path:
+def record_path(destination: Path, chosen: Format) -> Path:
     return destination / "provenance.json" if chosen is Format.MINARI else destination.with_suffix(".provenance.json")
 
 
@@ -262,14 +279,20 @@ def _made_from(origin: EpisodeSource, request: ConvertRequest, relabelling: Rela
     return ({} if relabelling is None else {"relabelled": relabelling.record}) | {
         "source": {"name": info.name, "format": info.format, "sha256": info.sha256},
         "converter": f"iq-offline {iq_offline.__version__}",
-        "request": asdict(request),
+        "request": _asked(request),
     }
+
+
+def _asked(request: ConvertRequest) -> dict[str, Any]:
+    asked = asdict(replace(request, frames=None))
+    del asked["frames"]
+    return asked | ({"frames": request.frames.record()} if request.frames else {})
 
 
 def _made_before(destination: Path, chosen: Format, made_from: dict[str, Any]) -> dict[str, Any]:
     """The record of a destination that holds this very conversion, unchanged. Raises ConfigError for any other."""
     try:
-        record: dict[str, Any] = json.loads(_record_path(destination, chosen).read_text())
+        record: dict[str, Any] = json.loads(record_path(destination, chosen).read_text())
         if made_from.items() <= record.items() and record["written"]["sha256"] == sha256_of(data_path(destination)):
             return record
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -284,6 +307,12 @@ def _writable(text: str) -> Format:
     if chosen not in WRITABLE:
         raise ConfigError(f"the format {chosen} is read only", f"write one of: {', '.join(WRITABLE)}")
     return chosen
+
+
+def check_destination(destination: Path, chosen: Format) -> None:
+    """Raises ConfigError for a path that does not fit the format, or that nothing can be made at."""
+    _check_name(destination, chosen)
+    check_folder(destination.parent)
 
 
 def _check_name(destination: Path, chosen: Format) -> None:

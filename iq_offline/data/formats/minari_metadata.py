@@ -17,6 +17,9 @@ from iq_offline.data.spaces import ActionSpace, DiscreteActions, declared_box
 from iq_offline.errors import DatasetUnreadable, NotYet
 
 LEAST_SIDE = 32
+FRAME_STACK = "frame_stack"
+"""Our own key: how many frames an observation has, where the dataset holds them singly."""
+MOST_FRAMES = 1024
 
 
 def damaged(problem: str) -> DatasetUnreadable:
@@ -87,6 +90,14 @@ def reference(metadata: dict[str, Any]) -> tuple[str, float, float] | None:
 
 LONGEST_QUOTED = 60
 """Characters of an observed text that a note shows."""
+
+
+def frame_stack(metadata: dict[str, Any], path: Path) -> int:
+    """Frames of an observation that the dataset holds singly; 1 where it says nothing. Raises DatasetUnreadable."""
+    stack = metadata.get(FRAME_STACK, 1)
+    if type(stack) is not int or not 1 <= stack <= MOST_FRAMES:
+        raise damaged(f"{path}: {FRAME_STACK} in metadata.json is no number of frames")
+    return stack
 
 
 @dataclass(frozen=True)
