@@ -326,6 +326,8 @@ def train(
     supplementary: Sequence[Dataset | str | Path] = (),
     seed: int = 0,
     updates: int | None = None,
+    encoder: str = "nature",
+    shift: int = 0,
     environment_steps: int | None = None,
     start_from: "Run | str | Path | None" = None,
     preset: str | None = None,
@@ -348,6 +350,7 @@ def train(
     return. `held_out`: the share of episodes, between 0 and 1, that only the cloning loss is measured on.
     `supplementary`: reward-free datasets of any quality.
     `seed`: chooses the demonstrations, the initial weights and the batches. `updates`: gradient updates.
+    `encoder`: of pictures, `nature` or `impala`. `shift`: pixels by which each batch's pictures are moved at random.
     `environment_steps`: steps that `iq-online` acts in the environment. `start_from`: a run of bc or iq whose policy it
     starts from. `keep_replay`: where to write what it experienced, as a dataset.
     `preset`: settings by name (`quick`, `reward`) or a TOML file. `settings`: values by dotted key,
@@ -377,6 +380,8 @@ def train(
         device=device,
         threads=threads,
         compile=compile,
+        encoder=encoder,
+        shift=shift,
     )
     replay = Path(keep_replay) if keep_replay else None
     options = RunOptions(Path(out) if out else None, group, overwrite, resume, keep_replay=replay)

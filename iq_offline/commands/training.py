@@ -109,6 +109,8 @@ def train(
     updates: Annotated[
         int | None, Option(min=1, metavar="N", help="Gradient updates of the method.", rich_help_panel=METHOD)
     ] = None,
+    encoder: Annotated[str, Option(metavar="nature|impala", help=HELP["encoder"], rich_help_panel=METHOD)] = "nature",
+    shift: Annotated[int, Option(min=0, metavar="PIXELS", help=HELP["shift"], rich_help_panel=METHOD)] = 0,
     environment_steps: Annotated[
         int | None,
         Option(min=1, metavar="N", help="Steps that iq-online acts in the environment.", rich_help_panel=METHOD),
@@ -166,6 +168,8 @@ def train(
         device=device,
         threads=threads,
         compile=compiling,
+        encoder=encoder,
+        shift=shift,
     )
     if keep_replay is not None and len(numbers) > 1:
         raise ConfigError("--keep-replay names one dataset, and several seeds are given", "give one --seed")

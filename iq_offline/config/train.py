@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator
 
-from iq_offline.config.base import NONE, AlgorithmConfig, FrozenModel
+from iq_offline.config.base import NONE, AlgorithmConfig, FrozenModel, PictureEncoder
 from iq_offline.credentials import public_name
 from iq_offline.errors import ConfigError, did_you_mean
 from iq_offline.methods import METHODS, Method
@@ -95,6 +95,10 @@ class TrainConfig(FrozenModel):
     """Threads of the processor; one makes runs repeatable."""
     compile: Compile = Compile.AUTO
     """Compiled updates: auto (in long runs), on or off."""
+    encoder: PictureEncoder = PictureEncoder.NATURE
+    """Layers that encode pictures: nature (three convolutions) or impala (residual blocks)."""
+    shift: int = Field(0, ge=0, le=1000)
+    """Move pictures at random by up to so many pixels in each batch; 0: not at all."""
     algorithm: SerializeAsAny[AlgorithmConfig]
 
     @field_validator("method")
@@ -158,6 +162,9 @@ class TrainConfig(FrozenModel):
         content: dict[str, Any] = {"sha256": sha256}
         elsewhere = {"dataset", "supplementary", "start_from", "device", "threads", "compile"}
         content |= self.model_dump(mode="json", exclude=elsewhere)
+        for name in ("encoder", "shift"):  # a run from vectors has the hash that it had without them
+            if content[name] == type(self).model_fields[name].default:
+                del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

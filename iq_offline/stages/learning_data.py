@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from iq_offline.baselines.filtering import CheckInterrupt, Found, more_demonstrations
 from iq_offline.baselines.sources import PeerData
 from iq_offline.batch import Batch
-from iq_offline.config.base import Precision
+from iq_offline.config.base import PictureEncoder, Precision
 from iq_offline.config.baselines import EpisodeFilterConfig
 from iq_offline.config.cloning import BCConfig
 from iq_offline.config.iq import DiscreteIQConfig, IQConfig
@@ -105,6 +105,12 @@ def warn_of_low_bound(config: TrainConfig, warn: Callable[[str], None]) -> None:
             f"target_bound={bound:g} cuts off the values of up to {largest:g} that fixed_rewards make: "
             f"--set target_bound={largest:g} would not"
         )
+
+
+def warn_of_unused_pictures(config: TrainConfig, table: TransitionTable, warn: Callable[[str], None]) -> None:
+    """Warn where settings for pictures meet observations without any."""
+    if not table.pictures and (config.encoder is not PictureEncoder.NATURE or config.shift):
+        warn(f"{table.info.name} has no pictures: --encoder and --shift change nothing")
 
 
 def warn_of_slow_precision(config: TrainConfig, device: Any, warn: Callable[[str], None]) -> None:
