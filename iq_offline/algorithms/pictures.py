@@ -88,7 +88,8 @@ class _Residual(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Shapes: (B, C, H, W) -> the same."""
-        return features + self.layers(features)
+        changed: Tensor = self.layers(features)
+        return features + changed
 
 
 def _residual_blocks(channels: int, height: int, width: int) -> nn.Sequential:

@@ -194,8 +194,8 @@ class _RecentSampler(TransitionSampler):
 
     def __init__(self, table: TransitionTable, device: torch.device) -> None:
         self._hold(table, table.rows, np.zeros(0, np.int64), device)
-        self._rows = table.rows
-        self._pictures = list(table.pictures.values())
+        self._rows, self._table = table.rows, table
+        self._pictures = [leaf for leaf in table.layout if leaf.file]
         self._picture_rows = torch.zeros(0, dtype=torch.int64) if self._pictures else None
         self._initial = None
 

@@ -54,6 +54,11 @@ def train_online(
     assert isinstance(algorithm, QLearningConfig)
     if not table.info.env_id:
         raise ConfigError(f"{table.info.name} names no environment to act in", "use a dataset that names one")
+    if any(leaf.stack > 1 for leaf in table.layout):
+        raise ConfigError(
+            f"{table.info.name} stacks frames, and {config.method} acts from single observations",
+            "use a dataset whose observations are recorded whole, or --method iq",
+        )
     learner = build_learner(algorithm, _spec(config, data, device), data.start)
     replay = Replay(data.folder, table, rows_for(algorithm.environment_steps), algorithm.replay_size, device)
     longest = max(LEAST_BOUND, TIMES_LONGEST * int(table.episodes["steps"].to_numpy().max()))

@@ -340,7 +340,8 @@ def _tree(group: h5py.Group, key: str, path: Path, unusual: Unusual, prefix: str
         return {"": plain}
     if prefix == "" and _is_picture_array(group, key, path):
         stored: Any = open_array(group, key, path)
-        return {"": _Pictures(stored, path, range(len(stored)), encoded=False)}
+        pieces: Any = _Pictures(stored, path, range(len(stored)), encoded=False)
+        return {"": pieces}
     if key not in group or not isinstance(member(group, key, path), h5py.Group):
         return {"": read_small_array(group, key, path)}
     found: Leaves = {}
