@@ -347,12 +347,8 @@ def train(
     return. `held_out`: the share of episodes, between 0 and 1, that only the cloning loss is measured on.
     `supplementary`: reward-free datasets of any quality.
     `seed`: chooses the demonstrations, the initial weights and the batches. `updates`: gradient updates.
-<<<<<<< HEAD
     `encoder`: of pictures, `nature` or `impala`. `shift`: pixels by which each batch's pictures are moved at random.
-    `preset`: settings by name (`quick`, `reward`, `accept-episodes`) or a TOML file. `settings`: values by dotted key,
-=======
     `preset`: settings by name (`quick`, `reward`) or a TOML file. `settings`: values by dotted key,
->>>>>>> main
     as in `{"temperature": 0.5, "prior.updates": 2000}`; `iq-offline methods NAME` lists the keys.
     `device`: auto, cpu or cuda. `threads`: of the processor; one makes runs repeatable. `compile`: auto, on or off.
     `out`: the run folder; a new folder in the store by default. `group`: the comparison in MLflow.
