@@ -170,6 +170,9 @@ class _Search:
     def found(self) -> Found:
         config, metrics = self.config, dict[str, float]()
         rejected = Found(self.expert, self.cloning, metrics)  # with all metrics that are added below
+        if config.cross_validation is not None and len(self.data.split.rows) < MIN_FOLD_TRANSITIONS:
+            metrics["cross_validation_accepted"] = 0.0
+            return rejected
         try:
             weights = similar_episodes(config, self.data, self.other)
         except NoSimilarTransition:

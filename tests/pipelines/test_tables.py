@@ -214,6 +214,7 @@ def test_shipped_tables_keep_their_runs():
         "better-than-cloning": 6825,
         "median-cloning": 36,
         "quick": 4,
+        "worlds": 14,
     }
     panels = Plan.of(load_table(SHIPPED / "offline-panels.yaml", Path("/data")))
     assert {(run.dataset, run.demos, run.subsample) for run in panels.runs.values()} == {

@@ -38,7 +38,7 @@ from iq_offline.data.formats.hdf5 import (
     write_small_array,
 )
 from iq_offline.data.formats.minari_arrow import COLUMNS, Arrays
-from iq_offline.data.formats.minari_infos import misfits, read_infos
+from iq_offline.data.formats.minari_infos import instructions, misfits, read_infos
 from iq_offline.data.formats.minari_metadata import Unusual, damaged, decode_jpeg
 from iq_offline.data.observations import Array, Leaves, in_order, leaves, map_leaves
 from iq_offline.data.spaces import infer_action_space
@@ -144,6 +144,7 @@ def _stream(folder: Path, metadata: dict[str, Any], unusual: Unusual, path: Path
     if layout in {"arrow", "parquet"}:
         episodes = minari_arrow.episode_folders(folder, int(metadata.get("total_episodes", 0)), path)
         spaces = [minari_metadata.json_field(metadata, f"{what}_space", path) for what in ("observation", "action")]
+        unusual = replace(unusual, instructions=minari_arrow.instructions(episodes, layout, unusual.texts))
         return unusual, partial(_arrow_segments, episodes, layout, (spaces[0], spaces[1]), unusual)
     discrete = declares_discrete(minari_metadata.json_field(metadata, "action_space", path))
     if layout != "hdf5":
@@ -155,7 +156,8 @@ def _stream(folder: Path, metadata: dict[str, Any], unusual: Unusual, path: Path
         total, found = metadata.get("total_episodes"), [name for name in file if name.startswith("episode_")]
         if total is not None and total != len(found):
             raise damaged(f"{path}: metadata.json tells of {total} episodes, {MAIN_FILE} has {len(found)}")
-        unusual = replace(unusual, infos=misfits(file, found, main))
+        told = instructions(file, found, unusual.texts, main) if unusual.texts else ()
+        unusual = replace(unusual, infos=misfits(file, found, main), instructions=told)
     return unusual, partial(_segments, main, unusual, discrete)
 
 

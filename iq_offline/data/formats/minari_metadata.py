@@ -88,6 +88,10 @@ def reference(metadata: dict[str, Any]) -> tuple[str, float, float] | None:
     return None if low is None or high is None or low == high else ("minari", float(low), float(high))
 
 
+LONGEST_QUOTED = 60
+"""Characters of an observed text that a note shows."""
+
+
 def frame_stack(metadata: dict[str, Any], path: Path) -> int:
     """Frames of an observation that the dataset holds singly; 1 where it says nothing. Raises DatasetUnreadable."""
     stack = metadata.get(FRAME_STACK, 1)
@@ -106,11 +110,19 @@ class Unusual:
     """Observations that are texts, which are left out."""
     infos: frozenset[str] = frozenset()
     """Infos that are left out."""
+    instructions: tuple[str, ...] = ()
+    """Two different texts that episodes begin with, if there are such: the task may be told in words."""
 
     def notes(self) -> tuple[str, ...]:
         """What is left out."""
         texts = ", ".join(f"observations/{path}" for path in sorted(self.texts))
         infos = ", ".join(f"infos/{path}" for path in sorted(self.infos))
+        if self.instructions:
+            one, other = (repr(text[:LONGEST_QUOTED]) for text in self.instructions)
+            texts += (
+                f", which differ between episodes ({one}, {other}): where they tell the task, "
+                "a policy does not see which one it is asked for"
+            )
         told = {"texts": texts, "no step's data": infos}
         return tuple(f"left out, being {what}: {names}" for what, names in told.items() if names)
 
