@@ -32,6 +32,8 @@ UNCHECKED = {"disable_env_checker": True}
 STEP_LIMIT = "max_episode_steps"
 WRAPPERS = "additional_wrappers"
 """Environment arguments that are not the constructor's: the clock, and the wrappers that data were recorded through."""
+TUPLES = frozenset({"screen_size", "shape"})
+"""Arguments of wrappers that Gymnasium asks for as tuples, where JSON has lists."""
 APPLIED = frozenset(
     {
         *("AtariPreprocessing", "ClipAction", "ClipReward", "DelayObservation", "DtypeObservation"),
@@ -374,8 +376,9 @@ def _wrappers(env_id: str, env_kwargs: dict[str, Any]) -> list[tuple[Callable[..
                 "which cannot be applied here: without it, it is another task",
                 f"if that task is meant, leave it out: --env-kwargs '{json.dumps(_without(env_kwargs, WRAPPERS))}'",
             )
-        # JSON has lists where Gymnasium asks for tuples.
-        kwargs = {key: tuple(value) if isinstance(value, list) else value for key, value in kwargs.items()}
+        kwargs = {
+            key: tuple(value) if key in TUPLES and isinstance(value, list) else value for key, value in kwargs.items()
+        }
         found.append((getattr(module, name), kwargs))
     return found
 
