@@ -206,6 +206,7 @@ def test_shipped_tables_keep_their_runs():
         "supplementary-more": 63,
         "supplementary-ant": 12,
         "supplementary-discrete": 45,
+        "mixture": 48,
         "stability": 180,
         "supplementary": 180,
         "supplementary-others": 24,
