@@ -19,7 +19,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[baselines,export,pipeline,remote]" --group dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[baselines,environments,export,pipeline,remote]" --group dev
 	touch $@
 
 install: $(STAMP)

@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""What the residual test says of supplementary data: whether they are the expert's.
+"""What held-out demonstrations say of supplementary data: whether cloning episodes of them helps.
 
 Usage: whose_episodes.py EXPERT:SUPPLEMENTARY... [--demos 5] [--subsample 20] [--seeds 0-2]
 
-One Markdown row a pair and seed: how many episodes pass, how many of their steps lie near a demonstration, what of the
-demonstrations' own clone's residuals there is predictable (the threshold is `max_predictability_near`), and whether
-they are accepted. No reward is read, and nothing is simulated.
+One Markdown row a pair and seed: how many episodes pass the residual test, the error on held-out demonstrations without
+and with the candidates, the p-value, and whether they are accepted. No reward is read, and nothing is simulated.
 """
 
 import argparse
@@ -15,13 +14,13 @@ from seeds import seeds_of
 
 from iq_offline.baselines.filtering import more_demonstrations
 from iq_offline.baselines.sources import PeerData
-from iq_offline.config.baselines import EpisodeFilterConfig, ResidualTestConfig
-from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig
+from iq_offline.config.cloning import ContinuousBCConfig
+from iq_offline.config.iq import IQConfig
 from iq_offline.data.split import choose_expert
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.training.batches import TransitionSampler
 
-CONFIG = EpisodeFilterConfig(residual_test=ResidualTestConfig(), loss=CloningLoss.ABSOLUTE)
+CONFIG = IQConfig().accept_episodes
 CPU = torch.device("cpu")
 
 
@@ -31,17 +30,18 @@ def row(pair: str, seed: int, options: argparse.Namespace) -> str:
     table, other = open_dataset(expert_name), open_dataset(other_name)
     split = choose_expert(table, demos=options.demos, subsample=options.subsample, seed=seed, need_successors=True)
     sampler = TransitionSampler(table, split.rows, CPU)
-    found = more_demonstrations(CONFIG, ContinuousBCConfig(), seed, PeerData(table, split, (other,)), sampler)
-    metrics = found.metrics
-    predictability = metrics.get("residual_test_predictability")
+    assert CONFIG is not None
+    search = CONFIG.model_copy(update={"update_factors": (1,)})
+    metrics = more_demonstrations(search, ContinuousBCConfig(), seed, PeerData(table, split, (other,)), sampler).metrics
+    without, with_episodes = (metrics.get(f"cross_validation_error_{name}") for name in ("without", "with"))
+    p_value = metrics.get("cross_validation_p_value")
     cells = [
         f"{table.info.name}, {options.demos}, every {options.subsample}",
         other.info.name,
         str(seed),
         f"{metrics.get('residual_test_passed', 0):.0f} of {len(other.episodes)}",
-        f"{metrics.get('residual_test_near', 0):.0f}",
-        "-" if predictability is None else f"{predictability:.3f}",
-        "yes" if metrics["residual_test_accepted"] else "no",
+        *("-" if value is None else f"{value:.2g}" for value in (without, with_episodes, p_value)),
+        "yes" if metrics["cross_validation_accepted"] else "no",
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -55,8 +55,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-2"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print("| demonstrations | supplementary | seed | pass | steps near | predictability | accepted |")
-    print("|---|---|---|---|---|---|---|")
+    print("| demonstrations | supplementary | seed | pass | error without | error with | p-value | accepted |")
+    print("|---|---|---|---|---|---|---|---|")
     for pair in options.pairs:
         for seed in options.seeds:
             print(row(pair, seed, options), flush=True)

@@ -326,6 +326,8 @@ def train(
     supplementary: Sequence[Dataset | str | Path] = (),
     seed: int = 0,
     updates: int | None = None,
+    encoder: str = "nature",
+    shift: int = 0,
     preset: str | None = None,
     settings: Mapping[str, Any] | None = None,
     device: str = "auto",
@@ -345,7 +347,8 @@ def train(
     return. `held_out`: the share of episodes, between 0 and 1, that only the cloning loss is measured on.
     `supplementary`: reward-free datasets of any quality.
     `seed`: chooses the demonstrations, the initial weights and the batches. `updates`: gradient updates.
-    `preset`: settings by name (`quick`, `reward`, `accept-episodes`) or a TOML file. `settings`: values by dotted key,
+    `encoder`: of pictures, `nature` or `impala`. `shift`: pixels by which each batch's pictures are moved at random.
+    `preset`: settings by name (`quick`, `reward`) or a TOML file. `settings`: values by dotted key,
     as in `{"temperature": 0.5, "prior.updates": 2000}`; `iq-offline methods NAME` lists the keys.
     `device`: auto, cpu or cuda. `threads`: of the processor; one makes runs repeatable. `compile`: auto, on or off.
     `out`: the run folder; a new folder in the store by default. `group`: the comparison in MLflow.
@@ -371,6 +374,8 @@ def train(
         device=device,
         threads=threads,
         compile=compile,
+        encoder=encoder,
+        shift=shift,
     )
     options = RunOptions(Path(out) if out else None, group, overwrite, resume)
     with _progress(f"{config.method} seed {seed}", "updates", show=show_progress) as advance:

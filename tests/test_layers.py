@@ -44,6 +44,7 @@ HOMES = {
     "h5py": {"data/formats"},
     "pyarrow": {"data/formats"},
     "PIL": {"data/formats"},
+    "cv2": {"data/frames.py"},
     "requests": {"data/remotes"},
     "huggingface_hub": {"data/remotes"},
     "xxhash": {"data/identity.py"},

@@ -18,5 +18,7 @@ Papers are cited by key:
 [ADAM15]   Kingma and Ba, Adam: A Method for Stochastic Optimization, ICLR 2015, arXiv 1412.6980
 [ADAMW19]  Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019, arXiv 1711.05101
 [DQN15]    Mnih et al., Human-level control through deep reinforcement learning, Nature 2015
+[IMPALA18] Espeholt et al., IMPALA: Scalable Distributed Deep-RL, ICML 2018, arXiv 1802.01561
+[DRQ20]    Yarats et al., Image Augmentation Is All You Need (DrQ), ICLR 2021, arXiv 2004.13649
 [LN16]     Ba et al., Layer Normalization, arXiv 1607.06450
 """

@@ -74,6 +74,7 @@ class Stream(IntEnum):
     VALUE = 18
     DISTILLED = 19
     DISTILLED_BATCHES = 20
+    SHIFTS = 21
 
 
 def generator(seed: int, stream: Stream, device: torch.device | None = None) -> torch.Generator:

@@ -89,10 +89,13 @@ def left_out_distances(demonstrated: Floats, episodes: NDArray[np.int64]) -> Flo
     """Distance of each demonstrated step to the nearest of another demonstration. Shapes: (M, F), (M,) -> (M,).
 
     With a single demonstration: to its own nearest other step, for want of a better scale.
-    Raises ValueError for fewer than two steps.
+    Raises ConfigError for fewer than two steps.
     """
     if len(demonstrated) < 2:
-        raise ValueError("distances within demonstrations need two steps")
+        raise ConfigError(
+            "a single demonstrated transition gives distances no scale",
+            "give more demonstrations (--demos), or keep more of their transitions (--subsample)",
+        )
     numbers = np.unique(episodes)
     if len(numbers) == 1:
         return nearest_distances(demonstrated, demonstrated, neighbour=2)

@@ -4,7 +4,7 @@
 supplementary data answers that as a demonstration does. Finding them is part of cloning, not of inverse soft-Q.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from iq_offline.algorithms.bc import cloning_errors
 from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Policy
 from iq_offline.baselines.distances import Floats, Scaling, nearest_similarities
-from iq_offline.baselines.residual_test import near, predictability_near, residual_sizes, residuals
+from iq_offline.baselines.residual_test import residual_sizes, residuals
 from iq_offline.baselines.sources import Parts, PeerData, Recorded, recorded, samplers_of
 from iq_offline.config.baselines import CrossValidationConfig, EpisodeFilterConfig, ResidualTestConfig
 from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
@@ -34,6 +34,8 @@ CloningConfig = ContinuousBCConfig | DiscreteBCConfig
 CheckInterrupt = Callable[[Progress], None]
 HELD_OUT_EVERY = 10
 """Every so many-th accepted episode is held out to choose the number of updates."""
+STRETCHES = 5
+"""Parts of a fold's held-out transitions that cross-validation compares mean errors of."""
 MIN_FOLD_TRANSITIONS = 10
 """Demonstrated transitions that a fold must keep for cross-validation."""
 
@@ -168,19 +170,19 @@ class _Search:
     def found(self) -> Found:
         config, metrics = self.config, dict[str, float]()
         rejected = Found(self.expert, self.cloning, metrics)  # with all metrics that are added below
+        if config.cross_validation is not None and len(self.data.split.rows) < MIN_FOLD_TRANSITIONS:
+            metrics["cross_validation_accepted"] = 0.0
+            return rejected
         try:
             weights = similar_episodes(config, self.data, self.other)
         except NoSimilarTransition:
-            tests = {"residual_test": config.residual_test, "cross_validation": config.cross_validation}
-            metrics |= {f"{name}_accepted": 0.0 for name, test in tests.items() if test}
-            if not metrics:
+            if config.cross_validation is None:
                 raise
+            metrics["cross_validation_accepted"] = 0.0
             return rejected
         if config.residual_test is not None:
-            weights, found = self._residual_test(config.residual_test, weights)
-            metrics |= found
-            if not metrics["residual_test_accepted"]:
-                return rejected
+            weights, passed = self._residual_test(config.residual_test, weights)
+            metrics["residual_test_passed"] = float(passed)
         selection = Selection.of(weights, self.other, self.parts)
         if config.cross_validation is not None:
             metrics |= self._cross_validation(config.cross_validation, selection)
@@ -193,24 +195,12 @@ class _Search:
     def _beside(self, weights: Floats) -> DemonstrationMixture:
         return Selection.of(weights, self.other, self.parts).beside(self.expert, self.config.expert_share)
 
-    def _residual_test(self, test: ResidualTestConfig, similar: Floats) -> tuple[Floats, dict[str, float]]:
-        """Weights of the episodes that pass (the similar ones where none does), and whether they are the expert's."""
-        other, clone = self.other, self._cloned(self._robust, self._beside(similar), test.updates)
-        found = residuals(test, continuous(clone), other)
+    def _residual_test(self, test: ResidualTestConfig, similar: Floats) -> tuple[Floats, int]:
+        """Weights of the episodes that pass (the similar ones where none does), and how many pass."""
+        clone = self._cloned(self._robust, self._beside(similar), test.updates)
+        found = residuals(test, continuous(clone), self.other)
         passed = found.passed(test)
-        weights = found.weights(passed) if passed.any() else similar
-        expert = recorded(self.data.demonstrated_parts)
-        scaling = Scaling.fit([expert, other], self.data.expert.action_space)
-        close = (weights > 0)[other.episodes]
-        close[close] = near(test.neighbourhood, expert, other.observations[close], scaling)
-        metrics = {"residual_test_passed": float(passed.sum()), "residual_test_near": float(close.sum())}
-        dimensions = other.observations.shape[1]
-        if close.sum() < max(test.min_steps_near, test.min_steps_near_per_dimension * dimensions):
-            return weights, metrics | {"residual_test_accepted": 0.0}
-        own = continuous(self._cloned(self.cloning, self.expert, test.updates))
-        predictability = predictability_near(test, own, other, close)
-        accepted = float(predictability <= test.max_predictability_near)
-        return weights, metrics | {"residual_test_predictability": predictability, "residual_test_accepted": accepted}
+        return found.weights(passed) if passed.any() else similar, int(passed.sum())
 
     def _cross_validation(self, test: CrossValidationConfig, selection: Selection) -> dict[str, float]:
         """Clone each fold's demonstrations with and without the episodes; compare errors on those left out.
@@ -222,15 +212,16 @@ class _Search:
         parts = list(folds(self.data, test.folds))
         if min(len(kept.split.rows) for kept, _ in parts) < MIN_FOLD_TRANSITIONS:
             return rejected
-        without, with_episodes = [], []
+        without, with_episodes = list[Floats](), list[Floats]()
         for kept, held_out in parts:
             expert = TransitionSampler(kept.expert, kept.split.rows, self.expert.device)
             mixture = selection.beside(expert, self.config.expert_share)
-            without.append(_errors(self._cloned(self.cloning, expert, test.updates), table, held_out))
-            with_episodes.append(_errors(self._cloned(self._robust, mixture, test.updates), table, held_out))
-        plain, mixed = np.concatenate(without), np.concatenate(with_episodes)
-        margin = chance(plain, mixed) if isinstance(table.action_space, DiscreteActions) else 0.0
-        return verdict(plain, mixed, test.max_median_ratio, margin)
+            pairs = (without, self.cloning, expert), (with_episodes, self._robust, mixture)
+            for errors, cloning, demonstrations in pairs:
+                found = _errors(self._cloned(cloning, demonstrations, test.updates), table, held_out)
+                errors += [part for part in np.array_split(found, STRETCHES) if len(part)]
+        discrete = isinstance(table.action_space, DiscreteActions)
+        return verdict(without, with_episodes, test.level, fewer_mistakes if discrete else smaller_errors)
 
     def _update_factor(self, weights: Floats) -> tuple[int, dict[str, float]]:
         """The factor whose clones predict every tenth accepted episode best, and its error."""
@@ -263,38 +254,61 @@ class _Search:
         return policy.to("cpu")
 
 
-def verdict(plain: Floats, mixed: Floats, max_median_ratio: float, margin: float = 0.0) -> dict[str, float]:
-    """Metrics of errors on held-out transitions, (N,) each, of the clone without and with supplementary episodes.
+Errors = Sequence[Floats]
+"""Errors on the transitions of each held-out stretch."""
 
-    Accepted where the mean is less by more than the margin, and the median is at most `max_median_ratio` times as
-    large: a few far better transitions must not pay for many worse ones.
+
+def verdict(
+    without: Errors, with_episodes: Errors, level: float, test: Callable[[Errors, Errors], float]
+) -> dict[str, float]:
+    """Metrics of errors on held-out stretches, of the clones without and with supplementary episodes.
+
+    `test`: p-value of the hypothesis that the episodes do not help. They are accepted where it is below `level`.
     """
-    without, median_without = float(plain.mean()), float(np.median(plain))
-    with_episodes, median_with = float(mixed.mean()), float(np.median(mixed))
-    accepted = without - with_episodes > margin and median_with <= max_median_ratio * median_without
+    p_value = test(without, with_episodes)
     return {
-        "cross_validation_error_without": without,
-        "cross_validation_error_with": with_episodes,
-        "cross_validation_error_without_median": median_without,
-        "cross_validation_error_with_median": median_with,
-        "cross_validation_accepted": float(accepted),
+        "cross_validation_error_without": float(np.concatenate(without).mean()),
+        "cross_validation_error_with": float(np.concatenate(with_episodes).mean()),
+        "cross_validation_p_value": p_value,
+        "cross_validation_accepted": float(p_value < level),
     }
 
 
-def chance(plain: Floats, mixed: Floats) -> float:
-    """Two standard deviations of the difference of two shares of mistakes on the same transitions by equal clones.
+def smaller_errors(without: Errors, with_episodes: Errors) -> float:
+    """p-value of a paired, one-sided t-test on the logarithms of the stretches' mean errors; 1 for fewer than two.
 
-    Only transitions where one clone alone is mistaken count, and each way is then as likely. Shapes: (N,), (N,) of 0
-    and 1. Source: McNemar 1947.
+    Stretches stand for steps, whose errors depend on each other. The test takes stretches for independent, although
+    those of one fold share two clones: its level is approximate.
     """
-    return float(2 * np.sqrt((plain != mixed).sum()) / len(plain))
+    from scipy.stats import ttest_1samp
+
+    smallest = np.finfo(np.float64).tiny
+    logs = [np.log([max(float(part.mean()), smallest) for part in stretches]) for stretches in (with_episodes, without)]
+    differences = logs[0] - logs[1]
+    if len(differences) < 2 or not differences.any():
+        return 1.0
+    if np.ptp(differences) == 0:  # no variance to test by: equal gains everywhere
+        return 0.0 if differences[0] < 0 else 1.0
+    return float(ttest_1samp(differences, 0.0, alternative="less").pvalue)
+
+
+def fewer_mistakes(without: Errors, with_episodes: Errors) -> float:
+    """p-value of a one-sided sign test on shares of mistakes, 0 or 1 a transition. Source: McNemar 1947.
+
+    Only transitions where one clone alone is mistaken count, and by equal clones each way is as likely.
+    """
+    from scipy.stats import binomtest
+
+    plain, mixed = np.concatenate(without), np.concatenate(with_episodes)
+    better, different = int((plain > mixed).sum()), int((plain != mixed).sum())
+    return float(binomtest(better, different, alternative="greater").pvalue) if different else 1.0
 
 
 def folds(data: PeerData, count: int) -> Iterator[tuple[PeerData, Rows]]:
-    """Data without some demonstrations, and the rows of these; of a single demonstration, stretches of it."""
+    """Data without some demonstrations, and the rows of these; of one or two demonstrations, stretches of them."""
     rows = data.split.rows
     groups = data.expert.episode_numbers(rows)
-    if len(np.unique(groups)) == 1:
+    if len(np.unique(groups)) < 3:
         groups = np.arange(len(rows)) * count // len(rows)
     numbers = np.unique(groups)
     for first in range(min(count, len(numbers))):

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from iq_offline.algorithms.networks import ContinuousPolicy
-from iq_offline.baselines.distances import Floats, Scaling, left_out_distances, nearest_distances
+from iq_offline.baselines.distances import Floats
 from iq_offline.baselines.sources import Recorded
 from iq_offline.config.baselines import ResidualTestConfig
 
@@ -101,25 +101,6 @@ def residuals(config: ResidualTestConfig, clone: ContinuousPolicy, other: Record
         size=_sizes(actions, cloned, other),
         steps=np.array([here.stop - here.start for here in slices]),
     )
-
-
-def near(within: float, expert: Recorded, observations: NDArray[np.float32], scaling: Scaling) -> NDArray[np.bool_]:
-    """Which observations lie near a demonstrated one. Shapes: (N, D) -> (N,).
-
-    `within`: in median distances from a demonstration's observation to the nearest of another demonstration.
-    """
-    demonstrated = scaling.observations(expert.observations)
-    typical = float(np.median(left_out_distances(demonstrated, expert.episodes)))
-    return nearest_distances(scaling.observations(observations), demonstrated) <= within * typical
-
-
-def predictability_near(
-    config: ResidualTestConfig, clone: ContinuousPolicy, other: Recorded, chosen: NDArray[np.bool_]
-) -> float:
-    """`sign_predictability` of the chosen steps, (N,), together; negligible up to `negligible_residual_near`."""
-    features, actions, cloned = (array[chosen] for array in _scaled(clone, other))
-    negligible = config.negligible_residual_near
-    return sign_predictability(features, soft_signs(actions, cloned, negligible), bounds_reached(cloned, negligible))
 
 
 def _sizes(actions: Floats, cloned: Floats, other: Recorded) -> Floats:

@@ -84,13 +84,18 @@ def convert(
     dtype: Annotated[str, Option(metavar="keep|float32|float64", help="Type of real numbers.")] = "keep",
     keep_going: Annotated[bool, Option("--keep-going", help="Leave out broken episodes, and count them.")] = False,
     infos: Annotated[bool, Option("--infos/--no-infos", help="Write infos if the format has a place for them.")] = True,
+    frames: Annotated[str | None, Option(metavar="HxW", help="Resize pictures: height x width, as in 84x84.")] = None,
+    gray: Annotated[bool, Option("--gray", help="Make pictures gray.")] = False,
+    stack: Annotated[int, Option(metavar="K", help="Frames of an observation, stacked when sampled.")] = 1,
     json: Json = False,
 ) -> None:
     """Convert a dataset to another format, read it back, and write its provenance beside it."""
+    from iq_offline.data.frames import Frames
     from iq_offline.stages.convert import ConvertRequest, convert_dataset
 
     bring(source)
-    request = ConvertRequest(output_format, input_format, ends, dtype, keep_going, infos)
+    wanted = Frames.of_options(frames, stack, gray=gray)
+    request = ConvertRequest(output_format, input_format, ends, dtype, keep_going, infos, wanted)
     with console.progress("converting", unit="steps") as advance:
         record = convert_dataset(source, to, request, lambda steps: advance(steps))
     if json:

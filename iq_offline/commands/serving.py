@@ -96,11 +96,13 @@ def doctor(json: Json = False) -> None:
     found = examine()
     if json:
         return console.show_json(found)
-    missing, defects, versions = found.pop("missing"), found.pop("defects"), found.pop("versions")
+    missing, broken, defects, versions = (found.pop(key) for key in ("missing", "broken", "defects", "versions"))
     shown = found | {f"{name} version": number for name, number in versions.items()}
     console.show_fields({name.replace("_", " "): value for name, value in shown.items()})
     for item in missing:
         console.show(f"missing: {item['module']} ({item['for']}); {item['remedy']}")
+    for item in broken:
+        console.show(f"cannot be imported: {item['module']} ({item['error']}); {item['remedy']}")
     for item in defects:
         console.show(f"{item['dataset']}: {item['defect']}")
     return None

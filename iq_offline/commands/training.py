@@ -85,7 +85,7 @@ def train(
         str | None,
         Option(
             metavar="PRESET",
-            help="Settings by name (quick, reward, accept-episodes), or a TOML file.",
+            help="Settings by name (quick, reward), or a TOML file.",
             rich_help_panel=METHOD,
         ),
     ] = None,
@@ -109,6 +109,8 @@ def train(
     updates: Annotated[
         int | None, Option(min=1, metavar="N", help="Gradient updates of the method.", rich_help_panel=METHOD)
     ] = None,
+    encoder: Annotated[str, Option(metavar="nature|impala", help=HELP["encoder"], rich_help_panel=METHOD)] = "nature",
+    shift: Annotated[int, Option(min=0, metavar="PIXELS", help=HELP["shift"], rich_help_panel=METHOD)] = 0,
     overrides: Annotated[
         list[str] | None,
         Option("--set", metavar="KEY=VALUE", help="A setting; `methods NAME` lists all.", rich_help_panel=METHOD),
@@ -157,6 +159,8 @@ def train(
         device=device,
         threads=threads,
         compile=compiling,
+        encoder=encoder,
+        shift=shift,
     )
     options = RunOptions(out, group, overwrite, resume, snapshot_seconds)
     runs = [

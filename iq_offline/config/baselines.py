@@ -73,37 +73,27 @@ class DiscreteWeightedBCConfig(WeightedBCConfig):
 
 
 class CrossValidationConfig(FrozenModel):
-    """Clone supplementary episodes only where that predicts held-out demonstrations better."""
+    """Clone supplementary episodes only where that predicts held-out demonstrations better, by a paired test."""
 
-    folds: int = Field(3, ge=2)
-    """Parts of the demonstrations, each left out once."""
-    updates: int = Field(2000, ge=1)
+    folds: int = Field(5, ge=2)
+    """Parts of the demonstrations, each left out once; of fewer than three demonstrations, stretches of them."""
+    updates: int = Field(5000, ge=1)
     """Of each clone that is compared; no more than cloning itself has."""
-    max_median_ratio: float = Field(1.5, gt=0)
-    """By which the median error may be worse where the mean is better."""
+    level: float = Field(0.01, gt=0, lt=0.5)
+    """Probability of accepting episodes that do not help."""
 
 
 class ResidualTestConfig(FrozenModel):
-    """Accept an episode as the expert's under noise if observations do not predict the residuals of a clone."""
+    """Choose the episodes that are the expert's under noise: observations do not predict the residuals of a clone."""
 
     updates: int = Field(2000, ge=1)
-    """Of each of the two clones whose residuals are tested; no more than cloning itself has."""
+    """Of the clone whose residuals are tested; no more than cloning itself has."""
     negligible_residual: float = Field(0.1, gt=0, lt=1)
     """Residuals below this part of the actions' half range count in proportion: they may be the clone's own errors."""
     max_predictability: float = Field(0.05, gt=0, lt=1)
     """Largest mean square of the residuals' signs that observations may predict in an episode of the expert's."""
     min_steps: int = Field(100, ge=2)
     """Shorter episodes say too little, and are left out."""
-    neighbourhood: float = Field(2.5, gt=0)
-    """Largest distance to a demonstration of the steps that the second test uses, in median distances between those."""
-    negligible_residual_near: float = Field(0.3, gt=0, lt=1)
-    """As `negligible_residual`, under the clone of the demonstrations alone, which errs more."""
-    max_predictability_near: float = Field(0.06, gt=0, lt=1)
-    """As `max_predictability`, of all passed steps near demonstrations, under their own clone; beyond it, all go."""
-    min_steps_near: int = Field(50, ge=2)
-    """With fewer steps near demonstrations the second test is undecided, and all episodes are rejected."""
-    min_steps_near_per_dimension: int = Field(10, ge=0)
-    """As `min_steps_near`, for each dimension of the observation: a regression on fewer predicts nothing."""
 
 
 class EpisodeFilterConfig(FrozenModel):
@@ -122,11 +112,10 @@ class EpisodeFilterConfig(FrozenModel):
     residual_test: ResidualTestConfig | None = None
     """Accept in place of these every episode that is the expert's up to noise, weighted by how little noise it has.
 
-    Continuous actions. Where no episode passes, the most similar ones are used; and all are rejected where the clone of
-    the demonstrations alone shows that they are another policy's.
+    Continuous actions. Where no episode passes, the most similar ones are used.
     """
     cross_validation: CrossValidationConfig | None = None
-    """Reject all of them where held-out demonstrations are predicted better without; None: never."""
+    """Reject all of them unless held-out demonstrations are predicted better with them; None: never."""
     loss: CloningLoss | None = None
     """Of cloning where such episodes are accepted (continuous actions); None: the clone's own."""
     update_factors: tuple[PositiveInt, ...] = Field((1,), min_length=1)

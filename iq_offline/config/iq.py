@@ -6,8 +6,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from iq_offline.config.base import ActionHead, Activation, HiddenSizes
-from iq_offline.config.baselines import EpisodeFilterConfig
-from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
+from iq_offline.config.baselines import CrossValidationConfig, EpisodeFilterConfig, ResidualTestConfig
+from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig, DiscreteBCConfig
 from iq_offline.config.q_learning import ActorCriticConfig, EnsembleConfig, QLearningConfig
 from iq_offline.config.regularisers import ActionGradientConfig, ContinuousRegularisers, DiscreteRegularisers
 from iq_offline.config.soft_q import SoftQConfig
@@ -97,8 +97,13 @@ class IQConfig(InverseObjectiveConfig, ContinuousRegularisers, ActorCriticConfig
     action_gradient: ActionGradientConfig | None = ActionGradientConfig(weight=0.1)
     prior: ContinuousBCConfig = ContinuousBCConfig()
     """The behavioural clone that initialises the actor and anchors the soft value."""
-    accept_episodes: EpisodeFilterConfig | None = None
-    """Clone supplementary episodes accepted as the expert's, too; the objective keeps to the given demonstrations."""
+    accept_episodes: EpisodeFilterConfig | None = EpisodeFilterConfig(
+        residual_test=ResidualTestConfig(),
+        cross_validation=CrossValidationConfig(),
+        loss=CloningLoss.ABSOLUTE,
+        update_factors=(1, 4),
+    )
+    """Clone supplementary episodes that pass these tests, too; the objective keeps to the given demonstrations."""
 
     @model_validator(mode="after")
     def _filter_fits(self) -> Self:
@@ -133,8 +138,8 @@ class DiscreteIQConfig(InverseObjectiveConfig, SoftQConfig):
     name: Literal["iq-discrete"] = "iq-discrete"
     prior: DiscreteBCConfig = DiscreteBCConfig()
     """The behavioural clone that initialises the policy."""
-    accept_episodes: EpisodeFilterConfig | None = None
-    """Clone supplementary episodes accepted as the expert's, too; the objective keeps to the given demonstrations."""
+    accept_episodes: EpisodeFilterConfig | None = EpisodeFilterConfig(cross_validation=CrossValidationConfig())
+    """Clone supplementary episodes that pass this test, too; the objective keeps to the given demonstrations."""
 
     @model_validator(mode="after")
     def _filter_fits(self) -> Self:

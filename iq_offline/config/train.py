@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator
 
-from iq_offline.config.base import NONE, AlgorithmConfig, FrozenModel
+from iq_offline.config.base import NONE, AlgorithmConfig, FrozenModel, PictureEncoder
 from iq_offline.credentials import public_name
 from iq_offline.errors import ConfigError, did_you_mean
 from iq_offline.methods import METHODS, Method
@@ -93,6 +93,10 @@ class TrainConfig(FrozenModel):
     """Threads of the processor; one makes runs repeatable."""
     compile: Compile = Compile.AUTO
     """Compiled updates: auto (in long runs), on or off."""
+    encoder: PictureEncoder = PictureEncoder.NATURE
+    """Layers that encode pictures: nature (three convolutions) or impala (residual blocks)."""
+    shift: int = Field(0, ge=0, le=1000)
+    """Move pictures at random by up to so many pixels in each batch; 0: not at all."""
     algorithm: SerializeAsAny[AlgorithmConfig]
 
     @field_validator("method")
@@ -155,6 +159,9 @@ class TrainConfig(FrozenModel):
         """
         content: dict[str, Any] = {"sha256": sha256}
         content |= self.model_dump(mode="json", exclude={"dataset", "supplementary", "device", "threads", "compile"})
+        for name in ("encoder", "shift"):  # a run from vectors has the hash that it had without them
+            if content[name] == type(self).model_fields[name].default:
+                del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -250,9 +257,13 @@ def _assign(values: dict[str, Any], model: type[BaseModel], method: str, key: st
         inner = [name for name in keys if name.startswith(f"{key}.")]
         raise ConfigError(f"'{key}' is a group of settings", f"set one of them ({', '.join(inner)}), or {key}=none")
     *path, leaf = key.split(".")
+    default: Any = {name: field.default for name, field in model.model_fields.items()}
     for part in path:
+        default = default.get(part)
+        default = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
+        default = default if isinstance(default, dict) else {}
         inside = values.get(part)
-        values[part] = inside if isinstance(inside, dict) else {}
+        values[part] = inside if isinstance(inside, dict) else _without_null(default)
         values = values[part]
     values[leaf] = value
 

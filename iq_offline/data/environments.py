@@ -2,15 +2,20 @@
 
 import contextlib
 import importlib
+import importlib.metadata
+import io
 import json
 import logging
 import os
+import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from iq_offline.data.categories import DeclaredSpace
 from iq_offline.data.episodes import DatasetInfo
@@ -36,6 +41,14 @@ APPLIED = frozenset(
     }
 )
 """Gymnasium's wrappers that JSON describes wholly. Those that normalise keep statistics that it does not tell."""
+APPLIED_OF_MINIGRID = frozenset(
+    {
+        *("DictObservationSpaceWrapper", "DirectionObsWrapper", "FlatObsWrapper", "FullyObsWrapper", "ImgObsWrapper"),
+        *("OneHotPartialObsWrapper", "RGBImgObsWrapper", "RGBImgPartialObsWrapper", "SymbolicObsWrapper"),
+        "ViewSizeWrapper",
+    }
+)
+"""MiniGrid's wrappers that only transform observations. Those that change rewards, ends or grids are another task."""
 WATCHING = frozenset(
     {
         *("HumanRendering", "OrderEnforcing", "PassiveEnvChecker", "RecordEpisodeStatistics", "RecordVideo"),
@@ -46,10 +59,13 @@ WATCHING = frozenset(
 WATCHERS = frozenset({"DataCollector", "Monitor", "RecordConstructorArgs", "ResultsWriter", "VecMonitor"}) | WATCHING
 """Names of wrappers, of any package, that only watch: left out with a note. Their code is never loaded."""
 PLUG_INS = {
-    "gymnasium_robotics": ("Adroit", "AntMaze", "Fetch", "FrankaKitchen", "HandManipulate", "HandReach", "PointMaze"),
-    "minigrid": ("BabyAI", "MiniGrid"),
+    "ale_py": re.compile(r"ALE/|\w+(NoFrameskip|Deterministic)-v\d+$"),
+    "gymnasium_robotics": re.compile(r"Adroit|AntMaze|Fetch|FrankaKitchen|HandManipulate|HandReach|PointMaze"),
+    "minigrid": re.compile(r"BabyAI|MiniGrid"),
 }
 """Packages that register environments as they are imported, and how the ids of these begin."""
+INSTALL = "pip install 'iq-offline[environments]'"
+FITTING_VERSIONS = f"{INSTALL} brings versions that work together"
 BROKEN = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError),
     *(OSError, RuntimeError, TypeError, ValueError),
@@ -142,11 +158,9 @@ def make_environment(
     import gymnasium
     from gymnasium.error import DependencyNotInstalled, Error
 
-    _import_plug_in(env_id)
+    _register(env_id)
     _log_mujoco_warnings(gymnasium.registry.get(env_id))
     wrappers = _wrappers(env_id, env_kwargs)
-    package = _plug_in(env_id)
-    hint = f" (pip install {package.replace('_', '-')})" if package else ""
     install = f"install what {env_id} needs (pip install 'gymnasium[all]' covers Gymnasium's own environments)"
     arguments = _constructors(env_kwargs) | {STEP_LIMIT: _told_limit(env_id, env_kwargs)} | (options or {})
     # What an environment's packages print as they are imported (pygame's greeting) is no part of a command's answer.
@@ -168,10 +182,16 @@ def make_environment(
         except Error as error:
             raise EnvironmentMissing(
                 f"Gymnasium {gymnasium.__version__} cannot make environment {env_id}: {error}",
-                f"install the package that registers it{hint}, or name an installed one with --env-id: "
+                "install the package that registers it, or name an installed one with --env-id: "
                 f"{did_you_mean(env_id, gymnasium.registry)}",
             ) from None
         except BROKEN as error:
+            if _broken_alone(env_id):
+                raise EnvironmentMissing(
+                    f"environment {env_id} is broken in the versions that are installed ({_versions(env_id)}): "
+                    f"{type(error).__name__}: {error}",
+                    FITTING_VERSIONS if _plug_in(env_id) else "mend it, or name another with --env-id",
+                ) from error
             raise EnvironmentMissing(
                 f"environment {env_id} cannot be made with the arguments {env_kwargs}: {type(error).__name__}: {error}",
                 OTHER_ARGUMENTS,
@@ -216,7 +236,7 @@ def step_limit(env_id: str, env_kwargs: dict[str, Any]) -> int | None:
 
     if (limit := _told_limit(env_id, env_kwargs)) is not None:
         return limit
-    _import_plug_in(env_id)
+    import_plug_in(_plug_in(env_id))
     spec = gymnasium.registry.get(env_id)
     return spec.max_episode_steps if spec else None
 
@@ -271,7 +291,7 @@ def environment_spec_json(env_id: str, env_kwargs: dict[str, Any]) -> str | None
     import gymnasium
     from gymnasium.envs.registration import WrapperSpec
 
-    _import_plug_in(env_id)
+    import_plug_in(_plug_in(env_id))
     if env_id not in gymnasium.registry:
         return None
     spec = copy.deepcopy(gymnasium.registry[env_id])
@@ -334,23 +354,52 @@ def _described_wrappers(env_id: str, env_kwargs: dict[str, Any]) -> list[tuple[s
 def _wrappers(env_id: str, env_kwargs: dict[str, Any]) -> list[tuple[Callable[..., Any], dict[str, Any]]]:
     """Makers of the wrappers that the data were recorded through, with their arguments.
 
-    Only Gymnasium's own: a data file never names code that is loaded. Raises EnvironmentMissing for another.
+    Only those of the lists: a data file never names code that is loaded. Raises EnvironmentMissing for another.
     """
-    import gymnasium.wrappers
-
     found = []
     for name, entry_point, kwargs in _described_wrappers(env_id, env_kwargs):
         own = entry_point.startswith("gymnasium.wrappers.")
         if name in (WATCHING if own else WATCHERS):
             continue
-        if not own or name not in APPLIED or not isinstance(kwargs, dict):
+        if own and name in APPLIED and isinstance(kwargs, dict):
+            module = importlib.import_module("gymnasium.wrappers")
+        elif name in APPLIED_OF_MINIGRID and entry_point == f"minigrid.wrappers:{name}" and isinstance(kwargs, dict):
+            _need_plug_in("minigrid", f"the wrapper {name} of {env_id}")
+            module = importlib.import_module("minigrid.wrappers")
+        elif entry_point == f"{__name__}:{arranged_observation.__name__}" and isinstance(kwargs, dict):
+            module, name = sys.modules[__name__], arranged_observation.__name__
+        else:
             raise EnvironmentMissing(
                 f"the data of {env_id} were recorded through the wrapper {name} ({entry_point}), "
                 "which cannot be applied here: without it, it is another task",
                 f"if that task is meant, leave it out: --env-kwargs '{json.dumps(_without(env_kwargs, WRAPPERS))}'",
             )
-        found.append((getattr(gymnasium.wrappers, name), kwargs))
+        # JSON has lists where Gymnasium asks for tuples.
+        kwargs = {key: tuple(value) if isinstance(value, list) else value for key, value in kwargs.items()}
+        found.append((getattr(module, name), kwargs))
     return found
+
+
+def arranged_observation(
+    env: "gymnasium.Env[Any, Any]",
+    columns: Sequence[int] | None = None,
+    offset: Sequence[float] = (),
+    appended: Sequence[float] = (),
+) -> "gymnasium.Env[Any, Any]":
+    """Arrange an environment's flat observation as older data have it; an entry point for a catalogue's `env_kwargs`.
+
+    Takes the columns (all if None), adds the offset to the first of them, and appends constants.
+    """
+    import gymnasium
+    from gymnasium.wrappers import TransformObservation
+
+    (size,) = env.observation_space.shape or ()  # a ValueError where it is not flat
+    chosen = np.arange(size) if columns is None else np.arange(size)[list(columns)]
+    shift = np.zeros(len(chosen))
+    shift[: len(offset)] = offset
+    constants = np.array(appended, dtype=np.float64)
+    space = gymnasium.spaces.Box(-np.inf, np.inf, (len(chosen) + len(constants),), np.float64)
+    return TransformObservation(env, lambda values: np.concatenate([values[chosen] + shift, constants]), space)
 
 
 def foreign_watchers(env_id: str, env_kwargs: dict[str, Any]) -> list[str]:
@@ -366,20 +415,83 @@ def foreign_watchers(env_id: str, env_kwargs: dict[str, Any]) -> list[str]:
 def _plug_in(env_id: str) -> str | None:
     """The package that registers ids of this kind; None for Gymnasium's own, and where it is not known."""
     name = env_id.rpartition(":")[2]
-    return next((package for package, prefixes in PLUG_INS.items() if name.startswith(prefixes)), None)
+    return next((package for package, ids in PLUG_INS.items() if ids.match(name)), None)
 
 
-def _import_plug_in(env_id: str) -> None:
-    """Gymnasium loads no plug-ins by itself. One that is missing or broken registers nothing."""
-    package = _plug_in(env_id)
+def import_plug_in(package: str | None) -> Exception | None:
+    """Import a plug-in, which registers its environments: Gymnasium loads none by itself. What went wrong, if so.
+
+    What it prints goes to the log.
+    """
     if package is None:
-        return
-    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+        return None
+    printed = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         warnings.simplefilter("ignore")
         try:
             importlib.import_module(package)
         except BROKEN as error:
-            logging.getLogger(__name__).info("%s cannot be imported: %s", package, error)
+            return error
+    if printed.getvalue():
+        logging.getLogger(__name__).info("%s: %s", package, printed.getvalue().strip())
+    return None
+
+
+def is_absent(package: str, error: Exception) -> bool:
+    """Whether an import failed because the package itself is not installed; not because it, or another, is broken."""
+    return isinstance(error, ModuleNotFoundError) and error.name == package
+
+
+def _need_plug_in(package: str, needed_by: str) -> None:
+    """Import a plug-in. Raises EnvironmentMissing where it is not installed, or is broken."""
+    error = import_plug_in(package)
+    if error is None:
+        return
+    name = package.replace("_", "-")
+    if is_absent(package, error):
+        raise EnvironmentMissing(f"{needed_by} needs the package {name}", INSTALL) from None
+    raise EnvironmentMissing(
+        f"{needed_by} needs {name}, which is installed and cannot be imported: {type(error).__name__}: {error}",
+        FITTING_VERSIONS,
+    ) from error
+
+
+def _register(env_id: str) -> None:
+    """Have the plug-in of this id register its environments.
+
+    Raises EnvironmentMissing where it is not installed, is broken, or registers no environment at all: ale_py catches
+    the error of a Gymnasium that it does not fit.
+    """
+    import gymnasium
+
+    package = _plug_in(env_id)
+    if package is None:
+        return
+    _need_plug_in(package, f"environment {env_id}")
+    if not any(PLUG_INS[package].match(name) for name in gymnasium.registry):
+        raise EnvironmentMissing(
+            f"environment {env_id} needs {package.replace('_', '-')}, which registers nothing in the versions that are "
+            f"installed ({_versions(env_id)})",
+            FITTING_VERSIONS,
+        )
+
+
+def _broken_alone(env_id: str) -> bool:
+    """Whether an environment cannot be made with its own arguments either."""
+    import gymnasium
+
+    try:
+        gymnasium.make(env_id, **UNCHECKED).close()  # type: ignore[no-untyped-call]
+    except BROKEN:
+        return True
+    return False
+
+
+def _versions(env_id: str) -> str:
+    packages = ("gymnasium", *filter(None, [_plug_in(env_id)]), "mujoco")
+    found = {item.name: item.version for item in importlib.metadata.distributions() if item.name}
+    named = [package.replace("_", "-") for package in packages]
+    return ", ".join(f"{name} {found[name]}" for name in named if name in found)
 
 
 def _log_mujoco_warnings(spec: "gymnasium.envs.registration.EnvSpec | None") -> None:

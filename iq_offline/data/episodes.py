@@ -143,6 +143,8 @@ class DatasetInfo:
     notes: tuple[str, ...] = ()
     """What its format cannot tell or had to decide, in sentences."""
 
+    stack: int = 1
+    """Frames of an observation, where its pictures are single frames: they are stacked when they are sampled."""
     state: str | None = None
     """Of its files when they were read, where that is known."""
 

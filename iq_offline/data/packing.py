@@ -97,6 +97,8 @@ class _Columns:
     offsets: dict[str, NDArray[np.float64]]
     """What is subtracted, in 64 bits, from the arrays that have such."""
     declared: DeclaredSpace
+    stack: int
+    """Frames of an observation, which the pictures are."""
 
     @classmethod
     def of(cls, segment: Segment, info: DatasetInfo, offsets: dict[str, NDArray[np.float64]]) -> "_Columns":
@@ -128,6 +130,7 @@ class _Columns:
             dtypes={path: str(array.dtype) for path, array in segment.observations.items()},
             action_shape=segment.actions.shape[1:],
             discrete=segment.actions.dtype.kind in "biu",
+            stack=info.stack,
         )
 
     @cached_property
@@ -169,6 +172,7 @@ class _Columns:
                 "start": self.vectors[path][0] if path in self.vectors else None,
                 "stop": self.vectors[path][1] if path in self.vectors else None,
                 "file": files.get(path),
+                "stack": self.stack if path in files else 1,
                 "categories": self.categories[path].counts if path in self.categories else (),
                 "offset": self.offsets[path].tolist() if path in self.offsets else (),
             }

@@ -158,7 +158,7 @@ def _check_contents(expert: TransitionTable, other: TransitionTable) -> None:
             "name data of the same task (where a file declares no count, its greatest action does: "
             "docs/reference/data.md)",
         )
-    pictures = [[leaf.shape for leaf in table.layout if leaf.file] for table in (expert, other)]
+    pictures = [[leaf.shown for leaf in table.layout if leaf.file] for table in (expert, other)]
     if pictures[0] != pictures[1]:
         raise ConfigError(
             f"--supplementary {other.info.name}: pictures {pictures[1]}; {expert.info.name} has {pictures[0]}",

@@ -34,7 +34,7 @@ def summarise(table: TransitionTable) -> dict[str, Any]:
         "terminations": int(episodes["terminated"].sum()),
         "truncations": int(episodes["truncated"].sum()),
         "observation_shape": _observation_shape(table),
-        "observation_layout": {leaf.path or "observations": [leaf.dtype, *leaf.shape] for leaf in table.layout},
+        "observation_layout": {leaf.path or "observations": [leaf.dtype, *leaf.shown] for leaf in table.layout},
         "observation_categories": {
             leaf.path or "observations": list(leaf.categories) for leaf in table.layout if leaf.categories
         },
@@ -221,8 +221,8 @@ def _hashes(rows: NDArray[np.float32], *pictures: NDArray[np.uint64]) -> NDArray
 def _observation_shape(table: TransitionTable) -> list[int]:
     """Of a single picture its own; else how many numbers an observation has, pictures' bytes included."""
     if len(table.layout) == 1 and table.pictures:
-        return list(table.layout[0].shape)
-    pixels = sum(int(np.prod(leaf.shape)) for leaf in table.layout if leaf.file)
+        return list(table.layout[0].shown)
+    pixels = sum(int(np.prod(leaf.shown)) for leaf in table.layout if leaf.file)
     return [table.observation_size + pixels]
 
 

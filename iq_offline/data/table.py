@@ -24,6 +24,7 @@ from iq_offline import paths
 from iq_offline.data.catalogue import Located
 from iq_offline.data.episodes import ContentDigest, DatasetInfo
 from iq_offline.data.files import data_path, make_folder, whole_folder
+from iq_offline.data.frames import stacked
 from iq_offline.data.identity import content_key, state_of
 from iq_offline.data.packing import EPISODES, ROWS, pack
 from iq_offline.data.reading import check_is_file, completed, detect, parse_format, read_episodes
@@ -53,6 +54,13 @@ class Leaf:
     """How many categories each of its numbers tells apart, counted from 0; empty where they are real numbers."""
     offset: tuple[float, ...] = ()
     """What was subtracted from each of its numbers, in 64 bits, before they were narrowed; empty for nothing."""
+    stack: int = 1
+    """Frames of an observation, where its pictures are single frames."""
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """Shape of it in an observation: of all frames, where they are stacked."""
+        return self.shape if self.stack == 1 else (self.stack, *self.shape)
 
     @property
     def width(self) -> int:
@@ -138,6 +146,13 @@ class TransitionTable:
                 self.rows_file, dtype=np.float32, count=(place.stop - first) * width, offset=4 * first * width
             )
             yield place, flat.reshape(-1, width)
+
+    def picture_bytes_of(self, leaf: Leaf, rows: Rows) -> NDArray[np.uint8]:
+        """A leaf's pictures at those rows, as an observation has them: frames are stacked; (n, *leaf.shown)."""
+        held = self.pictures[leaf.path]
+        if leaf.stack == 1:
+            return np.asarray(held[rows])
+        return stacked(held, rows, self.episodes["start_row"].to_numpy(), leaf.stack)
 
     def observations(self, rows: Rows) -> Floats:
         """Observations of those rows, shape (n, D)."""

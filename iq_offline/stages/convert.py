@@ -18,6 +18,7 @@ from iq_offline.data.download import fetch
 from iq_offline.data.episodes import ContentDigest, Episode, EpisodeSource, segment_of
 from iq_offline.data.files import check_folder, data_path, whole_file, whole_folder
 from iq_offline.data.formats.step_keys import Ends
+from iq_offline.data.frames import Frames, framed
 from iq_offline.data.identity import sha256_of
 from iq_offline.data.observations import from_leaves, leaves, map_leaves
 from iq_offline.data.reading import WRITABLE, Format, module_of, parse_format, read_episodes
@@ -51,6 +52,7 @@ class ConvertRequest:
     floats: str = Floats.KEEP
     keep_going: bool = False
     infos: bool = True
+    frames: Frames | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ def convert_dataset(
     ends = _choice(Ends, request.ends, "--ends")
     _choice(Floats, request.floats, "--dtype")
     origin = read_episodes(fetch(source), request.input_format, ends)
+    if request.frames:
+        origin = framed(origin, request.frames)
+    if origin.info.stack > 1 and chosen is not Format.MINARI:
+        raise ConfigError(f"{chosen} has no place for how many frames an observation has", "write --format minari")
     made_from = _made_from(origin, request, relabelling)
     if destination.exists():
         record = _made_before(destination, chosen, made_from)
@@ -262,8 +268,14 @@ def _made_from(origin: EpisodeSource, request: ConvertRequest, relabelling: Rela
     return ({} if relabelling is None else {"relabelled": relabelling.record}) | {
         "source": {"name": info.name, "format": info.format, "sha256": info.sha256},
         "converter": f"iq-offline {iq_offline.__version__}",
-        "request": asdict(request),
+        "request": _asked(request),
     }
+
+
+def _asked(request: ConvertRequest) -> dict[str, Any]:
+    asked = asdict(replace(request, frames=None))
+    del asked["frames"]
+    return asked | ({"frames": request.frames.record()} if request.frames else {})
 
 
 def _made_before(destination: Path, chosen: Format, made_from: dict[str, Any]) -> dict[str, Any]:

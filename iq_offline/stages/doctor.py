@@ -7,6 +7,7 @@ from typing import Any
 from iq_offline import paths
 from iq_offline.credentials import public_url
 from iq_offline.data.catalogue import catalogue
+from iq_offline.data.environments import FITTING_VERSIONS, INSTALL, PLUG_INS, import_plug_in
 from iq_offline.tracking.mlflow_access import tracking_uri
 from iq_offline.training.provenance import git_commit, package_versions, platform_description
 
@@ -15,6 +16,9 @@ OPTIONAL = {
     "d3rlpy": ("offline-RL baselines", "pip install 'iq-offline[baselines]'"),
     "snakemake": ("pipelines", "pip install 'iq-offline[pipeline]'"),
     "huggingface_hub": ("Minari's remote datasets", "pip install 'iq-offline[remote]'"),
+    "gymnasium_robotics": ("Adroit, AntMaze, kitchen and point mazes in simulation", INSTALL),
+    "minigrid": ("MiniGrid and BabyAI in simulation", INSTALL),
+    "ale_py": ("Atari in simulation", INSTALL),
     "Box2D": ("LunarLander in simulation", "pip install 'iq-offline[box2d]'"),
     "moviepy": ("films of episodes (eval --video)", "pip install moviepy"),
     "onnxruntime": ("export to ONNX", "pip install 'iq-offline[export]'"),
@@ -43,6 +47,7 @@ def examine() -> dict[str, Any]:
         "minari_home": str(paths.minari_home()),
         "tracking_uri": public_url(tracking_uri()),
         "missing": missing,
+        "broken": _broken(missing),
         "defects": [
             {"dataset": entry.id, "defect": defect}
             for entry in catalogue().values()
@@ -50,6 +55,17 @@ def examine() -> dict[str, Any]:
             for defect in entry.known_defects
         ],
     }
+
+
+def _broken(missing: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The packages of environments that are installed and cannot be imported."""
+    absent = {item["module"] for item in missing}
+    errors = {package: import_plug_in(package) for package in PLUG_INS if package not in absent}
+    return [
+        {"module": package, "error": f"{type(error).__name__}: {error}", "remedy": FITTING_VERSIONS}
+        for package, error in errors.items()
+        if error
+    ]
 
 
 def _writable() -> bool:

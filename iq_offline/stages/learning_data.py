@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from iq_offline.baselines.filtering import CheckInterrupt, Found, more_demonstrations
 from iq_offline.baselines.sources import PeerData
 from iq_offline.batch import Batch
-from iq_offline.config.base import Precision
+from iq_offline.config.base import PictureEncoder, Precision
 from iq_offline.config.baselines import EpisodeFilterConfig
 from iq_offline.config.cloning import BCConfig
 from iq_offline.config.iq import DiscreteIQConfig, IQConfig
@@ -76,8 +76,7 @@ def warn_of_unread_data(
     if supplementary and accepts and supplementary[0].pictures:
         warn("distances between pictures say little: no supplementary episode is accepted as a demonstration")
     elif supplementary and not (reads or accepts):
-        choice = "; --preset accept-episodes clones those that a test accepts" if config.method == "iq" else ""
-        warn(f"method {config.method} learns from demonstrations alone and leaves supplementary data unread{choice}")
+        warn(f"method {config.method} learns from demonstrations alone and leaves supplementary data unread")
     if isinstance(algorithm, QLearningConfig) and algorithm.reads_supplementary and not supplementary:
         warn(f"method {config.method} can learn from supplementary data, and none are given (--supplementary)")
 
@@ -100,6 +99,12 @@ def warn_of_low_bound(config: TrainConfig, warn: Callable[[str], None]) -> None:
             f"target_bound={bound:g} cuts off the values of up to {largest:g} that fixed_rewards make: "
             f"--set target_bound={largest:g} would not"
         )
+
+
+def warn_of_unused_pictures(config: TrainConfig, table: TransitionTable, warn: Callable[[str], None]) -> None:
+    """Warn where settings for pictures meet observations without any."""
+    if not table.pictures and (config.encoder is not PictureEncoder.NATURE or config.shift):
+        warn(f"{table.info.name} has no pictures: --encoder and --shift change nothing")
 
 
 def warn_of_slow_precision(config: TrainConfig, device: Any, warn: Callable[[str], None]) -> None:
@@ -140,15 +145,20 @@ def training_steps(
         demonstrations = found.demonstrations
         config = config.model_copy(update={"algorithm": algorithm.model_copy(update={"prior": found.cloning})})
     if found is not None and found.demonstrations is sampler and found.metrics:
-        by = ", ".join(name for name, value in found.metrics.items() if name.endswith("_accepted") and not value)
         warn(
-            f"no supplementary episode is accepted as a demonstration: the demonstrations speak against it ({by} is 0)"
+            "no supplementary episode is cloned as a demonstration: held-out demonstrations are not predicted better "
+            f"with them{_p_value(found.metrics)}; {config.method} trains as without them"
         )
     others = [TransitionSampler(table, rows_with_successors(table), device) for table in data.supplementary]
     supplementary = SupplementarySampler(others) if others else None
     space = data.table.action_space
     steps = train(config, demonstrations, space, device, held_out, supplementary, resumed, slot)
     yield from with_metrics(steps, found.metrics, found.accepted_episodes) if found else steps
+
+
+def _p_value(metrics: dict[str, float]) -> str:
+    found = metrics.get("cross_validation_p_value")
+    return ", or there are too few to tell" if found is None else f" (p = {found:.2g})"
 
 
 def filter_of(config: TrainConfig) -> EpisodeFilterConfig | None:

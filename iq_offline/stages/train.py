@@ -31,6 +31,7 @@ from iq_offline.stages.learning_data import (
     warn_of_low_bound,
     warn_of_slow_precision,
     warn_of_unread_data,
+    warn_of_unused_pictures,
 )
 from iq_offline.stages.presets import read_preset, warn_of_unused_preset
 from iq_offline.tracking.mirror import Tracker, describe, start_tracking
@@ -136,6 +137,7 @@ def train_run(
     warn_of_unread_data(config, supplementary, warn)
     warn_of_low_bound(config, warn)
     warn_of_slow_precision(config, device, warn)
+    warn_of_unused_pictures(config, table, warn)
     for read in (table, *supplementary):
         warn_of_defects(read, warn)
     data = LearningData(table, split_of(config, table), supplementary)

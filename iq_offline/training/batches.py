@@ -1,6 +1,5 @@
 """Uniform minibatches of transitions, gathered from packed tables by index pairs (i, i + 1)."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -45,7 +44,7 @@ class TransitionSampler:
         else:
             packed, first = np.array(table.rows[used]), (np.cumsum(used) - 1)[rows]
         self._hold(table, packed, first, device)
-        self._pictures = [table.pictures[leaf.path] for leaf in table.layout if leaf.file]
+        self._table, self._pictures = table, [leaf for leaf in table.layout if leaf.file]
         self._picture_rows = torch.from_numpy(rows) if self._pictures else None
         self._initial = None if initial_rows is None else self._first_observations(table, initial_rows)
 
@@ -119,13 +118,24 @@ class TransitionSampler:
         assert self._picture_rows is not None
         rows = self._picture_rows[positions.cpu()].numpy()
         return (
-            torch.cat([observations, _pixels(self._pictures, rows, self.device)], dim=1),
-            torch.cat([next_observations, _pixels(self._pictures, rows + 1, self.device)], dim=1),
+            self._beside(observations, rows),
+            self._beside(next_observations, rows + 1),
         )
 
     def _first_observations(self, table: TransitionTable, rows: Rows) -> torch.Tensor:
         vector = torch.from_numpy(table.observations(rows)).to(self.device)
-        return torch.cat([vector, _pixels(self._pictures, rows, self.device)], dim=1) if self._pictures else vector
+        return self._beside(vector, rows) if self._pictures else vector
+
+    def _beside(self, vector: torch.Tensor, rows: Rows) -> torch.Tensor:
+        """The numbers of those rows' observations with their pictures behind them, (B, D)."""
+        pixels = self._pixels(rows)
+        return torch.cat([vector, pixels], dim=1) if vector.shape[1] else pixels
+
+    def _pixels(self, rows: Rows) -> torch.Tensor:
+        """The pictures of those rows, flat, as 32-bit floats, (B, pixels); they widen on the device."""
+        parts = [self._table.picture_bytes_of(leaf, rows).reshape(len(rows), -1) for leaf in self._pictures]
+        together = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return torch.from_numpy(together).to(self.device).float()
 
 
 class SupplementarySampler:
@@ -228,14 +238,8 @@ def beside(
 
 def observation_layout(table: TransitionTable) -> ObservationLayout:
     """What the table's flat observations are made of."""
-    pictures = tuple(leaf.shape for leaf in table.layout if leaf.file)
+    pictures = tuple(leaf.shown for leaf in table.layout if leaf.file)
     return ObservationLayout(table.observation_size, pictures, table.categories, table.offset)
-
-
-def _pixels(pictures: list[NDArray[np.uint8]], rows: Rows, device: torch.device) -> torch.Tensor:
-    """The pictures of those rows, flat, as 32-bit floats, (B, pixels)."""
-    parts = [np.asarray(held[rows]).reshape(len(rows), math.prod(held.shape[1:])) for held in pictures]
-    return torch.from_numpy(np.concatenate(parts, axis=1)).to(device).float()
 
 
 def evenly_spread(table: TransitionTable, rows: Rows, most: int, device: torch.device) -> Batch:

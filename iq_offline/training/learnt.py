@@ -1,7 +1,7 @@
 """From data or a run folder to a method's learner, whose networks the registry of methods knows how to build."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,8 +11,11 @@ from iq_offline.algorithms.actor_critic import ActorCritic
 from iq_offline.algorithms.build import NetworkSpec, clone_policy
 from iq_offline.algorithms.encoders import with_precision
 from iq_offline.algorithms.networks import Policy
+from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.algorithms.scaling import fit_action_scale, fit_standardiser
 from iq_offline.algorithms.soft_q import SoftQLearner
+from iq_offline.batch import Batch
+from iq_offline.config.base import PictureEncoder
 from iq_offline.config.q_learning import QLearningConfig
 from iq_offline.data.spaces import ActionSpace, ContinuousActions
 from iq_offline.data.strict_json import first_line
@@ -33,13 +36,29 @@ class Data:
     space: ActionSpace
     device: torch.device
     supplementary: SupplementarySampler | None = None
+    encoder: PictureEncoder = PictureEncoder.NATURE
+    """Layers for pictures."""
+    shift: int = 0
+    """Pixels by which pictures are moved at most."""
+
+    def shifted(self, batches: Iterator[Batch], seed: int) -> Iterator[Batch]:
+        """The same batches, the pictures of their observations and successors moved at random."""
+        layout, random = self.expert.layout, generator(seed, Stream.SHIFTS)
+        if not self.shift or not layout.pictures:
+            return batches
+        from iq_offline.algorithms.pictures import shifted
+
+        def moved(observations: Tensor) -> Tensor:
+            return shifted(observations, layout, self.shift, random)
+
+        return (batch.map_observations(moved) for batch in batches)
 
     def spec(self, seed: int) -> NetworkSpec:
         """Of networks for these data: the scaling is that of all training observations together."""
         observations = self.expert.observations().cpu()
         if self.supplementary is not None:
             observations = torch.cat([observations, self.supplementary.observations().cpu()])
-        layout, space = self.expert.layout, self.space
+        layout, space = replace(self.expert.layout, encoded_by=self.encoder), self.space
         if isinstance(space, ContinuousActions):
             actions = fit_action_scale(space.low, space.high, self.expert.proper.actions().cpu())
             return NetworkSpec(layout, fit_standardiser(observations, layout), actions, seed, self.device)

@@ -96,7 +96,7 @@ def train(
     `slot`: its place among seeds that are updated together.
     Raises TrainingDiverged where a logged metric is not finite or the Q-function diverges.
     """
-    data = Data(sampler, space, device, supplementary)
+    data = Data(sampler, space, device, supplementary, config.encoder, config.shift)
     options = TrainingOptions(config.seed, config.compile, resumed, slot)
     for progress in watched(_train(config, data, options), held_out):
         yield replace(progress, resumable=True)
@@ -198,7 +198,8 @@ def _clone(config: BCConfig, options: TrainingOptions, data: Data) -> Iterator[P
 def _fit_clone(
     learner: BCLearner, config: BCConfig, options: TrainingOptions, data: Data, phase: str
 ) -> Iterator[Progress]:
-    batches = data.expert.batches(config.batch_size, generator(options.seed, Stream.CLONING_BATCHES))
+    random = generator(options.seed, Stream.CLONING_BATCHES)
+    batches = data.shifted(data.expert.batches(config.batch_size, random), options.seed)
     alarm = DivergenceAlarm(None, BC_REMEDY)
     yield from options.fit(learner, batches, config.fewest_updates, alarm, phase)
 
@@ -224,7 +225,7 @@ def _train_q(config: QLearningConfig, options: TrainingOptions, data: Data) -> I
     if updates == 0:
         yield Progress(before, total, {}, learner, prior_compiled=compiled)
     alarm = DivergenceAlarm(config.max_abs_q, f"{type(config).remedy} (--set key=value)", before=before)
-    batches = _batches(config, options.seed, data)
+    batches = data.shifted(_batches(config, options.seed, data), options.seed)
     for later in options.fit(learner, batches, updates, alarm, METHOD):
         yield replace(later, step=before + later.step, total=total, prior=prior, prior_compiled=compiled)
 

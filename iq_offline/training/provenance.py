@@ -9,7 +9,7 @@ from pathlib import Path
 import iq_offline
 
 RECORDED_PACKAGES = (
-    *("iq-offline", "torch", "numpy", "gymnasium", "mujoco"),
+    *("iq-offline", "torch", "numpy", "gymnasium", "mujoco", "gymnasium-robotics", "minigrid", "ale-py"),
     *("h5py", "polars", "minari", "mlflow", "d3rlpy"),
 )
 

@@ -24,7 +24,7 @@ from iq_offline.algorithms.networks import (
     Policy,
     Standardiser,
 )
-from iq_offline.config.base import ActionHead, Activation
+from iq_offline.config.base import ActionHead, Activation, PictureEncoder
 from iq_offline.data.strict_json import first_line, parse_json, read_bytes
 from iq_offline.errors import RunError
 from iq_offline.training.run_schema import Number, fitted
@@ -47,6 +47,7 @@ class PolicyHeader(BaseModel):
     pictures: Annotated[tuple[Annotated[tuple[Size, ...], Field(max_length=4)], ...], Field(max_length=64)]
     categories: tuple[Annotated[int, Field(ge=0, le=10_000_000)], ...] = ()
     offset: tuple[Number, ...] = ()
+    encoder: PictureEncoder = PictureEncoder.NATURE
     head: ActionHead = ActionHead.CLIPPED_GAUSSIAN
     learnt_std: bool = False
     std: Annotated[Number, Field(gt=0)] | None = None
@@ -120,6 +121,8 @@ def save_policy(policy: Policy, path: Path) -> None:
         header["categories"] = json.dumps(policy.layout.categories)
     if policy.layout.offset:
         header["offset"] = json.dumps(policy.layout.offset)
+    if policy.layout.encoded_by is not PictureEncoder.NATURE:
+        header["encoder"] = policy.layout.encoded_by
     if isinstance(policy, ContinuousPolicy):
         header |= {"head": policy.head, "learnt_std": json.dumps(policy.learnt_std), "std": json.dumps(policy.std)}
     path.write_bytes(tensor_bytes(policy.state_dict(), header))
@@ -159,7 +162,7 @@ def _check_scaling(header: PolicyHeader, tensors: Mapping[str, Tensor]) -> None:
 
 def _built(header: PolicyHeader, tensors: Mapping[str, Tensor]) -> Policy:
     standardiser = Standardiser(tensors["observation_mean"], tensors["observation_std"])
-    layout = ObservationLayout(header.vector, header.pictures, header.categories, header.offset)
+    layout = ObservationLayout(header.vector, header.pictures, header.categories, header.offset, header.encoder)
     if header.kind == "discrete":
         return DiscretePolicy(
             standardiser, header.outputs, header.hidden_sizes, header.activation, norm=header.layer_norm, layout=layout
@@ -179,7 +182,7 @@ def _built(header: PolicyHeader, tensors: Mapping[str, Tensor]) -> Policy:
 
 def _policy_header(path: Path, tensors: Mapping[str, Tensor]) -> PolicyHeader:
     """The header, checked against the tensors before a network of its sizes is built."""
-    plain = ("kind", "activation", "head")
+    plain = ("kind", "activation", "head", "encoder")
     try:
         header = read_header(path)
         values = {key: text if key in plain else parse_json(text) for key, text in header.items()}

@@ -5,8 +5,9 @@ import torch
 
 from iq_offline.algorithms.encoders import ObservationLayout, initialise
 from iq_offline.algorithms.networks import DiscretePolicy
-from iq_offline.algorithms.pictures import PICTURE_FEATURES, channels_first
+from iq_offline.algorithms.pictures import PICTURE_FEATURES, channels_first, shifted
 from iq_offline.algorithms.scaling import fit_standardiser
+from iq_offline.config.base import PictureEncoder
 from iq_offline.errors import ConfigError
 
 
@@ -48,3 +49,28 @@ def test_pictures_too_small_for_convolutions_are_refused():
     assert ObservationLayout(0, ((5, 5, 3),)).encoder().features > 0
     with pytest.raises(ConfigError, match="pictures of 4 x 4 pixels are too small"):
         ObservationLayout(0, ((4, 4, 3),)).encoder()
+
+
+@pytest.mark.parametrize("shape", [(84, 84), (4, 84, 84), (7, 7, 3), (3, 5)])
+def test_residual_encoder_takes_every_size(shape: tuple[int, ...]):
+    layout = ObservationLayout(2, (shape,), encoded_by=PictureEncoder.IMPALA)
+    assert layout.encoder()(torch.zeros(5, layout.size)).shape == (5, 2 + PICTURE_FEATURES)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 5), (6, 5, 3), (2, 6, 5, 3)])
+def test_shifts_equal_padding_and_cropping(shape: tuple[int, ...]):
+    """A shift is a crop of the picture with its edge repeated; vectors, and frames of one stack, move as one."""
+    layout, most = ObservationLayout(1, (shape,)), 2
+    flat = torch.rand(8, layout.size)
+    moved = shifted(flat, layout, most, torch.Generator().manual_seed(0))
+    assert torch.equal(moved[:, 0], flat[:, 0])
+    rows, columns = torch.randint(-most, most + 1, (2, 8, 1), generator=torch.Generator().manual_seed(0))
+    assert len(set(zip(rows.flatten().tolist(), columns.flatten().tolist(), strict=True))) > 4
+    row = shape.index(6)
+    for n in range(8):
+        picture = flat[n, 1:].reshape(shape).movedim((row, row + 1), (-2, -1)).flatten(0, -3)[None]
+        padded = torch.nn.functional.pad(picture, (most,) * 4, mode="replicate")
+        top, left = most + int(rows[n]), most + int(columns[n])
+        expected = padded[0, :, top : top + 6, left : left + 5]
+        got = moved[n, 1:].reshape(shape).movedim((row, row + 1), (-2, -1)).flatten(0, -3)
+        assert torch.equal(got, expected)

@@ -129,3 +129,20 @@ def test_keys_that_are_gone_are_refused(override: str, discrete: bool):
     with pytest.raises(ConfigError, match="unknown key") as error:
         algorithm_config("iq", discrete=discrete, overrides=[override])
     assert "iq-offline methods iq" in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("method", "override", "key", "kept"),
+    [
+        ("iq", "action_gradient.at=recorded", "action_gradient.weight", 0.1),
+        ("iq", "accept_episodes.residual_test.updates=7", "accept_episodes.cross_validation.folds", 5),
+        ("iq", "accept_episodes.residual_test.updates=7", "accept_episodes.loss", "absolute"),
+        ("recovery-bc", "cloning.updates=7", "cloning.loss", "absolute"),
+    ],
+)
+def test_override_keeps_other_defaults_of_its_group(method: str, override: str, key: str, kept: Any):
+    """A method's own default for a group of settings holds for the keys that an override leaves alone."""
+    values: Any = algorithm_config(method, discrete=False, overrides=[override]).model_dump(mode="json")
+    for part in key.split("."):
+        values = values[part]
+    assert values == kept

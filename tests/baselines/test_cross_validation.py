@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from iq_offline.baselines.filtering import chance, folds, verdict
+from iq_offline.baselines.filtering import fewer_mistakes, folds, smaller_errors, verdict
 from iq_offline.baselines.fit import fit_baseline
 from iq_offline.baselines.sources import PeerData
 from iq_offline.config.baselines import ContinuousFilteredBCConfig, CrossValidationConfig, DiscreteFilteredBCConfig
@@ -24,37 +24,34 @@ def data_of(demos: int, subsample: int, *supplementary: str) -> PeerData:
     return PeerData(table, split, tuple(open_dataset(name) for name in supplementary))
 
 
-def errors(mean: float, median: float) -> np.ndarray:
-    """Three errors of that mean and median."""
-    return np.array([median, median, 3 * mean - 2 * median])
+def test_smaller_errors_by_hand():
+    """The paired t-test of the logarithms: p-values of a table for 2 degrees of freedom."""
+    without = [np.array([1.0, 3.0]), np.array([2.0]), np.array([4.0, 4.0])]
+    ratios = np.exp([-0.9, -1.0, -1.1])  # mean -1, standard error 0.1 / sqrt(3): t = -17.32
+    better = [part * ratio for part, ratio in zip(without, ratios, strict=True)]
+    assert smaller_errors(without, better) == pytest.approx(0.00166, abs=2e-5)
+    assert smaller_errors(better, without) == pytest.approx(1 - 0.00166, abs=2e-5)
+    one_better = [without[0] / 2, without[1] * 1.1, without[2] * 1.1]
+    assert smaller_errors(without, one_better) > 0.2
+    assert smaller_errors(without, without) == 1
+    assert smaller_errors(without[:1], better[:1]) == 1
 
 
-@pytest.mark.parametrize(
-    ("plain", "mixed", "accepted"),
-    [
-        (errors(1.0, 0.5), errors(0.9, 0.4), True),  # better both ways
-        (errors(1.0, 0.5), errors(1.1, 0.1), False),  # worse in the mean
-        (errors(1.0, 0.5), errors(0.9, 0.7), True),  # median 1.4 times as large
-        (errors(1.0, 0.5), errors(0.9, 0.8), False),  # median 1.6 times as large: a few better ones pay for many worse
-    ],
-)
-def test_verdict_by_hand(plain, mixed, accepted):
-    metrics = verdict(plain, mixed, max_median_ratio=1.5)
-    assert metrics["cross_validation_accepted"] == float(accepted)
-    assert metrics["cross_validation_error_without"] == pytest.approx(1.0)
-    assert metrics["cross_validation_error_with_median"] == np.median(mixed)
+def test_fewer_mistakes_by_hand():
+    """The sign test on the transitions where one clone alone is mistaken: 1 / 2^4 for four of four."""
+    without, better = np.array([1.0, 1, 1, 1, 0, 1]), np.array([0.0, 0, 0, 0, 0, 1])
+    assert fewer_mistakes([without], [better]) == pytest.approx(1 / 16)
+    assert fewer_mistakes([better], [without]) == 1
+    assert fewer_mistakes([without], [without]) == 1
 
 
-def test_difference_within_margin_is_rejected():
-    mistakes = np.array([1.0, 1, 1, 1, 1, 0, 0, 0, 0, 0]), np.array([1.0, 1, 1, 0, 0, 0, 0, 0, 0, 0])
-    assert verdict(*mistakes, max_median_ratio=1.5, margin=0.19)["cross_validation_accepted"] == 1
-    assert verdict(*mistakes, max_median_ratio=1.5, margin=0.2)["cross_validation_accepted"] == 0
-
-
-def test_chance_by_hand():
-    plain, mixed = np.array([1.0, 1, 1, 1, 0, 0, 0, 1, 0, 0]), np.array([0.0, 0, 0, 0, 0, 0, 0, 1, 0, 0])
-    assert chance(plain, mixed) == pytest.approx(2 * 2 / 10)
-    assert chance(plain, plain) == 0
+def test_verdict_compares_with_the_level():
+    without, better = [np.ones(5), np.ones(4)], [np.full(5, 0.5), np.full(4, 0.4)]
+    accepted = verdict(without, better, 0.05, lambda *_: 0.049)
+    assert accepted["cross_validation_accepted"] == 1
+    assert accepted["cross_validation_error_without"] == 1
+    assert accepted["cross_validation_error_with"] == pytest.approx((5 * 0.5 + 4 * 0.4) / 9)
+    assert verdict(without, better, 0.05, lambda *_: 0.05)["cross_validation_accepted"] == 0
 
 
 def test_folds_leave_each_demonstration_out_once():
@@ -101,7 +98,7 @@ def test_random_episodes_are_rejected_and_cloning_unchanged():
 
 @pytest.mark.slow
 def test_more_of_the_expert_is_accepted():
-    """More of the expert is accepted and cloned as without a screen."""
+    """More of the expert is accepted and cloned as without a test."""
     data = data_of(3, 20, EXPERT)
     screened, filtered = last_of(data, CrossValidationConfig(updates=300)), last_of(data, None)
     assert screened.metrics["cross_validation_accepted"] == 1
@@ -112,7 +109,8 @@ def test_more_of_the_expert_is_accepted():
 
 def discrete_verdict(data: PeerData) -> dict[str, float]:
     config = DiscreteFilteredBCConfig(
-        cloning=DiscreteBCConfig(hidden_sizes=(32,), updates=300), cross_validation=CrossValidationConfig(updates=600)
+        cloning=DiscreteBCConfig(hidden_sizes=(32,), updates=300),
+        cross_validation=CrossValidationConfig(updates=600, level=0.2),
     )
     *_, last = fit_baseline(config, 0, data, CPU)
     return last.metrics
@@ -127,7 +125,7 @@ def noisy(share: float) -> Callable[[np.ndarray], np.ndarray]:
 @pytest.mark.slow
 def test_noisy_expert_is_accepted_by_shares_of_mistakes(discrete_beside):
     """The expert under noise is accepted and its errors are shares of mistakes."""
-    metrics = discrete_verdict(discrete_beside(noisy(0.4)))
+    metrics = discrete_verdict(discrete_beside(noisy(0.2)))
     assert metrics["cross_validation_accepted"] == 1
     assert metrics["cross_validation_error_with"] < metrics["cross_validation_error_without"] < 1
     for name in ("cross_validation_error_with", "cross_validation_error_without"):

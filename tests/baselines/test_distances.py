@@ -6,6 +6,7 @@ import pytest
 from iq_offline.baselines.distances import Scaling, left_out_distances, nearest_distances, similarity
 from iq_offline.baselines.sources import Recorded
 from iq_offline.data.spaces import ContinuousActions, DiscreteActions
+from iq_offline.errors import ConfigError
 
 RNG = np.random.default_rng(0)
 
@@ -54,7 +55,7 @@ def test_left_out_distances_equal_their_slow_twin():
 def test_single_demonstration_uses_its_own_other_steps():
     """A single demonstration is measured by its own other steps."""
     np.testing.assert_allclose(left_out_distances(np.array([[0.0], [1.0], [4.0]]), np.zeros(3, dtype=int)), [1, 1, 3])
-    with pytest.raises(ValueError, match="two steps"):
+    with pytest.raises(ConfigError, match="single demonstrated transition"):
         left_out_distances(np.zeros((1, 2)), np.zeros(1, dtype=int))
 
 

@@ -9,12 +9,9 @@ import torch
 from iq_offline.algorithms.bc import censored_residuals
 from iq_offline.algorithms.encoders import initialise
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Standardiser
-from iq_offline.baselines.distances import Scaling
 from iq_offline.baselines.residual_test import (
     Residuals,
     bounds_reached,
-    near,
-    predictability_near,
     residuals,
     sign_predictability,
     soft_signs,
@@ -180,27 +177,6 @@ def test_weights_are_inverse_sizes_of_those_chosen():
 def test_weights_of_noiseless_episodes_are_numbers():
     found = Residuals(np.zeros(2), np.array([0.0, 0.1]), np.full(2, 100))
     assert np.isfinite(found.weights(np.array([True, True]))).all()
-
-
-def test_near_is_measured_in_distances_between_demonstrations():
-    def at(places: list[float], episodes: list[int]) -> Recorded:
-        observations = np.array(places, np.float32)[:, None]
-        return Recorded(observations, np.zeros((len(places), 2), np.float32), observations, np.array(episodes))
-
-    demonstrated, asked = at([0, 1], [0, 1]), at([-3, -1.9, 0.5, 2.9, 3.1], [0] * 5)
-    scaling = Scaling.fit([demonstrated, asked], SPACE)
-    assert near(2.0, demonstrated, asked.observations, scaling).tolist() == [False, True, True, True, False]
-
-
-def test_predictability_of_chosen_steps_is_an_episodes():
-    """What is predictable of chosen steps is that of an episode of them."""
-    expert, other = a_policy(0), a_policy(1)
-    both = episodes_of(other, [0.1, 0.3])
-    first = both.episodes == 0
-    alike = TEST.model_copy(update={"negligible_residual_near": TEST.negligible_residual})
-    assert predictability_near(alike, expert, both, first) == pytest.approx(
-        residuals(TEST, expert, both).predictability[0]
-    )
 
 
 @pytest.mark.parametrize("wanted", [0.0, 0.5, 0.9])

@@ -4,11 +4,12 @@ import re
 import tomllib
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from iq_offline import paths
 from iq_offline.data.catalogue import CatalogueEntry, Kind, catalogue, find_entries, locate
-from iq_offline.data.environments import make_environment
+from iq_offline.data.environments import make_environment, make_raw_environment, step_limit
 from iq_offline.errors import UnknownDataset
 
 ENTRIES = list(catalogue().values())
@@ -31,9 +32,11 @@ def test_every_family_has_its_datasets():
         "d4rl-adroit-v1": 12,
         "d4rl-antmaze-v2": 6,
         "d4rl-kitchen-v0": 3,
-        "d4rl-maze2d-v1": 6,
-        "minari-mujoco": 28,
+        "d4rl-maze2d-v1": 8,
+        "minari-atari": 57,
         "minari-d4rl": 34,
+        "minari-minigrid": 170,
+        "minari-mujoco": 28,
     }
 
 
@@ -44,7 +47,7 @@ def test_ids_are_unique_and_families_match_their_files():
         content = tomllib.loads(file.read_text())
         assert content["family"]["id"] == file.stem
         ids += [item["id"] for item in content["dataset"]]
-    assert len(ids) == len(set(ids)) == len(ENTRIES) == 119
+    assert len(ids) == len(set(ids)) == len(ENTRIES) == 348
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -123,6 +126,98 @@ def test_references_and_step_limits_match_d4rl(name: str, random: float, expert:
     assert (entry.reference.random, entry.reference.expert, entry.max_episode_steps) == (random, expert, steps)
 
 
+MAZES = {
+    "umaze": ("#####", "#GOO#", "###O#", "#OOO#", "#####"),
+    "open": ("#######", "#OOOOO#", "#OOGOO#", "#OOOOO#", "#######"),
+}
+"""D4RL's point mazes: a position counts rows and columns of these, from 0."""
+
+
+@pytest.mark.parametrize("name", ["maze2d-umaze-v1", "maze2d-open-dense-v0"])
+def test_point_maze_has_positions_of_d4rl(name: str):
+    """Starts lie in free cells of D4RL's map, the goal in its own, and walls stop the ball where they do there."""
+    pytest.importorskip("gymnasium_robotics", reason="needs gymnasium-robotics")
+    entry, maze = catalogue()[name], MAZES[name.split("-")[1]]
+    environment = make_environment(entry.env_id or "", dict(entry.env_kwargs))
+    offset = np.array(entry.env_kwargs["additional_wrappers"][-1]["kwargs"]["offset"])
+    (goal,) = [(row, column) for row, line in enumerate(maze) for column, cell in enumerate(line) if cell == "G"]
+    for seed in range(20):
+        observation, _ = environment.reset(seed=seed)
+        assert observation.shape == (4,)
+        row, column = np.round(observation[:2] + 0.2).astype(int)  # D4RL's cells have their middle at -0.2
+        assert maze[row][column] in "OG"
+        np.testing.assert_allclose(environment.unwrapped.goal + offset, goal, atol=0.45 + 0.01)  # type: ignore[attr-defined]
+    for _ in range(150):
+        observation, *_ = environment.step(np.array([1.0, 0.0], dtype=np.float32))
+    assert observation[0] <= len(maze) - 2 + 0.3  # pushed against the last row
+    environment.close()
+
+
+@pytest.mark.parametrize("name", ["antmaze-umaze-v2", "antmaze-large-play-v2"])
+def test_ant_starts_at_origin_of_d4rl(name: str):
+    """The ant starts at the origin; the goal is 4 for each cell away, as in D4RL."""
+    pytest.importorskip("gymnasium_robotics", reason="needs gymnasium-robotics")
+    entry, goal = catalogue()[name], {"umaze": (0, 8), "large": (32, 24)}[name.split("-")[1]]
+    environment = make_environment(entry.env_id or "", dict(entry.env_kwargs))
+    offset = np.array(entry.env_kwargs["additional_wrappers"][-1]["kwargs"]["offset"])
+    for seed in range(5):
+        observation, _ = environment.reset(seed=seed)
+        assert observation.shape == (29,)
+        np.testing.assert_allclose(observation[:3], [0, 0, 0.75], atol=1.2)
+        np.testing.assert_allclose(environment.unwrapped.goal + offset, goal, atol=1.01)  # type: ignore[attr-defined]
+    environment.close()
+
+
+def test_kitchen_has_observations_of_d4rl():
+    """30 positions, then the goal: 0 but for what the four subtasks ask for."""
+    pytest.importorskip("gymnasium_robotics", reason="needs gymnasium-robotics")
+    entry = catalogue()["kitchen-mixed-v0"]
+    environment = make_environment(entry.env_id or "", dict(entry.env_kwargs))
+    observation, _ = environment.reset(seed=0)
+    kitchen = environment.unwrapped
+    np.testing.assert_allclose(observation[:30], kitchen.data.qpos[:30], atol=0.1)  # type: ignore[attr-defined]
+    asked = np.concatenate([kitchen.goal[task] for task in entry.env_kwargs["tasks_to_complete"]])  # type: ignore[attr-defined]
+    assert sorted(observation[30:][observation[30:] != 0]) == pytest.approx(sorted(asked[asked != 0]))
+    environment.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("entry", "size"),
+    [
+        (entry, size)
+        for family, size in (("d4rl-maze2d", 4), ("d4rl-antmaze", 29), ("d4rl-kitchen", 60))
+        for entry in find_entries(family=family)
+    ],
+    ids=lambda part: getattr(part, "id", ""),
+)
+def test_mazes_and_kitchen_evaluate_as_catalogued(entry: CatalogueEntry, size: int):
+    """Their environments have the data's observations and step limit, and their reference is of that environment."""
+    pytest.importorskip("gymnasium_robotics", reason="needs gymnasium-robotics")
+    made = make_raw_environment(entry.env_id or "", dict(entry.env_kwargs))
+    made.reset(seed=0)
+    observation, *_ = made.step(made.action_space.sample())
+    assert (made.observation_size, observation.shape) == (size, (size,))
+    assert step_limit(entry.env_id or "", dict(entry.env_kwargs)) == (entry.max_episode_steps or 280)
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("module", "families"),
+    [("ale_py", ("minari-atari",)), ("minigrid", ("minari-minigrid",))],
+    ids=["atari", "minigrid"],
+)
+def test_environments_of_other_packages_are_registered(module: str, families: tuple[str, ...]):
+    """Atari's and BabyAI's ids are registered, and the first of each family can be made with its arguments."""
+    import gymnasium
+
+    pytest.importorskip(module, reason=f"needs {module}")
+    for family in families:
+        entries = find_entries(family=family)
+        make_environment(entries[0].env_id or "", dict(entries[0].env_kwargs)).close()
+        assert {entry.env_id for entry in entries} <= set(gymnasium.registry)
+
+
 def test_environment_arguments_make_returns_comparable_to_the_reference():
     """An environment gets what makes its returns comparable to the reference."""
     assert all(not entry.env_kwargs["continuing_task"] for entry in find_entries(family="d4rl-antmaze"))
@@ -152,7 +247,7 @@ def test_ant_has_the_observations_of_the_data():
 @pytest.mark.parametrize(
     ("filters", "count"),
     [
-        ({"pattern": "hopper"}, 9),
+        ({"pattern": "walker2d"}, 9),
         ({"pattern": "hopper-*-v2"}, 6),
         ({"family": "adroit"}, 12),
         ({"environment": "ant-v4"}, 6),
@@ -178,7 +273,7 @@ def test_an_old_version_is_refused_with_the_reason():
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("atari/pong/expert-v0", Kind.MINARI),
+        ("atari/pong/expert-v9", Kind.MINARI),
         ("https://example.org/a/b.hdf5", Kind.FILE),
         ("hf://me/mine/x-v0", Kind.MINARI),
     ],

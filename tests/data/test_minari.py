@@ -123,6 +123,34 @@ def test_texts_are_left_out_or_refused(tmp_path: Path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+@pytest.mark.parametrize("missions", [("go left", "go right"), ("go left", "go left")], ids=["differ", "alike"])
+def test_differing_instructions_are_warned_of(tmp_path: Path, data_format: str, missions: tuple[str, str]):
+    """Texts that differ between episodes may be the task, which a policy does not see; texts that do not, are not."""
+    import minari as official
+    from minari.data_collector.episode_buffer import EpisodeBuffer
+
+    ends = np.arange(STEPS) == STEPS - 1
+    buffers = [
+        EpisodeBuffer(
+            id=number,
+            observations={"x": np.zeros((STEPS + 1, 2), dtype=np.float32), "n": {"mission": [mission] * (STEPS + 1)}},
+            actions=np.arange(STEPS) % 2,
+            rewards=np.ones(STEPS),
+            terminations=ends,
+            truncations=np.zeros(STEPS, dtype=bool),
+            infos={},
+        )
+        for number, mission in enumerate(missions)
+    ]
+    environment = Shown(Dict({"x": box(2), "n": Dict({"mission": Text(99)})}))
+    official.create_dataset_from_buffers("told/test-v0", buffers, env=environment, data_format=data_format)
+    (note,) = minari.read(tmp_path / "minari" / "told" / "test-v0", "x").info.notes
+    assert note.startswith("left out, being texts: observations/n/mission")
+    assert ("('go left', 'go right'): where they tell the task" in note) == (missions[0] != missions[1])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_observations_of_texts_alone_are_refused(tmp_path: Path):
     recorded(Dict({"mission": Text(9)}))
     with pytest.raises(DatasetUnreadable, match="its observations are texts alone"):

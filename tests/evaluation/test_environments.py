@@ -1,8 +1,11 @@
 """The environment that a dataset describes is the one that it was recorded in, or it is said why not."""
 
+import importlib
 import json
+import re
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -13,6 +16,8 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import NormalizeObservation, RecordEpisodeStatistics, RescaleAction
 
 from iq_offline.data.environments import (
+    APPLIED_OF_MINIGRID,
+    FITTING_VERSIONS,
     environment_action_space,
     environment_of_spec,
     environment_spec_json,
@@ -111,7 +116,7 @@ def test_plug_in_registers_before_lookup(tmp_path: Path, monkeypatch):
         "gymnasium.register('MiniGrid-Test-v0', 'gymnasium.envs.classic_control:CartPoleEnv', max_episode_steps=7)\n"
     )
     monkeypatch.setitem(sys.modules, "minigrid", None)  # absent
-    with pytest.raises(EnvironmentMissing, match=r"MiniGrid-Test(.|\n)*\(pip install minigrid\)"):
+    with pytest.raises(EnvironmentMissing, match=r"MiniGrid-Test-v0 needs the package minigrid\n.*iq-offline\[env"):
         make_environment("MiniGrid-Test-v0", {})
     assert step_limit("MiniGrid-Test-v0", {}) is None
     monkeypatch.delitem(sys.modules, "minigrid")
@@ -121,6 +126,93 @@ def test_plug_in_registers_before_lookup(tmp_path: Path, monkeypatch):
     spec = json.loads(environment_spec_json("MiniGrid-Test-v0", {}) or "")
     assert environment_of_spec(spec)[1] == {"max_episode_steps": 7}  # the same whether it is imported or not
     del gymnasium.registry["MiniGrid-Test-v0"], sys.modules["minigrid"]
+
+
+def test_broken_plug_in_is_no_absent_one(tmp_path: Path, monkeypatch):
+    """A plug-in that cannot be imported is reported with its own error, never as one to be installed."""
+    (tmp_path / "minigrid.py").write_text("from gymnasium import there_is_no_such_name\n")
+    monkeypatch.delitem(sys.modules, "minigrid", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert step_limit("MiniGrid-Test-v0", {}) is None
+    with pytest.raises(EnvironmentMissing, match=r"cannot be imported: ImportError: .*there_is_no_such_name") as caught:
+        make_environment("MiniGrid-Test-v0", {})
+    assert caught.value.remedy == FITTING_VERSIONS
+    (tmp_path / "minigrid.py").write_text("import there_is_no_such_module\n")
+    importlib.invalidate_caches()
+    with pytest.raises(EnvironmentMissing, match="minigrid, which is installed and cannot be imported: ModuleNotFound"):
+        make_environment("MiniGrid-Test-v0", {"additional_wrappers": []})
+
+
+def test_plug_in_that_registers_nothing_is_told(monkeypatch):
+    """ale_py catches the error of a Gymnasium that it does not fit, and registers nothing: the versions are named."""
+    for name in [name for name in gymnasium.registry if name.startswith("ALE/") or "NoFrameskip" in name]:
+        monkeypatch.delitem(gymnasium.registry, name)
+    monkeypatch.setattr("iq_offline.data.environments.PLUG_INS", {"ale_py": re.compile("ALE/")})
+    monkeypatch.setitem(sys.modules, "ale_py", ModuleType("ale_py"))
+    with pytest.raises(
+        EnvironmentMissing, match=r"registers nothing .*\(gymnasium \d.*\n.*versions that work together"
+    ):
+        make_environment("ALE/Pong-v5", {})
+
+
+def test_environment_broken_without_arguments_blames_versions(monkeypatch):
+    """Arguments are blamed only where the environment can be made without them."""
+
+    def constructor(**_: Any) -> gymnasium.Env[Any, Any]:
+        raise AssertionError
+
+    for env_id in ("FrankaKitchen-v99", "Broken-v0"):
+        spec = EnvSpec(env_id, constructor)
+        monkeypatch.setitem(gymnasium.registry, env_id, spec)
+    monkeypatch.setitem(sys.modules, "gymnasium_robotics", ModuleType("gymnasium_robotics"))
+    with pytest.raises(EnvironmentMissing, match=r"broken in the versions .*AssertionError") as caught:
+        make_environment("FrankaKitchen-v99", {"tasks_to_complete": ["kettle"]})
+    assert caught.value.remedy == FITTING_VERSIONS
+    with pytest.raises(EnvironmentMissing, match=r"--env-id"):
+        make_environment("Broken-v0", {})
+
+
+def arranged(**kwargs: Any) -> dict[str, Any]:
+    """Environment arguments that arrange the observation so."""
+    entry_point = "iq_offline.data.environments:arranged_observation"
+    return {"additional_wrappers": [{"name": "arranged", "entry_point": entry_point, "kwargs": kwargs}]}
+
+
+def test_observation_is_arranged():
+    """The columns are chosen, the first of them shifted, and constants appended; bad arguments are named."""
+    plain, _ = make_environment("CartPole-v1", {}).reset(seed=5)
+    kwargs = arranged(columns=[3, 0], offset=[10.0], appended=[7.0])
+    values, _ = make_environment("CartPole-v1", kwargs).reset(seed=5)
+    np.testing.assert_allclose(values, [plain[3] + 10, plain[0], 7])
+    assert make_raw_environment("CartPole-v1", kwargs).observation_size == 3
+    spec = EnvSpec.from_json(environment_spec_json("CartPole-v1", kwargs) or "")
+    np.testing.assert_array_equal(gymnasium.make(spec).reset(seed=5)[0], values)
+    for wrong, error in (
+        ({"rows": [1]}, "TypeError"),
+        ({"columns": [4]}, "IndexError"),
+        ({"offset": [0] * 5}, "ValueE"),
+    ):
+        with pytest.raises(EnvironmentMissing, match=rf"cannot be made with the arguments .*{error}"):
+            make_environment("CartPole-v1", arranged(**wrong))
+
+
+MINIGRID = {"name": "FullyObsWrapper", "entry_point": "minigrid.wrappers:FullyObsWrapper", "kwargs": {}}
+
+
+def test_wrappers_of_minigrid_are_applied():
+    """Those that only transform observations are applied, those that change the task are refused."""
+    pytest.importorskip("minigrid", reason="needs minigrid")
+    env_id = "MiniGrid-Empty-Random-6x6-v0"
+    whole = make_environment(env_id, {"additional_wrappers": [MINIGRID]})
+    assert whole.observation_space["image"].shape == (6, 6, 3)  # type: ignore[index]
+    for name in APPLIED_OF_MINIGRID:
+        kwargs: dict[str, Any] = {"agent_view_size": 5} if name == "ViewSizeWrapper" else {}
+        wrapper = MINIGRID | {"name": name, "entry_point": f"minigrid.wrappers:{name}", "kwargs": kwargs}
+        make_environment(env_id, {"additional_wrappers": [wrapper]}).reset(seed=0)
+    for name, entry_point in (("ReseedWrapper", "minigrid.wrappers:ReseedWrapper"), ("FullyObsWrapper", "os:system")):
+        wrapper = MINIGRID | {"name": name, "entry_point": entry_point}
+        with pytest.raises(EnvironmentMissing, match="which cannot be applied here"):
+            make_environment(env_id, {"additional_wrappers": [wrapper]})
 
 
 def test_no_data_file_has_a_module_imported(numbered, write_d4rl):

@@ -13,6 +13,7 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 from tests_support import requested
 
+from iq_offline.config.base import PictureEncoder
 from iq_offline.data.observations import leaves
 from iq_offline.stages.eval import EvalRequest, evaluate_run
 from iq_offline.stages.reward import RewardRequest, recover_reward
@@ -113,9 +114,11 @@ def recorded(file: Path, env_id: str, expert: Callable[[Any], Any]) -> Path:
     return file
 
 
-def trained_and_told(tmp_path: Path, file: Path, *overrides: str) -> tuple[RunFolder, dict[str, Any], dict[str, Any]]:
+def trained_and_told(
+    tmp_path: Path, file: Path, *overrides: str, **settings: Any
+) -> tuple[RunFolder, dict[str, Any], dict[str, Any]]:
     """A run, its recovered reward's report and its evaluation over 5 episodes."""
-    request = requested(str(file), "iq", overrides=overrides, device="cpu", out=tmp_path / "run")
+    request = requested(str(file), "iq", overrides=overrides, device="cpu", out=tmp_path / "run", **settings)
     run = train_run(*request, discard, discard)
     report = recover_reward(run, RewardRequest(), discard, discard)
     return run, report, evaluate_run(run, EvalRequest(episodes=5), discard, discard)
@@ -146,3 +149,13 @@ def test_pictures_train_are_rewarded_and_act(tmp_path: Path):
     check_reward(run, report)
     assert len(run.policy().observation_mean) == 7 * 7 * 3
     assert evaluation["return_mean"] > 0.9 * STEPS  # a coin: 0.5
+
+
+def test_residual_encoder_and_shifts_train_and_act(tmp_path: Path):
+    """With another encoder and shifted pictures, too: the run's files tell which networks to build again."""
+    file = recorded(tmp_path / "lamp.hdf5", "Lamp-v0", lit_side)
+    small = ("updates=5", "prior.updates=40", "batch_size=16", "hidden_sizes=[16]", "prior.hidden_sizes=[16]")
+    run, report, evaluation = trained_and_told(tmp_path, file, *small, encoder="impala", shift=1)
+    check_reward(run, report)
+    assert run.policy().layout.encoded_by is PictureEncoder.IMPALA
+    assert evaluation["return_mean"] > 0.8 * STEPS

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -167,6 +168,18 @@ def test_doctor_names_missing_packages_and_their_extra(monkeypatch):
         extras
     )
     assert remedies["Box2D"] == "pip install 'iq-offline[box2d]'"
+
+
+def test_doctor_tells_broken_packages_of_environments(tmp_path: Path, monkeypatch):
+    """A package of environments that is installed and cannot be imported is broken, not missing."""
+    (tmp_path / "minigrid.py").write_text("from os import there_is_no_such_name\n")
+    monkeypatch.delitem(sys.modules, "minigrid", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = answer("doctor")
+    assert "minigrid" not in {item["module"] for item in found["missing"]}
+    (item,) = [item for item in found["broken"] if item["module"] == "minigrid"]
+    assert item["error"].startswith("ImportError: cannot import name 'there_is_no_such_name'")
+    assert "cannot be imported: minigrid (ImportError" in call("doctor").stdout
 
 
 def test_fetching_a_catalogue_dataset_verifies_it(home):

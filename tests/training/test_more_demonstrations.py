@@ -1,7 +1,6 @@
-"""`--preset accept-episodes` clones supplementary episodes that a test accepts; the default `iq` clones none."""
+"""`iq` clones supplementary episodes, too, where they predict held-out demonstrations better, and else none."""
 
 import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from iq_offline.errors import ConfigError, Interrupted, NoSimilarTransition
 from iq_offline.stages import train as stage
 from iq_offline.stages.convert import ConvertRequest, convert_dataset
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.presets import read_preset
 from iq_offline.stages.train import train_run
 from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.batches import DemonstrationMixture, SupplementarySampler, TransitionSampler
@@ -31,10 +29,16 @@ from iq_offline.training.loop import fit_clone
 from iq_offline.training.run_folder import RunFolder
 
 CPU = torch.device("cpu")
-PRESET = "accept-episodes"
 EXPERT, RANDOM = "demo/swimmer/expert-v0", "demo/swimmer/random-v0"
 CLONING = ContinuousBCConfig(hidden_sizes=(16,), updates=300)
-SMALL = ("prior.updates=300", "prior.hidden_sizes=[16]", "hidden_sizes=[16]", "updates=100", "batch_size=32")
+SMALL = (
+    "prior.updates=300",
+    "prior.hidden_sizes=[16]",
+    "hidden_sizes=[16]",
+    "updates=100",
+    "batch_size=32",
+    "accept_episodes.residual_test.updates=300",
+)
 
 SMALL_OF = {
     "bc": ("updates=300", "hidden_sizes=[16]"),
@@ -56,7 +60,7 @@ def more_of_the_expert(tmp_path: Path) -> str:
 
 
 def asked(out: Path, *supplementary: str, **more: Any) -> Requested:
-    settings = {"method": "iq", "preset": PRESET, "demos": 3, "subsample": 20} | more
+    settings = {"method": "iq", "demos": 3, "subsample": 20} | more
     small = SMALL_OF.get(settings["method"], SMALL)
     settings["overrides"] = (*small, *settings.get("overrides", ()))
     return requested(EXPERT, supplementary=supplementary, device="cpu", out=out, **settings)
@@ -80,34 +84,36 @@ def data_of(demos: int, subsample: int, *supplementary: str) -> tuple[PeerData, 
 
 
 @pytest.mark.parametrize("discrete", [True, False])
-def test_only_the_preset_accepts_episodes(discrete: bool):
-    """No method's defaults clone supplementary episodes; the preset turns the test for its kind of actions on."""
+def test_iq_tests_episodes_by_default(discrete: bool):
+    """`iq` asks held-out demonstrations; with continuous actions, it chooses episodes by their residuals before."""
     for method in ("iq", "iq-cql"):
-        assert algorithm_config(method, discrete=discrete).accept_episodes is None  # type: ignore[attr-defined]
-    tested = algorithm_config("iq", discrete=discrete, presets=read_preset(PRESET)).accept_episodes  # type: ignore[attr-defined]
-    assert (tested.cross_validation is not None) is discrete
-    assert (tested.residual_test is None and tested.loss is None) is discrete
+        tested = algorithm_config(method, discrete=discrete).accept_episodes  # type: ignore[attr-defined]
+        assert tested.cross_validation == CrossValidationConfig()
+        assert (tested.residual_test is None and tested.loss is None) is discrete
 
 
 def test_peers_are_not_said_to_leave_data(tmp_path: Path):
     """filtered-bc reads supplementary data, so no warning says that they go unread."""
     others, warnings = an_episode_file(tmp_path / "others.hdf5", noisy), list[str]()
-    trained(tmp_path / "filtered", others, method="filtered-bc", preset=None, warnings=warnings)
+    trained(tmp_path / "filtered", others, method="filtered-bc", warnings=warnings)
     assert not any("unread" in warning for warning in warnings)
 
 
+ALL_PASS = "accept_episodes.residual_test.max_predictability=0.9"
+
+
 def test_default_iq_is_safe_beside_a_foreign_agent(tmp_path: Path):
-    """A foreign agent's episodes change no bit of `iq`, which stays at its `bc`; a run that accepts them leaves it."""
+    """A foreign agent's episodes change no bit of `iq`, which stays at its `bc`; a run that clones them leaves it."""
     foreign = an_episode_file(tmp_path / "foreign.hdf5", lambda actions: noisy(-actions))
-    lenient = ("residual_test.max_predictability=0.9", "residual_test.max_predictability_near=0.9")
-    accepted = trained(tmp_path / "accepted", foreign, overrides=tuple(f"accept_episodes.{one}" for one in lenient))
+    untested = (ALL_PASS, "accept_episodes.cross_validation=none")
+    accepted = trained(tmp_path / "accepted", foreign, overrides=untested)
     assert accepted.split["supplementary"][0]["accepted_episodes"]
     warnings: list[str] = []
-    beside = trained(tmp_path / "beside", foreign, preset=None, warnings=warnings)
-    alone = trained(tmp_path / "alone", preset=None)
+    beside = trained(tmp_path / "beside", foreign, overrides=(ALL_PASS,), warnings=warnings)
+    alone = trained(tmp_path / "alone")
     assert beside.manifest["checkpoint_sha256"] == alone.manifest["checkpoint_sha256"]
-    assert any("leaves supplementary data unread" in warning for warning in warnings)
-    bc = trained(tmp_path / "bc", foreign, method="bc", preset=None)
+    assert any("no supplementary episode is cloned" in warning for warning in warnings)
+    bc = trained(tmp_path / "bc", foreign, method="bc")
     observations = torch.from_numpy(open_dataset(EXPERT).observations(np.arange(0, 3000, 50)))
 
     def distance(run: RunFolder) -> float:
@@ -121,13 +127,13 @@ def test_refused_data_leave_no_trace(tmp_path: Path):
     warnings: list[str] = []
     refused = trained(tmp_path / "refused", RANDOM, warnings=warnings)
     alone = trained(tmp_path / "alone")
-    assert last_metrics(refused)["residual_test_accepted"] == 0
-    assert "residual_test_accepted" not in last_metrics(alone)
+    assert last_metrics(refused)["cross_validation_accepted"] == 0
+    assert "cross_validation_accepted" not in last_metrics(alone)
     assert refused.manifest["checkpoint_sha256"] == alone.manifest["checkpoint_sha256"]
     assert refused.split["supplementary"][0]["accepted_episodes"] == []
     assert len(warnings) == 1
-    assert "no supplementary episode is accepted" in warnings[0]
-    assert "residual_test_accepted is 0" in warnings[0]
+    assert "no supplementary episode is cloned" in warnings[0]
+    assert "(p = " in warnings[0]
 
 
 @pytest.mark.slow
@@ -143,29 +149,16 @@ def test_objective_keeps_to_the_demonstrations(
 
     monkeypatch.setattr(DemonstrationMixture, "batches", counted)
     trained(tmp_path / "run", more_of_the_expert)
-    # The tested clone, two lengths of it, and the prior; the objective's batches have 32.
-    assert drawn_from == [256, 256, 256, 256]
+    # The tested clone, one for each left-out demonstration, two lengths, the prior; the objective's batches have 32.
+    assert drawn_from == [256] * (1 + 3 + 2 + 1)
 
 
 @pytest.mark.slow
 def test_accepted_episodes_are_cloned_by_the_prior(tmp_path: Path, more_of_the_expert: str):
     accepted = trained(tmp_path / "accepted", more_of_the_expert)
-    without = train_run(
-        *requested(
-            EXPERT,
-            "iq",
-            demos=3,
-            subsample=20,
-            overrides=SMALL,
-            supplementary=(more_of_the_expert,),
-            device="cpu",
-            out=tmp_path / "without",
-        ),
-        lambda _: None,
-        lambda _: None,
-    )
+    without = trained(tmp_path / "without", more_of_the_expert, overrides=("accept_episodes=none",))
     metrics = last_metrics(accepted)
-    assert metrics["residual_test_accepted"] == 1
+    assert metrics["cross_validation_accepted"] == 1
     assert metrics["residual_test_passed"] == metrics["kept_episodes"] > 0
     assert metrics["kept_transitions"] > 0
     assert accepted.manifest["policy_sha256"] != without.manifest["policy_sha256"]
@@ -247,14 +240,14 @@ def noisy(actions: np.ndarray) -> np.ndarray:
     return np.clip(actions + 0.5 * random.normal(size=actions.shape), -1, 1)
 
 
-TESTED = EpisodeFilterConfig(residual_test=ResidualTestConfig(updates=300), loss=CloningLoss.ABSOLUTE)
+CHOSEN = EpisodeFilterConfig(residual_test=ResidualTestConfig(updates=300), loss=CloningLoss.ABSOLUTE)
+TESTED = CHOSEN.model_copy(update={"cross_validation": CrossValidationConfig()})
 
 
-def test_expert_under_heavy_noise_is_accepted(tmp_path: Path):
-    """The median clone predicts it better."""
+def test_expert_under_heavy_noise_passes_the_residual_test(tmp_path: Path):
+    """The median clone predicts it better than the mean."""
     data, expert = data_of(3, 20, an_episode_file(tmp_path / "noisy.hdf5", noisy))
-    found = more_demonstrations(TESTED, CLONING, 0, data, expert)
-    assert found.metrics["residual_test_accepted"] == 1
+    found = more_demonstrations(CHOSEN, CLONING, 0, data, expert)
     assert found.metrics["residual_test_passed"] == len(data.supplementary[0].episodes)
     assert found.cloning.loss is CloningLoss.ABSOLUTE
     rows = np.setdiff1d(rows_with_successors(data.expert), data.split.rows)[::50]
@@ -271,8 +264,8 @@ def test_expert_under_heavy_noise_is_accepted(tmp_path: Path):
 
 @pytest.mark.slow
 def test_noise_bears_few_updates_clean_episodes_many(tmp_path: Path):
-    lenient = ResidualTestConfig(updates=300, max_predictability=0.9, max_predictability_near=0.9)
-    both = TESTED.model_copy(update={"residual_test": lenient, "update_factors": (1, 10)})
+    lenient = ResidualTestConfig(updates=300, max_predictability=0.9)
+    both = CHOSEN.model_copy(update={"residual_test": lenient, "update_factors": (1, 10)})
     short = CLONING.model_copy(update={"updates": 60})
     data, expert = data_of(3, 20, EXPERT)
     clean = more_demonstrations(both, short, 0, data, expert)
@@ -287,7 +280,7 @@ def test_noise_bears_few_updates_clean_episodes_many(tmp_path: Path):
 
 def test_one_episode_leaves_none_to_choose_by(tmp_path: Path):
     data, expert = data_of(3, 20, an_episode_file(tmp_path / "noisy.hdf5", noisy, episodes=1))
-    found = more_demonstrations(TESTED.model_copy(update={"update_factors": (2, 3)}), CLONING, 0, data, expert)
+    found = more_demonstrations(CHOSEN.model_copy(update={"update_factors": (2, 3)}), CLONING, 0, data, expert)
     assert found.metrics["kept_episodes"] == 1
     assert found.cloning.updates == 2 * CLONING.updates
     assert "update_factor" not in found.metrics
@@ -296,36 +289,15 @@ def test_one_episode_leaves_none_to_choose_by(tmp_path: Path):
 def test_another_policy_on_same_observations_is_refused(tmp_path: Path):
     data, expert = data_of(3, 20, an_episode_file(tmp_path / "other.hdf5", lambda actions: noisy(-actions)))
     found = more_demonstrations(TESTED, CLONING, 0, data, expert)
-    assert found.metrics["residual_test_accepted"] == 0
-    assert found.metrics["residual_test_predictability"] > 0.2
+    assert found.metrics["cross_validation_accepted"] == 0
+    assert found.metrics["cross_validation_error_with"] > found.metrics["cross_validation_error_without"]
     assert found.demonstrations is expert
     assert found.cloning is CLONING
 
 
-def test_all_is_refused_where_too_little_is_near():
-    """Nothing can be told there."""
-    data, expert = data_of(3, 20, EXPERT)
-    nothing_near = TESTED.model_copy(update={"residual_test": ResidualTestConfig(updates=300, neighbourhood=1e-9)})
-    # The demonstrated steps themselves are near at any distance.
-    assert more_demonstrations(nothing_near, CLONING, 0, data, expert).metrics["residual_test_accepted"] == 1
-    steps = int(more_demonstrations(nothing_near, CLONING, 0, data, expert).metrics["residual_test_near"])
-    by_dimension = steps // data.expert.observation_size
-    for fewest in ({"min_steps_near": steps + 1}, {"min_steps_near_per_dimension": by_dimension + 1}):
-        many = ResidualTestConfig(updates=300, neighbourhood=1e-9, **fewest)
-        refused = more_demonstrations(TESTED.model_copy(update={"residual_test": many}), CLONING, 0, data, expert)
-        assert refused.demonstrations is expert
-        assert refused.metrics["residual_test_accepted"] == 0
-        assert "residual_test_predictability" not in refused.metrics
-    enough = ResidualTestConfig(
-        updates=300, neighbourhood=1e-9, min_steps_near=steps, min_steps_near_per_dimension=by_dimension
-    )
-    taken = more_demonstrations(TESTED.model_copy(update={"residual_test": enough}), CLONING, 0, data, expert)
-    assert taken.metrics["residual_test_accepted"] == 1
-
-
 def test_the_noisier_episode_is_drawn_less(tmp_path: Path):
     data, expert = data_of(3, 20, EXPERT, an_episode_file(tmp_path / "noisy.hdf5", noisy))
-    found = more_demonstrations(TESTED, CLONING, 0, data, expert)
+    found = more_demonstrations(CHOSEN, CLONING, 0, data, expert)
     batch = next(found.demonstrations.batches(4000, torch.Generator().manual_seed(0)))
     recorded_actions = TransitionSampler(data.expert, rows_with_successors(data.expert), CPU)
     clean = recorded_actions.gather(torch.arange(len(recorded_actions))).actions
@@ -357,20 +329,6 @@ def test_too_few_transitions_to_leave_out_are_refused():
     assert found.metrics == {"cross_validation_accepted": 0.0}
 
 
-def test_fold_of_one_transition_is_refused():
-    data, _ = data_of(2, 1, RANDOM)
-    episodes = data.expert.episode_numbers(data.split.rows)
-    uneven = np.concatenate([data.split.rows[episodes == episodes[0]], data.split.rows[-1:]])
-    assert len(uneven) > 100
-    uneven_data = replace(data, split=replace(data.split, rows=uneven))
-    expert = TransitionSampler(data.expert, uneven, CPU)
-    found = more_demonstrations(
-        EpisodeFilterConfig(cross_validation=CrossValidationConfig()), CLONING, 0, uneven_data, expert
-    )
-    assert found.demonstrations is expert
-    assert found.metrics == {"cross_validation_accepted": 0.0}
-
-
 def test_share_of_one_leaves_supplementary_data_unread():
     data, expert = data_of(3, 20, RANDOM)
     whole = EpisodeFilterConfig(expert_share=1, cross_validation=CrossValidationConfig())
@@ -379,8 +337,8 @@ def test_share_of_one_leaves_supplementary_data_unread():
     assert not found.metrics
 
 
-def test_screen_refuses_what_is_like_no_demonstration():
-    """Without a screen it is an error."""
+def test_cross_validation_refuses_what_is_like_no_demonstration():
+    """Without cross-validation it is an error."""
     data, expert = data_of(3, 20, RANDOM)
     narrow = SimilarityConfig(bandwidth=1e-9)
     found = more_demonstrations(

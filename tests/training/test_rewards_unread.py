@@ -28,18 +28,15 @@ PRIOR = ("prior.updates=30", "prior.hidden_sizes=[16]")
 LENIENT = (
     "accept_episodes.residual_test.updates=30",
     "accept_episodes.residual_test.max_predictability=0.99",
-    "accept_episodes.residual_test.max_predictability_near=0.99",
     "accept_episodes.residual_test.min_steps=2",
-    "accept_episodes.residual_test.min_steps_near=2",
-    "accept_episodes.residual_test.min_steps_near_per_dimension=0",
 )
-TAKING = {("iq", "accept-episodes"), ("filtered-bc", None)}
+UNTESTED = ("accept_episodes.cross_validation=none",)
+TAKING = {("iq", None), ("iq", "reward"), ("iq-cql", None), ("filtered-bc", None)}
 """Methods with presets that clone supplementary episodes and name them."""
 CASES = [
     (method, preset, discrete)
     for method, preset in [
         *((method, None) for method in METHODS if method not in ORACLES),
-        ("iq", "accept-episodes"),
         ("iq", "reward"),
     ]
     for discrete in (False, True)
@@ -86,7 +83,7 @@ def episodes(seed: int, *, discrete: bool) -> Arrays:
     }
 
 
-def settings(method: str, preset: str | None, *, discrete: bool) -> tuple[str, ...]:
+def settings(method: str, *, discrete: bool) -> tuple[str, ...]:
     """Overrides for a short run of small networks, in which supplementary episodes are taken wherever they can be."""
     if method in LABELLED + ORACLES:
         return ("updates=5", "batch_size=32", "hidden_sizes=[16]")
@@ -96,8 +93,8 @@ def settings(method: str, preset: str | None, *, discrete: bool) -> tuple[str, .
     found = ("updates=10", "batch_size=32", "hidden_sizes=[16]")
     if method in ("iq", "iq-cql", "csil"):
         found += PRIOR
-    if preset == "accept-episodes":
-        found += ("accept_episodes.cross_validation=none",) if discrete else LENIENT
+    if method in ("iq", "iq-cql"):
+        found += UNTESTED if discrete else UNTESTED + LENIENT
     return found
 
 
@@ -115,7 +112,7 @@ def trained(
         method,
         preset,
         supplementary=(files[1],),
-        overrides=settings(method, preset, discrete=discrete),
+        overrides=settings(method, discrete=discrete),
         device="cpu",
         compile="off",
         out=folder / "run",

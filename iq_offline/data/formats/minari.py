@@ -28,7 +28,9 @@ from iq_offline.data.formats.hdf5 import (
     member,
     members,
     odd_flag,
+    open_array,
     open_hdf5,
+    read_rows,
     read_small_array,
     small_array,
     unreadable,
@@ -36,7 +38,7 @@ from iq_offline.data.formats.hdf5 import (
     write_small_array,
 )
 from iq_offline.data.formats.minari_arrow import COLUMNS, Arrays
-from iq_offline.data.formats.minari_infos import misfits, read_infos
+from iq_offline.data.formats.minari_infos import instructions, misfits, read_infos
 from iq_offline.data.formats.minari_metadata import Unusual, damaged, decode_jpeg
 from iq_offline.data.observations import Array, Leaves, in_order, leaves, map_leaves
 from iq_offline.data.spaces import infer_action_space
@@ -44,6 +46,8 @@ from iq_offline.errors import DatasetUnreadable, InvalidEpisode, NotYet
 from iq_offline.paths import minari_home
 
 MAIN_FILE = "main_data.hdf5"
+BYTES_AT_ONCE = 32 << 20
+"""Of the pictures of a long episode."""
 MINARI_VERSION = "0.5.4"
 """The dataset version that is written."""
 
@@ -85,6 +89,7 @@ def _read(path: Path, name: str) -> EpisodeSource:
         description=metadata.get("description") or "",
         reference=minari_metadata.reference(metadata),
         origin_sha256=metadata.get("origin_sha256"),
+        stack=minari_metadata.frame_stack(metadata, path),
     )
     return EpisodeSource(info, stream=stream)
 
@@ -139,6 +144,7 @@ def _stream(folder: Path, metadata: dict[str, Any], unusual: Unusual, path: Path
     if layout in {"arrow", "parquet"}:
         episodes = minari_arrow.episode_folders(folder, int(metadata.get("total_episodes", 0)), path)
         spaces = [minari_metadata.json_field(metadata, f"{what}_space", path) for what in ("observation", "action")]
+        unusual = replace(unusual, instructions=minari_arrow.instructions(episodes, layout, unusual.texts))
         return unusual, partial(_arrow_segments, episodes, layout, (spaces[0], spaces[1]), unusual)
     discrete = declares_discrete(minari_metadata.json_field(metadata, "action_space", path))
     if layout != "hdf5":
@@ -150,7 +156,8 @@ def _stream(folder: Path, metadata: dict[str, Any], unusual: Unusual, path: Path
         total, found = metadata.get("total_episodes"), [name for name in file if name.startswith("episode_")]
         if total is not None and total != len(found):
             raise damaged(f"{path}: metadata.json tells of {total} episodes, {MAIN_FILE} has {len(found)}")
-        unusual = replace(unusual, infos=misfits(file, found, main))
+        told = instructions(file, found, unusual.texts, main) if unusual.texts else ()
+        unusual = replace(unusual, infos=misfits(file, found, main), instructions=told)
     return unusual, partial(_segments, main, unusual, discrete)
 
 
@@ -221,6 +228,8 @@ def _describe(info: DatasetInfo, name: str) -> dict[str, Any]:
         "minari_version": MINARI_VERSION,
         "origin_sha256": info.origin,
     }
+    if info.stack > 1:
+        described[minari_metadata.FRAME_STACK] = info.stack
     if info.reference:
         described |= {"ref_min_score": info.reference[1], "ref_max_score": info.reference[2]}
     return described | ({"env_spec": spec} if spec else {})
@@ -238,7 +247,7 @@ def _segments(main: Path, unusual: Unusual, discrete: bool | None, *, infos: boo
         for index, name in enumerate(names):
             group = _episode_group(file, name, main)
             arrays = _arrays(group, main, unusual, discrete, infos=infos, seeds=not reuse)
-            yield _segment(arrays, index, main, known=index not in unknown)
+            yield from _in_pieces(_segment(arrays, index, main, known=index not in unknown))
 
 
 def _unknown_successors(file: h5py.File, path: Path) -> frozenset[int]:
@@ -324,10 +333,14 @@ def _fault(arrays: Arrays, name: str) -> InvalidEpisode | None:
 def _tree(group: h5py.Group, key: str, path: Path, unusual: Unusual, prefix: str = "") -> Leaves:
     """The array under a key, or those of its groups by path, pictures decoded."""
     if prefix.rstrip("/") in unusual.images:
-        return {"": _pictures(group, key, path)}
+        encoded: Any = _pictures(group, key, path)
+        return {"": encoded if prefix == "" else encoded.read()}
     plain = small_array(group, key, path)
     if plain is not None:
         return {"": plain}
+    if prefix == "" and _is_picture_array(group, key, path):
+        stored: Any = open_array(group, key, path)
+        return {"": _Pictures(stored, path, range(len(stored)), encoded=False)}
     if key not in group or not isinstance(member(group, key, path), h5py.Group):
         return {"": read_small_array(group, key, path)}
     found: Leaves = {}
@@ -338,13 +351,75 @@ def _tree(group: h5py.Group, key: str, path: Path, unusual: Unusual, prefix: str
     return found
 
 
-def _pictures(group: h5py.Group, key: str, path: Path) -> Array:
+class _Pictures:
+    """Pictures of an episode that are read when they are asked for."""
+
+    def __init__(self, stored: h5py.Dataset, path: Path, rows: range, *, encoded: bool) -> None:
+        self._stored, self._path, self._rows, self._encoded = stored, path, rows, encoded
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        """One picture, or a part of them that is not read yet."""
+        rows = self._rows[place] if isinstance(place, slice) else range(self._rows[place], self._rows[place] + 1)
+        part = _Pictures(self._stored, self._path, rows, encoded=self._encoded)
+        return part if isinstance(place, slice) else part.read()[0]
+
+    def read(self) -> Array:
+        """Shape (n, height, width[, channels])."""
+        rows = slice(self._rows.start, self._rows.stop)
+        if not self._encoded:
+            return read_rows(self._stored, rows, self._path)
+        try:
+            return decode_jpeg([bytes(encoded.astype(np.uint8)) for encoded in self._stored[rows]])
+        except OSError as error:
+            raise unreadable(self._path, error) from None
+
+    def pieces(self) -> list[range]:
+        """Places of pictures that are read together, of about BYTES_AT_ONCE."""
+        count, size = len(self), self[:1].read().nbytes if len(self) else 1
+        step = max(1, BYTES_AT_ONCE // size)
+        return [range(first, min(first + step, count)) for first in range(0, count, step)]
+
+
+def _pictures(group: h5py.Group, key: str, path: Path) -> _Pictures:
+    """Pictures that are stored as JPEG."""
     stored = group[key]
     check_storage(stored, path)
-    try:
-        return decode_jpeg([bytes(encoded.astype(np.uint8)) for encoded in stored[()]])
-    except OSError as error:
-        raise unreadable(path, error) from None
+    if stored.ndim == 0:
+        raise damaged(f"{path}: '{stored.name}' has no entry a step")
+    return _Pictures(stored, path, range(len(stored)), encoded=True)
+
+
+def _is_picture_array(group: h5py.Group, key: str, path: Path) -> bool:
+    """Whether a key holds an array of bytes of at least two dimensions a step."""
+    if key not in group or not isinstance(member(group, key, path), h5py.Dataset):
+        return False
+    stored = open_array(group, key, path)
+    return bool(stored.dtype == np.uint8 and stored.ndim >= 3)
+
+
+def _in_pieces(segment: Segment) -> Iterator[Segment]:
+    """A segment whose pictures have not been read, in pieces that have; any other as it is."""
+    pictures: Any = segment.observations.get("")
+    if not isinstance(pictures, _Pictures):
+        yield segment
+        return
+    if segment.end is not None and segment.end.fault is not None:
+        nothing = segment.rewards[:0]
+        yield replace(segment, observations={"": pictures[:0].read()}, actions=nothing, rewards=nothing, infos={})
+        return
+    pieces = pictures.pieces() or [range(0)]
+    for piece in pieces:
+        rows = slice(piece.start, piece.stop)
+        yield Segment(
+            observations={"": pictures[rows].read()},
+            actions=segment.actions[rows],
+            rewards=segment.rewards[rows],
+            infos=map_leaves(lambda array: array[rows], segment.infos),  # noqa: B023
+            end=segment.end if piece is pieces[-1] else None,
+        )
 
 
 def _arrow_segments(

@@ -9,9 +9,11 @@ import numpy as np
 
 from iq_offline.data.declared import Space, shape_of
 from iq_offline.data.formats.minari_metadata import Unusual, damaged, decode_jpeg, read_metadata
-from iq_offline.data.observations import Array, Leaves, in_order
+from iq_offline.data.observations import INDEX, Array, Leaves, in_order
 from iq_offline.errors import DatasetUnreadable
 
+COMPARED_EPISODES = 100
+"""Texts are compared over so many episodes."""
 COLUMNS = ("rewards", "terminations", "truncations")
 
 
@@ -70,6 +72,24 @@ def read_episode(
         infos=_infos(_joined(table, "infos")) if infos and "infos" in table.column_names else {},
         seed=seed,
     )
+
+
+def instructions(folders: list[Path], data_format: str, texts: frozenset[str]) -> tuple[str, ...]:
+    """Two different texts with which some of the first episodes begin; empty where all begin alike.
+
+    Raises DatasetUnreadable where a table cannot be read.
+    """
+    first: dict[str, str] = {}
+    for folder in folders[: COMPARED_EPISODES if texts else 0]:
+        table = _read_table(folder, data_format)
+        for name in texts if "observations" in table.column_names and table.num_rows else ():
+            values = _joined(table, "observations")
+            for part in name.split("/"):
+                values = values.field(part.removeprefix(INDEX))
+            text = str(values[0].as_py())
+            if first.setdefault(name, text) != text:
+                return first[name], text
+    return ()
 
 
 def _numbers(table: Any, key: str, folder: Path) -> Array:

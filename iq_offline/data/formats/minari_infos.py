@@ -1,12 +1,14 @@
-"""Infos of Minari's HDF5 layout: of each episode, the arrays of numbers with T or T+1 entries."""
+"""Infos of Minari's HDF5 layout: of each episode, the arrays of numbers with T or T+1 entries. And its first texts."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import h5py
 
 from iq_offline.data.formats.hdf5 import members, read_small_array, unreadable
+from iq_offline.data.formats.minari_arrow import COMPARED_EPISODES
 from iq_offline.data.observations import Leaves
 
 DEEPEST = 12
@@ -41,6 +43,25 @@ def misfits(file: h5py.File, episodes: Iterable[str], path: Path) -> frozenset[s
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise unreadable(path, error) from None
     return frozenset(found)
+
+
+def instructions(file: h5py.File, episodes: Iterable[str], texts: frozenset[str], path: Path) -> tuple[str, ...]:
+    """Two different texts with which some of the first episodes begin; empty where all begin alike.
+
+    Raises DatasetUnreadable where the file is damaged.
+    """
+    first: dict[str, str] = {}
+    try:
+        for episode in islice(episodes, COMPARED_EPISODES):
+            for name in texts:
+                item = file.get(f"{episode}/observations/{name}")
+                if isinstance(item, h5py.Dataset) and item.shape and h5py.check_string_dtype(item.dtype):
+                    text = str(item.asstr(errors="replace")[0])
+                    if first.setdefault(name, text) != text:
+                        return first[name], text
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise unreadable(path, error) from None
+    return ()
 
 
 def _misfits(group: h5py.h5g.GroupID, fitting: set[int], prefix: str = "", depth: int = 0) -> Iterator[str]:

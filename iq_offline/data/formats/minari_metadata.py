@@ -17,6 +17,9 @@ from iq_offline.data.spaces import ActionSpace, DiscreteActions, declared_box
 from iq_offline.errors import DatasetUnreadable, NotYet
 
 LEAST_SIDE = 32
+FRAME_STACK = "frame_stack"
+"""Our own key: how many frames an observation has, where the dataset holds them singly."""
+MOST_FRAMES = 1024
 
 
 def damaged(problem: str) -> DatasetUnreadable:
@@ -85,6 +88,18 @@ def reference(metadata: dict[str, Any]) -> tuple[str, float, float] | None:
     return None if low is None or high is None or low == high else ("minari", float(low), float(high))
 
 
+LONGEST_QUOTED = 60
+"""Characters of an observed text that a note shows."""
+
+
+def frame_stack(metadata: dict[str, Any], path: Path) -> int:
+    """Frames of an observation that the dataset holds singly; 1 where it says nothing. Raises DatasetUnreadable."""
+    stack = metadata.get(FRAME_STACK, 1)
+    if type(stack) is not int or not 1 <= stack <= MOST_FRAMES:
+        raise damaged(f"{path}: {FRAME_STACK} in metadata.json is no number of frames")
+    return stack
+
+
 @dataclass(frozen=True)
 class Unusual:
     """Paths of a dataset's arrays that are not read as they lie there."""
@@ -95,11 +110,19 @@ class Unusual:
     """Observations that are texts, which are left out."""
     infos: frozenset[str] = frozenset()
     """Infos that are left out."""
+    instructions: tuple[str, ...] = ()
+    """Two different texts that episodes begin with, if there are such: the task may be told in words."""
 
     def notes(self) -> tuple[str, ...]:
         """What is left out."""
         texts = ", ".join(f"observations/{path}" for path in sorted(self.texts))
         infos = ", ".join(f"infos/{path}" for path in sorted(self.infos))
+        if self.instructions:
+            one, other = (repr(text[:LONGEST_QUOTED]) for text in self.instructions)
+            texts += (
+                f", which differ between episodes ({one}, {other}): where they tell the task, "
+                "a policy does not see which one it is asked for"
+            )
         told = {"texts": texts, "no step's data": infos}
         return tuple(f"left out, being {what}: {names}" for what, names in told.items() if names)
 

@@ -1,0 +1,243 @@
+#!/usr/bin/env python3
+"""What pictures cost: conversion's memory, sampling's speed, and training's speed and memory beside bare PyTorch.
+
+Usage: frames.py convert [--steps 20000] | sample [--frames 1000000] | train [--frames 20000] [--updates 40]
+
+convert: one raw episode of that many steps, 210 x 160 x 3 bytes each, becomes 84 x 84 gray frames; prints the peak
+memory. sample: stacks of 4 frames drawn by a training run's sampler, as bytes, and as the batches that a learner gets.
+train: updates a second of `bc` and `iq` (discrete actions, Nature encoder, batches of 64), in turn with a plain loop
+of the same cloning network on stacks that lie in memory; and the peak memory of a process for each number of frames.
+One thread. Seconds are the process's own, so that other load counts for little. Prints Markdown tables. convert needs
+OpenCV.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from iq_offline.data.catalogue import Located
+from iq_offline.data.episodes import DatasetInfo, End, Episode, EpisodeSource, Segment
+from iq_offline.data.formats import minari
+from iq_offline.data.frames import Frames
+from iq_offline.data.packing import pack
+from iq_offline.data.spaces import DiscreteActions
+from iq_offline.data.strict_json import sealed
+from iq_offline.data.table import TransitionTable, load
+
+EPISODE, ACTIONS, STACK, BATCH = 2000, 6, 4, 64
+ROUNDS = 5
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("convert", "sample", "train"))
+    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--frames", type=int, nargs="*")
+    parser.add_argument("--updates", type=int, default=40)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["IQ_OFFLINE_HOME"] = folder
+        if options.what == "convert":
+            convert(Path(folder), options.steps)
+        elif options.what == "sample":
+            for frames in options.frames or [1_000_000]:
+                sample(made(Path(folder), frames), frames)
+        else:
+            for frames in options.frames or [20_000]:
+                train(Path(folder), frames, options.updates)
+
+
+def convert(folder: Path, steps: int) -> None:
+    """Peak memory and seconds of one long raw episode."""
+    raw = folder / "raw-v0"
+    write_raw(raw, steps)
+    converted = apart(_convert, raw, folder / "frames-v0")
+    size = steps * 210 * 160 * 3 / 1e9
+    print("| raw GB | steps | seconds | peak MB |\n|---|---|---|---|")
+    print(f"| {size:.1f} | {steps:,} | {converted[0]:.0f} | {converted[1]:.0f} |")
+
+
+def _convert(raw: Path, destination: Path) -> tuple[float, float]:
+    from iq_offline.stages.convert import ConvertRequest, convert_dataset
+
+    started = time.process_time()
+    convert_dataset(str(raw), destination, ConvertRequest(frames=Frames((84, 84), gray=True, stack=STACK)))
+    return time.process_time() - started, peak_megabytes()
+
+
+def write_raw(folder: Path, steps: int) -> None:
+    """One episode of random pictures as Minari has it, a thousand steps at a time."""
+    import h5py
+
+    small = np.zeros((1, 210, 160, 3), np.uint8)
+    one = Episode(0, np.repeat(small, 2, 0), np.zeros(1, np.int64), np.zeros(1), terminated=False, truncated=True)
+    minari.write(EpisodeSource(DatasetInfo("raw-v0", "raw", "raw", origin_sha256="0" * 64), [one]), folder)
+    random = np.random.default_rng(0)
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        group = file["episode_0"]
+        for name, kind in (("actions", np.int64), ("rewards", float), ("terminations", bool), ("truncations", bool)):
+            del group[name]
+            group[name] = np.zeros(steps, kind)
+        group["truncations"][-1] = True
+        group.attrs["total_steps"] = steps
+        del group["observations"]
+        stored = group.create_dataset("observations", (steps + 1, 210, 160, 3), np.uint8)
+        for first in range(0, steps + 1, 1000):
+            count = min(1000, steps + 1 - first)
+            stored[first : first + count] = random.integers(0, 256, (count, 210, 160, 3), np.uint8)
+
+
+def made(folder: Path, frames: int) -> TransitionTable:
+    """A table of random frames, as a converted dataset has them."""
+    place = folder / f"table-{frames}"
+    place.mkdir()
+    (place / "source").write_text("")
+    space = DiscreteActions(ACTIONS)
+    info = DatasetInfo(
+        "frames", str(place / "source"), "memory", action_space=space, stack=STACK, origin_sha256="0" * 64
+    )
+    content = pack(EpisodeSource(info, stream=lambda **_: segments(frames)), place)
+    (place / "table.json").write_text(json.dumps(sealed(content)))
+    return load(place, Located(name="frames", path=place / "source"))
+
+
+def segments(frames: int) -> Iterator[Segment]:
+    """Episodes of random frames; so many frames in all."""
+    random = np.random.default_rng(0)
+    for _ in range(max(1, frames // EPISODE)):
+        steps = min(EPISODE, frames) - 1
+        pictures = random.integers(0, 256, (steps + 1, 84, 84), np.uint8)
+        end = End({"": pictures[-1]}, terminated=False, truncated=True)
+        actions = random.integers(0, ACTIONS, steps)
+        yield Segment({"": pictures[:-1]}, actions, np.zeros(steps), end)
+
+
+def sample(table: TransitionTable, frames: int) -> None:
+    """Stacked observations a second: as bytes, and as a learner's batches of observations and successors."""
+    from iq_offline.training.batches import TransitionSampler
+
+    (leaf,), rows = table.layout, table.transition_rows
+    random = np.random.default_rng(0)
+    drawn = [rows[random.integers(0, len(rows), BATCH)] for _ in range(400)]
+    started = time.process_time()
+    for some in drawn:
+        table.picture_bytes_of(leaf, some)
+    stacks = len(drawn) * BATCH / (time.process_time() - started)
+    sampler = TransitionSampler(table, rows, torch.device("cpu"))
+    batches = sampler.batches(BATCH, torch.Generator().manual_seed(0))
+    started = time.process_time()
+    for _ in range(200):
+        next(batches)
+    widened = 2 * 200 * BATCH / (time.process_time() - started)
+    print("| frames | stacks a second, bytes | stacks a second, batches of 32-bit floats |\n|---|---|---|")
+    print(f"| {frames:,} | {stacks:,.0f} | {widened:,.0f} |", flush=True)
+
+
+class Plain(nn.Module):
+    """The Nature network and a policy's head, on bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *(nn.Conv2d(STACK, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU()),
+            *(nn.Conv2d(64, 64, 3, 1), nn.ReLU(), nn.Flatten(), nn.Linear(3136, 512), nn.ReLU()),
+            *(nn.Linear(512, 256), nn.Tanh(), nn.Linear(256, 256), nn.Tanh(), nn.Linear(256, ACTIONS)),
+        )
+
+    def forward(self, stacks: torch.Tensor) -> torch.Tensor:
+        """Bytes (B, STACK, 84, 84) -> logits."""
+        logits: torch.Tensor = self.layers(stacks.float() / 255)
+        return logits
+
+
+def plain_updates(table: TransitionTable) -> Iterator[None]:
+    """Cloning with AdamW in a bare loop, on stacks that were put together before."""
+    rows = table.transition_rows[:4000]
+    stacks = torch.from_numpy(table.picture_bytes_of(table.layout[0], rows))
+    actions = torch.from_numpy(table.actions(rows)[:, 0]).long()
+    network = Plain()
+    optimiser = torch.optim.AdamW(network.parameters(), 1e-3)
+    while True:
+        chosen = torch.randint(len(rows), (BATCH,))
+        loss = nn.functional.cross_entropy(network(stacks[chosen]), actions[chosen])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        yield
+
+
+def our_updates(table: TransitionTable, method: str) -> Iterator[None]:
+    """Updates of the learner that `train` makes, on its batches."""
+    from iq_offline.algorithms.bc import BCLearner
+    from iq_offline.algorithms.build import clone_policy
+    from iq_offline.config.train import algorithm_config
+    from iq_offline.training.batches import TransitionSampler
+    from iq_offline.training.learnt import Data, build_learner
+
+    config: Any = algorithm_config(method, discrete=True, overrides=[f"batch_size={BATCH}"])
+    sampler = TransitionSampler(table, table.transition_rows, torch.device("cpu"))
+    spec = Data(sampler, table.action_space, torch.device("cpu")).spec(0)
+    if method == "bc":
+        learner: Any = BCLearner(config, clone_policy(config, spec))
+    else:
+        learner = build_learner(config, spec, clone_policy(config.prior, spec))
+    for batch in sampler.batches(BATCH, torch.Generator().manual_seed(0)):
+        learner.update(batch)
+        yield
+
+
+def train(folder: Path, frames: int, updates: int) -> None:
+    """Updates a second of each in turn, and the peak memory of each in a process of its own."""
+    table = made(folder, frames)
+    loops = {"plain loop": plain_updates(table), "bc": our_updates(table, "bc"), "iq": our_updates(table, "iq")}
+    seconds = {name: [] for name in loops}
+    for number in range(ROUNDS + 1):
+        for name, loop in loops.items():
+            started = time.process_time()
+            for _ in range(max(1, updates // ROUNDS)):
+                next(loop)
+            if number:
+                seconds[name].append((time.process_time() - started) / max(1, updates // ROUNDS))
+    place = folder / f"table-{frames}"
+    print("| frames | GB | loop | updates a second | of the plain loop | peak MB |\n|---|---|---|---|---|---|")
+    base = float(np.median(seconds["plain loop"]))
+    for name, found in seconds.items():
+        middle = float(np.median(found))
+        peak = "-" if name == "plain loop" else f"{apart(_peak, place, name):,.0f}"
+        print(f"| {frames:,} | {frames * 7056 / 1e9:.2f} | {name} | {1 / middle:.2f} | {base / middle:.2f} | {peak} |")
+
+
+def _peak(place: Path, method: str) -> float:
+    torch.set_num_threads(1)
+    loop = our_updates(load(place, Located(name="frames", path=place / "source")), method)
+    for _ in range(20):
+        next(loop)
+    return peak_megabytes()
+
+
+def peak_megabytes() -> float:
+    """Of this process, mapped frames that it has read among them."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def apart(function: Any, *arguments: Any) -> Any:
+    """The function's answer, from a fresh process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+if __name__ == "__main__":
+    main()
