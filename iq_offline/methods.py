@@ -148,6 +148,13 @@ METHODS: dict[str, Method] = _methods(
         "After SPRINQL [SPRINQL24]: IQ-Learn on the mixture of both sources, with reference rewards, and CQL.",
         *_both_kinds("sprinql", "SPRINQL"),
     ),
+    Method(
+        "iq-mixture",
+        "IQ-Learn [IQ21] with value term and penalty over demonstrations and supplementary data.",
+        discrete=ActionKind(
+            "iq_offline.config.iq_mixture:IQMixtureConfig", "iq_offline.algorithms.iq_mixture:IQMixtureLearner"
+        ),
+    ),
     _peer("bc-all", "Behavioural cloning of expert and supplementary transitions alike.", "CloneAllConfig"),
     _peer(
         "weighted-bc",

@@ -21,7 +21,7 @@ KINDS = [
     (name, discrete)
     for name, method in METHODS.items()
     for discrete in (False, True)
-    if method.discrete or not discrete
+    if (method.discrete if discrete else method.continuous)
 ]
 WITH_A_LEARNER = [
     (name, discrete)

@@ -201,6 +201,16 @@ def test_referenced_objective_equals_its_twin(discrete: bool, critics: int):
     close(loss_of(learner_of("sprinql", discrete, critics, **choices), expert, None), alone)
 
 
+def test_mixture_objective_equals_its_twin():
+    """Value term and penalty over both sources, half each; without supplementary data, [IQ21] eq. 12."""
+    expert, other = both(8, 1)
+    twin = (twin_telescoped(expert) + twin_telescoped(other)) / 2 - mean(twin_rewards(expert))
+    twin += (twin_penalty(expert, 0.0) + twin_penalty(other, 0.0)) / 2
+    close(loss_of(learner_of("iq-mixture", True, 1, reward_penalty=COEFFICIENT), expert, other), twin)
+    alone = twin_telescoped(expert) - mean(twin_rewards(expert)) + twin_penalty(expert, 0.0)
+    close(loss_of(learner_of("iq-mixture", True, 1, reward_penalty=COEFFICIENT), expert, None), alone)
+
+
 def twin_with_self_transitions(source: Recorded, errors: list[float], absorbing_error: float) -> float:
     """Each termination is followed by self-transitions of the absorbing state, the k-th of weight gamma^k."""
     total, weights = sum(errors), float(len(errors))

@@ -21,12 +21,13 @@ from iq_offline.stages.train import train_run
 
 RECORD = Path(__file__).with_name("recipe_tensors.json")
 RECIPES = ("bc", "iq", "iq-paper", "iq-cql", "iq-awr", "ls-iq", "csil", "recoil", "sprinql")
+DISCRETE_RECIPES = ("iq-mixture",)
 CASES = [
     (recipe, discrete, beside)
-    for recipe in (*RECIPES, "iq+reward")
+    for recipe in (*RECIPES, "iq+reward", *DISCRETE_RECIPES)
     for discrete in (False, True)
     for beside in (False, True)
-    if not (recipe == "iq+reward" and discrete)
+    if not (recipe == "iq+reward" and discrete) and (discrete or recipe not in DISCRETE_RECIPES)
 ]
 
 QUICK = {("bc", False, False), ("iq", False, False), ("iq", False, True), ("iq", True, True)}

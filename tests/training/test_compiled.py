@@ -71,10 +71,12 @@ def assert_near(first: RunFolder, second: RunFolder) -> None:
 
 @pytest.mark.usefixtures("traced_only")
 @pytest.mark.parametrize(
-    "discrete", [pytest.param(False, marks=pytest.mark.slow), True], ids=["continuous", "discrete"]
-)
-@pytest.mark.parametrize(
-    "method", ["iq", *(pytest.param(name, marks=pytest.mark.slow) for name in METHODS if name != "iq")]
+    ("method", "discrete"),
+    [
+        ("iq", True),
+        *(pytest.param(name, True, marks=pytest.mark.slow) for name in [*METHODS, "iq-mixture"] if name != "iq"),
+        *(pytest.param(name, False, marks=pytest.mark.slow) for name in METHODS),
+    ],
 )
 def test_trace_of_every_method_makes_same_updates(method: str, discrete: bool, tmp_path: Path, linear_task: Path):
     data = tasks(tmp_path, linear_task, discrete=discrete)

@@ -29,6 +29,7 @@ from iq_offline.training.run_folder import RunFolder
 pytestmark = pytest.mark.usefixtures("undrawn")
 IQ_METHODS = ["iq", "iq-paper", "iq-cql", "iq-awr", "ls-iq", "csil", "recoil", "sprinql"]
 PEERS = ["bc-all", "weighted-bc", "filtered-bc", "recovery-bc", "seabo-iql", "otr-td3bc", "uds-td3bc", "oracle-td3bc"]
+DISCRETE_METHODS = ["iq-mixture"]
 SMALL = {"batch_size": 32, "hidden_sizes": [16, 16]}
 
 
@@ -88,6 +89,15 @@ def continuous_task(tmp_path: Path, name: str, *, noise: float, seed: int) -> Pa
     return write_hdf5(tmp_path / f"{name}.hdf5", arrays)
 
 
+EVERY_METHOD = pytest.mark.parametrize(
+    ("method", "task"),
+    [
+        *(pytest.param(name, continuous_task, id=f"{name}-continuous") for name in IQ_METHODS),
+        *(pytest.param(name, discrete_task, id=f"{name}-discrete") for name in IQ_METHODS + DISCRETE_METHODS),
+    ],
+)
+
+
 def trained(
     tmp_path: Path,
     task: Any,
@@ -112,8 +122,7 @@ def trained(
     return train_run(*request, discard, discard)
 
 
-@pytest.mark.parametrize("task", [continuous_task, discrete_task], ids=["continuous", "discrete"])
-@pytest.mark.parametrize("method", IQ_METHODS)
+@EVERY_METHOD
 def test_every_method_trains_and_its_reward_is_recovered(method: str, task: Any, tmp_path: Path):
     """From the run folder's files."""
     has_prior = method in ("iq", "iq-cql", "csil")
@@ -128,8 +137,7 @@ def test_every_method_trains_and_its_reward_is_recovered(method: str, task: Any,
     assert recovered.std() > 0
 
 
-@pytest.mark.parametrize("task", [continuous_task, discrete_task], ids=["continuous", "discrete"])
-@pytest.mark.parametrize("method", IQ_METHODS)
+@EVERY_METHOD
 def test_every_method_trains_without_supplementary_data(method: str, task: Any, tmp_path: Path):
     has_prior = method in ("iq", "iq-cql", "csil")
     run = trained(tmp_path, task, method, settings(10, prior=has_prior), supplementary=False)
@@ -215,8 +223,7 @@ def test_value_behind_terminations_is_learnt_or_zero(task: Any, tmp_path: Path):
     assert learner_of(lowest).absorbing_value == -200
 
 
-@pytest.mark.parametrize("task", [continuous_task, discrete_task], ids=["continuous", "discrete"])
-@pytest.mark.parametrize("method", IQ_METHODS)
+@EVERY_METHOD
 def test_learner_of_a_run_is_the_trained_one(method: str, task: Any, tmp_path: Path):
     """Its networks hold what the checkpoint does, all of it, and need no gradient."""
     run = trained(tmp_path, task, method, settings(5, prior=method in ("iq", "iq-cql", "csil")))
