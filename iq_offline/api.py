@@ -328,12 +328,15 @@ def train(
     updates: int | None = None,
     encoder: str = "nature",
     shift: int = 0,
+    environment_steps: int | None = None,
+    start_from: "Run | str | Path | None" = None,
     preset: str | None = None,
     settings: Mapping[str, Any] | None = None,
     device: str = "auto",
     threads: int = 1,
     compile: str = "auto",
     out: str | Path | None = None,
+    keep_replay: str | Path | None = None,
     group: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -348,6 +351,8 @@ def train(
     `supplementary`: reward-free datasets of any quality.
     `seed`: chooses the demonstrations, the initial weights and the batches. `updates`: gradient updates.
     `encoder`: of pictures, `nature` or `impala`. `shift`: pixels by which each batch's pictures are moved at random.
+    `environment_steps`: steps that `iq-online` acts in the environment. `start_from`: a run of bc or iq whose policy it
+    starts from. `keep_replay`: where to write what it experienced, as a dataset.
     `preset`: settings by name (`quick`, `reward`) or a TOML file. `settings`: values by dotted key,
     as in `{"temperature": 0.5, "prior.updates": 2000}`; `iq-offline methods NAME` lists the keys.
     `device`: auto, cpu or cuda. `threads`: of the processor; one makes runs repeatable. `compile`: auto, on or off.
@@ -363,7 +368,8 @@ def train(
     _bring(source, *others)
     overrides = [f"{key}={_text(value)}" for key, value in (settings or {}).items()]
     config = train_config(
-        *(source, method, preset, updates, overrides, _warn),
+        *(source, method, preset, updates, overrides, _warn, environment_steps),
+        start_from=None if start_from is None else str(start_from.path if isinstance(start_from, Run) else start_from),
         demos=demos,
         subsample=subsample,
         subsample_from=subsample_from,
@@ -377,7 +383,8 @@ def train(
         encoder=encoder,
         shift=shift,
     )
-    options = RunOptions(Path(out) if out else None, group, overwrite, resume)
+    replay = Path(keep_replay) if keep_replay else None
+    options = RunOptions(Path(out) if out else None, group, overwrite, resume, keep_replay=replay)
     with _progress(f"{config.method} seed {seed}", "updates", show=show_progress) as advance:
 
         def tell(progress: "Progress") -> None:

@@ -98,6 +98,26 @@ METHODS: dict[str, Method] = _methods(
         *_both_kinds("iq", "IQPaper", IQ_LEARNERS),
     ),
     Method(
+        "iq-online",
+        "IQ-Learn [IQ21] that acts in the data's environment while it learns, half from what it experiences.",
+        ActionKind("iq_offline.config.online:OnlineIQConfig", "iq_offline.algorithms.iq_online:OnlineIQLearner"),
+        ActionKind(
+            "iq_offline.config.online:DiscreteOnlineIQConfig",
+            "iq_offline.algorithms.iq_online:DiscreteOnlineIQLearner",
+        ),
+    ),
+    Method(
+        "sqil-online",
+        "Soft Q imitation learning [SQIL20], which acts: reward 1 for the expert, 0 for what it experiences.",
+        ActionKind(
+            "iq_offline.config.sqil_online:OnlineSQILConfig", "iq_offline.algorithms.sqil_online:OnlineSQILLearner"
+        ),
+        ActionKind(
+            "iq_offline.config.sqil_online:DiscreteOnlineSQILConfig",
+            "iq_offline.algorithms.sqil_online:DiscreteOnlineSQILLearner",
+        ),
+    ),
+    Method(
         "iq-cql",
         "The method iq with the CQL regulariser [CQL20], also on supplementary observations.",
         *_both_kinds("iq", "IQ", IQ_LEARNERS),

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "tabular": set(),
     "pipeline": {"config", "credentials", "errors", "paths", "methods"},
     "baselines": {"training", "algorithms", "data", "config", "errors", "batch", "methods"},
+    "interaction": {"training", "evaluation", "algorithms", "data", "config", "errors", "batch"},
     "evaluation": {"algorithms", "data", "config", "errors", "batch", "paths"},
     "export": {"algorithms", "config", "errors"},
     # A run's metrics in MLflow have the names and the values of the report's columns.
@@ -29,7 +30,7 @@ MAY_IMPORT = {
     "report": {"training", "evaluation", "data", "config", "errors", "paths", "methods"},
     "methods": set(),
     "stages": {
-        *{"report", "tracking", "export", "evaluation", "baselines", "training", "algorithms", "data"},
+        *{"report", "tracking", "export", "evaluation", "interaction", "baselines", "training", "algorithms", "data"},
         *{"config", "credentials", "errors", "batch", "paths", "pipeline", "tabular", "command_server", "methods"},
     },
     "api": {"stages", "report", "evaluation", "training", "data", "console", "errors"},
@@ -59,6 +60,7 @@ HOMES = {
     "torch": {
         "algorithms",
         "baselines",
+        "interaction",
         "training",
         "export",
         "tracking/iq_offline_policy.py",

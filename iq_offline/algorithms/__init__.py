@@ -5,6 +5,7 @@ Papers are cited by key:
 [CSIL23]   Watson et al., Coherent Soft Imitation Learning, NeurIPS 2023, arXiv 2305.16498
 [LSIQ23]   Al-Hafez et al., LS-IQ: Implicit Reward Regularization for Inverse RL, ICLR 2023, arXiv 2303.00599
 [RECOIL24] Sikchi et al., Dual RL: Unification and New Methods for RL and Imitation, ICLR 2024, arXiv 2302.08560
+[SQIL20] Reddy et al., SQIL: Imitation Learning via Reinforcement Learning with Sparse Rewards, ICLR 2020
 [SPRINQL24] Hoang et al., SPRINQL: Sub-optimal Demonstrations driven Offline Imitation Learning, NeurIPS 2024
 [CQL20]    Kumar et al., Conservative Q-Learning for Offline RL, NeurIPS 2020, arXiv 2006.04779
 [IQL22]    Kostrikov et al., Offline RL with Implicit Q-Learning, ICLR 2022, arXiv 2110.06169

@@ -65,16 +65,21 @@ class IQLearner(ActorCritic):
         values, others = self.values(batch, expert, actions=actions), None
         if batch.supplementary is not None:
             others = self.values(batch.supplementary, supplementary)
-        value = self._initial_value(batch) if self.value_term is None else self.value_term(values, others)
-        loss = value - self.phi(values.rewards).mean()
+        loss = self.objective(batch, values, others)
         return self.descend_critics(loss, batch, actions, values.q, expert)
+
+    def objective(self, batch: Batch, expert: TransitionValues, supplementary: TransitionValues | None) -> Tensor:
+        """(1 - gamma) E V(s0) - E phi(r), to be minimised; r of the expert's transitions."""
+        value = self.initial_value(batch) if self.value_term is None else self.value_term(expert, supplementary)
+        return value - self.phi(expert.rewards).mean()
 
     def _update_actor(self, batch: Batch, expert: PolicyActions, supplementary: PolicyActions | None) -> Metrics:
         """Minimise -E V(s) plus regularisers over the policy; Q is that of the critics after their step."""
         loss, entropy_cost = self.soft_actor_loss(batch, expert, supplementary)
         return self.descend_actor(loss, batch) | {self.entropy.name: entropy_cost}
 
-    def _initial_value(self, batch: Batch) -> Tensor:
+    def initial_value(self, batch: Batch) -> Tensor:
+        """(1 - gamma) E V(s0) at the batch's first observations of episodes."""
         assert batch.initial_observations is not None
         v = self.soft_value(batch.initial_observations, self.critic, self.drawing)
         return initial_value(v.reshape(-1), self.config.gamma)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from iq_offline.algorithms.actor_critic import TransitionValues
 from iq_offline.algorithms.iq import ValueTerm
 from iq_offline.algorithms.losses import Metrics, Regulariser, initial_value
 from iq_offline.algorithms.networks import DiscretePolicy
@@ -42,10 +43,14 @@ class DiscreteIQLearner(SoftQLearner):
         """Minimise (1 - gamma) E V(s0) - E phi(r) plus regularisers; r = Q(s, a) - discount V(s') of the expert."""
         expert = self.values(batch)
         supplementary = None if batch.supplementary is None else self.values(batch.supplementary)
-        value = self._initial_value(batch) if self.value_term is None else self.value_term(expert, supplementary)
-        loss = value - self.phi(expert.rewards).mean()
-        return self.descend(loss, batch, expert.q)
+        return self.descend(self.objective(batch, expert, supplementary), batch, expert.q)
 
-    def _initial_value(self, batch: Batch) -> Tensor:
+    def objective(self, batch: Batch, expert: TransitionValues, supplementary: TransitionValues | None) -> Tensor:
+        """(1 - gamma) E V(s0) - E phi(r), to be minimised; r of the expert's transitions."""
+        value = self.initial_value(batch) if self.value_term is None else self.value_term(expert, supplementary)
+        return value - self.phi(expert.rewards).mean()
+
+    def initial_value(self, batch: Batch) -> Tensor:
+        """(1 - gamma) E V(s0) at the batch's first observations of episodes."""
         assert batch.initial_observations is not None
         return initial_value(self.soft_value(batch.initial_observations, self.function), self.config.gamma)

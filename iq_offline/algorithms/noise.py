@@ -75,6 +75,8 @@ class Stream(IntEnum):
     DISTILLED = 19
     DISTILLED_BATCHES = 20
     SHIFTS = 21
+    ACTING = 30
+    REPLAY_BATCHES = 31
 
 
 def generator(seed: int, stream: Stream, device: torch.device | None = None) -> torch.Generator:

@@ -111,6 +111,11 @@ def train(
     ] = None,
     encoder: Annotated[str, Option(metavar="nature|impala", help=HELP["encoder"], rich_help_panel=METHOD)] = "nature",
     shift: Annotated[int, Option(min=0, metavar="PIXELS", help=HELP["shift"], rich_help_panel=METHOD)] = 0,
+    environment_steps: Annotated[
+        int | None,
+        Option(min=1, metavar="N", help="Steps that iq-online acts in the environment.", rich_help_panel=METHOD),
+    ] = None,
+    start_from: Annotated[str | None, Option(metavar="RUN", help=HELP["start_from"], rich_help_panel=METHOD)] = None,
     overrides: Annotated[
         list[str] | None,
         Option("--set", metavar="KEY=VALUE", help="A setting; `methods NAME` lists all.", rich_help_panel=METHOD),
@@ -118,6 +123,9 @@ def train(
     device: Annotated[str, Option(metavar="auto|cpu|cuda", help=HELP["device"], rich_help_panel=MACHINE)] = "auto",
     threads: Annotated[int, Option(min=1, metavar="N", help=HELP["threads"], rich_help_panel=MACHINE)] = 1,
     out: Annotated[Path | None, Option(metavar="FOLDER", help=HELP["out"], rich_help_panel=RESULT)] = None,
+    keep_replay: Annotated[
+        Path | None, Option(metavar="DEST", help=HELP["keep_replay"], rich_help_panel=RESULT)
+    ] = None,
     group: Annotated[str | None, Option(metavar="NAME", help=HELP["group"], rich_help_panel=RESULT)] = None,
     overwrite: Annotated[bool, Option("--overwrite", help=HELP["overwrite"], rich_help_panel=RESULT)] = False,
     resume: Annotated[bool, Option("--resume", help=HELP["resume"], rich_help_panel=RESULT)] = False,
@@ -149,7 +157,8 @@ def train(
         raise ConfigError("--together batches several seeds", "name them with --seeds 0-4, or leave --together out")
     warn = once(console.warn)
     config = train_config(
-        *(dataset, method, preset, updates, overrides or (), warn),
+        *(dataset, method, preset, updates, overrides or (), warn, environment_steps),
+        start_from=start_from,
         demos=demos,
         subsample=subsample,
         subsample_from=subsample_from,
@@ -162,7 +171,9 @@ def train(
         encoder=encoder,
         shift=shift,
     )
-    options = RunOptions(out, group, overwrite, resume, snapshot_seconds)
+    if keep_replay is not None and len(numbers) > 1:
+        raise ConfigError("--keep-replay names one dataset, and several seeds are given", "give one --seed")
+    options = RunOptions(out, group, overwrite, resume, snapshot_seconds, keep_replay=keep_replay)
     runs = [
         (
             config.model_copy(update={"seed": number}),

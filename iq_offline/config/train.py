@@ -87,6 +87,8 @@ class TrainConfig(FrozenModel):
     """Share of the episodes to set aside and watch the cloning loss on, between 0 and 1."""
     supplementary: tuple[str, ...] = ()
     """Reward-free data of any quality, named as the dataset is; repeat it for several."""
+    start_from: str | None = None
+    """A run of bc or iq whose policy iq-online starts from: its folder."""
     device: Device = Device.AUTO
     """Where to train: auto (CUDA where there is one), cpu or cuda."""
     threads: int = Field(1, ge=1)
@@ -155,10 +157,11 @@ class TrainConfig(FrozenModel):
     def content_hash(self, *sha256: str) -> str:
         """First 12 hex digits of a SHA-256 over the configuration and the data, whatever their path and the machine.
 
-        `sha256`: of the expert's dataset, then of the supplementary ones.
+        `sha256`: of the expert's dataset, of the supplementary ones, and of a policy that training starts from.
         """
         content: dict[str, Any] = {"sha256": sha256}
-        content |= self.model_dump(mode="json", exclude={"dataset", "supplementary", "device", "threads", "compile"})
+        elsewhere = {"dataset", "supplementary", "start_from", "device", "threads", "compile"}
+        content |= self.model_dump(mode="json", exclude=elsewhere)
         for name in ("encoder", "shift"):  # a run from vectors has the hash that it had without them
             if content[name] == type(self).model_fields[name].default:
                 del content[name]

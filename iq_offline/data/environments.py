@@ -258,7 +258,7 @@ def _of_environment(env_id: str, env_kwargs: dict[str, Any], ask: Callable[["gym
     try:
         return ask(environment)
     finally:
-        environment.close()  # type: ignore[no-untyped-call]
+        environment.close()
 
 
 def action_space_from_gymnasium(space: "gymnasium.Space[Any]", source: str) -> ActionSpace | None:
@@ -484,7 +484,7 @@ def _broken_alone(env_id: str) -> bool:
     import gymnasium
 
     try:
-        gymnasium.make(env_id, **UNCHECKED).close()  # type: ignore[no-untyped-call]
+        gymnasium.make(env_id, **UNCHECKED).close()
     except BROKEN:
         return True
     return False

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from iq_offline.algorithms.networks import LARGEST_STANDARDISED, ContinuousPolicy, Policy
+from iq_offline.algorithms.networks import LARGEST_STANDARDISED, LOG_STD_BOUNDS, ContinuousPolicy, Policy
 from iq_offline.config.base import ActionHead
 
 Floats = NDArray[np.float32]
@@ -23,28 +23,55 @@ Layer = Callable[[Floats], Floats]
 
 def batch_actor(policy: Policy, rows: int) -> Act:
     """`policy.act` for batches of exactly that many rows; the policy's tensors are copied where numpy does the work."""
+    if _is_plain(policy):
+        outputs = _plain_outputs(policy, rows)
+        choose = _scaled(policy) if isinstance(policy, ContinuousPolicy) else _greatest
+        return lambda observations: choose(outputs(observations))
+
+    @torch.inference_mode()
+    def act_in_torch(observations: Floats) -> NDArray[Any]:
+        return np.asarray(policy.act(torch.from_numpy(observations)).numpy())
+
+    return act_in_torch
+
+
+def sampling_actor(policy: Policy, rows: int) -> Callable[[Floats, Floats], NDArray[Any]]:
+    """As `batch_actor`, but actions drawn from the policy, by random numbers of the rows.
+
+    Standard normal ones for continuous actions, (rows, A); one between 0 and 1 for discrete actions, (rows, 1).
+    """
+    draw = _drawn(policy) if isinstance(policy, ContinuousPolicy) else _drawn_category
+    if _is_plain(policy):
+        outputs = _plain_outputs(policy, rows)
+        return lambda observations, random: draw(outputs(observations), random)
+
+    @torch.inference_mode()
+    def act_in_torch(observations: Floats, random: Floats) -> NDArray[Any]:
+        return draw(policy(torch.from_numpy(observations)).numpy(), random)
+
+    return act_in_torch
+
+
+def _is_plain(policy: Policy) -> bool:
     unusual = {type(layer) for layer in policy.network} - {nn.Linear, nn.ReLU, nn.Tanh}
-    if policy.layout.pictures or policy.layout.categories or unusual:
+    return not (policy.layout.pictures or policy.layout.categories or unusual)
 
-        @torch.inference_mode()
-        def act_in_torch(observations: Floats) -> NDArray[Any]:
-            return np.asarray(policy.act(torch.from_numpy(observations)).numpy())
 
-        return act_in_torch
+def _plain_outputs(policy: Policy, rows: int) -> Layer:
+    """From raw observations to the network's outputs."""
     mean, std = policy.observation_mean.numpy(), policy.observation_std.numpy()
     inputs = aligned(rows, len(mean))
     layers = [_layer(module, rows) for module in policy.network]
-    choose = _scaled(policy) if isinstance(policy, ContinuousPolicy) else _greatest
 
-    def act(observations: Floats) -> NDArray[Any]:
+    def outputs(observations: Floats) -> Floats:
         np.subtract(observations, mean, out=inputs)
         np.divide(inputs, std, out=inputs)
         features = _clip(inputs, LARGEST_STANDARDISED)
         for layer in layers:
             features = layer(features)
-        return choose(features)
+        return features
 
-    return act
+    return outputs
 
 
 def aligned(rows: int, columns: int) -> Floats:
@@ -82,6 +109,25 @@ def _clip(features: Floats, bound: float) -> Floats:
 
 def _greatest(outputs: Floats) -> NDArray[Any]:
     return np.asarray(outputs.argmax(axis=-1))
+
+
+def _drawn_category(outputs: Floats, random: Floats) -> NDArray[Any]:
+    """One of the actions each row, from softmax(outputs) and a number between 0 and 1."""
+    weights = np.exp(outputs - outputs.max(axis=-1, keepdims=True)).cumsum(axis=-1)
+    return np.asarray((weights < random * weights[:, -1:]).sum(axis=-1))
+
+
+def _drawn(policy: ContinuousPolicy) -> Callable[[Floats, Floats], NDArray[Any]]:
+    centre, half_range = policy.action_centre.numpy(), policy.action_half_range.numpy()
+    squash, (low, high) = policy.head is ActionHead.TANH_GAUSSIAN, LOG_STD_BOUNDS
+
+    def draw(outputs: Floats, random: Floats) -> NDArray[Any]:
+        mean, rest = outputs[:, : len(centre)], outputs[:, len(centre) :]
+        std = np.exp(low + (high - low) * (np.tanh(rest) + 1) / 2) if policy.learnt_std else policy.std
+        drawn = (mean + std * random).astype(np.float32)
+        return np.asarray((_tanh(drawn) if squash else _clip(drawn, 1)) * half_range + centre)
+
+    return draw
 
 
 def _scaled(policy: ContinuousPolicy) -> Act:

@@ -79,7 +79,7 @@ def simulate(
         for _ in range(min(at_once, episodes)):
             environments.append(make_raw_environment(env_id, env_kwargs))
             stack.callback(environments[-1].close)
-        _check_fit(environments[0], policy, env_id)
+        check_fit(environments[0], policy, env_id)
         yield from lock_step(environments, policy, episodes, at_once=at_once, on_steps=on_steps, bound=bound)
 
 
@@ -168,7 +168,7 @@ class _Slot:
         return SimulatedEpisode(self.episode, FIRST_SEED + self.episode, self._length, self._return)
 
 
-def _check_fit(environment: RawEnvironment, policy: Policy, env_id: str) -> None:
+def check_fit(environment: RawEnvironment, policy: Policy, env_id: str) -> None:
     size, own, categories = len(policy.observation_mean), environment.categories, policy.layout.categories
     kind, number = actions_of(policy)
     actions = f"{number} real numbers as action" if kind == "continuous" else f"one of {number} actions"

@@ -14,6 +14,7 @@ from pathlib import Path
 import iq_offline
 from iq_offline import paths
 from iq_offline.config.cloning import BCConfig
+from iq_offline.config.online import InteractionConfig
 from iq_offline.config.train import algorithm_class, method_of
 
 ROOT = Path(iq_offline.__file__).parent
@@ -30,6 +31,9 @@ ALL_PEERS = frozenset({"iq_offline.baselines"})
 PEERS = frozenset({"iq_offline.baselines.fit"})
 """The peers' own training. IQ-Learn reaches the rest: its prior may take more demonstrations, as `filtered-bc` does."""
 
+ACTING = frozenset({"iq_offline.interaction"})
+"""Read by methods that act in an environment."""
+
 
 def code_of_stage(stage: str) -> str:
     """Of `convert`, `eval`, `reward` or `report`."""
@@ -45,6 +49,8 @@ def code_of_training(method: str, preset: str | None = None) -> str:
         others = ALL_PEERS
     else:
         others = PEERS if any(kind.learner for kind in kinds) else frozenset()
+    if not issubclass(algorithm_class(method, discrete=False), InteractionConfig):
+        others |= ACTING
     code = _hash(["iq_offline.stages.train", *sorted(own)], WITHOUT_RESULT | others)
     values = [repr(entry), *([] if preset is None else _preset(preset))]
     return hashlib.sha256("\n".join([code, *values]).encode()).hexdigest()[:12]

@@ -20,7 +20,7 @@ from iq_offline.report.loading import RunRecords
 if TYPE_CHECKING:
     from iq_offline.report.comparison import MethodRow, TaskRow
 
-IMPROVEMENT, CORRELATION = "improvement", "correlation"
+IMPROVEMENT, CORRELATION, INTERACTION = "improvement", "correlation", "interaction"
 """Families: people are not shown their columns where no row has any of them."""
 
 
@@ -67,6 +67,11 @@ class Column:
 
 def _of_manifest(key: str) -> Callable[[RunRecords], Any]:
     return lambda run: run.manifest.get(key)
+
+
+def _steps_taken(run: RunRecords) -> int | None:
+    """Environment steps of a run that acted; None for one that learnt from data alone."""
+    return int(run.manifest.get("environment_steps") or 0) or None
 
 
 def _of_evaluation(key: str) -> Callable[[RunRecords], Any]:
@@ -141,6 +146,10 @@ COLUMNS: tuple[Column, ...] = (
            pl.Int64, by_task=lambda row: len({run.seed for run in row.group.runs})),
     Column("transitions", "transitions", "transitions learnt from", pl.Int64, run=_of_manifest("transitions")),
     Column("updates", "updates", "gradient updates", pl.Int64, run=_of_manifest("updates")),
+    Column("environment_steps", "environment steps", "steps that training took in the environment, a run; - for none",
+           pl.Int64, run=_steps_taken,
+           by_task=lambda row: max((_steps_taken(run) or 0 for run in row.group.runs), default=0) or None,
+           family=INTERACTION),
     Column("seconds", "seconds", "wall time of training", decimals=1, run=_of_manifest("seconds")),
     Column("episodes", "episodes", "simulated episodes, all seeds together", pl.Int64, run=_of_evaluation("episodes"),
            by_task=lambda row: sum(evaluation["episodes"] for evaluation in row.group.evaluations) or None),

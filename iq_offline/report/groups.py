@@ -263,6 +263,9 @@ def _settings(result: RunResult) -> dict[str, Any]:
     """A run's flat configuration, and the environment of its returns."""
     settings = {key: value for key, value in flat_settings(result.config) if key not in NOT_SETTINGS}
     own = environment(result.evaluation or result.manifest["dataset"])
+    settings.pop("start_from", None)  # each seed has a run of its own to start from
+    if start := result.manifest.get("start"):
+        settings["start_from"] = start["method"]
     return settings | {"env": own, SUPPLEMENTARY: _sources(result)}
 
 

@@ -70,6 +70,10 @@ LEARNING_CURVES_CAPTION = (
     "One line a seed. Shaded: behavioural cloning, which comes before the method itself. Offline quantities only: none "
     "of them chose a checkpoint."
 )
+INTERACTION_CAPTION = (
+    "Mean return of the deterministic policy in the evaluations that training was told to make, over the steps that it "
+    "had taken in the environment. One line a seed. None of these chose a checkpoint: the last policy is the run's."
+)
 REWARDS_CAPTION = (
     "Correlation (Pearson's r) with the true reward, which training never reads: the recovered reward's, and its "
     f"baselines'. A mark is a seed. {BASELINES[0].upper()}{BASELINES[1:]} A recovered reward is worth something where "
@@ -187,6 +191,9 @@ def _of_dataset(dataset: str, name: str, groups: Sequence[Group]) -> list[Pictur
     if lines := by_demonstrations(groups):
         title, file_name = f"{dataset}: returns by the number of demonstrations", f"{name}-demonstrations.png"
         found.append(Picture.of(file_name, title, DEMONSTRATIONS_CAPTION, demonstrations_plot, lines))
+    if any(map(evaluations_of, (run for group in groups for run in group.runs))):
+        title, file_name = f"{dataset}: returns over environment steps", f"{name}-interaction.png"
+        found.append(Picture.of(file_name, title, INTERACTION_CAPTION, interaction_plot, groups))
     if any(run.has(METRICS) for group in groups for run in group.runs):
         title = f"{dataset}: learning curves"
         found.append(Picture.of(f"{name}-curves.png", title, LEARNING_CURVES_CAPTION, curves_plot, groups))
@@ -424,6 +431,43 @@ class Curve:
     """Columns `step` and `value`."""
     cloning_updates: int
     """Updates of the cloning phase; 0 without one."""
+
+
+def evaluations_of(run: RunResult) -> list[tuple[float, float]]:
+    """Environment steps and mean return of a run's evaluations while it trained; empty where it made none."""
+    metrics = run.table(METRICS)
+    if metrics is None or not {"environment_steps", "evaluation_return"} <= set(metrics.columns):
+        return []
+    return metrics.select("environment_steps", "evaluation_return").drop_nulls().rows()
+
+
+def interaction_plot(groups: Sequence[Group], width: float = WIDTH_INCHES) -> bytes:
+    """Returns of one dataset's runs that act, over environment steps; constant lines for rows that learn from data."""
+    names = dict(zip([group.label for group in groups], short_labels(groups), strict=True))
+    seeds = sorted({run.seed for group in groups for run in group.runs})
+    scale = ReturnScale.of(groups)
+    scaled = scale or (lambda returns: np.asarray(returns, dtype=float))
+    with encoded_figure(3.4, width) as (figure, png):
+        axes = figure.subplots()
+        for place, group in enumerate(groups):
+            look: dict[str, Any] = {"color": colour_of(place)}
+            acted = [(run, found) for run in group.runs if (found := evaluations_of(run))]
+            for number, (run, found) in enumerate(acted):
+                line = SEED_LINES[seeds.index(run.seed) % len(SEED_LINES)]
+                steps, returns = zip(*found, strict=True)
+                label = names[group.label] if number == 0 else None
+                axes.plot(steps, scaled(returns), linestyle=line, linewidth=1.3, label=label, **look)
+            if not acted and group.iqm is not None and not any(map(took_steps, group.runs)):
+                axes.axhline(float(scaled(group.iqm.value)), linestyle=":", label=names[group.label], **look)
+        axes.set(xlabel="environment steps", ylabel="return of an episode" if scale is None else scale.name)
+        axes.set_xlim(left=0)
+        legend_below(figure, [axes])
+    return png.getvalue()
+
+
+def took_steps(run: RunResult) -> bool:
+    """Whether training took steps in the environment."""
+    return bool(run.manifest.get("environment_steps"))
 
 
 def curves_plot(groups: Sequence[Group], width: float = WIDTH_INCHES) -> bytes:

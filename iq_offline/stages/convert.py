@@ -79,8 +79,7 @@ def convert_dataset(
     reading. InvalidEpisode, unless `keep_going`: then such episodes are left out, counted and listed.
     """
     chosen = _writable(request.output_format)
-    _check_name(destination, chosen)
-    check_folder(destination.parent)
+    check_destination(destination, chosen)
     ends = _choice(Ends, request.ends, "--ends")
     _choice(Floats, request.floats, "--dtype")
     origin = read_episodes(fetch(source), request.input_format, ends)
@@ -94,7 +93,19 @@ def convert_dataset(
         _show_to_minari(destination, chosen)
         return record
     counted = _CountedEpisodes(origin, request, chosen, advance, relabelling)
-    record = made_from
+    return _written(origin, counted, destination, chosen, made_from)
+
+
+def write_episodes(source: EpisodeSource, destination: Path, chosen: Format, record: dict[str, Any]) -> dict[str, Any]:
+    """Write episodes that lie in no dataset yet as one; `record`: where they come from, the first of its provenance."""
+    counted = _CountedEpisodes(source, ConvertRequest(output_format=chosen), chosen, lambda _: None, None)
+    return _written(source, counted, destination, chosen, record)
+
+
+def _written(
+    origin: EpisodeSource, counted: "_CountedEpisodes", destination: Path, chosen: Format, record: dict[str, Any]
+) -> dict[str, Any]:
+    """Written, read back and compared, with its provenance beside it, which is returned."""
     with whole_folder(destination) if chosen is Format.MINARI else whole_file(destination) as temporary:
         _write(EpisodeSource(origin.info, counted), temporary, destination, chosen)
         table = _read_back(Located(name=destination.stem, path=temporary), destination, chosen, counted)
@@ -255,11 +266,11 @@ def _write_record(temporary: Path, destination: Path, chosen: Format, record: di
     if chosen is Format.MINARI:
         (temporary / "provenance.json").write_text(text)
         return
-    with whole_file(_record_path(destination, chosen)) as beside:
+    with whole_file(record_path(destination, chosen)) as beside:
         beside.write_text(text)
 
 
-def _record_path(destination: Path, chosen: Format) -> Path:
+def record_path(destination: Path, chosen: Format) -> Path:
     return destination / "provenance.json" if chosen is Format.MINARI else destination.with_suffix(".provenance.json")
 
 
@@ -281,7 +292,7 @@ def _asked(request: ConvertRequest) -> dict[str, Any]:
 def _made_before(destination: Path, chosen: Format, made_from: dict[str, Any]) -> dict[str, Any]:
     """The record of a destination that holds this very conversion, unchanged. Raises ConfigError for any other."""
     try:
-        record: dict[str, Any] = json.loads(_record_path(destination, chosen).read_text())
+        record: dict[str, Any] = json.loads(record_path(destination, chosen).read_text())
         if made_from.items() <= record.items() and record["written"]["sha256"] == sha256_of(data_path(destination)):
             return record
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -296,6 +307,12 @@ def _writable(text: str) -> Format:
     if chosen not in WRITABLE:
         raise ConfigError(f"the format {chosen} is read only", f"write one of: {', '.join(WRITABLE)}")
     return chosen
+
+
+def check_destination(destination: Path, chosen: Format) -> None:
+    """Raises ConfigError for a path that does not fit the format, or that nothing can be made at."""
+    _check_name(destination, chosen)
+    check_folder(destination.parent)
 
 
 def _check_name(destination: Path, chosen: Format) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iq_offline.baselines.filtering import CheckInterrupt, Found, more_demonstrations
@@ -11,6 +12,7 @@ from iq_offline.config.base import PictureEncoder, Precision
 from iq_offline.config.baselines import EpisodeFilterConfig
 from iq_offline.config.cloning import BCConfig
 from iq_offline.config.iq import DiscreteIQConfig, IQConfig
+from iq_offline.config.online import InteractionConfig
 from iq_offline.config.q_learning import QLearningConfig
 from iq_offline.config.train import TrainConfig
 from iq_offline.data.split import Split, choose_expert, rows_with_successors
@@ -19,6 +21,7 @@ from iq_offline.data.table import TransitionTable
 from iq_offline.training.batches import Demonstrations, SupplementarySampler, TransitionSampler, evenly_spread
 from iq_offline.training.checkpointing import Snapshot
 from iq_offline.training.loop import Progress, train, watched, with_metrics
+from iq_offline.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from iq_offline.training.compile.batched_seeds import SeedSlot
@@ -37,11 +40,14 @@ class LearningData:
     table: TransitionTable
     split: Split
     supplementary: tuple[TransitionTable, ...]
+    start: RunFolder | None = None
+    """The run whose policy training starts from."""
 
     @property
     def hashes(self) -> tuple[str, ...]:
-        """SHA-256 of the expert's data, then of the supplementary ones."""
-        return (self.table.info.sha256, *(table.info.sha256 for table in self.supplementary))
+        """SHA-256 of the expert's data, of the supplementary ones, and of the policy that training starts from."""
+        start = () if self.start is None else (str(self.start.manifest["policy_sha256"]),)
+        return (self.table.info.sha256, *(table.info.sha256 for table in self.supplementary), *start)
 
     def held_out(self, device: Any) -> Batch | None:
         """Some of the transitions that were set aside, evenly spread."""
@@ -125,10 +131,11 @@ def training_steps(
     warn: Callable[[str], None],
     check_interrupt: CheckInterrupt,
     slot: "SeedSlot | None" = None,
+    replay: Path | None = None,
 ) -> Iterator[Progress]:
     """The run's training, as a generator. `check_interrupt` is called while episodes are chosen.
 
-    `slot`: its place among seeds that are updated together.
+    `slot`: its place among seeds that are updated together. `replay`: where a run that acts keeps what it experiences.
     """
     held_out, algorithm = data.held_out(device), config.algorithm
     if not isinstance(algorithm, BCConfig | QLearningConfig):
@@ -139,6 +146,13 @@ def training_steps(
         return
     starts = data.table.episodes["start_row"].to_numpy()[list(data.split.episodes)]
     sampler = TransitionSampler(data.table, data.split.rows, device, starts)
+    if isinstance(algorithm, InteractionConfig):
+        from iq_offline.interaction.train import OnlineData, train_online
+
+        assert replay is not None
+        online = OnlineData(data.table, sampler, replay, None if data.start is None else data.start.policy())
+        yield from watched(train_online(config, online, device, resumed), held_out)
+        return
     demonstrations: Demonstrations = sampler
     found = _accepted_episodes(config, data, sampler, check_interrupt)
     if found is not None:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from iq_offline import paths
 from iq_offline.config.cloning import BCConfig
+from iq_offline.config.online import InteractionConfig
 from iq_offline.config.q_learning import QLearningConfig
 from iq_offline.config.train import TrainConfig, algorithm_class, algorithm_config, choice, method_of, updates_key
 from iq_offline.data.files import check_folder, make_folder, whole_folder
@@ -33,6 +34,7 @@ from iq_offline.stages.learning_data import (
     warn_of_unread_data,
     warn_of_unused_pictures,
 )
+from iq_offline.stages.online import check_replay_destination, keep_replay, starting
 from iq_offline.stages.presets import read_preset, warn_of_unused_preset
 from iq_offline.tracking.mirror import Tracker, describe, start_tracking
 from iq_offline.tracking.mlflow_store import RunDescription, TrackedData
@@ -71,6 +73,8 @@ class RunOptions:
     """Seconds between snapshots to resume from."""
     tracked: bool = True
     """Whether MLflow mirrors it."""
+    keep_replay: Path | None = None
+    """What iq-online experienced, as a dataset with rewards: an .hdf5 file, or a Minari dataset's folder (NAME-v0)."""
 
 
 def train_config(
@@ -80,6 +84,7 @@ def train_config(
     updates: int | None = None,
     overrides: Sequence[str] = (),
     warn: Callable[[str], None] = lambda _: None,
+    environment_steps: int | None = None,
     **settings: Any,
 ) -> TrainConfig:
     """What decides a run's numbers, from options as the command line has them.
@@ -97,9 +102,14 @@ def train_config(
     discrete = isinstance(open_dataset(dataset).action_space, DiscreteActions)
     if not discrete and METHODS[chosen].continuous is None:
         raise ConfigError(f"{chosen} trains discrete actions only; {dataset} has continuous ones", "use bc or iq")
+    if environment_steps is not None:
+        overrides = [f"environment_steps={environment_steps}", *overrides]
     if updates is not None:
         overrides = [f"{updates_key(algorithm_class(chosen, discrete=discrete))}={updates}", *overrides]
     algorithm = algorithm_config(chosen, discrete=discrete, presets=named, overrides=overrides)
+    if settings.get("start_from") is not None:
+        algorithm = starting(algorithm, RunFolder.open(Path(settings["start_from"])), chosen)
+        settings["start_from"] = _resolved(settings["start_from"])
     warn_of_unused_preset(preset, named, algorithm.name, warn)
     supplementary = tuple(map(_resolved, settings.pop("supplementary", ())))
     try:
@@ -132,15 +142,18 @@ def train_run(
     supplementary = tuple(open_dataset(dataset) for dataset in config.supplementary)
     check_supplementary(table, supplementary)
     supplementary = tuple(other.less(table.offset) for other in supplementary)
-    if slot is not None and not isinstance(config.algorithm, BCConfig | QLearningConfig):
-        raise ConfigError(f"{config.algorithm.name} has no updates to batch", "leave --together out")
+    acts = isinstance(config.algorithm, InteractionConfig)
+    if slot is not None and (acts or not isinstance(config.algorithm, BCConfig | QLearningConfig)):
+        raise ConfigError(f"{config.method} has no updates to batch", "leave --together out")
+    start = None if config.start_from is None else RunFolder.open(Path(config.start_from))
     warn_of_unread_data(config, supplementary, warn)
     warn_of_low_bound(config, warn)
     warn_of_slow_precision(config, device, warn)
     warn_of_unused_pictures(config, table, warn)
     for read in (table, *supplementary):
         warn_of_defects(read, warn)
-    data = LearningData(table, split_of(config, table), supplementary)
+    data = LearningData(table, split_of(config, table), supplementary, start)
+    check_replay_destination(config, options.keep_replay, config.content_hash(*data.hashes) if options.resume else None)
     with _run_place(options, _run_name(config, data)) as out:
         if options.resume and (out / run_folder.MANIFEST).is_file():
             return _finished(out, config.content_hash(*data.hashes))
@@ -295,7 +308,8 @@ def _train_into(
             checkpointer.check_interrupt()
 
         try:
-            steps = training_steps(config, data, device, resumed, warn, check_interrupt, slot)
+            replay = snapshots.path / "replay"
+            steps = training_steps(config, data, device, resumed, warn, check_interrupt, slot, replay)
             logged = _log(steps, tracker, on_progress, checkpointer)
             _check_replaceable(out)
         except TrainingDiverged:
@@ -308,6 +322,8 @@ def _train_into(
         manifest |= {"started": started.isoformat(timespec="seconds"), "seconds": round(checkpointer.seconds(), 2)}
         manifest |= {"together": slot.seeds.count} if slot is not None else {}
         _write(folder, config, data, manifest, logged)
+        if options.keep_replay is not None:
+            keep_replay(config, data.table, replay, options.keep_replay, manifest)
         snapshots.remove()
     tracker.finish(out)
     return RunFolder.open(out)
@@ -364,6 +380,10 @@ def _write(folder: Path, config: TrainConfig, data: LearningData, manifest: dict
         "compiled": progress.compiled,
         "spent": {part: round(sum(row.get(part, 0.0) for row in logged.timing), 3) for part in parts},
         "updates": progress.step,
+        "start": None
+        if data.start is None
+        else {key: data.start.manifest[key] for key in ("run", "method", "policy_sha256")},
+        "environment_steps": int(progress.metrics.get("environment_steps", 0)),
         "policy_sha256": tensors_sha256(policy.state_dict()),
         "checkpoint_sha256": tensors_sha256(tensors),
     }

@@ -17,6 +17,8 @@ TRAINING = (
     "policy_q",
     "expert_value",
     "expert_reward",
+    "training_return",
+    "evaluation_return",
 )
 """All others are in metrics.parquet, which goes along as a file: MLflow draws a chart a metric."""
 PRIOR = "prior_"
@@ -25,11 +27,12 @@ PRIOR = "prior_"
 def training_points(step: int, metrics: Mapping[str, float]) -> list[Point]:
     """The mirrored metrics of one step.
 
-    A prior's metrics are those of the policy that is being trained, and go under the same names; its loss, which is
-    another objective than the method's, is left out.
+    A run that acts has them over its environment steps. A prior's metrics are those of the policy that is being
+    trained, and go under the same names; its loss, which is another objective than the method's, is left out.
     """
     shown = {name.removeprefix(PRIOR): value for name, value in metrics.items() if name != f"{PRIOR}loss"}
-    return [(f"train/{name}", shown[name], step) for name in TRAINING if name in shown]
+    clock = int(metrics.get("environment_steps", step))
+    return [(f"train/{name}", shown[name], clock) for name in TRAINING if name in shown]
 
 
 def recorded_points(table: pl.DataFrame) -> list[Point]:

@@ -91,8 +91,9 @@ class MlflowTracker(Tracker):
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Buffer metrics; written once POINTS_PER_BATCH have come together or FLUSH_SECONDS have passed."""
-        self._points += training_points(step, metrics)
-        self._steps.add(step)
+        points = training_points(step, metrics)
+        self._points += points
+        self._steps |= {point[2] for point in points}
         if len(self._points) >= POINTS_PER_BATCH or time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self._try(self._flush)
 

@@ -263,6 +263,7 @@ class Checkpointer:
             return
         kept = isinstance(progress.learner, OwnLearner) and progress.resumable
         if kept:
+            progress.secure()
             self._folder.write(progress.snapshot(rows, self.seconds()), self._config_hash, progress.step)
         self._last = time.monotonic()
         if self._stop.signal is not None:

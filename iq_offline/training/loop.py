@@ -1,10 +1,10 @@
 """The loop: one generator that trains a method from its split and yields metrics on the way."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 
@@ -59,6 +59,8 @@ class Progress:
     """Whether the prior's are; None where there is none."""
     timing: dict[str, float] = field(default_factory=dict)
     """Updates a second, and the seconds of drawing batches, of updates and of the rest since the last Progress."""
+    secure: Callable[[], None] = lambda: None
+    """Called before a snapshot of it is written: puts on disk what else the run would go on from."""
 
     def snapshot(self, rows: list[dict[str, float]], seconds: float) -> Snapshot:
         """All that the run's next update depends on. `rows`: metrics logged so far; `seconds`: spent so far."""
@@ -128,6 +130,66 @@ def fit_clone(
     yield from _clone(config, TrainingOptions(seed), Data(sampler, space, device))
 
 
+@runtime_checkable
+class BatchSource(Protocol):
+    """Endless batches, which may make new transitions between updates."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def __next__(self) -> Batch: ...
+
+    def recall(self, updates: int) -> None:
+        """Go on behind so many updates, as if it had made their batches; to be called first."""
+        ...
+
+    def ready(self, updates: int) -> int:
+        """How many updates may follow so many before it must be asked again, one at least."""
+        ...
+
+    def log_due(self, updates: int) -> bool:
+        """Whether it has something to log behind that update, whatever its number."""
+        ...
+
+    def metrics(self, updates: int) -> dict[str, float]:
+        """What it has to log behind that update."""
+        ...
+
+    def timing(self) -> dict[str, float]:
+        """What its own work has taken since it was last asked, `acting_seconds` among it; empty for none."""
+        ...
+
+
+class _Recorded:
+    """Batches of data that are there."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._batches
+
+    def __next__(self) -> Batch:
+        return next(self._batches)
+
+    def recall(self, updates: int) -> None:
+        deque(islice(self._batches, updates), maxlen=0)
+
+    def ready(self, updates: int) -> int:
+        del updates
+        return LOG_EVERY
+
+    def log_due(self, updates: int) -> bool:
+        del updates
+        return False
+
+    def metrics(self, updates: int) -> dict[str, float]:
+        del updates
+        return {}
+
+    def timing(self) -> dict[str, float]:
+        return {}
+
+
 @dataclass(frozen=True)
 class TrainingOptions:
     """The seed, whether updates are compiled, where to go on, and the place among seeds that are updated together."""
@@ -142,7 +204,12 @@ class TrainingOptions:
         return self.resumed if self.resumed is not None and self.resumed.phase == phase else None
 
     def fit(
-        self, learner: Learner, batches: Iterator[Batch], updates: int, alarm: DivergenceAlarm, phase: str
+        self,
+        learner: Learner,
+        batches: "Iterator[Batch] | BatchSource",
+        updates: int,
+        alarm: DivergenceAlarm,
+        phase: str,
     ) -> Iterator["Progress"]:
         """`fit` with these options."""
         resumed = self.resumed_in(phase)
@@ -151,7 +218,7 @@ class TrainingOptions:
 
 def fit(
     learner: Learner,
-    batches: Iterator[Batch],
+    batches: Iterator[Batch] | BatchSource,
     updates: int,
     alarm: DivergenceAlarm,
     *,
@@ -165,16 +232,20 @@ def fit(
         assert isinstance(learner, OwnLearner)
         restore(learner, resumed)
         step = resumed.updates
-        deque(islice(batches, step), maxlen=0)
         alarm.recall(resumed.rows)
-    steps, seconds = steps_of(learner, updates, compile_, slot), Seconds()
+    source = batches if isinstance(batches, BatchSource) else _Recorded(batches)
+    source.recall(step)
+    steps, seconds, logged = steps_of(learner, updates, compile_, slot), Seconds(), step
     while step < updates:
-        count = min(LOG_EVERY - step % LOG_EVERY, updates - step)
-        metrics, batch = steps.advance(batches, count, seconds)
+        count = min(LOG_EVERY - step % LOG_EVERY, updates - step, source.ready(step))
+        metrics, batch = steps.advance(iter(source), count, seconds)
         step += count
+        if step % LOG_EVERY and step < updates and not source.log_due(step):
+            continue
         values = {name: float(value) for name, value in (metrics | learner.diagnostics(batch)).items()}
         alarm.check(step, values)
-        timing, seconds = seconds.spent(count), Seconds()
+        values |= source.metrics(step)
+        timing, seconds, logged = seconds.spent(step - logged, source.timing()), Seconds(), step
         yield Progress(step, updates, values, learner, updates=step, compiled=steps.compiled, timing=timing)
 
 

@@ -56,6 +56,7 @@ class Manifest(Record):
     subsample: Annotated[int, Field(ge=1)]
     transitions: Count
     updates: Count
+    environment_steps: Count = 0
     dataset: DatasetRecord
     config_hash: str
     policy_sha256: Sha256

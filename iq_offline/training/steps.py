@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,14 +32,16 @@ class Seconds:
     step: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
-    def spent(self, updates: int) -> dict[str, float]:
-        """Updates a second of all the time, and the seconds of each part."""
+    def spent(self, updates: int, other: Mapping[str, float]) -> dict[str, float]:
+        """Updates a second of all the time, and the seconds of each part. `other`: figures of other parts."""
         total = time.perf_counter() - self.started
+        rest = sum(value for name, value in other.items() if name.endswith("_seconds"))
         return {
             "updates_per_second": updates / total,
             "data_seconds": self.data,
             "step_seconds": self.step,
-            "logging_seconds": total - self.data - self.step,
+            "logging_seconds": total - self.data - self.step - rest,
+            **other,
         }
 
 

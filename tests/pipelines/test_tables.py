@@ -200,6 +200,7 @@ def test_shipped_tables_keep_their_runs():
         "divergences": 60,
         "bc-vs-iq": 6,
         "offline-panels": 150,
+        "online": 54,
         "whole-demonstrations": 48,
         "supplementary-ant": 12,
         "supplementary-discrete": 45,
