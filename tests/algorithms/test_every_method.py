@@ -12,6 +12,7 @@ from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.algorithms.networks import ActionScale, Standardiser
 from iq_offline.batch import Batch
 from iq_offline.config.cloning import BCConfig
+from iq_offline.config.online import InteractionConfig
 from iq_offline.config.q_learning import QLearningConfig
 from iq_offline.config.train import algorithm_class, algorithm_config
 from iq_offline.methods import METHODS
@@ -67,11 +68,12 @@ def test_two_updates_move_every_method(name: str, discrete: bool, beside: bool):
     if isinstance(config, BCConfig):
         learner: Any = BCLearner(config, clone_policy(config, spec))
     else:
-        learner = build_learner(config, spec, clone_policy(config.prior, spec) if hasattr(config, "prior") else None)
+        prior = getattr(config, "prior", None)
+        learner = build_learner(config, spec, None if prior is None else clone_policy(prior, spec))
     before = {key: tensor.clone() for key, tensor in learner.tensors().items()}
     for seed in range(2):
         batch = transitions(seed, discrete=discrete)
-        if beside:
+        if beside or isinstance(config, InteractionConfig):  # what was experienced is always beside the expert's
             batch = replace(batch, supplementary=transitions(seed + 10, discrete=discrete))
         metrics = learner.update(batch) | learner.diagnostics(batch)
     after = learner.tensors()
