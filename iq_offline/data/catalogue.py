@@ -174,6 +174,10 @@ def catalogue() -> dict[str, CatalogueEntry]:
     return entries
 
 
+BUNDLED = "demo/"
+"""How the ids of the datasets begin that are part of the package."""
+
+
 def locate(dataset: str) -> Located | CatalogueEntry:
     """Where a dataset's data lie: a catalogue entry (fetched or not), a path, or a local Minari dataset.
 
@@ -193,6 +197,9 @@ def locate(dataset: str) -> Located | CatalogueEntry:
         raise UnknownDataset(f"no file or folder at {dataset}", "check the path")
     if D4RL_NAME.fullmatch(dataset):
         raise UnknownDataset(f"unknown dataset '{dataset}'", _nearest_d4rl(dataset))
+    if dataset.startswith(BUNDLED):
+        bundled = [name for name in catalogue() if name.startswith(BUNDLED)]
+        raise UnknownDataset(f"unknown dataset '{dataset}'", did_you_mean(dataset, bundled, LIST_DATASETS))
     if MINARI_ID.fullmatch(dataset) and ".." not in dataset:
         return CatalogueEntry(id=dataset, family="unlisted", kind=Kind.MINARI, description="not in the catalogue")
     raise UnknownDataset(f"unknown dataset '{dataset}'", did_you_mean(dataset, catalogue(), LIST_DATASETS))

@@ -82,8 +82,8 @@ def detect(path: Path) -> Format:
     if path.suffix in {".pkl", ".pickle", ".npy"}:
         return Format.DICTIONARIES
     raise DatasetUnreadable(
-        f"{path} is in no format that its name tells (.hdf5, .h5, .npz, .npy, .pkl)",
-        f"if it is in one of {', '.join(Format)}, rename it, or convert it: "
+        f"{path}: the name ends in none of .hdf5, .h5, .npz, .npy and .pkl, so its format is unknown",
+        f"save the arrays as .npz or .hdf5; or, if it is in one of {', '.join(Format)}: "
         f"iq-offline convert {path} --input-format FORMAT --to {path.stem or 'name'}-v0",
     )
 

@@ -300,3 +300,10 @@ def test_two_urls_never_share_a_place():
     places = {locate(url).stored_path for url in urls}
     assert len(places) == 4
     assert "secret" not in locate("https://me:secret@a.org/q.hdf5").id
+
+
+def test_misspelt_bundled_dataset_names_the_nearest():
+    """A bundled dataset is never looked for on the network."""
+    with pytest.raises(UnknownDataset) as error:
+        locate("demo/swimer/expert-v0")
+    assert "did you mean demo/swimmer/expert-v0" in error.value.remedy
