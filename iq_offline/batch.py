@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
 
@@ -27,14 +25,3 @@ class Batch:
     """Transitions of any quality, beside the expert's."""
     initial_observations: Tensor | None = None
     """First observations of the expert's episodes, (B0, D)."""
-
-    def map_observations(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """The same batch with the function of all its observations."""
-        initial, supplementary = self.initial_observations, self.supplementary
-        return replace(
-            self,
-            observations=function(self.observations),
-            next_observations=function(self.next_observations),
-            supplementary=None if supplementary is None else supplementary.map_observations(function),
-            initial_observations=None if initial is None else function(initial),
-        )

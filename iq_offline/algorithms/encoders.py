@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from iq_offline.config.base import Activation, HiddenSizes, PictureEncoder, Precision
+from iq_offline.config.base import Activation, HiddenSizes, Precision
 
 if TYPE_CHECKING:
     from iq_offline.algorithms.categories import OneHot
@@ -34,18 +34,13 @@ class ObservationLayout:
     """How many categories each number tells apart, counted from 0; 0 for a real number. Empty: all are real numbers."""
     offset: tuple[float, ...] = field(default=(), compare=False)
     """What has been subtracted from each recorded number, in 64 bits, before it was narrowed to 32. Empty: nothing."""
-    encoded_by: PictureEncoder = field(default=PictureEncoder.NATURE, compare=False)
-    """The layers for pictures: a choice of networks, no property of the data."""
+    encoded_by: str = field(default="nature", compare=False)
+    """The layers for pictures (`PictureEncoder`): a choice of networks, no property of the data."""
 
     @property
     def size(self) -> int:
         """Numbers and bytes together, D."""
-        return sum(self.sizes)
-
-    @property
-    def sizes(self) -> list[int]:
-        """How many numbers, and how many bytes each picture has."""
-        return [self.vector, *(math.prod(shape) for shape in self.pictures)]
+        return self.vector + sum(math.prod(shape) for shape in self.pictures)
 
     @property
     def vector_features(self) -> int:

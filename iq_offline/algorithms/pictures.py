@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from iq_offline.algorithms.encoders import Encoder, ObservationLayout
-from iq_offline.config.base import PictureEncoder
+from iq_offline.config.pictures import PictureEncoder
 from iq_offline.errors import ConfigError
 
 PICTURE_FEATURES = 512
@@ -25,18 +25,23 @@ class Pictures(Encoder):
     def __init__(self, layout: ObservationLayout) -> None:
         super().__init__()
         self._layout = layout
-        layers = LAYERS[layout.encoded_by]
+        layers = LAYERS[PictureEncoder(layout.encoded_by)]
         self.convolutions = nn.ModuleList([layers(*channels_first(shape)) for shape in layout.pictures])
         self.features = layout.vector_features + PICTURE_FEATURES * len(layout.pictures)
 
     def forward(self, observations: Tensor) -> Tensor:
         """Standardised flat observations (B, D) -> (B, features)."""
-        sizes = [self._layout.vector_features, *self._layout.sizes[1:]]
+        sizes = [self._layout.vector_features, *picture_sizes(self._layout)]
         vector, *flat = observations.split_with_sizes(sizes, dim=-1)
         parts = [vector]
         for network, pixels, shape in zip(self.convolutions, flat, self._layout.pictures, strict=True):
             parts.append(network(_planes(pixels, shape)))
         return torch.cat(parts, dim=-1)
+
+
+def picture_sizes(layout: ObservationLayout) -> list[int]:
+    """How many bytes each picture has."""
+    return [math.prod(shape) for shape in layout.pictures]
 
 
 def channels_first(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -112,7 +117,7 @@ def shifted(observations: Tensor, layout: ObservationLayout, most: int, generato
     """
     count = len(observations)
     offsets = torch.randint(-most, most + 1, (2, count, 1), generator=generator).to(observations.device)
-    vector, *flat = observations.split_with_sizes(layout.sizes, dim=-1)
+    vector, *flat = observations.split_with_sizes([layout.vector, *picture_sizes(layout)], dim=-1)
     parts = [vector]
     for pixels, shape in zip(flat, layout.pictures, strict=True):
         row = _row_axis(shape)

@@ -33,13 +33,6 @@ class Activation(StrEnum):
     ELU = "elu"
 
 
-class PictureEncoder(StrEnum):
-    """Layers that encode pictures: the three convolutions of [DQN15], or the residual blocks of [IMPALA18]."""
-
-    NATURE = "nature"
-    IMPALA = "impala"
-
-
 class Precision(StrEnum):
     """Of the products of a perceptron's hidden layers in training. Parameters and all else are 32-bit in either."""
 

@@ -9,7 +9,8 @@ from typing import Any, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator
 
-from iq_offline.config.base import NONE, AlgorithmConfig, FrozenModel, PictureEncoder
+from iq_offline.config.base import NONE, AlgorithmConfig, FrozenModel
+from iq_offline.config.pictures import PictureEncoder
 from iq_offline.credentials import public_name
 from iq_offline.errors import ConfigError, did_you_mean
 from iq_offline.methods import METHODS, Method

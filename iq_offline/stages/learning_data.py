@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from iq_offline.baselines.filtering import CheckInterrupt, Found, more_demonstrations
 from iq_offline.baselines.sources import PeerData
 from iq_offline.batch import Batch
-from iq_offline.config.base import PictureEncoder, Precision
+from iq_offline.config.base import Precision
 from iq_offline.config.baselines import EpisodeFilterConfig
 from iq_offline.config.cloning import BCConfig
 from iq_offline.config.iq import DiscreteIQConfig, IQConfig
 from iq_offline.config.online import InteractionConfig
+from iq_offline.config.pictures import PictureEncoder
 from iq_offline.config.q_learning import QLearningConfig
 from iq_offline.config.train import TrainConfig
 from iq_offline.data.split import Split, choose_expert, rows_with_successors

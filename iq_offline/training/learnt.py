@@ -1,6 +1,6 @@
 """From data or a run folder to a method's learner, whose networks the registry of methods knows how to build."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.algorithms.scaling import fit_action_scale, fit_standardiser
 from iq_offline.algorithms.soft_q import SoftQLearner
 from iq_offline.batch import Batch
-from iq_offline.config.base import PictureEncoder
+from iq_offline.config.pictures import PictureEncoder
 from iq_offline.config.q_learning import QLearningConfig
 from iq_offline.data.spaces import ActionSpace, ContinuousActions
 from iq_offline.data.strict_json import first_line
@@ -51,7 +51,7 @@ class Data:
         def moved(observations: Tensor) -> Tensor:
             return shifted(observations, layout, self.shift, random)
 
-        return (batch.map_observations(moved) for batch in batches)
+        return (_of_all_observations(moved, batch) for batch in batches)
 
     def spec(self, seed: int) -> NetworkSpec:
         """Of networks for these data: the scaling is that of all training observations together."""
@@ -114,3 +114,15 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         ) from None
     module.eval()
     module.requires_grad_(False)
+
+
+def _of_all_observations(function: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
+    """The same batch with the function of all its observations."""
+    initial, supplementary = batch.initial_observations, batch.supplementary
+    return replace(
+        batch,
+        observations=function(batch.observations),
+        next_observations=function(batch.next_observations),
+        supplementary=None if supplementary is None else _of_all_observations(function, supplementary),
+        initial_observations=None if initial is None else function(initial),
+    )

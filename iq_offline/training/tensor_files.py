@@ -24,7 +24,8 @@ from iq_offline.algorithms.networks import (
     Policy,
     Standardiser,
 )
-from iq_offline.config.base import ActionHead, Activation, PictureEncoder
+from iq_offline.config.base import ActionHead, Activation
+from iq_offline.config.pictures import PictureEncoder
 from iq_offline.data.strict_json import first_line, parse_json, read_bytes
 from iq_offline.errors import RunError
 from iq_offline.training.run_schema import Number, fitted
@@ -121,7 +122,7 @@ def save_policy(policy: Policy, path: Path) -> None:
         header["categories"] = json.dumps(policy.layout.categories)
     if policy.layout.offset:
         header["offset"] = json.dumps(policy.layout.offset)
-    if policy.layout.encoded_by is not PictureEncoder.NATURE:
+    if policy.layout.encoded_by != PictureEncoder.NATURE:
         header["encoder"] = policy.layout.encoded_by
     if isinstance(policy, ContinuousPolicy):
         header |= {"head": policy.head, "learnt_std": json.dumps(policy.learnt_std), "std": json.dumps(policy.std)}

@@ -7,7 +7,7 @@ from iq_offline.algorithms.encoders import ObservationLayout, initialise
 from iq_offline.algorithms.networks import DiscretePolicy
 from iq_offline.algorithms.pictures import PICTURE_FEATURES, channels_first, shifted
 from iq_offline.algorithms.scaling import fit_standardiser
-from iq_offline.config.base import PictureEncoder
+from iq_offline.config.pictures import PictureEncoder
 from iq_offline.errors import ConfigError
 
 

@@ -102,6 +102,7 @@ def test_atari_frames_equal_the_wrappers_pixels(tmp_path: Path):
     FrameStackObservation show of the same episodes.
     """
     ale_py = pytest.importorskip("ale_py")
+    pytest.importorskip("cv2")
     gymnasium.register_envs(ale_py)
     source = recorded(tmp_path / "raw-v0", "ALE/Pong-v5", {"repeat_action_probability": 0.25})
     table = converted(source, Frames((84, 84), gray=True, stack=4))
@@ -116,7 +117,6 @@ def test_atari_frames_equal_the_wrappers_pixels(tmp_path: Path):
 
 def test_other_frames_equal_the_wrappers_pixels(tmp_path: Path):
     """Outside Atari, Gymnasium's wrappers for gray and small pictures of any shape apply."""
-    pytest.importorskip("cv2")
     check_same(converted(recorded(tmp_path / "raw-v0", "Noise-v0"), Frames((7, 5), gray=True, stack=3)))
 
 

@@ -13,7 +13,7 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 from tests_support import requested
 
-from iq_offline.config.base import PictureEncoder
+from iq_offline.config.pictures import PictureEncoder
 from iq_offline.data.observations import leaves
 from iq_offline.stages.eval import EvalRequest, evaluate_run
 from iq_offline.stages.reward import RewardRequest, recover_reward

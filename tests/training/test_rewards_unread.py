@@ -42,7 +42,7 @@ CASES = [
         ("iq", "reward"),
     ]
     for discrete in (False, True)
-    if not (discrete and method in LABELLED)
+    if (METHODS[method].discrete if discrete else METHODS[method].continuous)
 ]
 QUICK = {"bc", "iq", "filtered-bc", "sprinql"}
 
