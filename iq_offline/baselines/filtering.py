@@ -205,23 +205,39 @@ class _Search:
     def _cross_validation(self, test: CrossValidationConfig, selection: Selection) -> dict[str, float]:
         """Clone each fold's demonstrations with and without the episodes; compare errors on those left out.
 
-        The episodes are accepted where their clone predicts the left-out actions better (`verdict`), and rejected where
-        there are too few transitions.
+        The episodes are accepted where a clone of one of the update factors predicts the left-out actions better
+        (`verdict`), and rejected where there are too few transitions.
         """
-        rejected, table = {"cross_validation_accepted": 0.0}, self.data.expert
         parts = list(folds(self.data, test.folds))
         if min(len(kept.split.rows) for kept, _ in parts) < MIN_FOLD_TRANSITIONS:
-            return rejected
-        without, with_episodes = list[Floats](), list[Floats]()
-        for kept, held_out in parts:
-            expert = TransitionSampler(kept.expert, kept.split.rows, self.expert.device)
-            mixture = selection.beside(expert, self.config.expert_share)
-            pairs = (without, self.cloning, expert), (with_episodes, self._robust, mixture)
-            for errors, cloning, demonstrations in pairs:
-                found = _errors(self._cloned(cloning, demonstrations, test.updates), table, held_out)
-                errors += [part for part in np.array_split(found, STRETCHES) if len(part)]
-        discrete = isinstance(table.action_space, DiscreteActions)
-        return verdict(without, with_episodes, test.level, fewer_mistakes if discrete else smaller_errors)
+            return {"cross_validation_accepted": 0.0}
+        discrete = isinstance(self.data.expert.action_space, DiscreteActions)
+        compare, factors = fewer_mistakes if discrete else smaller_errors, self.config.update_factors
+        experts = [TransitionSampler(kept.expert, kept.split.rows, self.expert.device) for kept, _ in parts]
+        mixtures = [selection.beside(expert, self.config.expert_share) for expert in experts]
+        held_out = [rows for _, rows in parts]
+        without, tried = self._held_out_errors(test, self.cloning, experts, held_out, 1), list[dict[str, float]]()
+        for factor in factors:
+            with_episodes = self._held_out_errors(test, self._robust, mixtures, held_out, factor)
+            tried.append(verdict(without, with_episodes, test.level, compare, tests=len(factors)))
+            if tried[-1]["cross_validation_accepted"]:
+                break
+        return min(tried, key=lambda found: found["cross_validation_p_value"])
+
+    def _held_out_errors(
+        self,
+        test: CrossValidationConfig,
+        cloning: CloningConfig,
+        demonstrations: Sequence[Demonstrations],
+        held_out: Sequence[Rows],
+        factor: int,
+    ) -> list[Floats]:
+        """Of a clone for each fold: errors on the stretches that it has not seen."""
+        found = list[Floats]()
+        for shown, rows in zip(demonstrations, held_out, strict=True):
+            errors = _errors(self._cloned(cloning, shown, test.updates, factor), self.data.expert, rows)
+            found += [part for part in np.array_split(errors, STRETCHES) if len(part)]
+        return found
 
     def _update_factor(self, weights: Floats) -> tuple[int, dict[str, float]]:
         """The factor whose clones predict every tenth accepted episode best, and its error."""
@@ -246,8 +262,8 @@ class _Search:
     def _robust(self) -> CloningConfig:
         return self.cloning.model_copy(update={"loss": self.config.loss}) if self.config.loss else self.cloning
 
-    def _cloned(self, config: CloningConfig, demonstrations: Demonstrations, updates: int) -> Policy:
-        short = config.with_updates(min(updates, config.fewest_updates))
+    def _cloned(self, config: CloningConfig, demonstrations: Demonstrations, updates: int, factor: int = 1) -> Policy:
+        short = config.with_updates(factor * min(updates, config.fewest_updates))
         for progress in fit_clone(short, self.seed, demonstrations, self.data.expert.action_space, self.expert.device):
             self.check_interrupt(progress)
             policy = progress.learner.policy
@@ -259,13 +275,14 @@ Errors = Sequence[Floats]
 
 
 def verdict(
-    without: Errors, with_episodes: Errors, level: float, test: Callable[[Errors, Errors], float]
+    without: Errors, with_episodes: Errors, level: float, test: Callable[[Errors, Errors], float], tests: int = 1
 ) -> dict[str, float]:
     """Metrics of errors on held-out stretches, of the clones without and with supplementary episodes.
 
-    `test`: p-value of the hypothesis that the episodes do not help. They are accepted where it is below `level`.
+    `test`: p-value of the hypothesis that the episodes do not help. They are accepted where it is below `level`, and
+    the more `tests` there are, the larger it counts (Bonferroni).
     """
-    p_value = test(without, with_episodes)
+    p_value = min(1.0, tests * test(without, with_episodes))
     return {
         "cross_validation_error_without": float(np.concatenate(without).mean()),
         "cross_validation_error_with": float(np.concatenate(with_episodes).mean()),

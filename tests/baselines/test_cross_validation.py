@@ -52,6 +52,8 @@ def test_verdict_compares_with_the_level():
     assert accepted["cross_validation_error_without"] == 1
     assert accepted["cross_validation_error_with"] == pytest.approx((5 * 0.5 + 4 * 0.4) / 9)
     assert verdict(without, better, 0.05, lambda *_: 0.05)["cross_validation_accepted"] == 0
+    assert verdict(without, better, 0.05, lambda *_: 0.026, tests=2)["cross_validation_p_value"] == 0.052
+    assert verdict(without, better, 0.05, lambda *_: 0.6, tests=2)["cross_validation_p_value"] == 1
 
 
 def test_folds_leave_each_demonstration_out_once():
