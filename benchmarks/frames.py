@@ -134,7 +134,7 @@ def sample(table: TransitionTable, frames: int) -> None:
     drawn = [rows[random.integers(0, len(rows), BATCH)] for _ in range(400)]
     started = time.process_time()
     for some in drawn:
-        table.picture_bytes_of(leaf, some)
+        table.pictures_of(leaf, some)
     stacks = len(drawn) * BATCH / (time.process_time() - started)
     sampler = TransitionSampler(table, rows, torch.device("cpu"))
     batches = sampler.batches(BATCH, torch.Generator().manual_seed(0))
@@ -166,7 +166,7 @@ class Plain(nn.Module):
 def plain_updates(table: TransitionTable) -> Iterator[None]:
     """Cloning with AdamW in a bare loop, on stacks that were put together before."""
     rows = table.transition_rows[:4000]
-    stacks = torch.from_numpy(table.picture_bytes_of(table.layout[0], rows))
+    stacks = torch.from_numpy(table.pictures_of(table.layout[0], rows))
     actions = torch.from_numpy(table.actions(rows)[:, 0]).long()
     network = Plain()
     optimiser = torch.optim.AdamW(network.parameters(), 1e-3)

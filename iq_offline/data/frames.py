@@ -132,13 +132,15 @@ def _converted(observations: Leaves, frames: Frames, info: DatasetInfo, *, last:
     return {"": found[0] if last else found}
 
 
-def stacked(pictures: NDArray[np.uint8], rows: NDArray[np.int64], starts: NDArray[np.int64], frames: int) -> Pictures:
-    """The last `frames` pictures at each of those rows, (n, frames, ...): the first one of an episode repeated.
+def stacked(
+    pictures: NDArray[np.uint8], rows: NDArray[np.int64], starts: NDArray[np.int64], frames: int, following: int = 0
+) -> Pictures:
+    """The last `frames` pictures at each of those rows, the first one of an episode repeated, and `following` more.
 
-    `starts`: the first row of each episode, in order.
+    Shape (n, frames + following, ...). `starts`: the first row of each episode, in order.
     """
     first = starts[np.searchsorted(starts, rows, side="right") - 1]
-    places = np.maximum(rows[:, None] + np.arange(1 - frames, 1), first[:, None])
+    places = np.maximum(rows[:, None] + np.arange(1 - frames, 1 + following), first[:, None])
     return np.asarray(pictures[places])
 
 

@@ -147,12 +147,17 @@ class TransitionTable:
             )
             yield place, flat.reshape(-1, width)
 
-    def picture_bytes_of(self, leaf: Leaf, rows: Rows) -> NDArray[np.uint8]:
-        """A leaf's pictures at those rows, as an observation has them: frames are stacked; (n, *leaf.shown)."""
-        held = self.pictures[leaf.path]
-        if leaf.stack == 1:
-            return np.asarray(held[rows])
-        return stacked(held, rows, self.episodes["start_row"].to_numpy(), leaf.stack)
+    def pictures_of(self, leaf: Leaf, rows: Rows, following: int = 0) -> NDArray[np.uint8]:
+        """A leaf's pictures of the observations at those rows, and so many after each; they are of the same episode.
+
+        Shape (n, leaf.stack + following, *leaf.shape): the picture of one observation, or its stacked frames.
+        """
+        return stacked(self.pictures[leaf.path], rows, self._starts, leaf.stack, following)
+
+    @cached_property
+    def _starts(self) -> Rows:
+        """The first row of each episode."""
+        return self.episodes["start_row"].to_numpy()
 
     def observations(self, rows: Rows) -> Floats:
         """Observations of those rows, shape (n, D)."""

@@ -1,5 +1,6 @@
 """Uniform minibatches of transitions, gathered from packed tables by index pairs (i, i + 1)."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from iq_offline.algorithms.encoders import ObservationLayout
 from iq_offline.batch import Batch
 from iq_offline.data.spaces import DiscreteActions
-from iq_offline.data.table import TransitionTable
+from iq_offline.data.table import Leaf, TransitionTable
 
 DRAWN_AHEAD = 64
 """Batches whose rows are drawn at once; the draws are the same as one batch at a time."""
@@ -115,27 +116,30 @@ class TransitionSampler:
     def _with_pictures(
         self, positions: torch.Tensor, observations: torch.Tensor, next_observations: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both with their pictures behind their numbers, (B, D). A frame of both is copied and widened once."""
         assert self._picture_rows is not None
         rows = self._picture_rows[positions.cpu()].numpy()
-        return (
-            self._beside(observations, rows),
-            self._beside(next_observations, rows + 1),
-        )
+        here, later = [observations], [next_observations]
+        for leaf in self._pictures:
+            pixels, size = self._pixels(leaf, rows, following=1), math.prod(leaf.shape)
+            here.append(pixels[:, :-size])
+            later.append(pixels[:, size:])
+        return _side_by_side(here), _side_by_side(later)
 
     def _first_observations(self, table: TransitionTable, rows: Rows) -> torch.Tensor:
         vector = torch.from_numpy(table.observations(rows)).to(self.device)
-        return self._beside(vector, rows) if self._pictures else vector
+        return _side_by_side([vector, *(self._pixels(leaf, rows) for leaf in self._pictures)])
 
-    def _beside(self, vector: torch.Tensor, rows: Rows) -> torch.Tensor:
-        """The numbers of those rows' observations with their pictures behind them, (B, D)."""
-        pixels = self._pixels(rows)
-        return torch.cat([vector, pixels], dim=1) if vector.shape[1] else pixels
+    def _pixels(self, leaf: Leaf, rows: Rows, following: int = 0) -> torch.Tensor:
+        """A leaf's pictures as `pictures_of` has them, flat, 32-bit floats that widen on the device, (B, pixels)."""
+        pictures = self._table.pictures_of(leaf, rows, following).reshape(len(rows), -1)
+        return torch.from_numpy(pictures).to(self.device).float()
 
-    def _pixels(self, rows: Rows) -> torch.Tensor:
-        """The pictures of those rows, flat, as 32-bit floats, (B, pixels); they widen on the device."""
-        parts = [self._table.picture_bytes_of(leaf, rows).reshape(len(rows), -1) for leaf in self._pictures]
-        together = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        return torch.from_numpy(together).to(self.device).float()
+
+def _side_by_side(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Columns of all parts, (B, D); a view where only one has any."""
+    held = [part for part in parts if part.shape[1]]
+    return held[0] if len(held) == 1 else torch.cat(list(parts), dim=1)
 
 
 class SupplementarySampler:

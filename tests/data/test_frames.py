@@ -13,10 +13,12 @@ from gymnasium.spaces import Box, Discrete
 
 from iq_offline.data.catalogue import Located
 from iq_offline.data.environments import make_environment
-from iq_offline.data.episodes import DatasetInfo, Episode, EpisodeSource
+from iq_offline.data.episodes import DatasetInfo, End, Episode, EpisodeSource, Segment
 from iq_offline.data.formats import minari
 from iq_offline.data.frames import Frames, stacked
-from iq_offline.data.table import TransitionTable, open_table
+from iq_offline.data.packing import pack
+from iq_offline.data.spaces import DiscreteActions
+from iq_offline.data.table import TransitionTable, load, open_table
 from iq_offline.errors import ConfigError, DatasetUnreadable
 from iq_offline.stages.convert import ConvertRequest, convert_dataset
 from iq_offline.training.batches import TransitionSampler
@@ -134,6 +136,43 @@ def test_stacks_repeat_the_first_frame():
     rows = np.array([0, 2, 3, 5])
     found = stacked(pictures, rows, np.array([0, 3]), 3)
     assert found[:, :, 0, 0].tolist() == [[0, 0, 0], [0, 1, 2], [3, 3, 3], [3, 4, 5]]
+
+
+def test_stacks_equal_a_slow_loop():
+    """Frame by frame, with the successor's newest frame behind them; episodes may be shorter than a stack."""
+    random = np.random.default_rng(0)
+    lengths = [1, 2, 3, 9, 5]
+    starts = np.cumsum([0, *(length + 1 for length in lengths)])[:-1]
+    pictures = random.integers(0, 256, (sum(lengths) + len(lengths), 3, 2), np.uint8)
+    rows = np.concatenate([start + np.arange(length) for start, length in zip(starts, lengths, strict=True)])
+    rows = random.permutation(rows)
+    slow = []
+    for row in rows:
+        first = max(start for start in starts if start <= row)
+        slow.append([pictures[max(first, row + back)] for back in (-3, -2, -1, 0, 1)])
+    np.testing.assert_array_equal(stacked(pictures, rows, starts, 4, following=1), np.array(slow))
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_batches_join_numbers_and_all_pictures(tmp_path: Path, number: int):
+    """Observations and successors are the numbers, then each picture, whether there are numbers or not."""
+    random, steps = np.random.default_rng(0), 6
+    parts = {"a": random.integers(0, 256, (steps + 1, 3, 4), np.uint8)}
+    parts["b"] = random.integers(0, 256, (steps + 1, 2, 3, 3), np.uint8)
+    if number:
+        parts["numbers"] = random.normal(size=(steps + 1, number)).astype(np.float32)
+    end = End({path: array[-1] for path, array in parts.items()}, terminated=False, truncated=True)
+    segment = Segment({path: array[:-1] for path, array in parts.items()}, np.arange(steps) % 3, np.zeros(steps), end)
+    info = DatasetInfo("parts", str(tmp_path), "memory", action_space=DiscreteActions(3), origin_sha256="0" * 64)
+    content = pack(EpisodeSource(info, stream=lambda **_: iter([segment])), tmp_path)
+    (tmp_path / "table.json").write_text(json.dumps(content))
+    table = load(tmp_path, Located(name="parts", path=tmp_path / "table.json"))
+    order = ["numbers", "a", "b"] if number else ["a", "b"]
+    flat = np.concatenate([parts[path].reshape(steps + 1, -1) for path in order], axis=1, dtype=np.float32)
+    chosen = torch.tensor([4, 0, 5, 0])
+    batch = TransitionSampler(table, table.transition_rows, torch.device("cpu"), np.array([0])).gather(chosen)
+    np.testing.assert_array_equal(batch.observations, flat[chosen])
+    np.testing.assert_array_equal(batch.next_observations, flat[chosen + 1])
 
 
 def test_a_second_conversion_keeps_the_stack(tmp_path: Path):
