@@ -23,11 +23,16 @@ CONSTANT = 1e-6
 
 
 def fit_standardiser(
-    observations: Tensor, layout: ObservationLayout | None = None, *, smallest: float = SMALLEST_STD
+    observations: Tensor,
+    layout: ObservationLayout | None = None,
+    *,
+    mean_pixels: Tensor | None = None,
+    smallest: float = SMALLEST_STD,
 ) -> Standardiser:
-    """Mean and deviation of training observations, (N, D), or of their vector part; pictures are divided by 255.
+    """Mean and deviation of training observations, (N, D), or of their vector part; `smallest` deviations at least.
 
-    Standard deviations are `smallest` at least.
+    Pictures become (pixels - mean_pixels) / 255. Without the mean, (pixels,), a background takes part in every
+    convolution, and small objects in front of it are learnt much later (docs/experiments/atari.md).
     """
     count = max(len(observations), 1)
     mean, squares = torch.zeros(2, observations.shape[1], dtype=torch.float64)
@@ -38,7 +43,7 @@ def fit_standardiser(
     std = squares.sqrt().clamp_min(smallest)
     pixels = layout.size - layout.vector if layout else 0
     return Standardiser(
-        torch.cat([mean.float(), torch.zeros(pixels)]),
+        torch.cat([mean.float(), torch.zeros(pixels) if mean_pixels is None else mean_pixels]),
         torch.cat([std.float(), torch.full((pixels,), LARGEST_BYTE)]),
         shown_categories(observations, layout) if layout and layout.categories else None,
     )

@@ -21,6 +21,8 @@ MAPPED_SHARE = 0.5
 """From this share of a table's rows on, a CPU reads them where they lie instead of copying them."""
 INITIAL_OBSERVATIONS = 256
 """At most so many first observations go with a batch."""
+MEAN_OF, AT_ONCE = 1024, 64
+"""Observations whose pictures make their mean, and how many of them are in memory together."""
 
 Rows = NDArray[np.int64]
 
@@ -46,7 +48,7 @@ class TransitionSampler:
             packed, first = np.array(table.rows[used]), (np.cumsum(used) - 1)[rows]
         self._hold(table, packed, first, device)
         self._table, self._pictures = table, [leaf for leaf in table.layout if leaf.file]
-        self._picture_rows = torch.from_numpy(rows) if self._pictures else None
+        self._picture_rows = torch.from_numpy(rows) if self._pictures else torch.empty(0, dtype=torch.int64)
         self._initial = None if initial_rows is None else self._first_observations(table, initial_rows)
 
     def _hold(self, table: TransitionTable, packed: NDArray[np.float32], first: Rows, device: torch.device) -> None:
@@ -77,6 +79,17 @@ class TransitionSampler:
     def actions(self) -> torch.Tensor:
         """All actions of the split, shape (N, A)."""
         return self._pairs[self._index, self._vector : self._vector + self._sizes[1]]
+
+    def mean_pixels(self) -> torch.Tensor:
+        """Mean of each pixel of the split's pictures, over MEAN_OF observations at most, (pixels,)."""
+        rows = _evenly(self._picture_rows.numpy(), MEAN_OF)
+        total = [torch.zeros(0, dtype=torch.float64)]
+        for leaf in self._pictures:
+            sums = np.zeros(math.prod(leaf.shown), np.int64)
+            for some in np.array_split(rows, -(-len(rows) // AT_ONCE)):
+                sums += self._table.pictures_of(leaf, some).reshape(len(some), -1).sum(axis=0, dtype=np.int64)
+            total.append(torch.from_numpy(sums / len(rows)))
+        return torch.cat(total).float()
 
     def initial_observations(self, generator: torch.Generator) -> torch.Tensor:
         """First observations of the split's episodes, all or INITIAL_OBSERVATIONS of them, shape (B0, D)."""
@@ -117,7 +130,6 @@ class TransitionSampler:
         self, positions: torch.Tensor, observations: torch.Tensor, next_observations: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Both with their pictures behind their numbers, (B, D). A frame of both is copied and widened once."""
-        assert self._picture_rows is not None
         rows = self._picture_rows[positions.cpu()].numpy()
         here, later = [observations], [next_observations]
         for leaf in self._pictures:
@@ -248,5 +260,10 @@ def observation_layout(table: TransitionTable) -> ObservationLayout:
 
 def evenly_spread(table: TransitionTable, rows: Rows, most: int, device: torch.device) -> Batch:
     """At most so many of those rows' transitions, evenly spread."""
-    spread = rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
+    spread = _evenly(rows, most)
     return TransitionSampler(table, spread, device).gather(torch.arange(len(spread), device=device))
+
+
+def _evenly(rows: Rows, most: int) -> Rows:
+    """At most so many of those rows, evenly spread."""
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]

@@ -54,15 +54,19 @@ class Data:
         return (_of_all_observations(moved, batch) for batch in batches)
 
     def spec(self, seed: int) -> NetworkSpec:
-        """Of networks for these data: the scaling is that of all training observations together."""
+        """Of networks for these data: the scaling is that of all training observations together.
+
+        That of pictures is the demonstrations' alone.
+        """
         observations = self.expert.observations().cpu()
         if self.supplementary is not None:
             observations = torch.cat([observations, self.supplementary.observations().cpu()])
         layout, space = replace(self.expert.layout, encoded_by=self.encoder), self.space
+        standardiser = fit_standardiser(observations, layout, mean_pixels=self.expert.proper.mean_pixels())
         if isinstance(space, ContinuousActions):
             actions = fit_action_scale(space.low, space.high, self.expert.proper.actions().cpu())
-            return NetworkSpec(layout, fit_standardiser(observations, layout), actions, seed, self.device)
-        return NetworkSpec(layout, fit_standardiser(observations, layout), space.count, seed, self.device)
+            return NetworkSpec(layout, standardiser, actions, seed, self.device)
+        return NetworkSpec(layout, standardiser, space.count, seed, self.device)
 
 
 def build_learner(config: QLearningConfig, spec: NetworkSpec, prior: Policy | None) -> QLearner:

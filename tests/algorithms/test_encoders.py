@@ -37,12 +37,13 @@ def test_either_end_of_channels_gives_same_features():
     torch.testing.assert_close(last(picture.flatten(1)), first(picture.permute(0, 3, 1, 2).flatten(1)))
 
 
-def test_bytes_divided_by_255_and_numbers_standardised():
+def test_pictures_less_their_mean_are_divided_by_255():
     layout = ObservationLayout(1, ((8, 8),))
-    standardiser = fit_standardiser(torch.tensor([[1.0], [3.0]]), layout)
+    mean = torch.linspace(0, 100, 64)
+    standardiser = fit_standardiser(torch.tensor([[1.0], [3.0]]), layout, mean_pixels=mean)
     policy = DiscretePolicy(standardiser, 2, (8,), "relu", layout=layout)
     scaled = policy.standardise(torch.cat([torch.tensor([[3.0]]), torch.full((1, 64), 255.0)], dim=1))
-    torch.testing.assert_close(scaled, torch.ones(1, 65))
+    torch.testing.assert_close(scaled, torch.cat([torch.ones(1), 1 - mean / 255])[None])
 
 
 def test_pictures_too_small_for_convolutions_are_refused():

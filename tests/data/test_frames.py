@@ -170,7 +170,9 @@ def test_batches_join_numbers_and_all_pictures(tmp_path: Path, number: int):
     order = ["numbers", "a", "b"] if number else ["a", "b"]
     flat = np.concatenate([parts[path].reshape(steps + 1, -1) for path in order], axis=1, dtype=np.float32)
     chosen = torch.tensor([4, 0, 5, 0])
-    batch = TransitionSampler(table, table.transition_rows, torch.device("cpu"), np.array([0])).gather(chosen)
+    sampler = TransitionSampler(table, table.transition_rows, torch.device("cpu"), np.array([0]))
+    batch = sampler.gather(chosen)
+    np.testing.assert_allclose(sampler.mean_pixels(), flat[:-1, number:].mean(axis=0), rtol=1e-6)
     np.testing.assert_array_equal(batch.observations, flat[chosen])
     np.testing.assert_array_equal(batch.next_observations, flat[chosen + 1])
 
