@@ -44,7 +44,7 @@ HOMES = {
     "mujoco": {"data/environments.py"},
     "h5py": {"data/formats"},
     "pyarrow": {"data/formats"},
-    "PIL": {"data/formats"},
+    "PIL": {"data/formats", "evaluation"},
     "cv2": {"data/frames.py"},
     "requests": {"data/remotes"},
     "huggingface_hub": {"data/remotes"},

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from iq_offline.data.categories import DeclaredSpace
 from iq_offline.data.episodes import DatasetInfo
@@ -95,8 +96,12 @@ def make_raw_environment(env_id: str, env_kwargs: dict[str, Any]) -> RawEnvironm
     return raw(make_environment(env_id, env_kwargs, UNCHECKED))
 
 
-def make_filmed_environment(env_id: str, env_kwargs: dict[str, Any], folder: Path) -> RawEnvironment:
+def make_filmed_environment(
+    env_id: str, env_kwargs: dict[str, Any], folder: Path
+) -> tuple[RawEnvironment, Callable[[], list[NDArray[np.uint8]]]]:
     """As `make_raw_environment`; its first episode is an .mp4 file in the new `folder` once it is closed.
+
+    The second tells the pictures of that episode so far, until it is closed.
 
     Raises EnvironmentMissing, RunError where the environment draws no pictures, and PackageMissing where nothing here
     can draw or encode them.
@@ -110,7 +115,8 @@ def make_filmed_environment(env_id: str, env_kwargs: dict[str, Any], folder: Pat
         raise RunError(f"environment {env_id} draws no pictures (rgb_array)", "leave --video out")
     _check_drawing(environment, env_id)
     try:
-        return raw(RecordVideo(environment, str(folder), episode_trigger=lambda episode: episode == 0))
+        recorder = RecordVideo(environment, str(folder), episode_trigger=lambda episode: episode == 0)
+        return raw(recorder), lambda: list(recorder.recorded_frames)
     except (DependencyNotInstalled, RuntimeError) as error:  # moviepy itself; the ffmpeg that it looks for
         problem = f"a video needs moviepy and ffmpeg: {error}"
         raise PackageMissing(problem, "pip install moviepy (it brings an ffmpeg), or leave --video out") from None

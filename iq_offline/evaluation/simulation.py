@@ -6,6 +6,7 @@ the batch has LOCK_STEP rows whatever runs, and episode n always has row n % LOC
 alone as in company, and so is its return, to the bit.
 """
 
+import io
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,8 @@ LOCK_STEP = 20
 """Rows of the policy's batch. Another number may change the last digits of returns, as another machine may."""
 STEPS_BETWEEN_REPORTS = 1_000
 VIDEO_SUFFIX = ".mp4"
+STRIP_PICTURES, STRIP_SIDE, STRIP_GAP, STRIP_QUALITY = 8, 160, 4, 75
+"""Pictures of a film strip, the longer side of each and the gap in pixels, and JPEG's quality: at most 200 kB."""
 
 OnSteps = Callable[[int], None]
 
@@ -198,6 +201,8 @@ def film(
 ) -> SimulatedEpisode:
     """Write the first episode of `simulate` as a video: the same seed and actions, hence the same episode.
 
+    Its film strip goes beside it, under the name that `strip_of` tells.
+
     Raises ConfigError for another file than .mp4, what `make_filmed_environment` raises, and RunError where the
     encoder fails.
     """
@@ -206,15 +211,40 @@ def film(
         raise ConfigError(f"--video {destination} is no {VIDEO_SUFFIX} file", f"name it {right}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "video"
-        environment = make_filmed_environment(env_id, env_kwargs, folder)
+        environment, pictures = make_filmed_environment(env_id, env_kwargs, folder)
         try:
             (episode,) = lock_step([environment], policy, 1, at_once=1, on_steps=on_steps, bound=bound)
+            strip = film_strip(pictures())
         finally:
             _encode(environment.close)
         with whole_file(destination) as whole:
             (recorded,) = folder.glob(f"*{VIDEO_SUFFIX}")
             whole.write_bytes(recorded.read_bytes())
+    with whole_file(strip_of(destination)) as whole:
+        whole.write_bytes(strip)
     return episode
+
+
+def strip_of(video: Path) -> Path:
+    """The file of a video's film strip."""
+    return video.with_suffix(".jpg")
+
+
+def film_strip(pictures: Sequence[NDArray[np.uint8]]) -> bytes:
+    """At most STRIP_PICTURES of an episode's pictures in a row, evenly spread from the first to the last, as JPEG."""
+    from PIL import Image
+
+    places = np.linspace(0, len(pictures) - 1, min(len(pictures), STRIP_PICTURES)).astype(int)
+    chosen = [Image.fromarray(pictures[place]) for place in places]
+    for one in chosen:
+        one.thumbnail((STRIP_SIDE, STRIP_SIDE))
+    width, height = chosen[0].size
+    strip = Image.new("RGB", (len(chosen) * (width + STRIP_GAP) - STRIP_GAP, height), "white")
+    for number, one in enumerate(chosen):
+        strip.paste(one, (number * (width + STRIP_GAP), 0))
+    encoded = io.BytesIO()
+    strip.save(encoded, format="JPEG", quality=STRIP_QUALITY)
+    return encoded.getvalue()
 
 
 def _encode(close: Callable[[], None]) -> None:

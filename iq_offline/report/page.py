@@ -25,8 +25,9 @@ from iq_offline.training.run_folder import FILES
 TEMPLATE = "page.html.j2"
 NAMED_IN_TITLE = 3
 """Datasets that the title names one by one."""
-PICTURE_BYTES, VIDEO_BYTES = 1_900_000, 600_000
-"""Of all embedded pictures and of the video, so that the page stays below 3 MB; what does not fit is a link."""
+PICTURE_BYTES, VIDEO_BYTES, STRIP_BYTES = 1_600_000, 600_000, 300_000
+"""Of all embedded pictures, of the video and of its film strip, so that the page stays below 3 MB. A picture or video
+that does not fit is a link."""
 IN_ROW_NAMES = {"dataset", "method", "seed"}
 """Settings that a row's name, or the run's, already tells."""
 ABSENT = "·"
@@ -80,10 +81,11 @@ class PageTable:
 
 @dataclass(frozen=True)
 class Video:
-    """The first filmed episode: whose it is, and where its film is, in the page or beside it."""
+    """The first filmed episode: whose it is, where its film is, in the page or beside it, and its film strip."""
 
     title: str
     source: str
+    strip: str | None = None
 
 
 def render_page(content: Content, out: Path) -> str:
@@ -220,10 +222,20 @@ def _video(runs: Sequence[RunResult], out: Path) -> Video | None:
         file = Path(str((run.evaluation or {}).get("video") or ""))
         if file.is_file() and file.suffix == ".mp4":
             title = f"{_run_name(run)}: first evaluated episode on {run.dataset}"
-            encoded = base64.b64encode(file.read_bytes()).decode()
-            inside = len(encoded) <= VIDEO_BYTES
-            return Video(title, f"data:video/mp4;base64,{encoded}" if inside else _link(file, out).removesuffix("/"))
+            film, link = _data("video/mp4", file), _link(file, out).removesuffix("/")
+            beside = file.with_suffix(".jpg")
+            strip = _data("image/jpeg", beside) if beside.is_file() else None
+            return Video(
+                title,
+                film if len(film) <= VIDEO_BYTES else link,
+                strip if strip and len(strip) <= STRIP_BYTES else None,
+            )
     return None
+
+
+def _data(kind: str, file: Path) -> str:
+    """A file as an address that holds all of it."""
+    return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
 def _title(runs: Sequence[RunResult]) -> str:

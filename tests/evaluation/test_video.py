@@ -1,5 +1,6 @@
 """The video of the first episode, and what is said where it cannot be made."""
 
+import io
 import sys
 from types import ModuleType
 
@@ -9,10 +10,11 @@ import pytest
 import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from gymnasium.error import DependencyNotInstalled
+from PIL import Image
 
 from iq_offline.algorithms.networks import DiscretePolicy, Standardiser
 from iq_offline.errors import ConfigError, PackageMissing, RunError
-from iq_offline.evaluation.simulation import film, simulate
+from iq_offline.evaluation.simulation import FIRST_SEED, film, film_strip, simulate, strip_of
 
 
 class DrawnCartPole(CartPoleEnv):
@@ -85,7 +87,38 @@ def test_video_shows_first_evaluated_episode(encoded, policy, tmp_path):
     assert episode == first
     assert encoded == [episode.length + 1]
     assert (tmp_path / "new" / "film.mp4").read_text() == f"{episode.length + 1} frames"
-    assert [item.name for item in (tmp_path / "new").iterdir()] == ["film.mp4"]
+    assert sorted(item.name for item in (tmp_path / "new").iterdir()) == ["film.jpg", "film.mp4"]
+    assert strip_of(tmp_path / "new" / "film.mp4").read_bytes() == film_strip(encoded_pictures(policy))
+
+
+def encoded_pictures(policy) -> list[np.ndarray]:
+    """Pictures of the same episode, drawn after each step."""
+    cartpole = DrawnCartPole()
+    observation, _ = cartpole.reset(seed=FIRST_SEED)
+    pictures, ended = [cartpole.render()], False
+    while not ended and len(pictures) <= 40:
+        action = int(policy.act(torch.from_numpy(observation)[None])[0])
+        observation, _, ended, *_ = cartpole.step(action)
+        pictures.append(cartpole.render())
+    return pictures
+
+
+@pytest.mark.parametrize(("count", "shown"), [(1, [0]), (3, [0, 1, 2]), (99, [0, 14, 28, 42, 56, 70, 84, 98])])
+def test_strip_spreads_pictures_evenly(count, shown):
+    """The row starts with the first picture and ends with the last, each made at most 160 pixels high and wide."""
+    strip = decoded(film_strip([np.full((200, 400, 3), place, np.uint8) for place in range(count)]))
+    assert strip.shape == (80, 164 * len(shown) - 4, 3)
+    assert strip[40, 80::164, 0].tolist() == shown
+
+
+def test_strip_of_noise_stays_small():
+    """Nothing takes more bytes than noise; the strip keeps below 300 kB when it is inlined."""
+    noise = np.random.default_rng(0).integers(0, 256, (8, 160, 160, 3), np.uint8)
+    assert len(film_strip(list(noise))) * 4 / 3 < 300_000
+
+
+def decoded(jpeg: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(jpeg)))
 
 
 def test_another_file_than_mp4_is_refused(policy, tmp_path):

@@ -113,17 +113,20 @@ def test_tables_show_at_most_eight_columns(page):
 
 @pytest.mark.usefixtures("undrawn")
 def test_first_film_is_on_the_page(write_run, tmp_path):
-    """The film of the first run that has one is inside the page; a film that is gone is no error."""
+    """The film of the first run that has one is inside the page with its strip; a film that is gone is no error."""
     folders = [write_run(f"iq-{seed}", seed=seed, returns=[1.0]) for seed in range(3)]
     for folder, name in zip(folders, ("gone.mp4", "first.mp4", "second.mp4"), strict=True):
         record = json.loads((folder / "evaluation.json").read_text())
         (folder / "evaluation.json").write_text(json.dumps(record | {"video": str(tmp_path / name)}))
     for name in ("first.mp4", "second.mp4"):
         (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "first.jpg").write_bytes(b"strip")
     page = write_report(folders, tmp_path / "out").html.read_text()
     assert page.count("<video") == 1
     assert f'src="data:video/mp4;base64,{base64.b64encode(b"first.mp4").decode()}"' in page
     assert "iq, seed 1: first evaluated episode" in page
+    assert f'src="data:image/jpeg;base64,{base64.b64encode(b"strip").decode()}"' in page
+    assert "<figcaption>Film strip" in page
 
 
 def test_large_films_and_pictures_are_links(write_run, tmp_path, monkeypatch):
@@ -132,6 +135,7 @@ def test_large_films_and_pictures_are_links(write_run, tmp_path, monkeypatch):
     record = json.loads((folder / "evaluation.json").read_text())
     (folder / "evaluation.json").write_text(json.dumps(record | {"video": str(film)}))
     film.write_bytes(b"x" * 600_000)
+    film.with_suffix(".jpg").write_bytes(b"x" * 300_000)
     monkeypatch.setattr("iq_offline.report.page.PICTURE_BYTES", 0)
     files = write_report([folder], tmp_path / "out")
     page = files.html.read_text()
