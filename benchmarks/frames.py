@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """What pictures cost: conversion's memory, sampling's speed, and training's speed and memory beside bare PyTorch.
 
-Usage: frames.py convert [--steps 20000] | sample [--frames 1000000] | train [--frames 20000] [--updates 40]
+Usage: frames.py convert [--steps 20000] | sample [--frames 10000 100000] | train [--frames 20000] [--updates 40]
 
 convert: one raw episode of that many steps, 210 x 160 x 3 bytes each, becomes 84 x 84 gray frames; prints the peak
-memory. sample: stacks of 4 frames drawn by a training run's sampler, as bytes, and as the batches that a learner gets.
+memory. sample: a table's size on disk and the time to open it; stacks of 4 frames drawn from it a second, as bytes, and
+as the batches of observations and successors that a learner gets; and peak memory, the mapped frames that were read
+among it. 1,000,000 frames take 7 GB of the temporary folder.
 train: updates a second of `bc` and `iq` (discrete actions, Nature encoder, batches of 64), in turn with a plain loop
 of the same cloning network on stacks that lie in memory; and the peak memory of a process for each number of frames.
 One thread. Seconds are the process's own, so that other load counts for little. Prints Markdown tables. convert needs
@@ -16,6 +18,7 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -53,8 +56,10 @@ def main() -> None:
         if options.what == "convert":
             convert(Path(folder), options.steps)
         elif options.what == "sample":
-            for frames in options.frames or [1_000_000]:
-                sample(made(Path(folder), frames), frames)
+            print("| frames | GB | ms to open | stacks a second, bytes | of batches, floats | peak MB |")
+            print("|---|---|---|---|---|---|")
+            for frames in options.frames or [10_000, 100_000, 1_000_000]:
+                sample(Path(folder), frames)
         else:
             for frames in options.frames or [20_000]:
                 train(Path(folder), frames, options.updates)
@@ -125,11 +130,29 @@ def segments(frames: int) -> Iterator[Segment]:
         yield Segment({"": pictures[:-1]}, actions, np.zeros(steps), end)
 
 
-def sample(table: TransitionTable, frames: int) -> None:
-    """Stacked observations a second: as bytes, and as a learner's batches of observations and successors."""
+def sample(folder: Path, frames: int) -> None:
+    """What a table of so many frames costs: to open, and to sample, in a process of its own."""
+    made(folder, frames)
+    place = folder / f"table-{frames}"
+    size = sum(file.stat().st_size for file in place.iterdir()) / 1e9
+    opening, stacks, widened, memory = apart(_sample, place)
+    shutil.rmtree(place)
+    print(
+        f"| {frames:,} | {size:.2f} | {opening * 1000:.1f} | {stacks:,.0f} | {widened:,.0f} | {memory:,.0f} |",
+        flush=True,
+    )
+
+
+def _sample(place: Path) -> tuple[float, float, float, float]:
+    """Seconds to open; stacks a second as bytes, and as observations and successors of batches; peak megabytes."""
     from iq_offline.training.batches import TransitionSampler
 
-    (leaf,), rows = table.layout, table.transition_rows
+    torch.set_num_threads(1)
+    started = time.process_time()
+    table = load(place, Located(name="frames", path=place / "source"))
+    rows = table.transition_rows
+    opening = time.process_time() - started
+    (leaf,) = table.layout
     random = np.random.default_rng(0)
     drawn = [rows[random.integers(0, len(rows), BATCH)] for _ in range(400)]
     started = time.process_time()
@@ -141,9 +164,7 @@ def sample(table: TransitionTable, frames: int) -> None:
     started = time.process_time()
     for _ in range(200):
         next(batches)
-    widened = 2 * 200 * BATCH / (time.process_time() - started)
-    print("| frames | stacks a second, bytes | stacks a second, batches of 32-bit floats |\n|---|---|---|")
-    print(f"| {frames:,} | {stacks:,.0f} | {widened:,.0f} |", flush=True)
+    return opening, stacks, 2 * 200 * BATCH / (time.process_time() - started), peak_megabytes()
 
 
 class Plain(nn.Module):
