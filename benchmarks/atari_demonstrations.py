@@ -10,7 +10,9 @@ evaluation uses. Needs ale-py and OpenCV.
 
 The expert predicts by rules where the ball will cross the paddle's line, and steers there. Where on the paddle it
 meets the ball decides where the ball goes next. Once an approach, the expert therefore lets the emulator run ahead with
-one place after another, restores it, and takes the first place that scores, else the first that loses nothing.
+one place after another, restores it, and takes the first place that scores, else the first that loses nothing. While
+the ball flies away, the paddle wanders at random now and then: without that, episodes repeat each other, and what is
+cloned from them fails wherever another start leads.
 """
 
 import argparse
@@ -35,6 +37,8 @@ DECISIONS_AHEAD = 100
 """As many actions the emulator runs ahead at most."""
 DEAD_ZONE = 8
 """A paddle whose middle will come so near to where the ball crosses is left alone."""
+WANDER, LONGEST_WANDERING = 0.05, 10
+"""Probability, at each action, that a paddle from which the ball flies away begins to wander, and its most actions."""
 PREPROCESSING = {"noop_max": NO_OPS, "frame_skip": FRAME_SKIP, "screen_size": 84, "grayscale_obs": True}
 
 
@@ -79,8 +83,9 @@ class Look:
 class Expert:
     """Plays one episode of a game in an emulator."""
 
-    def __init__(self, game: Game, ale: Any) -> None:
-        self._game, self._ale = game, ale
+    def __init__(self, game: Game, ale: Any, random: np.random.Generator) -> None:
+        self._game, self._ale, self._random = game, ale, random
+        self._wandering, self._move = 0, NOOP
         self._actions = ale.getMinimalActionSet()
         self._before: Look | None = None
         self._place: int | None = None
@@ -91,9 +96,21 @@ class Expert:
         self._before = now
         if before is None or not 0 < before.across < now.across:
             self._place = None
+            if now.across:
+                return self._wandered()
         elif self._place is None:
             self._place = self._best(now, before)
         return self._steered(now, before, self._place or 0)
+
+    def _wandered(self) -> int:
+        """The action while the ball flies away: nothing, or now and then a few moves one way."""
+        if self._wandering == 0 and self._random.random() < WANDER:
+            self._wandering = int(self._random.integers(1, LONGEST_WANDERING + 1))
+            self._move = (self._game.more, self._game.less)[self._random.integers(2)]
+        if self._wandering == 0:
+            return NOOP
+        self._wandering -= 1
+        return self._move
 
     def _look(self) -> Look:
         memory, game = self._ale.getRAM(), self._game
@@ -148,7 +165,7 @@ def played(game: Game, number: int, sticky: float) -> Episode:
     made = gymnasium.make(game.env_id, frameskip=1, repeat_action_probability=sticky)
     environment = AtariPreprocessing(made, **PREPROCESSING)
     observations: list[NDArray[np.uint8]] = [environment.reset(seed=FIRST_SEED + number)[0]]
-    expert = Expert(game, environment.ale)
+    expert = Expert(game, environment.ale, np.random.default_rng(FIRST_SEED + number))
     actions: list[int] = []
     rewards: list[float] = []
     terminated = truncated = False
