@@ -107,7 +107,13 @@ def train(
         str | None, Option(metavar="SEEDS", help="Several seeds: 0-4 or 0,2,5.", rich_help_panel=METHOD)
     ] = None,
     updates: Annotated[
-        int | None, Option(min=1, metavar="N", help="Gradient updates of the method.", rich_help_panel=METHOD)
+        int | None,
+        Option(
+            min=1,
+            metavar="N",
+            help="Gradient updates of the method. Of the clone that it trains first: --set prior.updates=N.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     encoder: Annotated[str, Option(metavar="nature|impala", help=HELP["encoder"], rich_help_panel=METHOD)] = "nature",
     shift: Annotated[int, Option(min=0, metavar="PIXELS", help=HELP["shift"], rich_help_panel=METHOD)] = 0,
@@ -284,7 +290,7 @@ def reproduce(
     folder = open_run(run)
     with console.progress(folder.path.name, unit="updates") as advance:
 
-        def tell(progress: "Progress") -> None:
+        def tell(progress: "Progress | str") -> None:
             now = status(folder.config, progress)
             advance(now.step, now.note, phase=now.phase, total=now.total)
 
