@@ -46,14 +46,16 @@ class Contender:
 def verdict(groups: Sequence[Group]) -> Verdict:
     """The best method against cloning; then each task, what methods learn from, and each recovered reward."""
     contenders = _contenders(method_rows(groups))
+    unjudged = [] if contenders else ["No run has returns yet: make them with `iq-offline eval`, then report again."]
     sentences = [
         *_overall(contenders),
         *_by_task(contenders),
         *_learnt_from(groups),
         *_rewards(reward_levels(groups)),
+        *unjudged,
     ]
     if not sentences:
-        return Verdict("No run is evaluated yet: there is nothing to compare.")
+        return Verdict("No two methods can be compared: no task has returns of both.")
     return Verdict(sentences[0], tuple(sentences[1:]))
 
 

@@ -101,5 +101,10 @@ def test_reward_wins_or_loses_altogether(write_run, r, verb):
     assert verb in found.headline
 
 
-def test_nothing_evaluated_is_said(write_run):
-    assert verdict(grouped(load_runs([write_run("a")])[0])).headline.startswith("No run is evaluated yet")
+@pytest.mark.parametrize("rewards", [None, {"transition": 0.9}])
+def test_missing_returns_name_the_command(write_run, rewards):
+    """Where no run has returns, the last sentence says so and names the command that makes them."""
+    found = verdict(grouped(load_runs([write_run("a", rewards=rewards)])[0]))
+    last = [found.headline, *found.details][-1]
+    assert last.startswith("No run has returns yet")
+    assert "`iq-offline eval`" in last
