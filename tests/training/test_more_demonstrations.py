@@ -299,7 +299,7 @@ def test_another_policy_on_same_observations_is_refused(tmp_path: Path):
 
 @pytest.mark.parametrize(("accepting", "updates"), [(1, 4), (2, 4), (3, 1)])
 def test_second_test_makes_four_times_the_updates(accepting: int, updates: int, monkeypatch: pytest.MonkeyPatch):
-    """The test that accepts leaves the factors from its own on to choose from; where none accepts, nothing is cloned."""
+    """The accepting test leaves its own and larger factors to choose from; where none accepts, nothing changes."""
     p_values = iter([0.001 if test == accepting else 0.2 for test in (1, 2)])
     monkeypatch.setattr("iq_offline.baselines.filtering.smaller_errors", lambda *_: next(p_values))
     data, expert = data_of(3, 20, EXPERT)
