@@ -52,8 +52,8 @@ def write_folder(
 ) -> None:
     """Write a run folder.
 
-    `actions`: scaled ones at the first observations of the data, none for a run that kept none; `returns`: one a simulated episode, none for a run
-    without eval; `rewards`: correlations, none without reward.
+    `actions`: scaled ones at the data's first observations, none for a run that kept none; `returns`: one a simulated
+    episode, none for a run without eval; `rewards`: correlations, none without reward.
     """
     data = {"name": dataset, "sha256": sha256, "format": "d4rl", "env_id": "Hopper-v2", "env_kwargs": {}}
     data |= {"path": None, "origin_sha256": None, "reference": None}
