@@ -181,6 +181,11 @@ COLUMNS: tuple[Column, ...] = (
                  "value"),
     _improvement("improvement_low", "P low", "lower end of that probability's 95 % bootstrap interval", "low"),
     _improvement("improvement_high", "P high", "upper end of that interval", "high"),
+    Column("action_difference", "differs from bc, %",
+           "difference of greedy actions from the bc run's of the same seed, at 256 observations of the dataset: mean "
+           "absolute difference in % of the range or, of discrete actions, % of observations with another one",
+           decimals=1, by_task=attrgetter("action_difference"), overall=attrgetter("action_difference"),
+           mlflow=("summary",), family=IMPROVEMENT),
     Column("paired_tasks", "on tasks", "tasks on which both were evaluated in one environment",
            pl.Int64, overall=_of_estimate("improvement", "tasks")),
     Column("tasks", "tasks", "tasks with a figure on this scale: dataset, demonstrations and subsampling",

@@ -408,6 +408,8 @@ def _log(
 def _write(folder: Path, config: TrainConfig, data: LearningData, manifest: dict[str, Any], logged: _Logged) -> None:
     import polars as pl
 
+    from iq_offline.training.greedy_actions import greedy_actions
+
     progress, policy = logged.progress, logged.progress.learner.policy
     tensors = progress.learner.tensors()
     save_policy(policy, folder / run_folder.POLICY)
@@ -416,6 +418,7 @@ def _write(folder: Path, config: TrainConfig, data: LearningData, manifest: dict
     (folder / run_folder.SPLIT).write_text(json.dumps(_split(config, data, progress), indent=1))
     for name, rows in ((run_folder.METRICS, logged.rows), (run_folder.TIMING, logged.timing)):
         pl.DataFrame(rows, infer_schema_length=None).write_parquet(folder / name)
+    greedy_actions(policy, data.table).write_parquet(folder / run_folder.ACTIONS)
     parts = sorted({name for row in logged.timing for name in row if name.endswith("_seconds")})
     manifest |= {
         "compiled": progress.compiled,
