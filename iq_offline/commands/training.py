@@ -154,7 +154,7 @@ def train(
     if held_out is not None and not 0 < held_out < 1:
         raise ConfigError(f"--held-out {held_out} is no share", "give a number between 0 and 1, such as 0.2")
     from iq_offline.stages.seeds import as_rows, once, train_seeds, train_together, workers_for
-    from iq_offline.stages.train import RunOptions, Status, status, train_config, train_run
+    from iq_offline.stages.train import RunOptions, Status, status, stays_at_clone, train_config, train_run
 
     bring(dataset, *(supplementary or ()), known_defects=True)
     numbers = [seed or 0] if seeds is None else _seeds(seed, seeds)
@@ -206,6 +206,8 @@ def train(
         return console.show_json({"runs": as_rows(folders)})
     for folder in folders:
         console.show(str(folder.path))
+        if alike := stays_at_clone(folder):
+            console.note(alike)
     return suggest(f"eval {' '.join(typed(path) for path in _named_together(folders, out))}")
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
 
 
 MOST_THREADS_A_CORE = 8
+AT_CLONE = 1.0
+"""A policy whose actions differ by less from its clone's, in percent, is said to act as that clone does."""
 TESTING, CLONING = "testing episodes", "cloning"
 """Phases, as people are told of them."""
 SEARCH_UPDATE = "search_update"
@@ -433,6 +436,19 @@ def _write(folder: Path, config: TrainConfig, data: LearningData, manifest: dict
     }
     manifest |= {} if progress.prior_compiled is None else {"prior_compiled": progress.prior_compiled}
     run_folder.seal_record(folder / run_folder.MANIFEST, manifest)
+
+
+def stays_at_clone(run: RunFolder) -> str | None:
+    """A sentence where a policy that started from a behavioural clone acts as that clone does; else None."""
+    metrics = run.table(run_folder.METRICS)
+    if "prior_distance" not in metrics.columns or metrics["prior_distance"].is_null().all():
+        return None
+    distances = metrics["prior_distance"].drop_nulls()
+    discrete = run.table(run_folder.ACTIONS)["action_0"].dtype.is_integer()
+    percent = 100 * distances[-1] if discrete else 50 * math.sqrt(distances[-1])  # scaled actions have a range of 2
+    unit = "of observations" if discrete else "of the actions' range"
+    alike = f"{run.path.name}: the policy acts as its behavioural clone does (difference: {percent:.1g} % {unit})"
+    return alike if percent < AT_CLONE else None
 
 
 def _split(config: TrainConfig, data: LearningData, progress: Progress) -> dict[str, Any]:

@@ -45,6 +45,16 @@ def test_difference_below_a_point_is_a_tie(said):
     assert "iq and bc tie: 99.6 against 99.0" in headline or "iq and bc tie: 99.7 against 99.0" in headline
 
 
+@pytest.mark.parametrize(("apart", "alike"), [(0.01, True), (0.03, False)])
+def test_policies_that_act_alike_are_named(write_run, apart, alike):
+    """Scaled actions have a range of 2: they differ by 0.5 and by 1.5 percent."""
+    actions = {"bc": [0.0, 0.0], "iq": [apart, apart]}
+    folders = [write_run(method, method=method, returns=[50.0], actions=actions[method]) for method in actions]
+    found = [text for text in verdict(grouped(load_runs(folders)[0])).details if "acts as bc does" in text]
+    assert len(found) == alike
+    assert not alike or found[0].startswith("iq acts as bc does: their greedy actions differ by 0.5 %")
+
+
 def test_mixed_order_is_no_significant_difference(said):
     """Where seeds of both methods are above seeds of the other, no method is said to be better."""
     (headline,) = said({("a", "bc"): [0.0, 60.0, 50.0, 40.0, 90.0], ("a", "iq"): [10.0, 70.0, 60.0, 50.0, 80.0]})

@@ -7,11 +7,12 @@ import polars as pl
 import pytest
 import torch
 from tests_support import requested
+from written_runs import write_folder
 
 from iq_offline.stages.fetch import open_dataset
-from iq_offline.stages.train import train_run
+from iq_offline.stages.train import stays_at_clone, train_run
 from iq_offline.training.greedy_actions import COMPARED_OBSERVATIONS, greedy_actions, percent_different
-from iq_offline.training.run_folder import ACTIONS
+from iq_offline.training.run_folder import ACTIONS, METRICS, RunFolder
 
 
 def table(**columns: list[float] | list[int]) -> pl.DataFrame:
@@ -55,3 +56,20 @@ def test_run_keeps_its_policys_greedy_actions(dataset: str, tmp_path: Path):
     found = kept.drop("row").to_numpy()
     assert found == pytest.approx(expected.reshape(len(kept), -1), abs=1e-6)  # Swimmer's actions are scaled as they are
     assert greedy_actions(policy, source).equals(kept)
+
+
+@pytest.mark.parametrize(
+    ("actions", "distance", "difference"),
+    [([0.5, 0.1], 0.0001, "0.5 % of the actions' range"), ([0.5, 0.1], 0.01, None), ([1, 0], 0.004, "0.4 % of observ")],
+    ids=["alike", "apart", "discrete"],
+)
+def test_policy_that_stays_at_its_clone_is_told(
+    actions: list[float], distance: float, difference: str | None, tmp_path: Path
+):
+    """The distance of scaled actions is squared; that of discrete ones is a share."""
+    write_folder(tmp_path, actions=actions)
+    metrics = pl.DataFrame({"step": [0, 10, 20], "prior_distance": [None, 1.0, distance]})
+    metrics.write_parquet(tmp_path / METRICS)
+    told = stays_at_clone(RunFolder.open(tmp_path))
+    assert (told is None) == (difference is None)
+    assert difference is None or difference in (told or "")
