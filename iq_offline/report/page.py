@@ -31,6 +31,8 @@ that does not fit is a link."""
 IN_ROW_NAMES = {"dataset", "method", "seed"}
 """Settings that a row's name, or the run's, already tells."""
 ABSENT = "·"
+FITS_A_PHONE = 3
+"""Columns of a table that a phone shows without scrolling."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def render_page(content: Content, out: Path) -> str:
         video=_video(runs, out),
         configurations=_configurations(groups),
         absent=ABSENT,
+        fits_a_phone=FITS_A_PHONE,
         comparison_cautions=list(comparison_cautions(groups)),
         cautions=cautions(groups),
         failures=[
