@@ -31,8 +31,7 @@ def row(pair: str, seed: int, options: argparse.Namespace) -> str:
     split = choose_expert(table, demos=options.demos, subsample=options.subsample, seed=seed, need_successors=True)
     sampler = TransitionSampler(table, split.rows, CPU)
     assert CONFIG is not None
-    search = CONFIG.model_copy(update={"update_factors": (1,)})
-    metrics = more_demonstrations(search, ContinuousBCConfig(), seed, PeerData(table, split, (other,)), sampler).metrics
+    metrics = more_demonstrations(CONFIG, ContinuousBCConfig(), seed, PeerData(table, split, (other,)), sampler).metrics
     without, with_episodes = (metrics.get(f"cross_validation_error_{name}") for name in ("without", "with"))
     p_value = metrics.get("cross_validation_p_value")
     cells = [
