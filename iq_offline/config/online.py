@@ -1,6 +1,6 @@
 """Settings of the methods that act in an environment while they learn: how often, and what they learn then."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,16 @@ from iq_offline.config.soft_q import SoftQConfig
 
 class InteractionConfig(FrozenModel):
     """Acting in rounds: whole episodes with the policy as it is, then updates on all that was experienced."""
+
+    beside_updates: ClassVar[frozenset[str]] = QLearningConfig.beside_updates | {
+        "environment_steps",
+        "warm_up_steps",
+        "updates_per_step",
+        "environments",
+        "replay_size",
+        "evaluate_every",
+        "evaluation_episodes",
+    }
 
     environment_steps: int = Field(100_000, ge=1)
     """Steps in the environment, those of the warm-up included; scheduled evaluations come on top."""
