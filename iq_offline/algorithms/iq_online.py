@@ -41,6 +41,8 @@ class ActingLearner:
     """What the learners for continuous and for discrete actions add alike: objective, absorbing state, anchor."""
 
     config: OnlineIQConfig | DiscreteOnlineIQConfig
+    expert_ends: Tensor | None = None
+    """Share of the expert's steps that a termination follows, (); None: that of each batch. See `online_objective`."""
     start: "Anchor | None"
     """The anchor to the policy that training starts from."""
     modules: dict[str, nn.Module]
@@ -81,7 +83,7 @@ class ActingLearner:
     def objective(self, batch: Batch, expert: TransitionValues, supplementary: TransitionValues | None) -> Tensor:
         """That of `online_objective`, with this learner's value at first observations where the settings have that."""
         first = self.initial_value(batch) if self.value_term is None else None
-        return online_objective(self.config, self.absorbing, batch, expert, supplementary, first)
+        return online_objective(self.config, self.absorbing, batch, expert, supplementary, first, self.expert_ends)
 
 
 class OnlineIQLearner(ActingLearner, IQLearner):  # type: ignore[misc]  # a property where IQLearner has a field
@@ -197,20 +199,24 @@ def online_objective(
     expert: TransitionValues,
     experienced: TransitionValues | None,
     initial_value: Tensor | None,
+    expert_ends: Tensor | None = None,
 ) -> Tensor:
     """(1 - gamma) E V(s0) - E_expert[r] + E_mixture[r^2] / (4c), to be minimised, (). Source: [IQ21] sec. 5.3.
 
     A termination is followed by self-transitions of the absorbing state, whose reward V(s) - gamma V(s) is learnt, with
     their discounted occupancy ([LSIQ23] sec. 4). Were its value zero, a policy whose rewards are negative would end its
-    episodes. `experienced`: values of the replay. Another divergence than chi-squared is of the expert's rewards alone.
+    episodes. `expert_ends`: how often the whole demonstrations terminate, a step; every k-th of their transitions may
+    leave out the only one that does. `experienced`: values of the replay. Another divergence than chi-squared is of the
+    expert's rewards alone.
     """
     assert batch.supplementary is not None
     assert experienced is not None
-    halves = (expert, batch.terminations), (experienced, batch.supplementary.terminations)
+    ends = batch.terminations.mean() if expert_ends is None else expert_ends
+    halves = (expert, ends), (experienced, batch.supplementary.terminations.mean())
     reward = (1 - config.gamma) * absorbing.value
 
-    def mean(values: TransitionValues, terminations: Tensor, of_value: ValueOf, of_absorbing: Tensor) -> Tensor:
-        weight = config.gamma / (1 - config.gamma) * terminations.mean()
+    def mean(values: TransitionValues, ends: Tensor, of_value: ValueOf, of_absorbing: Tensor) -> Tensor:
+        weight = config.gamma / (1 - config.gamma) * ends
         return (of_value(values).mean() + weight * of_absorbing) / (1 + weight)
 
     def telescoped(values: TransitionValues) -> Tensor:
