@@ -127,10 +127,6 @@ class DiscreteOnlineIQConfig(ActingSoftQConfig, InverseObjectiveConfig):
 
     name: Literal["iq-online-discrete"] = "iq-online-discrete"
     value_term: ValueTerm = ValueTerm.MIXTURE
-    polyak_rate: float | None = Field(None, gt=0, le=1)
-    """Rate at which a target network follows; none: no target network, a gradient through V(s')."""
-    temperature: float = Field(0.1, gt=0)
-    """Weight of the policy's entropy in the soft value."""
     start: StartConfig = StartConfig()
     prior: DiscreteBCConfig | None = None
     """Of the run that training starts from: set by --start-from."""
