@@ -6,7 +6,8 @@ Usage: few_demonstrations.py DATASET... [--demos 5] [--subsample 1] [--seeds 0-2
 
 Each DATASET is an id or a path. Every run is an ordinary run folder under --out, trained and evaluated by the
 command line, one thread a process. Prints one Markdown row a dataset: percent of the dataset's own mean return, or the
-returns themselves, for tasks where these are negative.
+returns themselves, for tasks where these are negative. The last column is the difference of the two policies' greedy
+actions: in percent of the actions' range, or the percentage of observations with another discrete action.
 """
 
 import argparse
@@ -20,6 +21,9 @@ from pathlib import Path
 import numpy as np
 from seeds import seeds_of
 
+from iq_offline.training.greedy_actions import percent_different
+from iq_offline.training.run_folder import ACTIONS, RunFolder
+
 METHODS = ("bc", "iq")
 
 
@@ -30,10 +34,23 @@ def command(*arguments: str) -> str:
     return subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
 
 
+def folder(dataset: str, method: str, seed: int, options: argparse.Namespace) -> Path:
+    """Where the run lies."""
+    name = f"{Path(dataset).stem}-{method}-{options.demos}x{options.subsample}-seed{seed}"
+    return Path(options.out) / name
+
+
+def difference(dataset: str, seed: int, options: argparse.Namespace) -> float:
+    """How far the greedy actions of the two methods are apart, in percent."""
+    tables = [RunFolder.open(folder(dataset, method, seed, options)).table(ACTIONS) for method in METHODS]
+    found = percent_different(*tables)
+    assert found is not None, "both methods learn from the same dataset"
+    return found
+
+
 def score(dataset: str, method: str, seed: int, options: argparse.Namespace) -> float:
     """Train and evaluate one run; its mean return, in percent of the dataset's unless returns are asked for."""
-    name = f"{Path(dataset).stem}-{method}-{options.demos}x{options.subsample}-seed{seed}"
-    out = Path(options.out) / name
+    out = folder(dataset, method, seed, options)
     if not (out / "manifest.json").is_file():
         sizes = ("--demos", str(options.demos), "--subsample", str(options.subsample), "--seed", str(seed))
         extra = [part for pair in options.set for part in ("--set", pair)] if method == "iq" else []
@@ -60,8 +77,9 @@ def main() -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
         found = dict(zip(cells, pool.map(lambda cell: score(*cell, options), cells), strict=True))
 
-    print(f"\n| dataset | demonstrations | {' | '.join(f'{m}: seeds' + ' | mean' for m in METHODS)} | iq - bc |")
-    print("|---|---|" + "---|" * (2 * len(METHODS) + 1))
+    returns = " | ".join(f"{method}: seeds | mean" for method in METHODS)
+    print(f"\n| dataset | demonstrations | {returns} | iq - bc | differs, % |")
+    print("|---|---|" + "---|" * (2 * len(METHODS) + 2))
     for dataset in options.datasets:
         row, means = [], {}
         for method in METHODS:
@@ -69,7 +87,9 @@ def main() -> None:
             means[method] = np.mean(values)
             row += [", ".join(f"{value:.1f}" for value in values), f"{means[method]:.1f}"]
         sizes = f"{options.demos}, every {options.subsample}"
-        print(f"| {Path(dataset).stem} | {sizes} | {' | '.join(row)} | {means['iq'] - means['bc']:+.1f} |")
+        apart = np.mean([difference(dataset, seed, options) for seed in options.seeds])
+        gain = f"{means['iq'] - means['bc']:+.1f}"
+        print(f"| {Path(dataset).stem} | {sizes} | {' | '.join(row)} | {gain} | {apart:.2f} |")
 
 
 if __name__ == "__main__":

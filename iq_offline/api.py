@@ -387,7 +387,7 @@ def train(
     options = RunOptions(Path(out) if out else None, group, overwrite, resume, keep_replay=replay)
     with _progress(f"{config.method} seed {seed}", "updates", show=show_progress) as advance:
 
-        def tell(progress: "Progress") -> None:
+        def tell(progress: "Progress | str") -> None:
             now = status(config, progress)
             advance(now.step, now.note, phase=now.phase, total=now.total)
 

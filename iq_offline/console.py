@@ -224,7 +224,8 @@ class _Task:
         rate = "" if speed is None else f"{shown(speed)}/s" if in_bytes or speed >= 10 else f"{speed:.2g}/s"
         remaining = (self.total or self.completed) - self.completed
         left = f"{duration(remaining / speed)} left" if speed and remaining > 0 else ""
-        return [self.phase or "starting", amount if in_bytes else f"{amount} {self.unit}", rate, left, self.note]
+        counted = amount if in_bytes else f"{amount} {self.unit}"
+        return [self.phase or "starting", counted if self.completed or self.total else "", rate, left, self.note]
 
 
 @contextmanager
@@ -281,10 +282,11 @@ class _Bars:
 
 
 class _Lines:
-    """Tasks without a terminal: a note for each that has not ended, every LINE_SECONDS."""
+    """Tasks without a terminal: a note for each that has gone on and not ended, every LINE_SECONDS."""
 
     def __init__(self, tasks: Sequence[_Task], *, wait: bool) -> None:
         self._tasks, self._ended = tasks, threading.Event()
+        self._told = [""] * len(tasks)
         self._begun = threading.Event()
         if not wait:
             self._begun.set()
@@ -297,9 +299,12 @@ class _Lines:
 
     def _run(self) -> None:
         while not self._ended.wait(LINE_SECONDS):
-            for task in self._tasks:
-                if self._begun.is_set() and (task.total is None or task.completed < task.total):
-                    note(f"{task.title}: {', '.join(filter(None, task.texts()))}")
+            for number, task in enumerate(self._tasks):
+                text = ", ".join(filter(None, task.texts()))
+                going_on = task.total is None or task.completed < task.total
+                if self._begun.is_set() and going_on and text != self._told[number]:
+                    self._told[number] = text
+                    note(f"{task.title}: {text}")
 
     def stop(self) -> None:
         """Say no more."""

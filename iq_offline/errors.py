@@ -10,6 +10,7 @@ UserError
 │   ├── DatasetUnreadable  not the format it claims, truncated, or a key missing
 │   └── InvalidEpisode     arrays that break an invariant of an episode
 ├── RunError               not a run folder, not complete, or not made for what was asked
+├── ProcessKilled      the system ended a process of ours
 ├── TrainingDiverged   a loss or value is no longer a finite number
 ├── PackageMissing         an optional package is not installed
 ├── EnvironmentMissing     Gymnasium cannot make the environment
@@ -90,6 +91,10 @@ class Interrupted(UserError):
     def __reduce__(self) -> "tuple[type[Interrupted], tuple[str, str, int]]":
         """So that it can be raised again in another process."""
         return type(self), (self.problem, self.remedy, self.signal)
+
+
+class ProcessKilled(UserError):
+    """A process of ours that something else ended, such as the system for lack of memory."""
 
 
 class PackageMissing(UserError):

@@ -52,6 +52,17 @@ def small_table(text: str) -> str:
     return yaml.safe_dump(table | {"methods": TINY_METHODS, "episodes": 1, "device": "cpu"})
 
 
+def test_pages_train_into_different_folders():
+    """Whoever follows the README, the front page, a tutorial and a guide in one folder overwrites no run or report."""
+    pages: dict[str, set[str]] = {}
+    for page in PROSE:
+        for name, *arguments in commands_of(page):
+            if name in ("train", "report") and "--out" in arguments:
+                pages.setdefault(arguments[arguments.index("--out") + 1], set()).add(name_of(page))
+    assert {folder: names for folder, names in pages.items() if len(names) > 1} == {}
+    assert "runs/iq" in pages
+
+
 @pytest.mark.parametrize("page", PROSE, ids=name_of)
 def test_prose_wraps_at_100_characters(page):
     """No line of prose is longer than 100 characters; tables, code and links that cannot be broken may be."""
@@ -66,11 +77,11 @@ def test_tables_have_at_most_eight_columns(page):
     assert [row for row in rows if row.count("|") > 9] == []
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=name_of)
+@pytest.mark.parametrize("page", [*PROSE, ROOT / "CONTRIBUTING.md"], ids=name_of)
 def test_relative_links_exist(page):
-    """The site's own links are checked by `make docs`; these two pages are read on the repository's front page."""
+    """Relative links lead to files of the repository: pages are read there, too, where nothing is generated."""
     targets = [target.partition("#")[0] for target in LINK.findall(page.read_text()) if "://" not in target]
-    assert [target for target in targets if target and not (ROOT / target).exists()] == []
+    assert [target for target in targets if target and not (page.parent / target).exists()] == []
 
 
 @pytest.mark.parametrize("page", PROSE, ids=name_of)

@@ -47,6 +47,16 @@ def test_every_command_has_a_group_and_examples():
         assert f"iq-offline {' '.join(entry.examples[0].split())}" in shown.replace("│ ", "")
 
 
+def test_updates_help_names_the_clones_setting():
+    """`train --help` says that --updates leaves the clone's updates as they are, and which setting changes them."""
+    from iq_offline.config.train import algorithm_class, valid_keys
+
+    shown = " ".join(CliRunner().invoke(app, ["train", "--help"]).stdout.replace("│", " ").split())
+    assert "Gradient updates of the method. Of the clone" in shown
+    assert "prior.updates=N" in shown
+    assert all("prior.updates" in valid_keys(algorithm_class("iq", discrete=kind)) for kind in (False, True))
+
+
 def test_options_of_the_overview_exist():
     """The overview lists the application's own options, all of them."""
     import typer
@@ -84,21 +94,25 @@ def test_durations_have_units_that_fit(seconds: float, shown: str):
 
 
 def test_progress_without_a_terminal_is_lines(monkeypatch, capsys):
-    """A line now and then tells phase, amount, speed and time left of each task that has not ended."""
+    """A line now and then tells phase, amount, speed and time left of each task that has gone on and not ended."""
     monkeypatch.setattr(console, "LINE_SECONDS", 0.05)
     with console.progress("iq seed 0", "iq seed 1", unit="updates") as advance:
-        time.sleep(0.12)
+        time.sleep(0.18)
+        advance(0, phase="opening MLflow's store")
+        time.sleep(0.18)
         advance(1000, phase="cloning", total=10_000)
         advance(10_000, phase="IQ-Learn", total=10_000, task=1)
         time.sleep(0.01)
         advance(2000, "loss 0.5", phase="cloning")
         time.sleep(0.15)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "note: iq seed 0: starting, 0 updates"
+    before = ["iq seed 0: starting", "iq seed 1: starting", "iq seed 0: opening MLflow's store"]
+    assert lines[:3] == [f"note: {line}" for line in before]
     assert lines[-1].startswith("note: iq seed 0: cloning, 2,000 of 10,000 updates, ")
     assert "/s, " in lines[-1]
     assert lines[-1].endswith(" left, loss 0.5")
     assert not any("10,000 of 10,000" in line for line in lines)
+    assert len(set(lines)) == len(lines)
 
 
 def test_progress_on_a_terminal_begins_at_once(monkeypatch, capsys):

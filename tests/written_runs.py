@@ -48,8 +48,13 @@ def write_folder(
     env_id: str = "Hopper-v2",
     rewards: dict[str, float] | None = None,
     transitions: int = 40,
+    actions: list[float] | None = None,
 ) -> None:
-    """`returns`: one a simulated episode, none for a run without eval; `rewards`: correlations, none without reward."""
+    """Write a run folder.
+
+    `actions`: scaled ones at the data's first observations, none for a run that kept none; `returns`: one a simulated
+    episode, none for a run without eval; `rewards`: correlations, none without reward.
+    """
     data = {"name": dataset, "sha256": sha256, "format": "d4rl", "env_id": "Hopper-v2", "env_kwargs": {}}
     data |= {"path": None, "origin_sha256": None, "reference": None}
     data |= {"episodes": 10, "steps": 1000, "return_mean": data_return}
@@ -83,6 +88,8 @@ def write_folder(
     )
     (folder / "config.toml").write_text(f'seed = {seed}\nmethod = "{method}"\n[algorithm]\n{algorithm}\n')
     _metrics(method, seed).write_parquet(folder / "metrics.parquet")
+    if actions is not None:
+        pl.DataFrame({"row": range(len(actions)), "action_0": actions}).write_parquet(folder / "actions.parquet")
     if returns is not None:
         _write_evaluation(folder, manifest, returns, reference, score, env_id)
     if rewards is not None:

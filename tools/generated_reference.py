@@ -5,6 +5,7 @@ Commands and options come from Typer, settings from pydantic: a page cannot say 
 
 import ast
 import inspect
+import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 import iq_offline
 from iq_offline.cli import app
@@ -30,6 +32,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, lines in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content="\n".join(lines) + "\n"))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Make links to generated pages on the published site relative, so that the build checks their anchors.
+
+    In the pages they are absolute: whoever reads them in the repository has no generated pages.
+    """
+    del files
+    folder = posixpath.dirname(page.file.src_uri)
+    link = re.compile(re.escape(f"]({config.site_url}reference/") + r"(cli|configuration|sources)/")
+    return link.sub(lambda found: f"]({posixpath.relpath(f'reference/{found[1]}.md', folder or '.')}", markdown)
 
 
 def command_line() -> Iterator[str]:

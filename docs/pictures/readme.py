@@ -20,12 +20,13 @@ import iq_offline as iq
 from iq_offline.tabular.experiments import paper_experiment
 
 PICTURE = Path(__file__).with_name("readme.png")
-HEIGHT = 480
+HEIGHT = 640
 
 
 def main(runs: str) -> None:
     """Write the picture of the runs in a folder."""
-    images = [pixels(iq.compare(runs).figure), pixels(rewards())]
+    returns = iq.compare(runs).figure
+    images = [pixels(returns), pixels(rewards(returns.get_size_inches()[1]))]
     width = sum(image.shape[1] for image in images)
     joined = np.ones((HEIGHT, width, 3), np.float32)
     start = 0
@@ -36,10 +37,10 @@ def main(runs: str) -> None:
     print(PICTURE)
 
 
-def rewards() -> Figure:
-    """True and recovered reward, cell by cell."""
+def rewards(inches: float) -> Figure:
+    """True and recovered reward, cell by cell, in a figure of that height."""
     panels = paper_experiment(seed=0).panels
-    figure, axes = plt.subplots(1, 2, figsize=(6.4, 3.4), layout="constrained")
+    figure, axes = plt.subplots(2, 1, figsize=(0.55 * inches, inches), layout="constrained")
     for axis, name in zip(axes, ("true_reward", "recovered_reward"), strict=True):
         shown = axis.imshow(panels[name], cmap="cividis")
         axis.set_title(name.replace("_", " "))

@@ -189,7 +189,8 @@ class _Search:
             if not metrics["cross_validation_accepted"]:
                 return rejected
         mixture = selection.beside(self.expert, config.expert_share)
-        factor, errors = self._update_factor(weights)
+        enough = metrics.get("cross_validation_update_factor", 0)
+        factor, errors = self._update_factor(weights, [each for each in config.update_factors if each >= enough])
         return Found(mixture, _times(factor, self._robust), metrics | selection.metrics | errors, selection.episodes())
 
     def _beside(self, weights: Floats) -> DemonstrationMixture:
@@ -206,7 +207,9 @@ class _Search:
         """Clone each fold's demonstrations with and without the episodes; compare errors on those left out.
 
         The episodes are accepted where a clone of one of the update factors predicts the left-out actions better
-        (`verdict`), and rejected where there are too few transitions.
+        (`verdict`), and rejected where there are too few transitions. The factors are tried in turn, until one accepts
+        the episodes or has no smaller error than a clone without them. Folds are added until the test that is turned
+        round says that the episodes harm.
         """
         parts = list(folds(self.data, test.folds))
         if min(len(kept.split.rows) for kept, _ in parts) < MIN_FOLD_TRANSITIONS:
@@ -214,34 +217,35 @@ class _Search:
         discrete = isinstance(self.data.expert.action_space, DiscreteActions)
         compare, factors = fewer_mistakes if discrete else smaller_errors, self.config.update_factors
         experts = [TransitionSampler(kept.expert, kept.split.rows, self.expert.device) for kept, _ in parts]
-        mixtures = [selection.beside(expert, self.config.expert_share) for expert in experts]
-        held_out = [rows for _, rows in parts]
-        without, tried = self._held_out_errors(test, self.cloning, experts, held_out, 1), list[dict[str, float]]()
+        without, metrics = list[list[Floats]](), dict[str, float]()
         for factor in factors:
-            with_episodes = self._held_out_errors(test, self._robust, mixtures, held_out, factor)
-            tried.append(verdict(without, with_episodes, test.level, compare, tests=len(factors)))
-            if tried[-1]["cross_validation_accepted"]:
+            with_episodes = list[Floats]()
+            for fold, (expert, (_, rows)) in enumerate(zip(experts, parts, strict=True)):
+                mixture = selection.beside(expert, self.config.expert_share)
+                if fold == len(without):
+                    without.append(self._held_out_errors(test, self.cloning, expert, rows, 1))
+                with_episodes += self._held_out_errors(test, self._robust, mixture, rows, factor)
+                plain = [part for stretches in without[: fold + 1] for part in stretches]
+                harmful = compare(with_episodes, plain) < test.level
+                if harmful:
+                    break
+            metrics = verdict(plain, with_episodes, test.level, compare, tests=len(factors))
+            metrics |= {"cross_validation_update_factor": float(factor), "cross_validation_folds": float(fold + 1)}
+            smaller = metrics["cross_validation_error_with"] < metrics["cross_validation_error_without"]
+            if metrics["cross_validation_accepted"] or harmful or not smaller:
                 break
-        return min(tried, key=lambda found: found["cross_validation_p_value"])
+        return metrics
 
     def _held_out_errors(
-        self,
-        test: CrossValidationConfig,
-        cloning: CloningConfig,
-        demonstrations: Sequence[Demonstrations],
-        held_out: Sequence[Rows],
-        factor: int,
+        self, test: CrossValidationConfig, cloning: CloningConfig, shown: Demonstrations, held_out: Rows, factor: int
     ) -> list[Floats]:
-        """Of a clone for each fold: errors on the stretches that it has not seen."""
-        found = list[Floats]()
-        for shown, rows in zip(demonstrations, held_out, strict=True):
-            errors = _errors(self._cloned(cloning, shown, test.updates, factor), self.data.expert, rows)
-            found += [part for part in np.array_split(errors, STRETCHES) if len(part)]
-        return found
+        """Of a clone of what is shown: errors on the stretches that it has not seen."""
+        errors = _errors(self._cloned(cloning, shown, test.updates, factor), self.data.expert, held_out)
+        return [part for part in np.array_split(errors, STRETCHES) if len(part)]
 
-    def _update_factor(self, weights: Floats) -> tuple[int, dict[str, float]]:
+    def _update_factor(self, weights: Floats, factors: Sequence[int]) -> tuple[int, dict[str, float]]:
         """The factor whose clones predict every tenth accepted episode best, and its error."""
-        factors, held_out = self.config.update_factors, np.zeros(len(weights), bool)
+        held_out = np.zeros(len(weights), bool)
         held_out[np.flatnonzero(weights)[::HELD_OUT_EVERY]] = True
         known = np.where(held_out, 0, weights)
         if len(factors) == 1 or not known.any():

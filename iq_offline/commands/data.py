@@ -17,20 +17,20 @@ def datasets(
     json: Json = False,
 ) -> None:
     """List the datasets that can be fetched by name, and what is on this machine. A full id shows all of one."""
-    from iq_offline.data.catalogue import catalogue, find_entries
+    from iq_offline.data.catalogue import Kind, catalogue, find_entries
 
     exact = catalogue().get(pattern)
     found = [exact] if exact else find_entries(pattern, family, environment)
     rows = [
         entry.model_dump(mode="json")
         | {
-            "on_disk": entry.on_disk,
+            "on_disk": entry.on_disk or entry.kind is Kind.BUNDLED,
             "verified": entry.verified,
             "path": str(entry.stored_path),
             "fetched": entry.record,
         }
         for entry in found
-        if entry.on_disk or not on_disk
+        if entry.on_disk or entry.kind is Kind.BUNDLED or not on_disk
     ]
     if json:
         return console.show_json({"datasets": rows})
@@ -140,6 +140,8 @@ def inspect(
 
 
 def _catalogue_row(row: dict[str, Any]) -> dict[str, Any]:
+    from iq_offline.data.catalogue import Kind
+
     known = "published" if row["sha256"] else "pinned" if (row["fetched"] or {}).get("pinned") else "-"
     return {
         "id": row["id"],
@@ -149,7 +151,13 @@ def _catalogue_row(row: dict[str, Any]) -> dict[str, Any]:
         "environment": row["env_id"],
         "hash": known,
         "defects": len(row["defects"]) or None,
-        "here": "verified" if row["verified"] else "on disk" if row["on_disk"] else "-",
+        "here": "bundled"
+        if row["kind"] == Kind.BUNDLED
+        else "verified"
+        if row["verified"]
+        else "on disk"
+        if row["on_disk"]
+        else "-",
     }
 
 

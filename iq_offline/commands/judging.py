@@ -66,9 +66,11 @@ def report(
     """Compare runs in tables, plots and one HTML page; print the table."""
     from iq_offline.stages.report import make_report
 
+    named = " ".join(typed(path.resolve()) for path in runs)
     made = make_report(runs, out.resolve(), console.warn)
     if not json:
-        return console.show(made.summary)
+        console.show(made.summary)
+        return suggest(f"eval {named}") if made.files.aggregate.is_empty() else None
     files = made.files
     return console.show_json(
         {
@@ -157,7 +159,7 @@ def _label(manifest: dict[str, Any]) -> str:
 def _evaluation_row(result: dict[str, Any]) -> dict[str, Any]:
     of_data = result["dataset_return_mean"]
     return {
-        "return": f"{result['return_mean']:.1f}",
+        "return (mean)": f"{result['return_mean']:.1f}",
         "std": f"{result['return_std']:.1f}",
         "episodes": result["episodes"],
         "% of data": f"{100 * result['return_mean'] / of_data:.1f}" if of_data > 0 else None,
@@ -173,9 +175,9 @@ def _aggregate_row(row: dict[str, Any]) -> dict[str, Any]:
         "method": row["group"],
         "dataset": row["dataset"],
         "runs": row["runs"],
-        "return IQM": None if row["return_iqm"] is None else f"{row['return_iqm']:.1f}",
+        "return (IQM)": None if row["return_iqm"] is None else f"{row['return_iqm']:.1f}",
         "95 % interval": None if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}",
-        "score IQM": None if row["score_iqm"] is None else f"{row['score_iqm']:.1f}",
+        "score (IQM)": None if row["score_iqm"] is None else f"{row['score_iqm']:.1f}",
     }
 
 

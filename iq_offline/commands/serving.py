@@ -1,5 +1,6 @@
 """Commands that hand runs on: files for other programs, MLflow, and what this machine has."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -66,11 +67,13 @@ def ui(
     from iq_offline.stages.ui import prepare_ui, serve
 
     prepared = prepare_ui(host, port)
-    if json:
-        console.show_json({"url": prepared.url})
-    else:
-        console.show(f"comparison: {prepared.url}")
-    raise Exit(serve(prepared, open_browser=browser))
+
+    def tell_address() -> None:
+        console.show_json({"url": prepared.url}) if json else console.show(f"comparison: {prepared.url}")
+        sys.stdout.flush()
+
+    console.note("starting MLflow's server")
+    raise Exit(serve(prepared, tell_address, open_browser=browser))
 
 
 def clean(

@@ -107,7 +107,13 @@ def train(
         str | None, Option(metavar="SEEDS", help="Several seeds: 0-4 or 0,2,5.", rich_help_panel=METHOD)
     ] = None,
     updates: Annotated[
-        int | None, Option(min=1, metavar="N", help="Gradient updates of the method.", rich_help_panel=METHOD)
+        int | None,
+        Option(
+            min=1,
+            metavar="N",
+            help="Gradient updates of the method. Of the clone that it trains first: --set prior.updates=N.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     encoder: Annotated[str, Option(metavar="nature|impala", help=HELP["encoder"], rich_help_panel=METHOD)] = "nature",
     shift: Annotated[int, Option(min=0, metavar="PIXELS", help=HELP["shift"], rich_help_panel=METHOD)] = 0,
@@ -148,7 +154,7 @@ def train(
     if held_out is not None and not 0 < held_out < 1:
         raise ConfigError(f"--held-out {held_out} is no share", "give a number between 0 and 1, such as 0.2")
     from iq_offline.stages.seeds import as_rows, once, train_seeds, train_together, workers_for
-    from iq_offline.stages.train import RunOptions, Status, status, train_config, train_run
+    from iq_offline.stages.train import RunOptions, Status, status, stays_at_clone, train_config, train_run
 
     bring(dataset, *(supplementary or ()), known_defects=True)
     numbers = [seed or 0] if seeds is None else _seeds(seed, seeds)
@@ -200,6 +206,8 @@ def train(
         return console.show_json({"runs": as_rows(folders)})
     for folder in folders:
         console.show(str(folder.path))
+        if alike := stays_at_clone(folder):
+            console.note(alike)
     return suggest(f"eval {' '.join(typed(path) for path in _named_together(folders, out))}")
 
 
@@ -284,7 +292,7 @@ def reproduce(
     folder = open_run(run)
     with console.progress(folder.path.name, unit="updates") as advance:
 
-        def tell(progress: "Progress") -> None:
+        def tell(progress: "Progress | str") -> None:
             now = status(folder.config, progress)
             advance(now.step, now.note, phase=now.phase, total=now.total)
 

@@ -1,12 +1,14 @@
 """Methods compared: over seeds on one task, and over all tasks, with intervals and the improvement on cloning."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from iq_offline.evaluation.statistics import Estimate, mean, probability_of_improvement, stratified_iqm
 from iq_offline.report.groups import Group
 from iq_offline.report.loading import RunResult, environment
+from iq_offline.training.greedy_actions import percent_different
+from iq_offline.training.run_folder import ACTIONS
 
 BASELINE = "bc"
 PERCENT = "% data"
@@ -56,6 +58,11 @@ class TaskRow:
         name = next(one.name for one in self.variants if one.groups.get(task_of(self.group)) is self.group)
         return improvement(Variant(name, {task_of(self.group): self.group}), self.variants)
 
+    @cached_property
+    def action_difference(self) -> float | None:
+        """From the cloning of this task."""
+        return action_difference([self.group], self.variants)
+
 
 @dataclass(frozen=True)
 class MethodRow:
@@ -85,6 +92,11 @@ class MethodRow:
     def improvement(self) -> "Improvement | None":
         """On cloning, mean over the tasks that both were evaluated on."""
         return improvement(self.variant, self.variants)
+
+    @cached_property
+    def action_difference(self) -> float | None:
+        """From cloning, mean over the runs of all tasks."""
+        return action_difference(self.variant.groups.values(), self.variants)
 
 
 @dataclass(frozen=True)
@@ -155,6 +167,24 @@ def improvement(variant: Variant, others: Sequence[Variant]) -> Improvement | No
         return None
     estimate = probability_of_improvement([ours[task] for task in paired], [theirs[task] for task in paired])
     return Improvement(**vars(estimate), tasks=len(paired))
+
+
+def action_difference(groups: Iterable[Group], others: Sequence[Variant]) -> float | None:
+    """How far the runs' greedy actions are from those of cloning with the same seed on their task, mean over the runs.
+
+    In percent of the actions' range, or of the observations. None for cloning itself, and where no run has a pair.
+    """
+    baseline = next((other for other in others if other.is_baseline), None)
+    if baseline is None:
+        return None
+    found = list[float | None]()
+    for group in groups:
+        cloned = baseline.groups.get(task_of(group))
+        by_seed = {} if cloned is None or cloned is group else {run.seed: run for run in cloned.runs}
+        tables = [(run.table(ACTIONS), by_seed[run.seed].table(ACTIONS)) for run in group.runs if run.seed in by_seed]
+        found += [percent_different(own, other) for own, other in tables if own is not None and other is not None]
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def comparison_cautions(groups: Sequence[Group]) -> Iterator[str]:

@@ -5,11 +5,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from iq_offline.data.catalogue import catalogue
 from iq_offline.evaluation.scores import interquartile_mean, interval95
 from iq_offline.evaluation.statistics import Estimate
 from iq_offline.methods import METHODS
@@ -274,7 +275,7 @@ def _sources(run: RunResult) -> Sources:
 
 
 def _names(runs: Sequence[RunResult], *, across: bool) -> SourceNames:
-    return supplementary_names(map(_sources, runs), str(runs[0].manifest["dataset"]["name"]), across=across)
+    return supplementary_names(map(_sources, runs), runs[0].dataset, across=across)
 
 
 def _source_name(source: str, expert: str, level: int) -> str:
@@ -285,7 +286,15 @@ def _source_name(source: str, expert: str, level: int) -> str:
     if path.suffix in DATA_SUFFIXES:
         name = path.stem
     name = CONVERTED.sub("", name)
+    if level:
+        name = _catalogue_ids().get(name, name)
     return _without_task(name, expert) if level == 0 else name
+
+
+@cache
+def _catalogue_ids() -> Mapping[str, str]:
+    """By the name that a pipeline gives their folders, the ids that commands accept."""
+    return {id_.replace("/", "-"): id_ for id_ in catalogue()}
 
 
 def _without_task(name: str, expert: str) -> str:

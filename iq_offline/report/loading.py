@@ -15,6 +15,7 @@ from typing import Any
 
 import polars as pl
 
+from iq_offline.data.catalogue import catalogue
 from iq_offline.data.strict_json import first_line, read_toml
 from iq_offline.errors import RunError
 from iq_offline.methods import METHODS
@@ -192,7 +193,7 @@ def _result(run: RunFolder) -> RunResult:
 
     result = RunResult(
         folder=folder,
-        dataset=str(run.manifest["dataset"]["name"]),
+        dataset=_dataset_name(run.manifest["dataset"]),
         manifest=run.manifest,
         evaluation=attempt(partial(run.read_optional, EVALUATION)),
         reward=attempt(partial(run.read_optional, REWARD)),
@@ -204,6 +205,19 @@ def _result(run: RunFolder) -> RunResult:
     if divergence := _divergence(result.table(METRICS)):
         failures[Failure(folder, f"diverged: {divergence}", "see the method's page on what holds it")] = None
     return replace(result, failures=tuple(failures))
+
+
+def _dataset_name(data: Mapping[str, Any]) -> str:
+    """The catalogue's id of the same episodes, which a pipeline converts under another name; else the recorded name."""
+    size = data.get("episodes"), data.get("steps")
+    for entry in catalogue().values():
+        if (
+            entry.sha256 is not None
+            and entry.sha256 == data.get("origin_sha256")
+            and size == (entry.episodes, entry.steps)
+        ):
+            return entry.id
+    return str(data["name"])
 
 
 def _config(run: RunFolder) -> dict[str, Any]:

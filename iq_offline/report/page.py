@@ -30,6 +30,8 @@ PICTURE_BYTES, VIDEO_BYTES = 1_900_000, 600_000
 IN_ROW_NAMES = {"dataset", "method", "seed"}
 """Settings that a row's name, or the run's, already tells."""
 ABSENT = "·"
+FITS_A_PHONE = 3
+"""Columns of a table that a phone shows without scrolling."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def render_page(content: Content, out: Path) -> str:
         video=_video(runs, out),
         configurations=_configurations(groups),
         absent=ABSENT,
+        fits_a_phone=FITS_A_PHONE,
         comparison_cautions=list(comparison_cautions(groups)),
         cautions=cautions(groups),
         failures=[

@@ -66,10 +66,8 @@ DEMONSTRATIONS_CAPTION = (
     "The interquartile mean of the seeds' mean returns, and its 95 % bootstrap interval over seeds. A line's runs "
     "differ in nothing but the number of demonstrations."
 )
-LEARNING_CURVES_CAPTION = (
-    "One line a seed. Shaded: behavioural cloning, which comes before the method itself. Offline quantities only: none "
-    "of them chose a checkpoint."
-)
+LEARNING_CURVES_CAPTION = "One line a seed.{shaded} Offline quantities only: none of them chose a checkpoint."
+SHADED = " Shaded: behavioural cloning, which comes before the method itself."
 INTERACTION_CAPTION = (
     "Mean return of the deterministic policy in the evaluations that training was told to make, over the steps that it "
     "had taken in the environment. One line a seed. None of these chose a checkpoint: the last policy is the run's."
@@ -194,9 +192,10 @@ def _of_dataset(dataset: str, name: str, groups: Sequence[Group]) -> list[Pictur
     if any(map(evaluations_of, (run for group in groups for run in group.runs))):
         title, file_name = f"{dataset}: returns over environment steps", f"{name}-interaction.png"
         found.append(Picture.of(file_name, title, INTERACTION_CAPTION, interaction_plot, groups))
-    if any(run.has(METRICS) for group in groups for run in group.runs):
-        title = f"{dataset}: learning curves"
-        found.append(Picture.of(f"{name}-curves.png", title, LEARNING_CURVES_CAPTION, curves_plot, groups))
+    if logged := [table for group in groups for run in group.runs if (table := run.table(METRICS)) is not None]:
+        title, cloned = f"{dataset}: learning curves", any(CLONING + "loss" in table for table in logged)
+        caption = LEARNING_CURVES_CAPTION.format(shaded=SHADED if cloned else "")
+        found.append(Picture.of(f"{name}-curves.png", title, caption, curves_plot, groups))
     if runs := runs_in_turn(groups):
         some = f" {MAX_PANELS} of {len(runs)} runs." if len(runs) > MAX_PANELS else ""
         for kind, level, caption, plot in (

@@ -16,7 +16,17 @@ MOST_COLUMNS = 8
 """Of a table that people are shown at first; the rest is folded, or left to the page."""
 FIRST = (
     *("aggregate_iqm", "aggregate_interval", "return_iqm", "return_interval", "score_iqm", "improvement"),
-    *("improvement_interval", "seeds", "return_mean", "return_std", "score", "tasks", "runs", "scale"),
+    *(
+        "action_difference",
+        "improvement_interval",
+        "seeds",
+        "return_mean",
+        "return_std",
+        "score",
+        "tasks",
+        "runs",
+        "scale",
+    ),
 )
 """The columns that come first, behind what names the row."""
 UNSAID = {"demos": None, "subsample": 1, "settings": ""}

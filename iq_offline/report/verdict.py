@@ -13,6 +13,8 @@ ENOUGH_SEEDS = 5
 """With fewer seeds a method, a bootstrap interval is too narrow to conclude from."""
 PRACTICAL = 1.0
 """Methods whose scores differ by less, of 100 between the random policy and the expert, are a tie."""
+SAME_POLICY = 1.0
+"""Policies whose greedy actions differ by less, in percent, are said to act alike."""
 MOST_RANKED, MOST_TASKS, MOST_REWARDS = 5, 6, 6
 """Methods of a sentence, and sentences of a kind; the tables and charts have the rest."""
 
@@ -45,15 +47,19 @@ class Contender:
 
 def verdict(groups: Sequence[Group]) -> Verdict:
     """The best method against cloning; then each task, what methods learn from, and each recovered reward."""
-    contenders = _contenders(method_rows(groups))
+    rows = method_rows(groups)
+    contenders = _contenders(rows)
+    unjudged = [] if contenders else ["No run has returns yet: make them with `iq-offline eval`, then report again."]
     sentences = [
         *_overall(contenders),
         *_by_task(contenders),
+        *_alike(rows),
         *_learnt_from(groups),
         *_rewards(reward_levels(groups)),
+        *unjudged,
     ]
     if not sentences:
-        return Verdict("No run is evaluated yet: there is nothing to compare.")
+        return Verdict("No two methods can be compared: no task has returns of both.")
     return Verdict(sentences[0], tuple(sentences[1:]))
 
 
@@ -119,6 +125,16 @@ def _by_task(contenders: Sequence[Contender]) -> Iterator[str]:
             yield f"{task_name(task)}: {'; '.join(said)}."
     if len(tasks) > MOST_TASKS:
         yield f"The table has {len(tasks) - MOST_TASKS} more tasks."
+
+
+def _alike(rows: Sequence[MethodRow]) -> Iterator[str]:
+    """Methods that act as cloning does: their ties are no finding."""
+    for row in rows:
+        if row.action_difference is not None and row.action_difference < SAME_POLICY:
+            yield (
+                f"{row.variant.name} acts as bc does: their greedy actions differ by "
+                f"{row.action_difference:.1g} %, so equal returns are no evidence that the methods are equally good."
+            )
 
 
 def _learnt_from(groups: Sequence[Group]) -> Iterator[str]:

@@ -91,7 +91,7 @@ class Reproduction:
 
 
 def reproduce_run(
-    run: RunFolder, tolerance: float, on_progress: Callable[[Progress], None], warn: Callable[[str], None]
+    run: RunFolder, tolerance: float, on_progress: Callable[[Progress | str], None], warn: Callable[[str], None]
 ) -> Reproduction:
     """Train the run again in a temporary folder, untracked, and compare.
 

@@ -6,12 +6,13 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
 from iq_offline.config.train import TrainConfig
-from iq_offline.errors import Interrupted
+from iq_offline.errors import Interrupted, ProcessKilled
 from iq_offline.stages.train import RunOptions, Status, status, train_run
 from iq_offline.training.checkpointing import Stop, stop_requested
 from iq_offline.training.run_folder import RunFolder
@@ -36,8 +37,8 @@ def train_seeds(
 ) -> list[RunFolder]:
     """Train them all, `workers` at a time; the run folders in the same order.
 
-    A seed that fails lets the others end; then its error is raised. Raises Interrupted where a signal asked to stop:
-    all that are under way keep what they have.
+    A seed that fails lets the others end; then its error is raised. Raises Interrupted where a signal asked to stop,
+    and ProcessKilled where a process was killed: all other seeds that are under way keep what they have.
     """
     context = multiprocessing.get_context("spawn")
     notes: SimpleQueue[Note | None] = context.SimpleQueue()
@@ -50,6 +51,7 @@ def train_seeds(
         ):
             futures = [pool.submit(_train, run) for run in runs]
             _wait(pool, futures, stop)
+            _check_alive(runs, futures)
             ended = [RunFolder.open(future.result()) for future in futures if not future.cancelled()]
             if stop.signal is not None and len(ended) < len(runs):
                 raise Interrupted("stopped before all seeds were trained", "give --resume to go on", stop.signal)
@@ -71,7 +73,7 @@ def train_together(runs: Sequence[Run], on_progress: OnProgress, warn: Callable[
             return train_run(
                 config,
                 options,
-                lambda progress: on_progress(config.seed, status(config, progress)),
+                lambda now: on_progress(config.seed, status(config, now)),
                 warn_once,
                 SeedSlot(seeds, number),
             )
@@ -109,6 +111,20 @@ def _wait(pool: ProcessPoolExecutor, futures: "Sequence[Future[Path]]", stop: St
                 os.kill(process, signal.SIGTERM)
 
 
+def _check_alive(runs: Sequence[Run], futures: "Sequence[Future[Path]]") -> None:
+    """Raises ProcessKilled with the seeds that a killed process has left without a run."""
+    left = [
+        str(config.seed)
+        for (config, _), future in zip(runs, futures, strict=True)
+        if not future.cancelled() and isinstance(future.exception(), BrokenProcessPool)
+    ]
+    if left:
+        raise ProcessKilled(
+            f"a training process was killed, perhaps for lack of memory; seeds not trained: {', '.join(left)}",
+            "give the same command with --resume to train them; finished seeds stay as they are",
+        )
+
+
 def _start(notes: "SimpleQueue[Note | None]") -> None:
     """In a worker: a group of its own, so that Ctrl-C reaches it through the parent alone."""
     global _notes
@@ -119,7 +135,7 @@ def _start(notes: "SimpleQueue[Note | None]") -> None:
 def _train(run: Run) -> Path:
     notes, (config, options) = _notes, run
     assert notes is not None
-    return train_run(config, options, lambda p: notes.put((config.seed, status(config, p))), notes.put).path
+    return train_run(config, options, lambda now: notes.put((config.seed, status(config, now))), notes.put).path
 
 
 def _read(notes: "SimpleQueue[Note | None]", on_progress: OnProgress, warn: Callable[[str], None]) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +18,15 @@ from iq_offline import paths
 from iq_offline.config.cloning import BCConfig
 from iq_offline.config.online import InteractionConfig
 from iq_offline.config.q_learning import QLearningConfig
-from iq_offline.config.train import TrainConfig, algorithm_class, algorithm_config, choice, method_of, updates_key
+from iq_offline.config.train import (
+    Compile,
+    TrainConfig,
+    algorithm_class,
+    algorithm_config,
+    choice,
+    method_of,
+    updates_key,
+)
 from iq_offline.data.files import check_folder, make_folder, whole_folder
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import check_supplementary
@@ -26,6 +35,7 @@ from iq_offline.methods import METHODS
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.stages.learning_data import (
     LearningData,
+    filter_of,
     split_of,
     training_steps,
     warn_of_defects,
@@ -39,11 +49,12 @@ from iq_offline.stages.presets import read_preset, warn_of_unused_preset
 from iq_offline.tracking.mirror import Tracker, describe, start_tracking
 from iq_offline.tracking.mlflow_store import RunDescription, TrackedData
 from iq_offline.training import run_folder
-from iq_offline.training.checkpointing import Checkpointer, Rows, SnapshotFolder, stop_requested
+from iq_offline.training.checkpointing import Checkpointer, Rows, Snapshot, SnapshotFolder, stop_requested
 from iq_offline.training.loop import PRIOR, Progress, resolve_device
 from iq_offline.training.provenance import git_commit, package_versions, platform_description
 from iq_offline.training.run_folder import RunFolder
 from iq_offline.training.run_schema import FORMAT_VERSION
+from iq_offline.training.steps import PAYS_FROM
 from iq_offline.training.tensor_files import save_policy, tensor_bytes, tensors_sha256
 
 if TYPE_CHECKING:
@@ -51,6 +62,10 @@ if TYPE_CHECKING:
 
 
 MOST_THREADS_A_CORE = 8
+AT_CLONE = 1.0
+"""A policy whose actions differ by less from its clone's, in percent, is said to act as that clone does."""
+TESTING, CLONING = "testing episodes", "cloning"
+"""Phases, as people are told of them."""
 SEARCH_UPDATE = "search_update"
 """The metric that is told while supplementary episodes are tested, before the run's first update."""
 WORDS = {"device": "device", "select": "selection"}
@@ -125,11 +140,13 @@ def train_config(
 def train_run(
     config: TrainConfig,
     options: RunOptions,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[Progress | str], None],
     warn: Callable[[str], None],
     slot: "SeedSlot | None" = None,
 ) -> RunFolder:
     """Train and write the run folder, whole or not at all. `slot`: its place among seeds that are updated together.
+
+    `on_progress` gets what `status` reads: the name of a phase until updates are made, then each Progress.
 
     Raises ConfigError for what does not fit, every error of reading the dataset, TrainingDiverged, and Interrupted
     where a signal asked to stop: what is trained by then is kept for `resume`.
@@ -164,9 +181,10 @@ class Status(NamedTuple):
     """How far a training run is, in numbers and words that another process can be told."""
 
     phase: str
-    """What is being done: testing episodes, cloning, IQ-Learn, or the method's name."""
+    """What is being done: opening MLflow's store, testing episodes, cloning, IQ-Learn, or the method's name."""
     step: int
-    total: int
+    total: int | None
+    """None before the first update."""
     metrics: dict[str, float]
 
     @property
@@ -175,15 +193,35 @@ class Status(NamedTuple):
         return next((f"{name} {value:.3g}" for name, value in self.metrics.items()), "")
 
 
-def status(config: TrainConfig, progress: Progress) -> Status:
-    """How far a run of that configuration is."""
+def status(config: TrainConfig, progress: Progress | str) -> Status:
+    """How far a run of that configuration is; before its first updates, `progress` is the phase alone."""
+    if isinstance(progress, str):
+        return Status(progress, 0, None, {})
     if SEARCH_UPDATE in progress.metrics:
-        phase = "testing episodes"
-    elif progress.phase == PRIOR or isinstance(config.algorithm, BCConfig):
-        phase = "cloning"
-    else:
-        phase = "IQ-Learn" if config.method.split("-")[0] == "iq" else config.method
+        return Status(TESTING, progress.step, progress.total, progress.metrics)
+    phase = CLONING if progress.phase == PRIOR else _phase(config)
     return Status(phase, progress.step, progress.total, progress.metrics)
+
+
+def _phase(config: TrainConfig) -> str:
+    """What the method's own updates are called."""
+    if isinstance(config.algorithm, BCConfig):
+        return CLONING
+    return "IQ-Learn" if config.method.split("-")[0] == "iq" else config.method
+
+
+def _first_phase(config: TrainConfig, data: LearningData, resumed: Snapshot | None) -> str:
+    """What a run does first, until it tells how far it is."""
+    algorithm = config.algorithm
+    if resumed is not None:
+        return f"resuming behind update {resumed.updates:,} of {CLONING if resumed.phase == PRIOR else _phase(config)}"
+    if filter_of(config) is not None and data.supplementary:
+        return TESTING
+    clone = algorithm if isinstance(algorithm, BCConfig) else getattr(algorithm, "prior", None)
+    settled = clone.settled(len(data.split.rows)) if clone is not None else algorithm
+    pays = config.compile is Compile.AUTO and (getattr(settled, "updates", None) or 0) >= PAYS_FROM[False]
+    phase = _phase(config) if clone is None else CLONING
+    return f"compiling, then {phase}" if pays or config.compile is Compile.ON else phase
 
 
 def _method(method: str | None, preset: str | None) -> str:
@@ -285,7 +323,7 @@ def _train_into(
     data: LearningData,
     device: Any,
     slot: "SeedSlot | None",
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[Progress | str], None],
     warn: Callable[[str], None],
 ) -> RunFolder:
     import torch
@@ -300,6 +338,8 @@ def _train_into(
             snapshots.remove()
         resumed = snapshots.latest(config_hash, warn)
         checkpointer = Checkpointer(snapshots, config_hash, options.snapshot_seconds, stop, resumed)
+        if options.tracked:
+            on_progress("opening MLflow's store")
         tracker = start_tracking(_described(manifest, out, data), out, warn) if options.tracked else Tracker()
 
         def check_interrupt(progress: Progress) -> None:
@@ -307,6 +347,7 @@ def _train_into(
             on_progress(replace(progress, step=0, metrics={SEARCH_UPDATE: float(progress.step)}))
             checkpointer.check_interrupt()
 
+        on_progress(_first_phase(config, data, resumed))
         try:
             replay = snapshots.path / "replay"
             steps = training_steps(config, data, device, resumed, warn, check_interrupt, slot, replay)
@@ -351,7 +392,10 @@ class _Logged:
 
 
 def _log(
-    steps: Iterator[Progress], tracker: Tracker, on_progress: Callable[[Progress], None], checkpointer: Checkpointer
+    steps: Iterator[Progress],
+    tracker: Tracker,
+    on_progress: Callable[[Progress | str], None],
+    checkpointer: Checkpointer,
 ) -> _Logged:
     rows, timing = list(checkpointer.rows), []
     for progress in steps:
@@ -367,6 +411,8 @@ def _log(
 def _write(folder: Path, config: TrainConfig, data: LearningData, manifest: dict[str, Any], logged: _Logged) -> None:
     import polars as pl
 
+    from iq_offline.training.greedy_actions import greedy_actions
+
     progress, policy = logged.progress, logged.progress.learner.policy
     tensors = progress.learner.tensors()
     save_policy(policy, folder / run_folder.POLICY)
@@ -375,6 +421,7 @@ def _write(folder: Path, config: TrainConfig, data: LearningData, manifest: dict
     (folder / run_folder.SPLIT).write_text(json.dumps(_split(config, data, progress), indent=1))
     for name, rows in ((run_folder.METRICS, logged.rows), (run_folder.TIMING, logged.timing)):
         pl.DataFrame(rows, infer_schema_length=None).write_parquet(folder / name)
+    greedy_actions(policy, data.table).write_parquet(folder / run_folder.ACTIONS)
     parts = sorted({name for row in logged.timing for name in row if name.endswith("_seconds")})
     manifest |= {
         "compiled": progress.compiled,
@@ -389,6 +436,19 @@ def _write(folder: Path, config: TrainConfig, data: LearningData, manifest: dict
     }
     manifest |= {} if progress.prior_compiled is None else {"prior_compiled": progress.prior_compiled}
     run_folder.seal_record(folder / run_folder.MANIFEST, manifest)
+
+
+def stays_at_clone(run: RunFolder) -> str | None:
+    """A sentence where a policy that started from a behavioural clone acts as that clone does; else None."""
+    metrics = run.table(run_folder.METRICS)
+    if "prior_distance" not in metrics.columns or metrics["prior_distance"].is_null().all():
+        return None
+    distances = metrics["prior_distance"].drop_nulls()
+    discrete = run.table(run_folder.ACTIONS)["action_0"].dtype.is_integer()
+    percent = 100 * distances[-1] if discrete else 50 * math.sqrt(distances[-1])  # scaled actions have a range of 2
+    unit = "of observations" if discrete else "of the actions' range"
+    alike = f"{run.path.name}: the policy acts as its behavioural clone does (difference: {percent:.1g} % {unit})"
+    return alike if percent < AT_CLONE else None
 
 
 def _split(config: TrainConfig, data: LearningData, progress: Progress) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import webbrowser
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 
@@ -17,7 +18,6 @@ from iq_offline.tracking.mlflow_app import APP
 from iq_offline.tracking.mlflow_store import MlflowStore
 from iq_offline.tracking.views import view_address
 
-START_SECONDS = 90
 JOBS_OFF = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 """MLflow's jobs judge language models: without them the server is two processes instead of a dozen."""
 
@@ -57,12 +57,13 @@ def prepare_ui(host: str, port: int) -> UserInterface:
     return UserInterface(command, store.uri, url, (host, port))
 
 
-def serve(interface: UserInterface, *, open_browser: bool) -> int:
-    """Run MLflow's server until it ends; returns its exit status. Opens a browser once the server answers.
+def serve(interface: UserInterface, on_ready: Callable[[], None], *, open_browser: bool) -> int:
+    """Run MLflow's server until it ends; returns its exit status.
 
-    Ctrl-C and SIGTERM end the server.
+    Once the server answers, calls `on_ready` and opens a browser. Ctrl-C and SIGTERM end the server.
     """
     if not interface.command:
+        on_ready()
         if open_browser:
             webbrowser.open(interface.url)
         return 0
@@ -74,8 +75,10 @@ def serve(interface: UserInterface, *, open_browser: bool) -> int:
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            if open_browser and _answers(interface.address, server):
-                webbrowser.open(interface.url)
+            if _answers(interface.address, server):
+                on_ready()
+                if open_browser:
+                    webbrowser.open(interface.url)
             return server.wait()
         finally:
             for number, handler in before.items():
@@ -89,9 +92,8 @@ def _app() -> tuple[str, ...]:
 
 
 def _answers(address: tuple[str, int], server: "subprocess.Popen[bytes]") -> bool:
-    """Wait until the server takes connections; False if it ended, or took longer than START_SECONDS."""
-    deadline = time.monotonic() + START_SECONDS
-    while server.poll() is None and time.monotonic() < deadline:
+    """Wait until the server takes connections; False if it ended."""
+    while server.poll() is None:
         try:
             socket.create_connection(address, timeout=1).close()
         except OSError:

@@ -61,6 +61,8 @@ def _errors(run: RunFolder, warn: Callable[[str], None]) -> Iterator[UserError]:
         run_folder.REWARD: _check_reward,
         run_folder.REWARD_MODEL_REPORT: load_reward_model,
     }
+    if run_folder.ACTIONS in run.manifest["files"]:  # the first runs of this format have none
+        checks.append(lambda one: one.table(run_folder.ACTIONS))
     checks += [check for name, check in stages.items() if os.path.lexists(run.path / name)]
     seen = set()
     for check in checks:

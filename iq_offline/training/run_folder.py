@@ -38,6 +38,7 @@ CONFIG = "config.toml"
 SPLIT = "split.json"
 METRICS = "metrics.parquet"
 TIMING = "timing.parquet"
+ACTIONS = "actions.parquet"
 RETURNS = "returns.parquet"
 EVALUATION = "evaluation.json"
 REWARD = "reward.json"
@@ -46,11 +47,14 @@ REWARD_PLOT = "reward.png"
 REWARD_MODEL = "reward_model.safetensors"
 REWARD_MODEL_REPORT = "reward_model.json"
 TRACKING = "tracking.json"
-NUMBERS = {METRICS: ("step",), TIMING: ("step",), RETURNS: ("return",), REWARDS: ("episode", "true", "recovered")}
+NUMBERS = {
+    **{METRICS: ("step",), TIMING: ("step",), ACTIONS: ("row", "action_0")},
+    **{RETURNS: ("return",), REWARDS: ("episode", "true", "recovered")},
+}
 """The tables, and the columns of each in which every row has a finite number; metrics may be null where not logged."""
 TEXTS = {REWARDS: ("source",)}
 WRITTEN_BY = {
-    **dict.fromkeys((POLICY, CHECKPOINT, CONFIG, SPLIT, METRICS, TIMING), MANIFEST),
+    **dict.fromkeys((POLICY, CHECKPOINT, CONFIG, SPLIT, METRICS, TIMING, ACTIONS), MANIFEST),
     RETURNS: EVALUATION,
     REWARDS: REWARD,
     REWARD_MODEL: REWARD_MODEL_REPORT,
@@ -69,7 +73,7 @@ COPIES = frozenset({"artifacts", "mlruns"})
 NAMED_RUNS = 3
 """Of a folder with several runs, so many are named in a message."""
 FEWEST_FILES = 4
-"""A folder with fewer of the seven files that training writes is no run, not even a damaged one."""
+"""A folder with fewer of the eight files that training writes is no run, not even a damaged one."""
 REMEDIES = {
     EVALUATION: "run `iq-offline eval` on it again",
     REWARD: "run `iq-offline reward` on it again",
@@ -162,7 +166,7 @@ class RunFolder:
         _ = self.config, self.split, self.policy(), self.checkpoint(), self.table(METRICS), self.table(TIMING)
 
     def table(self, name: str) -> pl.DataFrame:
-        """One of its tables: metrics, timing, returns, rewards. Raises RunError where it is damaged or missing."""
+        """One of the tables in NUMBERS. Raises RunError where it is damaged or missing."""
         self.check_file(name)
         try:
             return _read_table(self.path / name)

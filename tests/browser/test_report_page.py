@@ -91,6 +91,30 @@ def test_verdict_is_on_the_first_screen(browser, screenshot, page, width):
     assert 0 < top < bottom < 844
 
 
+def test_wide_tables_say_that_they_scroll(browser, screenshot, page):
+    """On a phone a line above each wide table says that it scrolls; on a desk there is no such line."""
+    for width, shown in ((390, True), (1280, False)):
+        resize(browser, width, 844, mobile=width < 500)
+        browser.get(page.as_uri())
+        hint = browser.find_element("css selector", "#by-task ~ .sideways")
+        browser.execute_script("arguments[0].scrollIntoView()", browser.find_element("id", "by-task"))
+        screenshot(f"report-{width}-tables")
+        assert hint.is_displayed() == shown
+        box = browser.find_element("css selector", ".wide:has(#summary)")
+        assert browser.execute_script("return arguments[0].scrollWidth > arguments[0].clientWidth", box) == shown
+
+
+def test_wide_screen_holds_tables_side_by_side(browser, page):
+    """At 1920 pixels the two first tables stand side by side, and the verdict uses the width."""
+    resize(browser, 1920, 1080, mobile=False)
+    browser.get(page.as_uri())
+    place = "const at = document.querySelector(arguments[0]).getBoundingClientRect(); return [at.top, at.right]"
+    (first, _), (second, right) = (browser.execute_script(place, name) for name in ("#by-task", "#all-tasks"))
+    assert first == second
+    assert right > 1600
+    assert browser.execute_script(place, ".verdict ul")[1] > 1600
+
+
 def test_phone_gets_pictures_of_its_own(browser, page):
     """On a phone a picture is drawn for its width, so that its text is as large as on a desk."""
     browser.get(page.as_uri())

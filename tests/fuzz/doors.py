@@ -67,7 +67,7 @@ RUN_COMMANDS: tuple[Words, ...] = (
 )
 _RESUME: Words = (*TRAIN, "--dataset", DATASET, *CUT, "--resume", "--out", "cut")
 DOCUMENTS = ("manifest.json", "config.toml", "split.json", "evaluation.json", "reward.json", "reward_model.json")
-TABLES = ("metrics.parquet", "timing.parquet", "returns.parquet", "rewards.parquet")
+TABLES = ("metrics.parquet", "timing.parquet", "actions.parquet", "returns.parquet", "rewards.parquet")
 TENSORS = ("policy.safetensors", "checkpoint.safetensors")
 
 DOORS: tuple[Door, ...] = (

@@ -118,7 +118,12 @@ def kept_states(monkeypatch: pytest.MonkeyPatch, asked: Requested, out: Path, ke
 
     monkeypatch.setattr(Replay, "append", watched)
     monkeypatch.setattr(Replay, "_add", listed)
-    train_run(*asked, lambda progress: keep("at an update") if progress.step % 50 == 0 else None, lambda _: None)
+
+    def updated(progress: Any) -> None:
+        if not isinstance(progress, str) and progress.step % 50 == 0:
+            keep("at an update")
+
+    train_run(*asked, updated, lambda _: None)
     monkeypatch.undo()
     return moments
 

@@ -47,6 +47,19 @@ def test_task_row_shows_its_tasks_improvement(write_run):
     ]
 
 
+def test_action_difference_is_of_the_same_seed(write_run):
+    """Each run is compared with cloning of its own seed; a run without such a pair does not count."""
+    by_run = {("bc", 0): [0.0, 0.0], ("bc", 1): [1.0, 0.0], ("iq", 0): [0.2, 0.0], ("iq", 1): [0.0, 0.0]}
+    by_run["iq", 2] = [-1.0, -1.0]
+    folders = [
+        write_run(f"{method}-{seed}", dataset="a", method=method, seed=seed, returns=[1.0], actions=actions)
+        for (method, seed), actions in by_run.items()
+    ]
+    groups = grouped(load_runs(folders)[0])
+    assert summary_table(groups).select("method", "action_difference").rows() == [("bc", None), ("iq", 15.0)]
+    assert rows(folders)["iq"]["action_difference"] == 15.0  # in percent of a range of 2: 5 and 25
+
+
 def test_scale_is_scores_or_percent_of_data(write_run):
     """Scores are the scale where all name one reference, and percent of the data otherwise."""
     scored = [write_run("a", returns=[5.0], score=50.0), write_run("b", seed=1, returns=[7.0], score=70.0)]

@@ -35,6 +35,7 @@ def replay_runs(write_run, **facts):
         ("halfcheetah-fast-expert", "/data/halfcheetah-fast-replay.hdf5", "halfcheetah-fast-replay", "replay"),
         ("hopper-expert-v2", "hopper-medium-v2", "hopper-medium-v2", "medium-v2"),
         ("demo/swimmer/expert-v0", "demo/swimmer/mixed-v0", "demo/swimmer/mixed-v0", "mixed-v0"),
+        ("demo/swimmer/expert-v0", "/w/datasets/demo-swimmer-mixed-v0-da0c43-v0", "demo/swimmer/mixed-v0", "mixed-v0"),
         ("hopper-expert", "/data/hop-replay.npz", "hop-replay", "hop-replay"),
         ("hopper-expert", "/data/hopper-expert.hdf5", "hopper-expert", "expert"),
         ("hopper", "/data/hopper.v2", "hopper.v2", "hopper.v2"),

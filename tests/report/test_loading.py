@@ -1,8 +1,11 @@
 """Reading run folders: what is there, what is missing, what is broken and listed without costing the rest."""
 
+import json
+
 import polars as pl
 import pytest
 
+from iq_offline.data.catalogue import catalogue
 from iq_offline.errors import RunError
 from iq_offline.report.groups import missing_stages
 from iq_offline.report.loading import load_runs
@@ -47,6 +50,18 @@ def test_folder_of_runs_includes_interrupted_ones(write_run):
         (".seed-2.somewhere-123-abc.part", "training of seed-2 was cut off, or still goes on"),
         ("seed-1", "no manifest.json: training did not end"),
     ]
+
+
+def test_converted_dataset_keeps_its_catalogue_id(write_run):
+    """A dataset that a pipeline has converted whole is called by the id that commands accept; a part of it is not."""
+    entry = catalogue()["demo/swimmer/expert-v0"]
+    for name, steps in (("whole", entry.steps), ("part", 500)):
+        file = write_run(name, dataset="swimmer-v0", sha256=f"{steps:064}") / "manifest.json"
+        manifest = json.loads(file.read_text())
+        manifest["dataset"] |= {"origin_sha256": entry.sha256, "episodes": entry.episodes, "steps": steps}
+        file.write_text(json.dumps(manifest))
+    names = {run.run: run.dataset for run in load_runs([file.parents[1]])[0]}
+    assert names == {"whole": "demo/swimmer/expert-v0", "part": "swimmer-v0"}
 
 
 @pytest.mark.parametrize("content", ['{"run": ', "[1, 2]", '{"format_version": 2}', '{"format_version": 2, "run": 1}'])

@@ -86,6 +86,19 @@ def test_curves_join_cloning_and_method(write_run):
     assert curve_of("action_error", "iq", run, run.table("metrics.parquet")) is None
 
 
+def test_shading_is_explained_where_it_is(write_run):
+    """The caption of the curves speaks of shading only where a run has a cloning phase."""
+    runs = [write_run("a", method="iq"), write_run("b", method="bc")]
+    metrics = runs[1] / "metrics.parquet"
+    pl.read_parquet(metrics).select("step", "loss").write_parquet(metrics)
+    captions = {
+        name: next(picture.caption for picture in pictures(grouped(load_runs(own)[0])))
+        for name, own in {"bc": runs[1:], "both": runs}.items()
+    }
+    assert "Shaded" not in captions["bc"]
+    assert "Shaded: behavioural cloning" in captions["both"]
+
+
 def test_rewards_plot_follows_the_correlations(write_run):
     """The chart of rewards shows each baseline that has a correlation, and changes with it."""
     rewards = {"transition": 0.5, "null_bc": 0.2, "episode": 0.9, "null_length": 0.8}

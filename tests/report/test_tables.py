@@ -126,9 +126,9 @@ def test_text_alignment_decimals_and_dashes(write_run):
         summary_table(grouped(load_runs(folders)[0])).select("method", "seeds", "return_mean", "transition_pearson")
     )
     header, bc, iq = text.splitlines()
-    assert header.split() == ["method", "seeds", "mean", "return", "reward", "r"]
+    assert header.split() == ["method", "seeds", "return", "(mean)", "reward", "r"]
     assert bc.split() == ["bc", "1", "1234.6", "-"]
-    assert header.index("mean return") + len("mean return") == bc.index("1234.6") + len("1234.6")
+    assert header.index("return (mean)") + len("return (mean)") == bc.index("1234.6") + len("1234.6")
     assert iq.split() == ["iq", "1", "-", "0.46"]
 
 

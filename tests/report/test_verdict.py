@@ -45,6 +45,16 @@ def test_difference_below_a_point_is_a_tie(said):
     assert "iq and bc tie: 99.6 against 99.0" in headline or "iq and bc tie: 99.7 against 99.0" in headline
 
 
+@pytest.mark.parametrize(("apart", "alike"), [(0.01, True), (0.03, False)])
+def test_policies_that_act_alike_are_named(write_run, apart, alike):
+    """Scaled actions have a range of 2: they differ by 0.5 and by 1.5 percent."""
+    actions = {"bc": [0.0, 0.0], "iq": [apart, apart]}
+    folders = [write_run(method, method=method, returns=[50.0], actions=actions[method]) for method in actions]
+    found = [text for text in verdict(grouped(load_runs(folders)[0])).details if "acts as bc does" in text]
+    assert len(found) == alike
+    assert not alike or found[0].startswith("iq acts as bc does: their greedy actions differ by 0.5 %")
+
+
 def test_mixed_order_is_no_significant_difference(said):
     """Where seeds of both methods are above seeds of the other, no method is said to be better."""
     (headline,) = said({("a", "bc"): [0.0, 60.0, 50.0, 40.0, 90.0], ("a", "iq"): [10.0, 70.0, 60.0, 50.0, 80.0]})
@@ -101,5 +111,10 @@ def test_reward_wins_or_loses_altogether(write_run, r, verb):
     assert verb in found.headline
 
 
-def test_nothing_evaluated_is_said(write_run):
-    assert verdict(grouped(load_runs([write_run("a")])[0])).headline.startswith("No run is evaluated yet")
+@pytest.mark.parametrize("rewards", [None, {"transition": 0.9}])
+def test_missing_returns_name_the_command(write_run, rewards):
+    """Where no run has returns, the last sentence says so and names the command that makes them."""
+    found = verdict(grouped(load_runs([write_run("a", rewards=rewards)])[0]))
+    last = [found.headline, *found.details][-1]
+    assert last.startswith("No run has returns yet")
+    assert "`iq-offline eval`" in last

@@ -362,7 +362,10 @@ def test_catalogue_filters_and_details():
     """The catalogue is filtered by pattern and family; one dataset is shown in full."""
     assert len(answer("datasets", "hopper-*-v2")["datasets"]) == 6
     assert len(answer("datasets", "--family", "adroit")["datasets"]) == 12
-    assert answer("datasets", "--on-disk")["datasets"] == []
+    here = answer("datasets", "--on-disk")["datasets"]
+    assert {row["id"].split("/")[0] for row in here} == {"demo"}
+    assert all(row["on_disk"] for row in here)
+    assert call("datasets", "demo/swimmer/expert-v0*").stdout.splitlines()[1].endswith("bundled")
     told = call("datasets", "hopper-medium-replay-v2").output
     for text in ("e121c5f7c9857a30", "d4rl-in-Hopper-v4", "CC BY 4.0", "never taken for terminations"):
         assert text in told

@@ -5,15 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests_support import Requested, requested
 
-from iq_offline.errors import ConfigError, Interrupted
+from iq_offline.config.train import Compile
+from iq_offline.errors import ConfigError, Interrupted, NotYet, ProcessKilled
 from iq_offline.stages.seeds import as_rows, train_seeds, workers_for
-from iq_offline.stages.train import train_run
+from iq_offline.stages.train import Status, status, train_run
 from iq_offline.training.checkpointing import SnapshotFolder
+from iq_offline.training.loop import Progress
 
 
 def request(out: Path, dataset: Path, seed: int, *overrides: str) -> Requested:
@@ -32,6 +35,44 @@ def test_seeds_in_processes_equal_seeds_alone(tmp_path: Path, linear_task: Path)
         assert (first.path / "metrics.parquet").read_bytes() == (second.path / "metrics.parquet").read_bytes()
     assert {(0, True), (1, True)} <= set(seen)
     assert [row["seed"] for row in as_rows(together)] == [0, 1]
+
+
+def no_training(*_: object) -> Iterator[Progress]:
+    raise NotYet("no training", "none")
+
+
+@pytest.mark.parametrize(
+    ("updates", "compiling", "phase"),
+    [(20, "off", "cloning"), (10, "on", "compiling, then cloning"), (10_000, "auto", "compiling, then cloning")],
+)
+def test_phase_is_told_before_updates(updates, compiling, phase, monkeypatch, tmp_path, linear_task):
+    """What a run does first is told once, before its first updates are made."""
+    monkeypatch.setattr("iq_offline.stages.train.training_steps", no_training)
+    config, options = request(tmp_path / "run", linear_task, 0, f"updates={updates}")
+    heard: list[Status] = []
+    with pytest.raises(NotYet):
+        train_run(
+            config.model_copy(update={"compile": Compile(compiling)}),
+            options,
+            lambda now: heard.append(status(config, now)),
+            print,
+        )
+    assert heard == [(phase, 0, None, {})]
+
+
+def kill_this_process(_: object) -> Path:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def test_killed_process_names_unfinished_seeds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, linear_task: Path):
+    """The error of a killed process names the seeds without a run, and `--resume` as the remedy."""
+    monkeypatch.setattr("iq_offline.stages.seeds._train", kill_this_process)
+    requests = [request(tmp_path / str(seed), linear_task, seed) for seed in (3, 7)]
+    with pytest.raises(ProcessKilled) as caught:
+        train_seeds(requests, 1, lambda *_: None, print)
+    assert "seeds not trained: 3, 7" in caught.value.problem
+    assert "--resume" in caught.value.remedy
 
 
 @pytest.mark.slow

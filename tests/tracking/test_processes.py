@@ -118,7 +118,7 @@ def test_training_outlives_a_killed_server(tmp_path, linear_task, server, monkey
     warnings, seen = list[str](), list[dict[str, float]]()
 
     def on_progress(progress) -> None:
-        if progress.step == 200:
+        if not isinstance(progress, str) and progress.step == 200:
             before = MlflowStore.open()
             (run_id,) = before.children(before.latest_parent() or "")
             stored = before.run(run_id)

@@ -12,7 +12,7 @@ import torch
 from tests_support import Requested, requested
 
 from iq_offline.algorithms.bc import cloning_loss
-from iq_offline.baselines.filtering import more_demonstrations
+from iq_offline.baselines.filtering import Errors, more_demonstrations, verdict
 from iq_offline.baselines.sources import PeerData
 from iq_offline.config.baselines import CrossValidationConfig, EpisodeFilterConfig, ResidualTestConfig, SimilarityConfig
 from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig
@@ -288,11 +288,32 @@ def test_one_episode_leaves_none_to_choose_by(tmp_path: Path):
 
 def test_another_policy_on_same_observations_is_refused(tmp_path: Path):
     data, expert = data_of(3, 20, an_episode_file(tmp_path / "other.hdf5", lambda actions: noisy(-actions)))
-    found = more_demonstrations(TESTED, CLONING, 0, data, expert)
+    longer = TESTED.model_copy(update={"update_factors": (1, 4)})
+    found = more_demonstrations(longer, CLONING, 0, data, expert)
     assert found.metrics["cross_validation_accepted"] == 0
     assert found.metrics["cross_validation_error_with"] > found.metrics["cross_validation_error_without"]
+    assert found.metrics["cross_validation_update_factor"] == 1  # more updates are not tried: the errors are larger
+    assert found.metrics["cross_validation_folds"] == 1  # they are so much larger that no further part is left out
     assert found.demonstrations is expert
     assert found.cloning is CLONING
+
+
+@pytest.mark.parametrize(("accepting", "updates"), [(1, 4), (2, 4), (3, 1)])
+def test_second_test_makes_four_times_the_updates(accepting: int, updates: int, monkeypatch: pytest.MonkeyPatch):
+    """The accepting test leaves its own and larger factors to choose from; where none accepts, nothing changes."""
+    p_values = iter([0.001 if test == accepting else 0.2 for test in (1, 2)])
+
+    def chosen_verdict(without: Errors, with_episodes: Errors, level: float, *_: Any, **tests: int) -> dict[str, float]:
+        return verdict(without, with_episodes, level, lambda *_: next(p_values), **tests)
+
+    monkeypatch.setattr("iq_offline.baselines.filtering.verdict", chosen_verdict)
+    data, expert = data_of(3, 20, EXPERT)
+    longer = TESTED.model_copy(update={"update_factors": (1, 4), "residual_test": None})
+    found = more_demonstrations(longer, CLONING, 0, data, expert)
+    assert found.metrics["cross_validation_update_factor"] == (1 if accepting == 1 else 4)
+    assert found.cloning.updates == updates * (CLONING.updates or 0)
+    assert ("update_factor" in found.metrics) == (accepting == 1)
+    assert found.metrics["cross_validation_accepted"] == (accepting < 3)
 
 
 def test_the_noisier_episode_is_drawn_less(tmp_path: Path):
