@@ -112,6 +112,10 @@ class Adam:
             kept=1 - rate * self._weight_decay,
         )
 
+    def forget_schedule(self) -> None:
+        """Be as any other of these parameters, for updates whose `scale` is given."""
+        self._rate, self._updates, self.count = 0.0, 1, 0
+
     def step(self, gradients: Sequence[Tensor]) -> Tensor:
         """Move the parameters against their gradients; returns the gradients' Euclidean norm, ()."""
         self.count += 1

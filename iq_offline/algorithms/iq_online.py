@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from iq_offline.algorithms.actor_critic import PolicyActions, PriorEntropy, SampledEntropy, TransitionValues
 from iq_offline.algorithms.adam import Adam, Changed
@@ -37,7 +37,56 @@ ABSORBING_RATE = 1e-2
 ValueOf = Callable[[TransitionValues], Tensor]
 
 
-class OnlineIQLearner(IQLearner):
+class ActingLearner:
+    """What the learners for continuous and for discrete actions add alike: objective, absorbing state, anchor."""
+
+    config: OnlineIQConfig | DiscreteOnlineIQConfig
+    expert_ends: Tensor | None = None
+    """Share of the expert's steps that a termination follows, (); None: that of each batch. See `online_objective`."""
+    start: "Anchor | None"
+    """The anchor to the policy that training starts from."""
+    modules: dict[str, nn.Module]
+    value_term: Callable[[TransitionValues, TransitionValues | None], Tensor] | None
+    initial_value: Callable[[Batch], Tensor]
+
+    def learn_absorbing(self, device: torch.device) -> Adam:
+        """Make the absorbing state; returns its optimiser."""
+        self.absorbing = AbsorbingState(self.config.gamma, self.config.target_bound).to(device)
+        self.modules["absorbing"] = self.absorbing
+        return Adam([self.absorbing], ABSORBING_RATE, 0.0, self.config.updates)
+
+    @property
+    def absorbing_value(self) -> Tensor:
+        """Learnt, within the bound of targets; without a gradient, as the target critics have none."""
+        return self.absorbing.bounded_value.detach()
+
+    @property
+    def changed(self) -> list[Changed]:
+        """And the anchor's count."""
+        offline: list[Changed] = super().changed  # type: ignore[misc]
+        return offline if self.start is None else [*offline, self.start]
+
+    def update(self, batch: Batch) -> Metrics:
+        """As without acting; then the anchor is weaker."""
+        metrics: Metrics = super().update(batch)  # type: ignore[misc]
+        if self.start is None:
+            return metrics
+        metrics |= {"anchor_weight": self.start.weight()}
+        self.start.step()
+        return metrics
+
+    def diagnostics(self, batch: Batch) -> Metrics:
+        """And the absorbing value."""
+        metrics: Metrics = super().diagnostics(batch)  # type: ignore[misc]
+        return metrics | {"absorbing_value": self.absorbing.value.detach()}
+
+    def objective(self, batch: Batch, expert: TransitionValues, supplementary: TransitionValues | None) -> Tensor:
+        """That of `online_objective`, with this learner's value at first observations where the settings have that."""
+        first = self.initial_value(batch) if self.value_term is None else None
+        return online_objective(self.config, self.absorbing, batch, expert, supplementary, first, self.expert_ends)
+
+
+class OnlineIQLearner(ActingLearner, IQLearner):  # type: ignore[misc]  # a property where IQLearner has a field
     """Each update takes the three steps of `IQLearner`. `start`: the anchor to the policy that it starts from."""
 
     config: OnlineIQConfig
@@ -55,38 +104,8 @@ class OnlineIQLearner(IQLearner):
             phi=phi_of(config),
             value_term=VALUE_TERMS[config.value_term],
         )
-        self.absorbing = AbsorbingState(config.gamma, config.target_bound).to(spec.device)
-        self.modules["absorbing"] = self.absorbing
-        self.critic_optimisers.append(Adam([self.absorbing], ABSORBING_RATE, 0.0, config.updates))
+        self.critic_optimisers.append(self.learn_absorbing(spec.device))
         self.adams.insert(1, self.critic_optimisers[1])
-
-    @property
-    def absorbing_value(self) -> Tensor:  # type: ignore[override]
-        """Learnt, within the bound of targets; without a gradient, as the target critics have none."""
-        return self.absorbing.bounded_value.detach()
-
-    @property
-    def changed(self) -> list[Changed]:
-        """And the anchor's count."""
-        return [*super().changed, *([] if self.start is None else [self.start])]
-
-    def update(self, batch: Batch) -> Metrics:
-        """As `IQLearner`; then the anchor is weaker."""
-        metrics = super().update(batch)
-        if self.start is None:
-            return metrics
-        metrics |= {"anchor_weight": self.start.weight()}
-        self.start.step()
-        return metrics
-
-    def diagnostics(self, batch: Batch) -> Metrics:
-        """And the absorbing value."""
-        return super().diagnostics(batch) | {"absorbing_value": self.absorbing.value.detach()}
-
-    def objective(self, batch: Batch, expert: TransitionValues, supplementary: TransitionValues | None) -> Tensor:
-        """That of `online_objective`, with this learner's value at first observations where the settings have that."""
-        first = self.initial_value(batch) if self.value_term is None else None
-        return online_objective(self.config, self.absorbing, batch, expert, supplementary, first)
 
     def soft_actor_loss(
         self, batch: Batch, drawn: PolicyActions, supplementary: PolicyActions | None
@@ -96,7 +115,7 @@ class OnlineIQLearner(IQLearner):
         return (loss if self.start is None else loss * self.start.moves()), cost
 
 
-class DiscreteOnlineIQLearner(DiscreteIQLearner):
+class DiscreteOnlineIQLearner(ActingLearner, DiscreteIQLearner):  # type: ignore[misc]
     """Each update takes the two steps of `DiscreteIQLearner`. `start`: the anchor to the policy that it starts from."""
 
     config: DiscreteOnlineIQConfig
@@ -111,37 +130,7 @@ class DiscreteOnlineIQLearner(DiscreteIQLearner):
             value_term=VALUE_TERMS[config.value_term],
             prior=prior,
         )
-        self.absorbing = AbsorbingState(config.gamma, config.target_bound).to(spec.device)
-        self.modules["absorbing"] = self.absorbing
-        self.adams.append(Adam([self.absorbing], ABSORBING_RATE, 0.0, config.updates))
-
-    @property
-    def absorbing_value(self) -> Tensor:  # type: ignore[override]
-        """Learnt, within the bound of targets; without a gradient, as the target critics have none."""
-        return self.absorbing.bounded_value.detach()
-
-    @property
-    def changed(self) -> list[Changed]:
-        """And the anchor's count."""
-        return [*super().changed, *([] if self.start is None else [self.start])]
-
-    def update(self, batch: Batch) -> Metrics:
-        """As `DiscreteIQLearner`; then the anchor is weaker."""
-        metrics = super().update(batch)
-        if self.start is None:
-            return metrics
-        metrics |= {"anchor_weight": self.start.weight()}
-        self.start.step()
-        return metrics
-
-    def diagnostics(self, batch: Batch) -> Metrics:
-        """And the absorbing value."""
-        return super().diagnostics(batch) | {"absorbing_value": self.absorbing.value.detach()}
-
-    def objective(self, batch: Batch, expert: TransitionValues, supplementary: TransitionValues | None) -> Tensor:
-        """That of `online_objective`, with this learner's value at first observations where the settings have that."""
-        first = self.initial_value(batch) if self.value_term is None else None
-        return online_objective(self.config, self.absorbing, batch, expert, supplementary, first)
+        self.adams.append(self.learn_absorbing(spec.device))
 
     def regularised(self, loss: Tensor, batch: Batch, q: Tensor) -> tuple[Tensor, Metrics]:
         """With KL(policy || start) at the observations of both halves."""
@@ -210,20 +199,24 @@ def online_objective(
     expert: TransitionValues,
     experienced: TransitionValues | None,
     initial_value: Tensor | None,
+    expert_ends: Tensor | None = None,
 ) -> Tensor:
     """(1 - gamma) E V(s0) - E_expert[r] + E_mixture[r^2] / (4c), to be minimised, (). Source: [IQ21] sec. 5.3.
 
     A termination is followed by self-transitions of the absorbing state, whose reward V(s) - gamma V(s) is learnt, with
     their discounted occupancy ([LSIQ23] sec. 4). Were its value zero, a policy whose rewards are negative would end its
-    episodes. `experienced`: values of the replay. Another divergence than chi-squared is of the expert's rewards alone.
+    episodes. `expert_ends`: how often the whole demonstrations terminate, a step; every k-th of their transitions may
+    leave out the only one that does. `experienced`: values of the replay. Another divergence than chi-squared is of the
+    expert's rewards alone.
     """
     assert batch.supplementary is not None
     assert experienced is not None
-    halves = (expert, batch.terminations), (experienced, batch.supplementary.terminations)
+    ends = batch.terminations.mean() if expert_ends is None else expert_ends
+    halves = (expert, ends), (experienced, batch.supplementary.terminations.mean())
     reward = (1 - config.gamma) * absorbing.value
 
-    def mean(values: TransitionValues, terminations: Tensor, of_value: ValueOf, of_absorbing: Tensor) -> Tensor:
-        weight = config.gamma / (1 - config.gamma) * terminations.mean()
+    def mean(values: TransitionValues, ends: Tensor, of_value: ValueOf, of_absorbing: Tensor) -> Tensor:
+        weight = config.gamma / (1 - config.gamma) * ends
         return (of_value(values).mean() + weight * of_absorbing) / (1 + weight)
 
     def telescoped(values: TransitionValues) -> Tensor:

@@ -1,6 +1,6 @@
 """Settings of the methods that act in an environment while they learn: how often, and what they learn then."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,16 @@ from iq_offline.config.soft_q import SoftQConfig
 
 class InteractionConfig(FrozenModel):
     """Acting in rounds: whole episodes with the policy as it is, then updates on all that was experienced."""
+
+    beside_updates: ClassVar[frozenset[str]] = QLearningConfig.beside_updates | {
+        "environment_steps",
+        "warm_up_steps",
+        "updates_per_step",
+        "environments",
+        "replay_size",
+        "evaluate_every",
+        "evaluation_episodes",
+    }
 
     environment_steps: int = Field(100_000, ge=1)
     """Steps in the environment, those of the warm-up included; scheduled evaluations come on top."""
@@ -65,38 +75,26 @@ class StartConfig(FrozenModel):
     """Updates of the Q-function alone, at first."""
 
 
-class OnlineIQConfig(InteractionConfig, InverseObjectiveConfig, ContinuousRegularisers, ActorCriticConfig):
-    """IQ-Learn that acts, for continuous actions."""
+class ActingActorCriticConfig(InteractionConfig, ContinuousRegularisers, ActorCriticConfig):
+    """What the methods that act have for continuous actions."""
 
     head = ActionHead.TANH_GAUSSIAN
-    remedy = "set target_bound=100, critic_layer_norm=true or a smaller critic_learning_rate"
 
-    name: Literal["iq-online-continuous"] = "iq-online-continuous"
     updates: int = Field(0, ge=0)
     """Follow environment_steps, warm_up_steps and updates_per_step; learning rates fall to zero along a cosine."""
-    value_term: ValueTerm = ValueTerm.MIXTURE
-    temperature: float = Field(0.01, gt=0)
-    """Weight of the policy's entropy in the soft value and in the actor's loss."""
     actor_activation: Activation = Activation.RELU
     ensemble: EnsembleConfig = EnsembleConfig(members=2)
-    start: StartConfig = StartConfig()
-    prior: ContinuousBCConfig | None = None
-    """Of the run that training starts from: set by --start-from."""
 
 
-class DiscreteOnlineIQConfig(InteractionConfig, InverseObjectiveConfig, DiscreteRegularisers, SoftQConfig):
-    """IQ-Learn that acts, for discrete actions."""
+class ActingSoftQConfig(InteractionConfig, DiscreteRegularisers, SoftQConfig):
+    """What the methods that act have for discrete actions."""
 
-    remedy = "set target_bound=100, polyak_rate=0.005 or a smaller learning_rate"
-
-    name: Literal["iq-online-discrete"] = "iq-online-discrete"
     environment_steps: int = Field(20_000, ge=1)
     """Steps in the environment, those of the warm-up included; scheduled evaluations come on top."""
     warm_up_steps: int = Field(500, ge=0)
     """Steps before the first update: uniformly random actions, or those of the run that training starts from."""
     updates: int = Field(0, ge=0)
     """Follow environment_steps, warm_up_steps and updates_per_step; the learning rate falls to zero along a cosine."""
-    value_term: ValueTerm = ValueTerm.MIXTURE
     learning_rate: float = Field(1e-3, gt=0)
     """Of Q and V, at the first update."""
     weight_decay: float = Field(0.0, ge=0)
@@ -106,6 +104,29 @@ class DiscreteOnlineIQConfig(InteractionConfig, InverseObjectiveConfig, Discrete
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Of the Q-network; a policy that starts from a run has that run's."""
     activation: Activation = Activation.ELU
+
+
+class OnlineIQConfig(ActingActorCriticConfig, InverseObjectiveConfig):
+    """IQ-Learn that acts, for continuous actions."""
+
+    remedy = "set target_bound=100, critic_layer_norm=true or a smaller critic_learning_rate"
+
+    name: Literal["iq-online-continuous"] = "iq-online-continuous"
+    value_term: ValueTerm = ValueTerm.MIXTURE
+    temperature: float = Field(0.01, gt=0)
+    """Weight of the policy's entropy in the soft value and in the actor's loss."""
+    start: StartConfig = StartConfig()
+    prior: ContinuousBCConfig | None = None
+    """Of the run that training starts from: set by --start-from."""
+
+
+class DiscreteOnlineIQConfig(ActingSoftQConfig, InverseObjectiveConfig):
+    """IQ-Learn that acts, for discrete actions."""
+
+    remedy = "set target_bound=100, polyak_rate=0.005 or a smaller learning_rate"
+
+    name: Literal["iq-online-discrete"] = "iq-online-discrete"
+    value_term: ValueTerm = ValueTerm.MIXTURE
     start: StartConfig = StartConfig()
     prior: DiscreteBCConfig | None = None
     """Of the run that training starts from: set by --start-from."""

@@ -1,7 +1,7 @@
 """Settings that the Q-learning methods share: discount, target, networks, optimisation."""
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import Field
 
@@ -14,6 +14,8 @@ class QLearningConfig(AlgorithmConfig):
     learns_reward: ClassVar[bool] = True
     remedy: ClassVar[str]
     """What to change where the Q-function diverges."""
+    beside_updates: ClassVar[frozenset[str]] = frozenset({"updates", "max_abs_q"})
+    """Settings that no update depends on, learning rates apart."""
 
     updates: int = Field(2000, ge=0)
     """Gradient updates after the prior's own; learning rates fall to zero along a cosine over them."""
@@ -34,6 +36,12 @@ class QLearningConfig(AlgorithmConfig):
     def needs_initial_observations(self) -> bool:
         """Whether a batch holds first observations of episodes."""
         return False
+
+    def of_update(self) -> Self:
+        """The same with defaults for what an update does not depend on: how many there are, and their rates."""
+        fields = type(self).model_fields
+        other = [name for name in fields if name in self.beside_updates or name.endswith("learning_rate")]
+        return self.model_copy(update={name: fields[name].default for name in other})
 
 
 class Pessimism(StrEnum):

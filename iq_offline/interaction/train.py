@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from iq_offline.algorithms.build import NetworkSpec
+from iq_offline.algorithms.iq_online import ActingLearner
 from iq_offline.algorithms.networks import Policy
 from iq_offline.config.online import InteractionConfig
 from iq_offline.config.q_learning import QLearningConfig
@@ -35,6 +36,8 @@ class OnlineData:
 
     table: TransitionTable
     expert: TransitionSampler
+    expert_ends: float
+    """Share of the steps of whole demonstrations that a termination follows."""
     folder: Path
     """Of the replay, which stays for as long as the run may be resumed."""
     start: Policy | None = None
@@ -60,6 +63,8 @@ def train_online(
             "use a dataset whose observations are recorded whole, or --method iq",
         )
     learner = build_learner(algorithm, _spec(config, data, device), data.start)
+    if isinstance(learner, ActingLearner):
+        learner.expert_ends = torch.tensor(data.expert_ends, device=device)
     replay = Replay(data.folder, table, rows_for(algorithm.environment_steps), algorithm.replay_size, device)
     longest = max(LEAST_BOUND, TIMES_LONGEST * int(table.episodes["steps"].to_numpy().max()))
     collector = EnvironmentCollector(table, learner.policy, algorithm.environments, config.seed, longest)

@@ -50,6 +50,12 @@ class LearningData:
         start = () if self.start is None else (str(self.start.manifest["policy_sha256"]),)
         return (self.table.info.sha256, *(table.info.sha256 for table in self.supplementary), *start)
 
+    @property
+    def expert_ends(self) -> float:
+        """Share of the steps of the chosen episodes, all of their steps, that a termination follows."""
+        chosen = self.table.episodes[list(self.split.episodes)]
+        return float(chosen["terminated"].sum() / chosen["steps"].sum())
+
     def held_out(self, device: Any) -> Batch | None:
         """Some of the transitions that were set aside, evenly spread."""
         rows = self.split.held_out_rows
@@ -151,7 +157,8 @@ def training_steps(
         from iq_offline.interaction.train import OnlineData, train_online
 
         assert replay is not None
-        online = OnlineData(data.table, sampler, replay, None if data.start is None else data.start.policy())
+        start = None if data.start is None else data.start.policy()
+        online = OnlineData(data.table, sampler, data.expert_ends, replay, start)
         yield from watched(train_online(config, online, device, resumed), held_out)
         return
     demonstrations: Demonstrations = sampler

@@ -46,8 +46,14 @@ def absorbing_of(reward: float) -> AbsorbingState:
     return absorbing
 
 
-def loss_of(batch: Batch, absorbing: AbsorbingState, first: Tensor | None = None, **changed: Any) -> Tensor:
-    return online_objective(config_of(**changed), absorbing, batch, EXPERT, EXPERIENCED, first)
+def loss_of(
+    batch: Batch,
+    absorbing: AbsorbingState,
+    first: Tensor | None = None,
+    expert_ends: Tensor | None = None,
+    **changed: Any,
+) -> Tensor:
+    return online_objective(config_of(**changed), absorbing, batch, EXPERT, EXPERIENCED, first, expert_ends)
 
 
 def test_objective_without_terminations_by_hand():
@@ -65,6 +71,14 @@ def test_termination_brings_self_transitions_by_hand():
     value = (0.0 + (1.5 + 0.5 * -1) / 1.5) / 2
     squares = (2.5 + (0.5 + 0.5 * 1) / 1.5) / 2
     assert loss_of(batch, absorbing).item() == pytest.approx(value - 0.5 + squares / 2, rel=1e-5)
+
+
+def test_whole_demonstrations_say_how_often_they_end():
+    """A demonstration of two steps of which the sample has the first alone: it is as if the batch had both."""
+    absorbing = absorbing_of(-1.0)
+    subsampled = loss_of(batch_of([0.0, 0.0], [0.0, 1.0]), absorbing, expert_ends=torch.tensor(0.5))
+    assert subsampled.item() == pytest.approx(loss_of(batch_of([0.0, 1.0], [0.0, 1.0]), absorbing).item())
+    assert subsampled.item() != pytest.approx(loss_of(batch_of([0.0, 0.0], [0.0, 1.0]), absorbing).item())
 
 
 @pytest.mark.parametrize(("expert", "experienced", "sign"), [(0.0, 1.0, 1), (1.0, 0.0, -1), (1.0, 1.0, 0)])

@@ -5,18 +5,27 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tests_support import requested, tasks
 
+from iq_offline.algorithms.build import NetworkSpec
+from iq_offline.algorithms.encoders import ObservationLayout
+from iq_offline.algorithms.iq_online import DiscreteOnlineIQLearner
+from iq_offline.algorithms.networks import Standardiser
+from iq_offline.batch import Batch
+from iq_offline.config.online import DiscreteOnlineIQConfig
 from iq_offline.errors import CompilerFailed, ConfigError
 from iq_offline.stages import train as stage
 from iq_offline.stages.train import train_run
 from iq_offline.tracking.mirror import Tracker
 from iq_offline.training import steps
 from iq_offline.training.compile import aot_cache, compiled_steps
+from iq_offline.training.compile.aot_cache import key_of, request_of
 from iq_offline.training.compile.tracing import Function, Traceable
 from iq_offline.training.run_folder import RunFolder
 
@@ -214,6 +223,24 @@ def test_library_is_found_by_settings_and_shapes():
     first, other_values, other_rate, other_size = printed[0]
     assert first == other_values
     assert len({first, other_rate, other_size}) == 3
+
+
+def online_key(**settings: Any) -> str:
+    config = DiscreteOnlineIQConfig.model_validate({"hidden_sizes": (4,)} | settings)
+    spec = NetworkSpec(ObservationLayout(2), Standardiser(torch.zeros(2), torch.ones(2)), 2)
+    batch = Batch(torch.zeros(4, 2), torch.zeros(4, 1), torch.zeros(4, 2), torch.zeros(4))
+    learner = DiscreteOnlineIQLearner(config, spec)
+    for adam in learner.adams:
+        adam.count = settings.get("updates", 0)
+    return key_of(request_of(Traceable.of(learner, replace(batch, supplementary=batch), 1))[0])
+
+
+def test_library_serves_any_schedule_of_updates():
+    """Their number, learning rate, evaluations and environment steps change no compiled update; a penalty does."""
+    key = online_key()
+    assert key == online_key(environment_steps=700, warm_up_steps=100, updates=600, evaluate_every=50)
+    assert key == online_key(learning_rate=0.01)
+    assert key != online_key(reward_penalty=0.25)
 
 
 @pytest.mark.usefixtures("traced_only")

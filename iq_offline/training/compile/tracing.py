@@ -21,6 +21,7 @@ from iq_offline.algorithms.learner import OwnLearner
 from iq_offline.algorithms.losses import Metrics
 from iq_offline.algorithms.noise import Draw
 from iq_offline.batch import Batch
+from iq_offline.config.q_learning import QLearningConfig
 
 Function = Callable[[list[Tensor]], Sequence[Tensor]]
 """A trace with its constants filled in."""
@@ -77,8 +78,14 @@ class Traceable:
 
     @classmethod
     def of(cls, learner: OwnLearner, example: Batch, count: int) -> "Traceable":
-        """Of a copy of the learner, and of a batch's layout."""
-        return cls(_without_noise(learner), _like(example), count)
+        """Of a copy of the learner, and of a batch's layout. Learners that differ in their schedules are alike."""
+        twin = _without_noise(learner)
+        for adam in twin.adams:
+            adam.forget_schedule()
+        config = getattr(twin, "config", None)
+        if isinstance(config, QLearningConfig):
+            twin.config = config.of_update()  # type: ignore[attr-defined]
+        return cls(twin, _like(example), count)
 
     def dry_run(self) -> tuple[list[str], list[Draw]]:
         """The names of an update's metrics, and the random numbers that it asks for."""
