@@ -123,7 +123,8 @@ def test_tables_that_do_not_fit_are_stacked(browser, page):
     """Two tables that do not fit side by side stand one below the other, and neither is cut off."""
     resize(browser, 1920, 1080, mobile=False)
     browser.get(page.as_uri())
-    cut = "return [...document.querySelectorAll('.tables .wide')].some(box => box.scrollWidth > box.clientWidth)"
+    cut = "return [...document.querySelectorAll('.tables .wide')].some(box => box.checkVisibility()"
+    cut += " && box.scrollWidth > box.clientWidth)"
     tops = "return ['#summary', '#aggregate'].map(table => document.querySelector(table).getBoundingClientRect().top)"
     assert not browser.execute_script(cut)
     browser.execute_script("document.querySelector('#aggregate').style.width = '1000px'")
