@@ -17,6 +17,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 .DEFAULT_GOAL := install
 
 $(STAMP): pyproject.toml constraints.txt
+	@echo "Installing into $(VENV). This takes some minutes; pip prints nothing meanwhile."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[baselines,environments,export,pipeline,remote]" --group dev

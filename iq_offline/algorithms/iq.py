@@ -10,13 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from iq_offline.algorithms.actor_critic import (
-    ActorCritic,
-    Entropy,
-    PolicyActions,
-    Regularisers,
-    TransitionValues,
-)
+from iq_offline.algorithms.actor_critic import ActorCritic, Entropy, PolicyActions, Regularisers, TransitionValues
 from iq_offline.algorithms.losses import Metrics, initial_value, mixed, telescoped_value
 from iq_offline.algorithms.networks import ContinuousPolicy, CriticEnsemble
 from iq_offline.batch import Batch

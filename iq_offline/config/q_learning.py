@@ -1,7 +1,7 @@
 """Settings that the Q-learning methods share: discount, target, networks, optimisation."""
 
 from enum import StrEnum
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -36,12 +36,6 @@ class QLearningConfig(AlgorithmConfig):
     def needs_initial_observations(self) -> bool:
         """Whether a batch holds first observations of episodes."""
         return False
-
-    def of_update(self) -> Self:
-        """The same with defaults for what an update does not depend on: how many there are, and their rates."""
-        fields = type(self).model_fields
-        other = [name for name in fields if name in self.beside_updates or name.endswith("learning_rate")]
-        return self.model_copy(update={name: fields[name].default for name in other})
 
 
 class Pessimism(StrEnum):

@@ -116,7 +116,7 @@ def make_filmed_environment(
     _check_drawing(environment, env_id)
     try:
         recorder = RecordVideo(environment, str(folder), episode_trigger=lambda episode: episode == 0)
-        return raw(recorder), lambda: list(recorder.recorded_frames)
+        return raw(recorder), lambda: [np.asarray(frame) for frame in recorder.recorded_frames]
     except (DependencyNotInstalled, RuntimeError) as error:  # moviepy itself; the ffmpeg that it looks for
         problem = f"a video needs moviepy and ffmpeg: {error}"
         raise PackageMissing(problem, "pip install moviepy (it brings an ffmpeg), or leave --video out") from None

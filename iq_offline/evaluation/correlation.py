@@ -161,6 +161,9 @@ def _comparison(level: str, recovered: Mapping[str, Any], baselines: Mapping[str
     strongest = max(known, key=lambda name: known[name])
     low, high = recovered.get("pearson_ci95") or (value - TIE, value + TIE)
     better, worse = low > known[strongest], high < known[strongest]
+    if not better and not worse and abs(value - known[strongest]) > TIE:
+        spread = f"Pearson {value:.2f}, 95 % interval {low:.2f} to {high:.2f}, against {known[strongest]:.2f}"
+        return f"Over {level}, these data cannot tell the recovered reward from {strongest} ({spread})."
     how = "better than" if better else "worse than" if worse else "about as well as"
     figures = f"Pearson {value:.2f} against {known[strongest]:.2f}"
     return f"Over {level}, the recovered reward explains the true reward {how} {strongest} ({figures})."

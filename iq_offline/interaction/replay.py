@@ -196,7 +196,7 @@ class _RecentSampler(TransitionSampler):
         self._hold(table, table.rows, np.zeros(0, np.int64), device)
         self._rows, self._table = table.rows, table
         self._pictures = [leaf for leaf in table.layout if leaf.file]
-        self._picture_rows = torch.zeros(0, dtype=torch.int64) if self._pictures else None
+        self._picture_rows = torch.zeros(0, dtype=torch.int64)
         self._initial = None
 
     def extend(self, start: int, steps: int) -> None:
@@ -209,7 +209,6 @@ class _RecentSampler(TransitionSampler):
         more = torch.arange(start, start + steps)
         self._index = torch.cat([self._index, more.to(self.device)])
         if self._pictures:
-            assert self._picture_rows is not None
             self._picture_rows = torch.cat([self._picture_rows, more])
 
     def forget(self, before: int | None = None) -> None:
@@ -218,7 +217,6 @@ class _RecentSampler(TransitionSampler):
         if before is None or kept.start:
             self._index = self._index[kept].clone()
             if self._pictures:
-                assert self._picture_rows is not None
                 self._picture_rows = self._picture_rows[kept].clone()
 
 

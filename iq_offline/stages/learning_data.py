@@ -54,7 +54,7 @@ class LearningData:
     def expert_ends(self) -> float:
         """Share of the steps of the chosen episodes, all of their steps, that a termination follows."""
         chosen = self.table.episodes[list(self.split.episodes)]
-        return float(chosen["terminated"].sum() / chosen["steps"].sum())
+        return float(chosen["terminated"].to_numpy().sum() / chosen["steps"].to_numpy().sum())
 
     def held_out(self, device: Any) -> Batch | None:
         """Some of the transitions that were set aside, evenly spread."""

@@ -23,6 +23,7 @@ from iq_offline.tracking.mirror import Comparison, mirror_report
 FAILURES_SHOWN = 10
 """In the text; the page lists all."""
 TEXT_WIDTH = 100
+P_MEANS = "P: a run of the sentence's first method returns more than one of the other; P(> bc): than one of bc."
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,9 @@ def _summary(files: ReportFiles) -> str:
         failed.append(f"failed   {len(files.failures) - FAILURES_SHOWN} more, see the report")
     runs = os.path.commonpath([run.parent for run in files.rows])
     places = [f"report   {files.html.as_uri()}", f"runs     {Path(runs).as_uri()}", f"compare  {_ui_command()}"]
-    return "\n\n".join(["\n".join(words), as_text(concise(files.summary)), "\n".join([*failed, *places])]) + "\n"
+    table = as_text(concise(files.summary))
+    meant = [P_MEANS] if "P(> bc)" in table and " (P = " in " ".join(said) else []
+    return "\n\n".join(["\n".join(words), table, *meant, "\n".join([*failed, *places])]) + "\n"
 
 
 def _ui_command() -> str:

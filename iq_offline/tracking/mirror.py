@@ -29,7 +29,7 @@ from iq_offline.tracking.mlflow_store import (
     digest_of,
 )
 from iq_offline.tracking.views import COMPARISON_TAG, ROW_TAG
-from iq_offline.training.run_folder import RunFolder
+from iq_offline.training.run_folder import MANIFEST, RunFolder
 
 Warn = Callable[[str], None]
 RUN_FILES = ("config.toml", "manifest.json", "split.json", "metrics.parquet", "policy.safetensors")
@@ -364,8 +364,9 @@ def _supplementary(folder: Path) -> tuple[TrackedData, ...]:
 
 
 def _settle(store: MlflowStore, parent: str, folder: Path, run_id: str) -> bool:
-    """Delete other stored runs of this configuration that are of this folder or have this result; note the mirror.
+    """Delete other stored runs of this configuration that are of this folder, or that have its result and were moved.
 
+    Notes where the mirror is.
     Device, threads and compiling are no part of a configuration: another folder's run may have other tensors.
     Returns whether there were others.
     """
@@ -373,7 +374,8 @@ def _settle(store: MlflowStore, parent: str, folder: Path, run_id: str) -> bool:
     others = [
         run
         for run in store.found(parent, manifest["config_hash"])
-        if run.run_id != run_id and (_is_of(run, folder) or (run.finished and _is_result(run, manifest)))
+        if run.run_id != run_id
+        and (_is_of(run, folder) or (run.finished and _is_result(run, manifest) and _is_gone(run)))
     ]
     store.discard(others)
     content = {"uri": store.name, "experiment_id": store.experiment_id, "run_id": run_id, "parent_run_id": parent}
@@ -386,6 +388,11 @@ def _settle(store: MlflowStore, parent: str, folder: Path, run_id: str) -> bool:
 def _is_of(run: StoredRun, folder: Path) -> bool:
     """Whether the stored run was made from that folder."""
     return Path(run.tags.get(FOLDER_TAG, "/")).resolve() == folder.resolve()
+
+
+def _is_gone(run: StoredRun) -> bool:
+    """Whether the folder that the stored run was made from holds no run any more: it was moved or removed."""
+    return not (Path(run.tags.get(FOLDER_TAG, "/")) / MANIFEST).is_file()
 
 
 def _is_result(run: StoredRun, manifest: Mapping[str, Any]) -> bool:

@@ -266,4 +266,5 @@ def evenly_spread(table: TransitionTable, rows: Rows, most: int, device: torch.d
 
 def _evenly(rows: Rows, most: int) -> Rows:
     """At most so many of those rows, evenly spread."""
-    return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
+    places = np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)
+    return np.asarray(rows[places])

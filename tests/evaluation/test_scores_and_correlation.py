@@ -11,6 +11,7 @@ from iq_offline.evaluation.correlation import (
     correlate,
     partial_correlation,
     ranking_accuracy,
+    reading,
     reward_report,
 )
 from iq_offline.evaluation.scores import ScoreReference, interquartile_mean, interval95
@@ -160,3 +161,25 @@ def test_partial_correlation_takes_a_straight_line_out():
     assert partial_correlation(3 * given + left, -2 * given + left, given) == pytest.approx(1)
     assert partial_correlation(3 * given, -2 * given + left, given) is None
     assert partial_correlation(left, left, np.ones(50)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "expected"),
+    [
+        (0.9, [0.8, 0.95], "explains the true reward better than the cloning baseline (Pearson 0.90 against 0.70)"),
+        (0.3, [0.1, 0.5], "explains the true reward worse than the cloning baseline (Pearson 0.30 against 0.70)"),
+        (0.71, [0.6, 0.8], "about as well as the cloning baseline (Pearson 0.71 against 0.70)"),
+        (
+            *(0.3, [-0.2, 0.8]),
+            "these data cannot tell the recovered reward from the cloning baseline "
+            "(Pearson 0.30, 95 % interval -0.20 to 0.80, against 0.70)",
+        ),
+    ],
+    ids=["better", "worse", "equal", "unknown"],
+)
+def test_reading_follows_the_interval(value: float, interval: list[float], expected: str):
+    """A wide interval around a far lower correlation is no tie: the data do not tell."""
+    unknown = {"pearson": None}
+    report = {"transition": {"pearson": value, "pearson_ci95": interval}, "episode": unknown, "null_length": unknown}
+    report |= {"null_bc": {"pearson": 0.7, "episode": unknown}}
+    assert expected in reading(report)

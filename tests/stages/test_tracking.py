@@ -151,14 +151,9 @@ def test_minari_id_is_shown_short():
 
 @pytest.mark.usefixtures("store")
 def test_seeds_share_one_parent(tmp_path, linear_task):
-    """Seeds share one parent and the same run again takes the place of the first."""
-    parents = set()
-    for number, seed in enumerate((0, 1, 1)):
-        _, mirrored, _ = client_and_run(trained(linear_task, tmp_path / str(number), seed=seed).path)
-        parents.add(mirrored.data.tags["mlflow.parentRunId"])
-    assert len(parents) == 1
-    assert len(children()) == 2
-    assert mirrored.info.run_id in children()
+    runs = [client_and_run(trained(linear_task, tmp_path / str(seed), seed=seed).path)[1] for seed in (0, 1)]
+    assert len({run.data.tags["mlflow.parentRunId"] for run in runs}) == 1
+    assert {run.info.run_id for run in runs} == set(children())
 
 
 @pytest.mark.usefixtures("store")
@@ -176,11 +171,22 @@ def test_equal_settings_with_different_tensors_both_stay(tmp_path, linear_task):
 
 
 @pytest.mark.usefixtures("store")
+def test_equal_runs_stay_until_one_is_moved(tmp_path, linear_task):
+    """Two folders with one configuration and equal tensors are two runs; a run whose folder is gone makes place."""
+    first, second = trained(linear_task, tmp_path / "first"), trained(linear_task, tmp_path / "second")
+    assert first.manifest["policy_sha256"] == second.manifest["policy_sha256"]
+    assert len(children()) == 2
+    shutil.move(tmp_path / "first", tmp_path / "moved")
+    trained(linear_task, tmp_path / "third")
+    assert len(children()) == 2
+
+
+@pytest.mark.usefixtures("store")
 def test_a_run_that_another_process_is_writing_stays(tmp_path, linear_task):
     description = describe(trained(linear_task, tmp_path / "run").manifest, tmp_path / "first")
     start_tracking(description, tmp_path / "first", pytest.fail)
     again = trained(linear_task, tmp_path / "second")
-    assert len(children()) == 2
+    assert len(children()) == 3
     assert client_and_run(again.path)[1].data.tags["run_folder"] == str(tmp_path / "second")
 
 

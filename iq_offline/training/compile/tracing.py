@@ -68,6 +68,13 @@ class Trace:
     """What it reads of the learner, or made while it was traced, and does not change."""
 
 
+def _of_update(config: QLearningConfig) -> QLearningConfig:
+    """The same with defaults for what an update does not depend on: how many there are, and their rates."""
+    fields = type(config).model_fields
+    other = [name for name in fields if name in config.beside_updates or name.endswith("learning_rate")]
+    return config.model_copy(update={name: fields[name].default for name in other})
+
+
 @dataclass
 class Traceable:
     """`count` updates of a learner, on batches like `example`. It can be pickled: the learner draws nothing itself."""
@@ -84,7 +91,7 @@ class Traceable:
             adam.forget_schedule()
         config = getattr(twin, "config", None)
         if isinstance(config, QLearningConfig):
-            twin.config = config.of_update()  # type: ignore[attr-defined]
+            twin.config = _of_update(config)  # type: ignore[attr-defined]
         return cls(twin, _like(example), count)
 
     def dry_run(self) -> tuple[list[str], list[Draw]]:
