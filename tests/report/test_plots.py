@@ -175,7 +175,7 @@ def test_curves_without_negative_values_start_at_zero():
     assert low == pytest.approx(-0.05 * high)
 
 
-def test_returns_legend_is_grey_and_lines_end_with_data(write_run):
+def test_legend_is_grey_and_lines_have_butt_ends(write_run):
     """Marks of the legend have no row's colour, and an interval's line ends where the interval does."""
     figure = returns_figure(grouped(two_by_two(write_run)))
     (axes,) = figure.axes
