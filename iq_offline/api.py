@@ -130,8 +130,8 @@ class RewardComparison:
     episode_pearson: float | None
     """The same over episodes, rewards summed over each episode's steps."""
     linear_baseline: float | None
-    """The transition correlation of the linear baseline, which knows the cloned policy but no dynamics; None where the
-    form is not linear."""
+    """The transition correlation of the linear cloning baseline, which knows the cloned policy but no dynamics; None
+    where the form is not linear."""
     reading: str
     """What the numbers mean, in words."""
     transitions: "pl.DataFrame"

@@ -17,7 +17,7 @@ UserError
 └── TrackingUnavailable    MLflow's store cannot be used (training goes on, with a warning)
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from iq_offline.credentials import masked
@@ -110,17 +110,24 @@ class TrackingUnavailable(UserError):
 
 
 def did_you_mean(name: str, valid: Iterable[str], listed_by: str = "") -> str:
-    """The names nearest to `name`, as a question; then all names where they are few, else how to list them.
+    """The names nearest to `name`, as a question; then the other names where they are few, else how to list all.
 
     It is a remedy, or the end of one. `listed_by`: the command that lists all names.
     """
     names = sorted(valid)
     close = get_close_matches(name, names, n=3, cutoff=0.4)
-    question = f"did you mean {' or '.join(close)}?" if close else ""
-    if len(names) <= (FEW if close else SEVERAL):
-        everything = f"valid: {', '.join(names)}"
-    elif listed_by:
-        everything = f"all of them: {listed_by}"
+    question = f"did you mean {_alternatives(close)}?" if close else ""
+    others = [name for name in names if name not in close]
+    if listed_by and (close or len(names) > SEVERAL):
+        rest = f"all of them: {listed_by}"
+    elif len(names) <= (FEW if close else SEVERAL):
+        rest = f"{'also valid' if close else 'valid'}: {', '.join(others)}" if others else ""
     else:
-        everything = "" if close else f"none of {len(names)} names is near"
-    return " ".join(filter(None, (question, everything)))
+        rest = "" if close else f"none of {len(names)} names is near"
+    return " ".join(filter(None, (question, rest)))
+
+
+def _alternatives(names: Sequence[str]) -> str:
+    """A, B or C."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last

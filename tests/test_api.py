@@ -189,7 +189,7 @@ def test_finished_runs_are_opened_again(run, tmp_path):
 
 MISTAKES = {
     "no run": (lambda _: iq.load_policy("nowhere"), "does not exist"),
-    "no run in a folder": (lambda folder: iq.load_policy(folder), "is not a run folder"),
+    "no run in a folder": (lambda folder: iq.load_policy(folder), "holds no run"),
     "unknown dataset": (lambda _: iq.load_dataset("demo/cartpole/expertt"), "demo/cartpole/expert-v0"),
     "unknown method": (lambda _: iq.train(EXPERT, "iqq"), "unknown method 'iqq'"),
     "no demonstrations": (lambda _: iq.train(EXPERT, demos=0), "demos=0 does not fit"),

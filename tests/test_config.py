@@ -108,8 +108,11 @@ def test_name_of_configuration_cannot_be_overridden():
 
 
 def test_near_names_are_a_question():
-    """Few names are all listed beside the nearest; of many, the command that lists them is named."""
-    assert did_you_mean("cuda0", ["auto", "cpu", "cuda"]) == "did you mean cuda or cpu? valid: auto, cpu, cuda"
+    """Few names are all listed, each once; of many, the command that lists them is named."""
+    assert did_you_mean("cuda0", ["auto", "cpu", "cuda"]) == "did you mean cuda or cpu? also valid: auto"
+    assert did_you_mean("cuda0", ["cuda", "cuda1", "cuda2"]) == "did you mean cuda, cuda2 or cuda1?"
+    listed = "did you mean cuda? all of them: iq-offline list"
+    assert did_you_mean("cuda0", ["cuda", "tpu"], listed_by="iq-offline list") == listed
     many = [*(f"name{i}" for i in range(9)), "alphas"]
     assert did_you_mean("alpha", many) == "did you mean alphas?"
     assert did_you_mean("alpha", many, "iq-offline list") == "did you mean alphas? all of them: iq-offline list"

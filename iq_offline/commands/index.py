@@ -143,7 +143,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "export": Entry(
         "Service",
-        "Export a policy to ONNX or TorchScript.",
+        "Export a policy to ONNX, TorchScript or torch.export.",
         "serving:export",
         ("export runs/iq/seed-0 --to policy.onnx", "export runs/iq/seed-0 --to policy.pt"),
     ),

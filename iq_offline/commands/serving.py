@@ -12,7 +12,9 @@ from iq_offline.commands.arguments import Json, Run, Runs, open_run
 
 def export(
     run: Run,
-    to: Annotated[Path, Option(metavar="FILE", help="The file to write: .onnx, .pt or .pt2.")],
+    to: Annotated[
+        Path, Option(metavar="FILE", help="The file to write: .onnx, .pt (TorchScript) or .pt2 (torch.export).")
+    ],
     output_format: Annotated[
         str | None,
         Option("--format", metavar="FORMAT", help="onnx, torchscript or torch-export. (default: by the suffix)"),

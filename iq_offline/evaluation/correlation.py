@@ -139,9 +139,9 @@ def reward_report(transitions: pl.DataFrame) -> dict[str, Any]:
 def reading(report: Mapping[str, Any]) -> str:
     """What `reward_report` says of the recovered reward beside its strongest baselines, in one or two sentences."""
     linear, cloned = report.get("null_linear"), report["null_bc"]
-    of_transitions = {"the cloning baseline": cloned, "the linear baseline": linear}
+    of_transitions = {"the cloning baseline": cloned, "the linear cloning baseline": linear}
     of_episodes = {"the episode's length": report["null_length"], "the cloning baseline": cloned["episode"]}
-    of_episodes["the linear baseline"] = (linear or {}).get("episode")
+    of_episodes["the linear cloning baseline"] = (linear or {}).get("episode")
     sentences = [
         _comparison("transitions", report["transition"], of_transitions),
         _comparison("episodes", report["episode"], of_episodes),

@@ -28,6 +28,7 @@ from iq_offline.training.run_folder import (
     REWARD,
     RunFolder,
     folders_below,
+    holds_run_files,
 )
 from iq_offline.training.tensor_files import AGAIN
 
@@ -152,9 +153,7 @@ def _was_run(folder: Path) -> bool:
     """Whether it is a run's folder, or one that a run began and did not end."""
     if not folder.is_dir():
         return False
-    return _interrupted_run(folder) is not None or any(
-        (folder / name).is_file() for name in (MANIFEST, CONFIG, *NUMBERS)
-    )
+    return _interrupted_run(folder) is not None or holds_run_files(folder)
 
 
 def _interrupted_run(folder: Path) -> str | None:
@@ -168,8 +167,10 @@ def _load(folder: Path) -> RunResult | Failure:
     interrupted = _interrupted_run(folder)
     if interrupted is not None:
         return Failure(folder, f"training of {interrupted} was cut off, or still goes on", "train the run again")
+    if not holds_run_files(folder):
+        return Failure(folder, "holds no run", WRITTEN_BY_TRAIN)
     if not (folder / MANIFEST).exists():
-        return Failure(folder, "no manifest.json: training did not end", AGAIN)
+        return Failure(folder, f"no {MANIFEST}: training did not end", AGAIN)
     try:
         return _result(RunFolder.open(folder))
     except RunError as error:

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, NullFormatter
+from matplotlib.ticker import LogFormatter, NullFormatter, StrMethodFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from iq_offline.evaluation.scores import reference_of
@@ -97,6 +97,10 @@ DECADES = 100.0
 """A loss that falls by more than this factor is drawn on a logarithmic axis."""
 MOST_LINES = 24
 """Learning curves that a legend still tells apart."""
+CONSTANT = 1e-6
+"""Values that differ by less, relative to 1 or to the largest, are drawn as constant: in single precision they are."""
+EPISODE_MARK: dict[str, Any] = {"s": 9, "alpha": 0.4, "linewidths": 0}
+SEED_MARK: dict[str, Any] = {"s": 34, "marker": "D", "edgecolors": "white"}
 JITTER_SEED = 0
 JITTER = 0.16
 TITLE_CHARACTERS, TITLE_LINES = 40, 3
@@ -356,8 +360,12 @@ def returns_plot(groups: Sequence[Group], width: float = WIDTH_INCHES) -> bytes:
 
 
 def _draw_groups(axes: Axes, groups: Sequence[Group], width: float = WIDTH_INCHES) -> None:
-    """One dataset's returns, a row a group."""
+    """One dataset's returns, a row a group. The legend's marks are grey: each row has a colour of its own."""
     scale = ReturnScale.of(groups)
+    if any(run.has(RETURNS) for group in groups for run in group.runs):
+        axes.scatter([], [], label="an episode", **EPISODE_MARK, color=GREY)
+    if any(group.evaluations for group in groups):
+        axes.scatter([], [], label="a seed's mean", **SEED_MARK, color=GREY)
     for place, group in enumerate(groups):
         _draw_returns(axes, place, group, scale or np.asarray)
     name_rows(axes, short_labels(groups), width)
@@ -376,7 +384,7 @@ def _draw_returns(axes: Axes, place: int, group: Group, scaled: Callable[..., An
                 place + random.uniform(-JITTER, JITTER, len(returns)),
                 scaled(returns["return"].to_numpy()),
             )
-            axes.scatter(values, heights, s=9, color=colour, alpha=0.4, linewidths=0, label="an episode")
+            axes.scatter(values, heights, **EPISODE_MARK, color=colour)
     remark: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "color": GREY}
     if group.iqm is None:
         axes.annotate("not evaluated", (0.5, place), ha="center", **remark)
@@ -384,11 +392,10 @@ def _draw_returns(axes: Axes, place: int, group: Group, scaled: Callable[..., An
     known = [None if value is None else float(scaled(value)) for value in vars(group.iqm).values()]
     iqm = Estimate(float(scaled(group.iqm.value)), *known[1:])
     above = [place + 0.28] * len(group.returns)
-    look: dict[str, Any] = {"marker": "D", "color": colour, "edgecolors": "white", "label": "a seed's mean"}
-    axes.scatter(scaled(group.returns), above, s=34, **look)
+    axes.scatter(scaled(group.returns), above, **SEED_MARK, color=colour)
     mark: dict[str, Any] = {"markersize": 13, "markeredgewidth": 2, "label": "IQM and 95 % interval over seeds"}
     axes.plot(iqm.value, place - 0.28, "|k", **mark)
-    _interval_bar(axes, iqm, place - 0.28, color="black", linewidth=3.5, solid_capstyle="butt")
+    _interval_bar(axes, iqm, place - 0.28, color="black", linewidth=3.5)
     if not all(run.in_own_environment for run in group.runs):
         axes.annotate(" another environment", (1, place), ha="right", **remark)
 
@@ -502,7 +509,7 @@ def curve_of(metric: str, label: str, run: RunResult, metrics: pl.DataFrame) -> 
 
 def _curves(curves: Sequence[Curve], colours: Mapping[str, str], seeds: Sequence[int]) -> Draw:
     values = np.concatenate([curve.points["value"].to_numpy() for curve in curves])
-    wide_range = values.min() > 0 and values.max() > DECADES * values.min()
+    wide_range = values.min() > 0 and values.max() > max(CONSTANT, DECADES * values.min())
 
     def draw(axes: Axes) -> None:
         for curve in curves:
@@ -519,10 +526,25 @@ def _curves(curves: Sequence[Curve], colours: Mapping[str, str], seeds: Sequence
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(LogFormatter())  # the usual one needs mathematical text, which names forbid
             axes.yaxis.set_minor_formatter(NullFormatter())
-        elif values.min() >= 0:
-            axes.set_ylim(bottom=0)
+        else:
+            axes.yaxis.set_major_formatter(
+                StrMethodFormatter("{x:.7g}")
+            )  # the usual one puts a factor beside the title
+            limit_values(axes, values)
 
     return draw
+
+
+def limit_values(axes: Axes, values: NDArray[np.floating[Any]]) -> None:
+    """Give curves of these values an axis from 0 on if none is negative, with room below that shows a line at 0.
+
+    An axis of constant values reaches from 0 to at least 1: their rounding is not enlarged.
+    """
+    if np.isfinite(values).all() and np.ptp(values) <= CONSTANT * max(1.0, np.abs(values).max()):
+        reach = max(1.0, 2 * float(np.abs(values).max()))
+        axes.set_ylim(-reach if values.min() < 0 else 0, reach)
+    if values.min() >= 0:
+        axes.set_ylim(bottom=-MARGIN * axes.get_ylim()[1])
 
 
 def transition_plot(groups: Sequence[Group], runs: Sequence[RunResult], width: float = WIDTH_INCHES) -> bytes:

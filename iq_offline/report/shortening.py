@@ -13,6 +13,8 @@ LEAST = (6, 3)
 SHORT = 4
 """A word of so few stays whole."""
 TIED = "\N{NO-BREAK SPACE}"
+BREAK = "\v"
+"""White space, for the one who breaks lines, that no text has of its own."""
 
 
 def shortened(texts: Sequence[str], size: int) -> list[str]:
@@ -56,13 +58,24 @@ def without_middle(text: str, size: int) -> str:
 
 
 def _folded(text: str, width: int) -> list[str]:
-    """Lines broken at commas and between settings; a setting that fills more than one, behind its key too."""
+    """Lines broken at commas and between settings; a word that fills more than one, where `_breakable` says."""
     parts = [
         part if SETTING.search(part) or len(part) >= width else part.replace(" ", TIED) for part in text.split(", ")
     ]
-    words = [word.replace("=", "= ", 1) if len(word) > width else word for word in ", ".join(parts).split(" ")]
-    lines = textwrap.wrap(" ".join(words), width, break_on_hyphens=False) or [""]
-    return [line.replace(TIED, " ") for line in lines]
+    words = [_breakable(word, width) for word in ", ".join(parts).split(" ")]
+    lines = textwrap.wrap(" ".join(words), width, break_on_hyphens=False, replace_whitespace=False) or [""]
+    return [line.replace(TIED, " ").replace(BREAK, "") for line in lines]
+
+
+def _breakable(word: str, width: int) -> str:
+    """A word with a BREAK behind each `=` and `/`, and behind the hyphens of a part that is too long all the same."""
+    if len(word) <= width:
+        return word
+    parts = [
+        part if len(part) <= width else re.sub("([-_])(?=.)", rf"\1{BREAK}", part)
+        for part in re.findall("[^=/]*[=/]|[^=/]+", word)
+    ]
+    return BREAK.join(parts)
 
 
 def _forms(texts: Sequence[str], long: Sequence[str], size: int) -> dict[str, str]:

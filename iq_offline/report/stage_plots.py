@@ -67,8 +67,8 @@ def _histogram(axes: Axes, values: np.ndarray[Any, Any], name: str) -> None:
 def _action_ranges(axes: Axes, actions: list[dict[str, Any]], space: ContinuousActions) -> None:
     """Bounds in grey, the range of the data and their mean ± one deviation within; saturation in percent beside."""
     for place, (action, low, high) in enumerate(zip(actions, space.low, space.high, strict=True)):
-        axes.plot([low, high], [place, place], color="#cccccc", linewidth=7, solid_capstyle="butt")
-        axes.plot([action["min"], action["max"]], [place, place], color=COLOURS[5], linewidth=4, solid_capstyle="butt")
+        axes.plot([low, high], [place, place], color="#cccccc", linewidth=7)
+        axes.plot([action["min"], action["max"]], [place, place], color=COLOURS[5], linewidth=4)
         axes.errorbar(action["mean"], place, xerr=action["std"], fmt="o", color=COLOURS[0], markersize=4)
         bounded = action["at_low"] is not None
         saturated = f"{100 * (action['at_low'] + action['at_high']):.0f} %" if bounded else ""

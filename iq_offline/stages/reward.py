@@ -89,11 +89,11 @@ def as_text(report: dict[str, Any]) -> str:
     named = {
         "transition": report["transition"],
         "  baseline: cloning": report["null_bc"],
-        "  baseline: linear": report.get("null_linear"),
+        "  baseline: linear cloning": report.get("null_linear"),
         "episode": report["episode"],
         "  baseline: length": report["null_length"],
         "  baseline: cloning ": report["null_bc"]["episode"],
-        "  baseline: linear ": report.get("null_linear", {}).get("episode"),
+        "  baseline: linear cloning ": report.get("null_linear", {}).get("episode"),
         "episode, per step": report["length_controlled"]["per_step"],
         "implicit, transition": report["implicit"],
     }

@@ -96,7 +96,9 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise RunError(f"{path} is no folder's name: {first_line(error)}", "name a run folder") from None
         if not there:
-            what = "is not a run folder (no manifest.json)" if folder else "does not exist"
+            if folder and holds_run_files(path):
+                raise RunError(f"{path} has no {MANIFEST}: training did not end", AGAIN)
+            what = "holds no run" if folder else "is a file" if path.exists() else "does not exist"
             raise RunError(f"{path} {what}", "name a folder that `iq-offline train` has written")
         run = cls(path)
         _ = run.manifest
@@ -252,6 +254,11 @@ def foreign_to_run(path: Path) -> list[str] | None:
         if (name in FILES and (item.is_symlink() or not item.is_dir())) or is_leftover(name, gethostname())
     }
     return sorted(items.keys() - known)
+
+
+def holds_run_files(path: Path) -> bool:
+    """Whether a folder holds a file that training writes for a report to read, though not always all of them."""
+    return any((path / name).is_file() for name in (MANIFEST, CONFIG, *NUMBERS))
 
 
 def find_runs(paths: Sequence[Path]) -> list[RunFolder]:

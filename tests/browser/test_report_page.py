@@ -92,7 +92,7 @@ def test_verdict_is_on_the_first_screen(browser, screenshot, page, width):
 
 
 def test_wide_tables_say_that_they_scroll(browser, screenshot, page):
-    """On a phone a line above each wide table says that it scrolls; on a desk there is no such line."""
+    """On a phone a line above each table that scrolls says so; on a desk there is no such line, and none scrolls."""
     for width, shown in ((390, True), (1280, False)):
         resize(browser, width, 844, mobile=width < 500)
         browser.get(page.as_uri())
@@ -100,8 +100,12 @@ def test_wide_tables_say_that_they_scroll(browser, screenshot, page):
         browser.execute_script("arguments[0].scrollIntoView()", browser.find_element("id", "by-task"))
         screenshot(f"report-{width}-tables")
         assert hint.is_displayed() == shown
-        box = browser.find_element("css selector", ".wide:has(#summary)")
-        assert browser.execute_script("return arguments[0].scrollWidth > arguments[0].clientWidth", box) == shown
+        hinted = "return [...document.querySelectorAll('.wide')].filter(box => box.checkVisibility()).map(box =>"
+        hinted += "[box.scrollWidth > box.clientWidth, box.previousElementSibling.matches('.sideways'), box.ariaLabel])"
+        boxes = {name: (scrolls, hint) for scrolls, hint, name in browser.execute_script(hinted)}
+        assert {"Run folders", "Datasets"} <= boxes.keys()
+        assert any(scrolls for scrolls, _ in boxes.values()) == shown
+        assert all(hint for scrolls, hint in boxes.values() if scrolls), boxes
 
 
 def test_wide_screen_holds_tables_side_by_side(browser, page):
@@ -113,6 +117,20 @@ def test_wide_screen_holds_tables_side_by_side(browser, page):
     assert first == second
     assert right > 1600
     assert browser.execute_script(place, ".verdict ul")[1] > 1600
+
+
+def test_tables_that_do_not_fit_are_stacked(browser, page):
+    """Two tables that do not fit side by side stand one below the other, and neither is cut off."""
+    resize(browser, 1920, 1080, mobile=False)
+    browser.get(page.as_uri())
+    cut = "return [...document.querySelectorAll('.tables .wide')].some(box => box.checkVisibility()"
+    cut += " && box.scrollWidth > box.clientWidth)"
+    tops = "return ['#summary', '#aggregate'].map(table => document.querySelector(table).getBoundingClientRect().top)"
+    assert not browser.execute_script(cut)
+    browser.execute_script("document.querySelector('#aggregate').style.width = '1000px'")
+    first, second = browser.execute_script(tops)
+    assert first < second
+    assert not browser.execute_script(cut)
 
 
 def test_phone_gets_pictures_of_its_own(browser, page):

@@ -16,18 +16,22 @@ def problems(failures):
     return [(failure.folder.name, failure.problem) for failure in failures]
 
 
-def test_folder_without_manifest_is_listed(write_run, tmp_path):
-    """A folder without a manifest is listed, and the other runs stay."""
-    empty = tmp_path / "empty"
+def test_folders_of_no_finished_run_are_listed(write_run, tmp_path):
+    """A folder without a manifest is listed, told apart from one without any run, and the other runs stay."""
+    empty, unfinished = tmp_path / "empty", write_run("unfinished")
     empty.mkdir()
-    results, failures = load_runs([write_run("a"), empty])
+    (unfinished / "manifest.json").unlink()
+    results, failures = load_runs([write_run("a"), empty, unfinished])
     assert [run.run for run in results] == ["a"]
-    assert problems(failures) == [("empty", "no manifest.json: training did not end")]
+    assert problems(failures) == [
+        ("empty", "holds no run"),
+        ("unfinished", "no manifest.json: training did not end"),
+    ]
 
 
 def test_no_finished_run_or_missing_path_is_refused(write_run, tmp_path):
     """There is no report without a finished run, nor for a path that is not there."""
-    with pytest.raises(RunError, match=r"no finished run to report on.*no manifest\.json") as caught:
+    with pytest.raises(RunError, match=r"no finished run to report on.*holds no run") as caught:
         load_runs([tmp_path])
     assert "iq-offline train" in caught.value.remedy
     with pytest.raises(RunError, match="does not exist"):

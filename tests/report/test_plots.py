@@ -2,12 +2,14 @@
 
 import struct
 
+import numpy as np
 import polars as pl
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from iq_offline.report import plots
-from iq_offline.report.figures import mark_anchors
+from iq_offline.report.figures import GREY, mark_anchors
 from iq_offline.report.groups import grouped
 from iq_offline.report.loading import load_runs
 from iq_offline.report.plots import (
@@ -18,7 +20,9 @@ from iq_offline.report.plots import (
     curves_plot,
     demonstrations_plot,
     is_folded,
+    limit_values,
     pictures,
+    returns_figure,
     returns_pictures,
     returns_plot,
     rewards_plot,
@@ -149,6 +153,36 @@ def test_curves_change_with_the_metrics(write_run):
     path = results[-1].folder / "metrics.parquet"
     pl.read_parquet(path).with_columns(pl.col("loss") * 2).write_parquet(path)
     assert curves_plot(grouped(results)) != before
+
+
+@pytest.mark.parametrize(
+    ("values", "limits"), [([0.0, 0.0], (-0.05, 1.0)), ([1e-9, -2e-9], (-1.0, 1.0)), ([3.0, 3.0], (-0.3, 6.0))]
+)
+def test_constant_curves_have_plain_axes(values, limits):
+    """A constant metric is a line in the middle or a little above the axis; its rounding is not enlarged."""
+    axes = Figure().subplots()
+    axes.plot(values)
+    limit_values(axes, np.array(values))
+    assert axes.get_ylim() == pytest.approx(limits)
+
+
+def test_curves_without_negative_values_start_at_zero():
+    axes = Figure().subplots()
+    axes.plot([0.0, 0.002])
+    limit_values(axes, np.array([0.0, 0.002]))
+    low, high = axes.get_ylim()
+    assert 0.002 < high < 0.003
+    assert low == pytest.approx(-0.05 * high)
+
+
+def test_legend_is_grey_and_lines_have_butt_ends(write_run):
+    """Marks of the legend have no row's colour, and an interval's line ends where the interval does."""
+    figure = returns_figure(grouped(two_by_two(write_run)))
+    (axes,) = figure.axes
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    for name in ("an episode", "a seed's mean"):
+        assert to_hex(handles[name].get_facecolor()[0]) == GREY
+    assert {line.get_solid_capstyle() for line in axes.lines} == {"butt"}
 
 
 def test_scatter_changes_with_the_rewards(write_run):

@@ -46,6 +46,13 @@ def test_label_folds_at_commas_and_between_settings():
     ]
 
 
+def test_long_word_breaks_at_slashes_then_hyphens():
+    """A word that fills more than a line breaks behind a slash; a part that does so too, behind a hyphen."""
+    assert wrapped(["iq, demo/cartpole/expert-v0"], 14, 6) == ["iq, demo/\ncartpole/\nexpert-v0"]
+    assert wrapped(["iq, demo/swimmer-of-five-links/v0"], 14, 6) == ["iq, demo/\nswimmer-of-\nfive-links/\nv0"]
+    assert wrapped(["demo/cartpole/expert-v0"], 23, 1) == ["demo/cartpole/expert-v0"]
+
+
 def test_label_of_many_lines_is_shortened():
     """A label that needs more lines than it has is shortened, and stays different from others."""
     labels = [" ".join(f"setting_number_{place}={value}" for place in range(8)) for value in (1, 2)]

@@ -221,7 +221,10 @@ MISTAKES = {
     "a URL of no kind that is fetched": (("fetch", "ftp://127.0.0.1/a.hdf5"), "is no place to fetch a file from"),
     "a search that finds nothing": (("datasets", "hoper-expert-v2"), "no dataset matches"),
     "no run": (("eval", "nowhere"), "nowhere does not exist"),
-    "a folder that is no run": (("eval", "."), "is not a run folder"),
+    "a folder without runs": (("eval", "."), "holds no run"),
+    "a folder without runs to report": (("report", ".", "--out", "report"), "holds no run"),
+    "a folder without runs to select": (("select", "."), "holds no run"),
+    "a folder without a reward": (("reward", "."), "holds no run"),
     "a relabelling by no run": (
         ("relabel", "r", "--dataset", "demo/swimmer/random-v0", "--to", "t-v0"),
         "r does not exist",

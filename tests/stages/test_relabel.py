@@ -130,7 +130,7 @@ def test_linear_form_explains_the_normalised_one(run):
     assert left.std() < 0.02 * rewards[inside].std()  # but for numbers beyond five deviations
     assert len(report["linear"]["weights"]) == observations.shape[1]
     assert report["null_linear"]["episode"]["n"] == report["episode"]["n"]
-    assert "baseline: linear" in as_text(report)
+    assert "baseline: linear cloning" in as_text(report)
 
 
 def test_pictures_have_no_linear_reward(run, monkeypatch):

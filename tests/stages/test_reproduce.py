@@ -214,4 +214,4 @@ def test_other_versions_configuration_is_refused(run):
 
 
 def test_what_is_no_run_is_refused(tmp_path):
-    assert "is not a run folder" in refusal(tmp_path).problem
+    assert "holds no run" in refusal(tmp_path).problem
