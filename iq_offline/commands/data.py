@@ -163,4 +163,4 @@ def _catalogue_row(row: dict[str, Any]) -> dict[str, Any]:
 
 def _show_defects(defects: list[dict[str, Any]]) -> None:
     for defect in defects:
-        console.show(f"defect: {defect['count']:,} {defect['handling']}")
+        console.show(f"defect {defect['kind']}: {defect['count']:,} {defect['handling']}")

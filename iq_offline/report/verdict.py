@@ -133,7 +133,7 @@ def _alike(rows: Sequence[MethodRow]) -> Iterator[str]:
         if row.action_difference is not None and row.action_difference < SAME_POLICY:
             yield (
                 f"{row.variant.name} acts as bc does: their greedy actions differ by "
-                f"{row.action_difference:.1g} %, so equal returns are no evidence that the methods are equally good."
+                f"{row.action_difference:.1g} %, so their returns are those of nearly one policy."
             )
 
 
