@@ -25,7 +25,7 @@ from iq_offline.training.run_folder import FILES
 TEMPLATE = "page.html.j2"
 NAMED_IN_TITLE = 3
 """Datasets that the title names one by one."""
-PICTURE_BYTES, VIDEO_BYTES, STRIP_BYTES = 1_600_000, 600_000, 300_000
+PICTURE_BYTES, VIDEO_BYTES, STRIP_BYTES = 1_900_000, 600_000, 250_000
 """Of all embedded pictures, of the video and of its film strip, so that the page stays below 3 MB. A picture or video
 that does not fit is a link."""
 IN_ROW_NAMES = {"dataset", "method", "seed"}

@@ -98,7 +98,8 @@ def served(home: Path) -> Iterator[tuple[str, str, "subprocess.Popen[str]"]]:
     try:
         base = f"http://127.0.0.1:{port}"
         waited(lambda: answers(base), START_SECONDS, lambda: f"the server does not answer: {log.read_text()[-2000:]}")
-        found = re.search(r"comparison: (\S+)", log.read_text())
+        waited(lambda: "comparison: " in log.read_text(), START_SECONDS, lambda: f"no address: {log.read_text()}")
+        found = re.search(r"comparison: (\S+)\s", log.read_text())
         assert found, log.read_text()
         yield base, found[1], process
     finally:
