@@ -82,7 +82,7 @@ class TransitionSampler:
 
     def mean_pixels(self) -> torch.Tensor:
         """Mean of each pixel of the split's pictures, over MEAN_OF observations at most, (pixels,)."""
-        rows = _evenly(self._picture_rows.numpy(), MEAN_OF)
+        rows = spread_rows(self._picture_rows.numpy(), MEAN_OF)
         total = [torch.zeros(0, dtype=torch.float64)]
         for leaf in self._pictures:
             sums = np.zeros(math.prod(leaf.shown), np.int64)
@@ -260,11 +260,11 @@ def observation_layout(table: TransitionTable) -> ObservationLayout:
 
 def evenly_spread(table: TransitionTable, rows: Rows, most: int, device: torch.device) -> Batch:
     """At most so many of those rows' transitions, evenly spread."""
-    spread = _evenly(rows, most)
+    spread = spread_rows(rows, most)
     return TransitionSampler(table, spread, device).gather(torch.arange(len(spread), device=device))
 
 
-def _evenly(rows: Rows, most: int) -> Rows:
+def spread_rows(rows: Rows, most: int) -> Rows:
     """At most so many of those rows, evenly spread."""
     places = np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)
     return np.asarray(rows[places])

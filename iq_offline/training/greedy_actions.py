@@ -7,7 +7,7 @@ import torch
 from iq_offline.algorithms.networks import ContinuousPolicy, Policy
 from iq_offline.data.split import rows_with_successors
 from iq_offline.data.table import TransitionTable
-from iq_offline.training.batches import TransitionSampler
+from iq_offline.training.batches import evenly_spread, spread_rows
 
 COMPARED_OBSERVATIONS = 256
 """Of a dataset, evenly spaced over its transitions: the same ones for every run of that dataset."""
@@ -15,10 +15,9 @@ COMPARED_OBSERVATIONS = 256
 
 def greedy_actions(policy: Policy, table: TransitionTable) -> pl.DataFrame:
     """`row`, and `action_0`, `action_1` ...: numbers of discrete actions, or scaled ones, whose range is -1 to 1."""
-    known = rows_with_successors(table)
-    rows = known[np.linspace(0, len(known) - 1, min(len(known), COMPARED_OBSERVATIONS)).astype(np.int64)]
+    rows = spread_rows(rows_with_successors(table), COMPARED_OBSERVATIONS)
     device = policy.observation_mean.device
-    observations = TransitionSampler(table, rows, device).gather(torch.arange(len(rows), device=device)).observations
+    observations = evenly_spread(table, rows, len(rows), device).observations
     with torch.no_grad():
         actions = policy.act(observations)
         if isinstance(policy, ContinuousPolicy):
