@@ -1,7 +1,4 @@
-#!/usr/bin/env python3
-"""The censored squared error of `bc` beside the plain one: held-out error (the offline signal) and return.
-
-Usage: cloning_error.py DATASET... [--demos 5] [--subsample 1] [--seeds 0-2] [--episodes 10] [--learning-rate RATE]
+"""The censored squared error of `bc` beside the plain one: held-out error and return.
 
 Both losses start from the same weights and see the same batches. Held-out error: mean squared error of the executed,
 scaled action on every 7th step of the episodes that were not learnt from. Return: percent of the dataset's own mean.
@@ -12,9 +9,10 @@ import argparse
 
 import numpy as np
 import torch
-from seeds import seeds_of
 from torch import Tensor
 
+from benchmarks.arguments import Parser
+from benchmarks.markdown import listed, print_header, print_row
 from iq_offline.algorithms import bc
 from iq_offline.algorithms.networks import ContinuousPolicy
 from iq_offline.config.cloning import ContinuousBCConfig
@@ -56,29 +54,20 @@ def clone(table: TransitionTable, loss: str, seed: int, options: argparse.Namesp
     return error, float(100 * mean / table.episodes["return"].to_numpy().mean())
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Run all and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("datasets", nargs="+")
-    parser.add_argument("--demos", type=int, default=5)
-    parser.add_argument("--subsample", type=int, default=1)
-    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-2"))
+    parser.add_demonstrations()
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--learning-rate", type=float, default=ContinuousBCConfig().learning_rate)
-    options = parser.parse_args()
+    options = parser.parse(arguments)
     torch.set_num_threads(1)
-    seeds = options.seeds
-
-    print("| dataset | demonstrations | loss | held-out error, x 1e-4 | return, % |\n|---|---|---|---|---|")
+    print_header("dataset", "demonstrations", "loss", "held-out error, x 1e-4", "return, %")
     for dataset in options.datasets:
         table = open_dataset(dataset)
         for loss in RESIDUALS:
-            results = [clone(table, loss, seed, options) for seed in seeds]
-            errors = ", ".join(f"{1e4 * error:.2f}" for error, _ in results)
-            returns = ", ".join(f"{percent:.0f}" for _, percent in results)
-            sizes = f"{options.demos}, every {options.subsample}"
-            print(f"| {table.info.name} | {sizes} | {loss} | {errors} | {returns} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+            results = [clone(table, loss, seed, options) for seed in options.seeds]
+            errors = listed((1e4 * error for error, _ in results), "{:.2f}")
+            returns = listed((percent for _, percent in results), "{:.0f}")
+            print_row(table.info.name, f"{options.demos}, every {options.subsample}", loss, errors, returns)

@@ -1,8 +1,4 @@
-#!/usr/bin/env python3
-"""Behavioural cloning beside IQ-Learn from few demonstrations: returns of the last checkpoint, paired by seed.
-
-Usage: few_demonstrations.py DATASET... [--demos 5] [--subsample 1] [--seeds 0-2] [--episodes 20] [--out FOLDER]
-                                        [--jobs 2] [--set key=value for iq]... [--returns]
+"""`bc` beside `iq` from few demonstrations: returns of the last checkpoint, paired by seed.
 
 Each DATASET is an id or a path. Every run is an ordinary run folder under --out, trained and evaluated by the
 command line, one thread a process. Prints one Markdown row a dataset: percent of the dataset's own mean return, or the
@@ -19,8 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from seeds import seeds_of
 
+from benchmarks.arguments import Parser
+from benchmarks.markdown import listed, table
 from iq_offline.training.greedy_actions import percent_different
 from iq_offline.training.run_folder import ACTIONS, RunFolder
 
@@ -59,38 +56,32 @@ def score(dataset: str, method: str, seed: int, options: argparse.Namespace) -> 
     return float(run["return_mean"] if options.returns else 100 * run["return_mean"] / run["dataset_return_mean"])
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Run everything and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("datasets", nargs="+")
-    parser.add_argument("--demos", type=int, default=5)
-    parser.add_argument("--subsample", type=int, default=1)
-    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-2"))
+    parser.add_demonstrations()
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--out", default="few-demonstrations")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--set", action="append", default=[])
-    parser.add_argument("--returns", action="store_true")
-    options = parser.parse_args()
+    parser.add_argument("--set", action="append", default=[], help="key=value for iq")
+    parser.add_argument("--returns", action="store_true", help="print returns, not percent")
+    options = parser.parse(arguments)
 
     cells = [(d, m, s) for d in options.datasets for s in options.seeds for m in METHODS]
     with ThreadPoolExecutor(options.jobs) as pool:
         found = dict(zip(cells, pool.map(lambda cell: score(*cell, options), cells), strict=True))
 
-    returns = " | ".join(f"{method}: seeds | mean" for method in METHODS)
-    print(f"\n| dataset | demonstrations | {returns} | iq - bc | differs, % |")
-    print("|---|---|" + "---|" * (2 * len(METHODS) + 2))
+    rows = []
     for dataset in options.datasets:
         row, means = [], {}
         for method in METHODS:
             values = [found[dataset, method, seed] for seed in options.seeds]
             means[method] = np.mean(values)
-            row += [", ".join(f"{value:.1f}" for value in values), f"{means[method]:.1f}"]
+            row += [listed(values), f"{means[method]:.1f}"]
         sizes = f"{options.demos}, every {options.subsample}"
         apart = np.mean([difference(dataset, seed, options) for seed in options.seeds])
         gain = f"{means['iq'] - means['bc']:+.1f}"
-        print(f"| {Path(dataset).stem} | {sizes} | {' | '.join(row)} | {gain} | {apart:.2f} |")
-
-
-if __name__ == "__main__":
-    main()
+        rows.append([Path(dataset).stem, sizes, *row, gain, f"{apart:.2f}"])
+    returns = [header for method in METHODS for header in (f"{method}: seeds", "mean")]
+    print("\n" + table(["dataset", "demonstrations", *returns, "iq - bc", "differs, %"], rows))

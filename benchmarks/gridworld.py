@@ -1,18 +1,13 @@
-#!/usr/bin/env python3
-"""Exact IQ-Learn on GridWorlds: what 30 demonstrations recover, and what wind does to the policy learnt without it.
-
-Usage: gridworld.py [--seeds 0-9] [--steps 100 1000 4000]
+"""Exact IQ-Learn on GridWorlds: what 30 demonstrations recover, and what wind does.
 
 Everything but the demonstrations is computed exactly, in float64. Prints Markdown tables: one row a setting, the mean
 over seeds of demonstrations and in brackets the worst. No setting depends on the seed. About two minutes.
 """
 
-import argparse
-from collections.abc import Iterable
-
 import numpy as np
-from seeds import seeds_of
 
+from benchmarks.arguments import Parser
+from benchmarks.markdown import mean_and_worst, print_header, print_row, table
 from iq_offline.tabular.experiments import (
     PaperSetting,
     Recovery,
@@ -40,27 +35,18 @@ WINDY_COEFFICIENTS = (0.5, 5.0)
 NULL_DRAWS = 1000
 
 
-def spread(values: Iterable[float | None], *, low_is_bad: bool, digits: int = 3) -> str:
-    """`mean (worst)`; a dash where nothing is defined."""
-    numbers = [value for value in values if value is not None]
-    if not numbers:
-        return "-"
-    worst = min(numbers) if low_is_bad else max(numbers)
-    return f"{np.mean(numbers):.{digits}f} ({worst:.{digits}f})"
-
-
-def row(name: str, found: list[Recovery]) -> str:
-    """One line of the first table."""
-    cells = [
-        spread((r.reward for r in found), low_is_bad=True),
-        spread((r.reward_partial for r in found), low_is_bad=True),
-        spread((r.reward_visited for r in found), low_is_bad=True),
-        spread((r.reward_raw for r in found), low_is_bad=True),
-        spread((r.value for r in found), low_is_bad=True),
-        spread((r.occupancy for r in found), low_is_bad=False),
-        spread((r.occupancy_cloned for r in found), low_is_bad=False),
+def row(name: str, found: list[Recovery]) -> list[str]:
+    """The cells of one line of the first table."""
+    return [
+        name,
+        mean_and_worst((r.reward for r in found), 3),
+        mean_and_worst((r.reward_partial for r in found), 3),
+        mean_and_worst((r.reward_visited for r in found), 3),
+        mean_and_worst((r.reward_raw for r in found), 3),
+        mean_and_worst((r.value for r in found), 3),
+        mean_and_worst((r.occupancy for r in found), 3, low_is_bad=False),
+        mean_and_worst((r.occupancy_cloned for r in found), 3, low_is_bad=False),
     ]
-    return f"| {name} | {' | '.join(cells)} |"
 
 
 def settings(steps: list[int]) -> dict[str, PaperSetting]:
@@ -97,16 +83,25 @@ def endless_demonstrations(temperature: float) -> None:
         value = np.corrcoef(optimal, optimum.v)[0, 1]
         missed = total_variation(occupancy(mdp, optimum.policy), measure)
         bound = (measure * np.abs(reward)).sum() / (4 * c)
-        figures = f"{fit.pearson:.4f} | {fit.partial:.4f} | {value:.3f} | {missed:.5f} | {bound:.5f}"
-        print(f"| {temperature} | {c} | {figures} |")
+        figures = (f"{fit.pearson:.4f}", f"{fit.partial:.4f}", f"{value:.3f}", f"{missed:.5f}", f"{bound:.5f}")
+        print_row(temperature, c, *figures)
 
 
 def thirty_demonstrations(seeds: list[int], steps: list[int]) -> None:
     """What samples recover, setting by setting, and what noise would."""
-    columns = "reward | reward, partial | reward, visited | raw, by state | value | occupancy | cloned occupancy"
-    print(f"\n| setting, {len(seeds)} seeds: mean (worst) | {columns} |\n|---|---|---|---|---|---|---|---|")
+    columns = (
+        "reward",
+        "reward, partial",
+        "reward, visited",
+        "raw, by state",
+        "value",
+        "occupancy",
+        "cloned occupancy",
+    )
+    print()
+    print_header(f"setting, {len(seeds)} seeds: mean (worst)", *columns)
     for name, setting in settings(steps).items():
-        print(row(name, [paper_experiment(seed, setting).recovery for seed in seeds]), flush=True)
+        print_row(*row(name, [paper_experiment(seed, setting).recovery for seed in seeds]))
 
     mdp = paper_gridworld()
     rng = np.random.default_rng(0)
@@ -123,43 +118,38 @@ def thirty_demonstrations(seeds: list[int], steps: list[int]) -> None:
 def visits_for_reward() -> None:
     """A null that knows no method: how often the expert is in a state, taken for that state's reward."""
     mdp = paper_gridworld()
-    print(
-        "\n| visits in place of the reward | reward | reward, partial | raw, by state | value |\n|---|---|---|---|---|"
-    )
+    rows = []
     for name, soft in {"soft expert": True, "greedy expert": False}.items():
         visits = occupancy(mdp, paper_expert(mdp, PaperSetting(soft_expert=soft))).sum(axis=1)
         null = visits_null(mdp, visits)
-        print(f"| {name} | {null.reward:.3f} | {null.reward_partial:.3f} | {null.reward_raw:.3f} | {null.value:.3f} |")
+        figures = (null.reward, null.reward_partial, null.reward_raw, null.value)
+        rows.append([name, *(f"{figure:.3f}" for figure in figures)])
+    columns = ["visits in place of the reward", "reward", "reward, partial", "raw, by state", "value"]
+    print("\n" + table(columns, rows))
 
 
 def wind(seeds: list[int], coefficient: float) -> None:
     """Returns of the windy experiment."""
     found = [windy_experiment(seed, WindySetting(coefficient=coefficient)) for seed in seeds]
-    print(f"\n| policy, c = {coefficient}, {len(seeds)} seeds: mean (worst) | return without wind | with wind |")
-    print("|---|---|---|")
+    print()
+    print_header(f"policy, c = {coefficient}, {len(seeds)} seeds: mean (worst)", "return without wind", "with wind")
     for name in found[0]:
         calm, windy = ([getattr(one[name], where) for one in found] for where in ("calm", "windy"))
-        print(f"| {name} | {spread(calm, low_is_bad=True, digits=2)} | {spread(windy, low_is_bad=True, digits=2)} |")
+        print_row(name, mean_and_worst(calm), mean_and_worst(windy))
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-9"))
+    parser = Parser(__name__, __doc__)
+    parser.add_seeds("0-9")
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 1000, 4000])
-    options = parser.parse_args()
-    seeds = options.seeds
-
+    options = parser.parse(arguments)
     value_picture()
-    columns = "temperature | c | reward | reward, partial | value | occupancy | E_expert abs(r) / (4c)"
-    print(f"\n| {columns} |\n|---|---|---|---|---|---|---|")
+    print()
+    print_header("temperature", "c", "reward", "reward, partial", "value", "occupancy", "E_expert abs(r) / (4c)")
     for temperature in TEMPERATURES:
         endless_demonstrations(temperature)
-    thirty_demonstrations(seeds, options.steps)
+    thirty_demonstrations(options.seeds, options.steps)
     visits_for_reward()
     for coefficient in WINDY_COEFFICIENTS:
-        wind(seeds, coefficient)
-
-
-if __name__ == "__main__":
-    main()
+        wind(options.seeds, coefficient)

@@ -1,8 +1,4 @@
-#!/usr/bin/env python3
-"""Where IQ-Learn sees reward in a maze: the recovered reward and value as heat maps, beside the true ones.
-
-Usage: point_maze.py [--seeds 0-2] [--episodes 20] [--method iq] [--roaming 0] [--set key=value]... [--updates N]
-                     [--picture maze.png]
+"""Recovered reward and value of a maze as heat maps, beside the true ones.
 
 Each seed records demonstrations of the scripted expert (D4RL's HDF5 layout), trains on them as `iq-offline train` does,
 and reads the recovered reward r(s, policy(s), s') and value V(s) off a grid of places at rest; s' is one step of the
@@ -13,7 +9,7 @@ first seed. Prints a Markdown table; a minute of processor time a seed. Methods 
 import argparse
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +18,13 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from point_maze_env import (
+from scipy.spatial import KDTree
+from scipy.spatial.distance import cdist
+
+from benchmarks.arguments import Parser
+from benchmarks.markdown import mean_and_worst
+from benchmarks.markdown import table as markdown
+from benchmarks.point_maze_env import (
     ARENA,
     BARRIER_HALF_WIDTH,
     BARRIER_LEFT,
@@ -37,10 +39,7 @@ from point_maze_env import (
     expert_action,
     way,
 )
-from scipy.spatial import KDTree
-from scipy.spatial.distance import cdist
-from seeds import seeds_of
-
+from benchmarks.record import episodes as recording
 from iq_offline.algorithms.actor_critic import ActorCritic
 from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.algorithms.recovery import ContinuousRecovery
@@ -49,7 +48,7 @@ from iq_offline.config.train import Device, TrainConfig, algorithm_config
 from iq_offline.data.episodes import DatasetInfo, Episode, EpisodeSource
 from iq_offline.data.formats import d4rl
 from iq_offline.data.split import choose_expert, rows_with_successors
-from iq_offline.evaluation.correlation import correlate
+from iq_offline.evaluation.correlation import Correlation, correlate
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.training.batches import SupplementarySampler, TransitionSampler
 from iq_offline.training.loop import train
@@ -106,14 +105,9 @@ Act = Callable[[Floats], Floats]
 
 def episode_of(act: Act, environment: PointMaze, first: Floats, index: int = 0) -> Episode:
     """One episode of a policy from an observation on."""
-    observations, actions, rewards, ended = [first], [], [], False
-    while not ended:
-        actions.append(np.asarray(act(observations[-1]), dtype=np.float32))
-        observation, reward, _, ended, _ = environment.step(actions[-1])
-        observations.append(observation)
-        rewards.append(reward)
-    places = np.array(observations, dtype=np.float32)
-    return Episode(index, places, np.array(actions), np.array(rewards), terminated=False, truncated=True)
+    return recording.episode_of(
+        environment, first, lambda seen: np.asarray(act(seen), dtype=np.float32), index, dtype=np.float32
+    )
 
 
 def demonstrations(episodes: int, seed: int, act: Act = expert_action) -> list[Episode]:
@@ -281,27 +275,25 @@ ROWS: dict[str, tuple[Callable[[Maps], Floats], Callable[[Maps], Floats]]] = {
 }
 
 
-def table(found: list[Trained]) -> Iterator[str]:
-    """The lines: Pearson and Spearman over all free places, and over those near the demonstrations."""
-    yield f"| {len(found)} seeds: mean (lowest) | Pearson | Spearman | Pearson, near | Spearman, near |"
-    yield "|---|---|---|---|---|"
+def table(found: list[Trained]) -> str:
+    """Pearson and Spearman over all free places, and over those near the demonstrations."""
+    columns = [f"{len(found)} seeds: mean (lowest)", "Pearson", "Spearman", "Pearson, near", "Spearman, near"]
+    rows = []
     for name, (one, other) in ROWS.items():
         cells = []
         for near in (False, True):
             chosen = [trained.maps.near if near else np.ones_like(trained.maps.near) for trained in found]
             fits = [correlate(one(t.maps)[c], other(t.maps)[c]) for t, c in zip(found, chosen, strict=True)]
-            cells += [spread([fit.pearson for fit in fits]), spread([fit.spearman for fit in fits])]
-        yield f"| {name} | {' | '.join(cells)} |"
+            cells += _fitted(fits)
+        rows.append([name, *cells])
     for name in list(found[0].along)[1:]:
         fits = [correlate(one.along[name], one.along["true"]) for one in found]
-        cells = [spread([fit.pearson for fit in fits]), spread([fit.spearman for fit in fits])]
-        yield f"| along fresh demonstrations, {name} | - | - | {' | '.join(cells)} |"
+        rows.append([f"along fresh demonstrations, {name}", "-", "-", *_fitted(fits)])
+    return markdown(columns, rows)
 
 
-def spread(values: list[float | None]) -> str:
-    """`mean (lowest)`; a dash where nothing is defined."""
-    numbers = [value for value in values if value is not None]
-    return f"{np.mean(numbers):.2f} ({min(numbers):.2f})" if numbers else "-"
+def _fitted(fits: list[Correlation]) -> list[str]:
+    return [mean_and_worst(fit.pearson for fit in fits), mean_and_worst(fit.spearman for fit in fits)]
 
 
 def picture(trained: Trained, path: Path) -> None:
@@ -337,29 +329,28 @@ def draw(axes: Axes, title: str, places: Floats, numbers: Floats, visited: Float
     axes.figure.colorbar(shown, ax=axes, shrink=0.8)
 
 
-def main(arguments: list[str] | None = None) -> list[Trained]:
+def main(arguments: list[str]) -> list[Trained]:
     """Run the seeds and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-2"))
+    parser = Parser(__name__, __doc__)
+    parser.add_seeds("0-2")
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--method", default="iq")
     parser.add_argument("--roaming", type=int, default=0)
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--updates", type=int)
     parser.add_argument("--picture", type=Path)
-    options = parser.parse_args(arguments)
+    options = parser.parse(arguments)
     if options.picture and not options.picture.parent.is_dir():
         parser.error(f"{options.picture.parent} is no folder")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         found = [run(seed, options, Path(folder)) for seed in options.seeds]
-    for line in table(found):
-        print(line)
+    print(table(found))
     expert, learnt = (np.mean([getattr(one, name) for one in found]) for name in ("expert_return", "learnt_return"))
     share = np.mean([one.maps.near.mean() for one in found])
     print(f"\nreturn: expert {expert:.1f}, learnt {learnt:.1f}; {100 * share:.0f} % of the places are near")
     rewards, advantages = ([one.along[name] for one in found] for name in ("reward", CANONICAL))
-    alike = spread([correlate(r, a).pearson for r, a in zip(rewards, advantages, strict=True)])
+    alike = mean_and_worst(correlate(r, a).pearson for r, a in zip(rewards, advantages, strict=True))
     print(
         f"along fresh demonstrations: reward {np.mean(rewards):.2f}, of which Q - V {np.mean(advantages):.2f}; "
         f"Pearson of the two {alike}"
@@ -367,7 +358,3 @@ def main(arguments: list[str] | None = None) -> list[Trained]:
     if options.picture:
         picture(found[0], options.picture)
     return found
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
-"""Which offline signal orders runs as a simulator would? Rank correlations of each with the return, task by task.
+"""Which offline signal orders runs as a simulator would? Its rank correlation with the return.
 
-python benchmarks/selection.py RUN... [--reward RUN] [--fqe-data DATASET...] [--fqe-updates 3000]
+python -m benchmarks selection RUN... [--reward RUN] [--fqe-data DATASET...] [--fqe-updates 3000]
 
 The runs are of one task, evaluated. Signals: the errors on demonstrations that none of them has learnt from (those of
 `iq-offline select`), the last logged training loss, and, by the critics of one `iq` run (--reward; the first in the
@@ -9,7 +9,6 @@ the value Q(s, a of the policy) there, and, with --fqe-data, fitted Q evaluation
 reward on those data: the mean value at the demonstrations' initial observations. Returns are read last, by nothing.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from benchmarks.arguments import Parser
 from iq_offline.algorithms.networks import ContinuousPolicy
 from iq_offline.baselines.d3rlpy_adapter import RewardedBatch, load_d3rlpy, minibatch
 from iq_offline.batch import Batch
@@ -38,15 +38,15 @@ BATCH = 256
 LOSSES = ("loss", "prior_loss")
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Print the runs with their signals, and the rank correlation of each signal with the return."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--reward", type=Path)
     parser.add_argument("--fqe-data", nargs="*", default=[])
     parser.add_argument("--fqe-updates", type=int, default=3000)
     parser.add_argument("--json", type=Path, help="keep the table there")
-    options = parser.parse_args()
+    options = parser.parse(arguments)
     torch.set_num_threads(1)
     runs = [RunFolder.open(path) for path in options.runs]
     judges = [run for run in runs if run.config.algorithm.learns_reward]
@@ -161,7 +161,3 @@ def _show(rows: list[dict[str, Any]], judge: RunFolder) -> None:
             values = np.array([row[name] for row in rows])
             first = returns[int(values.argmax())] / returns.max()
             print(f"{name}: {correlate(returns, values).spearman:.2f}, {100 * first:.1f} %")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
-"""Does any method come apart in a long run? Trains methods on files, and writes what became of each to a log.
+"""Does any method diverge in a long run? Trains methods on files, and logs what became of each.
 
-python benchmarks/stability.py FILE... --methods iq,iq-cql --demos 5 --updates 50000 --log stability.jsonl
+python -m benchmarks stability FILE... --methods iq,iq-cql --demos 5 --updates 50000 --log stability.jsonl
 
 Each line of the log is one run: `finished` with the last diagnostics, or `alarm` with the message that stopped it;
 and the commit that made it.
@@ -8,14 +8,14 @@ Runs that the log already holds are not made again. No simulator is asked.
 """
 
 import argparse
-import json
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from run_log import is_logged, runs_of
 
+from benchmarks.arguments import Parser, names_of
+from benchmarks.run_log import Run, run_once, runs_of
 from iq_offline.config.train import Compile, Device, TrainConfig, algorithm_class, algorithm_config, updates_key
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.split import choose_expert, rows_with_successors
@@ -38,11 +38,11 @@ SHOWN = (
 )
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Run what the log lacks, then print it as a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("files", nargs="+")
-    parser.add_argument("--methods", default="iq,iq-paper,ls-iq,csil,recoil,sprinql,iq-cql,iq-awr")
+    parser.add_argument("--methods", type=names_of, default="iq,iq-paper,ls-iq,csil,recoil,sprinql,iq-cql,iq-awr")
     parser.add_argument("--demos", type=int, default=5)
     parser.add_argument("--updates", type=int, default=50_000)
     parser.add_argument("--supplementary", action="append", default=[])
@@ -50,10 +50,10 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="key=value, for all runs")
     parser.add_argument("--compile", default="auto", choices=[str(choice) for choice in Compile])
     parser.add_argument("--log", type=Path, default=Path("stability.jsonl"))
-    options = parser.parse_args()
+    options = parser.parse(arguments)
     torch.set_num_threads(1)
     for file in options.files:
-        for method in options.methods.split(","):
+        for method in options.methods:
             key = {
                 "file": Path(file).stem,
                 "method": method,
@@ -63,10 +63,7 @@ def main() -> None:
                 "supplementary": [Path(name).stem for name in options.supplementary],
                 "set": options.set,
             }
-            if not is_logged(options.log, key):
-                result = _run(file, method, options)
-                with options.log.open("a") as log:
-                    log.write(json.dumps(key | result) + "\n")
+            run_once(options.log, key, partial(_run, file, method, options))
     runs = runs_of(options.log)
     for run in runs:
         _show(run)
@@ -75,7 +72,7 @@ def main() -> None:
         raise SystemExit(f"{len(unexpected)} runs of recipes that should hold were stopped by the alarm")
 
 
-def _run(file: str, method: str, options: argparse.Namespace) -> dict[str, Any]:
+def _run(file: str, method: str, options: argparse.Namespace) -> Run:
     table = open_dataset(file)
     discrete = isinstance(table.action_space, DiscreteActions)
     key = updates_key(algorithm_class(method, discrete=discrete))
@@ -112,11 +109,7 @@ def _run(file: str, method: str, options: argparse.Namespace) -> dict[str, Any]:
     return outcome | found | {"commit": git_commit()}
 
 
-def _show(run: dict[str, Any]) -> None:
+def _show(run: Run) -> None:
     last = " ".join(f"{name}={value:g}" for name, value in run["last"].items())
     beside = f" + {','.join(run['supplementary'])}" if run["supplementary"] else ""
     print(f"{run['file']}{beside} {run['method']}: {run['outcome']} at {run['steps']}", run.get("message", last))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,4 @@
-#!/usr/bin/env python3
-"""What held-out demonstrations say of supplementary data: whether cloning episodes of them helps.
-
-Usage: whose_episodes.py EXPERT:SUPPLEMENTARY... [--demos 5] [--subsample 20] [--seeds 0-2]
+"""Whether held-out demonstrations say that cloning supplementary episodes helps.
 
 One Markdown row a pair and seed: how many episodes pass the residual test, the error on held-out demonstrations without
 and with the candidates, the p-value, and whether they are accepted. No reward is read, and nothing is simulated.
@@ -10,8 +7,9 @@ and with the candidates, the p-value, and whether they are accepted. No reward i
 import argparse
 
 import torch
-from seeds import seeds_of
 
+from benchmarks.arguments import Parser
+from benchmarks.markdown import print_header, print_row
 from iq_offline.baselines.filtering import more_demonstrations
 from iq_offline.baselines.sources import PeerData
 from iq_offline.config.cloning import ContinuousBCConfig
@@ -24,8 +22,8 @@ CONFIG = IQConfig().accept_episodes
 CPU = torch.device("cpu")
 
 
-def row(pair: str, seed: int, options: argparse.Namespace) -> str:
-    """One row of the table."""
+def row(pair: str, seed: int, options: argparse.Namespace) -> list[str]:
+    """The cells of one row."""
     expert_name, _, other_name = pair.partition(":")
     table, other = open_dataset(expert_name), open_dataset(other_name)
     split = choose_expert(table, demos=options.demos, subsample=options.subsample, seed=seed, need_successors=True)
@@ -34,7 +32,7 @@ def row(pair: str, seed: int, options: argparse.Namespace) -> str:
     metrics = more_demonstrations(CONFIG, ContinuousBCConfig(), seed, PeerData(table, split, (other,)), sampler).metrics
     without, with_episodes = (metrics.get(f"cross_validation_error_{name}") for name in ("without", "with"))
     p_value = metrics.get("cross_validation_p_value")
-    cells = [
+    return [
         f"{table.info.name}, {options.demos}, every {options.subsample}",
         other.info.name,
         str(seed),
@@ -42,24 +40,17 @@ def row(pair: str, seed: int, options: argparse.Namespace) -> str:
         *("-" if value is None else f"{value:.2g}" for value in (without, with_episodes, p_value)),
         "yes" if metrics["cross_validation_accepted"] else "no",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pairs", nargs="+")
-    parser.add_argument("--demos", type=int, default=5)
-    parser.add_argument("--subsample", type=int, default=20)
-    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-2"))
-    options = parser.parse_args()
+    parser = Parser(__name__, __doc__)
+    parser.add_argument("pairs", nargs="+", metavar="EXPERT:SUPPLEMENTARY")
+    parser.add_demonstrations(subsample=20)
+    options = parser.parse(arguments)
     torch.set_num_threads(1)
-    print("| demonstrations | supplementary | seed | pass | error without | error with | p-value | accepted |")
-    print("|---|---|---|---|---|---|---|---|")
+    errors = ("error without", "error with", "p-value")
+    print_header("demonstrations", "supplementary", "seed", "pass", *errors, "accepted")
     for pair in options.pairs:
         for seed in options.seeds:
-            print(row(pair, seed, options), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+            print_row(*row(pair, seed, options))

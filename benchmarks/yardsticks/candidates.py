@@ -7,7 +7,7 @@ from . import flops
 
 @dataclass(frozen=True)
 class Candidate:
-    """One worker process: a script beside this file and its arguments, in our environment or a peer's own."""
+    """One worker process: a module beside this one and its arguments, in our environment or a peer's own."""
 
     name: str
     what: str
@@ -24,7 +24,7 @@ class Candidate:
     @property
     def ours(self) -> bool:
         """Whether it is this project's."""
-        return self.command[0] == "ours.py"
+        return self.command[0] == "ours"
 
 
 @dataclass(frozen=True)
@@ -42,42 +42,38 @@ LIMIT_SHAPE = "512x256x256"
 """The shape whose rate is called the limit: a hidden layer over (s, a) and (s, policy) together."""
 
 CANDIDATES = (
-    Candidate(GEMM, "matrix products alone", ("gemm.py",)),
-    Candidate("ours-iq", "IQ-Learn, two critics, no prior, no entropy", ("ours.py", "iq"), terms=flops.iq()),
-    Candidate(
-        "ours-iq-bf16", "ours-iq, hidden products in bfloat16", ("ours.py", "iq", "--bfloat16"), terms=flops.iq()
-    ),
-    Candidate("ours-iq-cql", "the same, CQL over 2 x 15 sampled actions", ("ours.py", "iq-cql"), terms=flops.iq_cql()),
-    Candidate("ours-iq-default", "`--method iq` as it comes", ("ours.py", "iq-default"), terms=flops.iq_default()),
-    Candidate("ours-bc", "`--method bc` with ReLU", ("ours.py", "bc"), terms=flops.bc()),
-    Candidate(
-        "ours-bc-bf16", "ours-bc, hidden products in bfloat16", ("ours.py", "bc", "--bfloat16"), terms=flops.bc()
-    ),
-    Candidate("ours-discrete", "discrete IQ-Learn, 64x64, batch 32", ("ours.py", "discrete"), terms=flops.discrete()),
-    Candidate("jax-iq", "the mathematics of ours-iq in a lax.scan", ("jax_iq.py",), "jax", terms=flops.iq()),
-    Candidate("eager-iq", "the mathematics of ours-iq, plain loop", ("eager.py", "iq"), terms=flops.iq()),
+    Candidate(GEMM, "matrix products alone", ("gemm",)),
+    Candidate("ours-iq", "IQ-Learn, two critics, no prior, no entropy", ("ours", "iq"), terms=flops.iq()),
+    Candidate("ours-iq-bf16", "ours-iq, hidden products in bfloat16", ("ours", "iq", "--bfloat16"), terms=flops.iq()),
+    Candidate("ours-iq-cql", "the same, CQL over 2 x 15 sampled actions", ("ours", "iq-cql"), terms=flops.iq_cql()),
+    Candidate("ours-iq-default", "`--method iq` as it comes", ("ours", "iq-default"), terms=flops.iq_default()),
+    Candidate("ours-bc", "`--method bc` with ReLU", ("ours", "bc"), terms=flops.bc()),
+    Candidate("ours-bc-bf16", "ours-bc, hidden products in bfloat16", ("ours", "bc", "--bfloat16"), terms=flops.bc()),
+    Candidate("ours-discrete", "discrete IQ-Learn, 64x64, batch 32", ("ours", "discrete"), terms=flops.discrete()),
+    Candidate("jax-iq", "the mathematics of ours-iq in a lax.scan", ("jax_iq",), "jax", terms=flops.iq()),
+    Candidate("eager-iq", "the mathematics of ours-iq, plain loop", ("eager", "iq"), terms=flops.iq()),
     Candidate(
         "eager-discrete",
         "the mathematics of ours-discrete, plain loop",
-        ("eager.py", "discrete"),
+        ("eager", "discrete"),
         terms=flops.discrete(),
     ),
-    Candidate("d3rlpy-sac", "SAC, update() alone", ("d3rlpy_algorithms.py", "sac"), terms=flops.sac()),
+    Candidate("d3rlpy-sac", "SAC, update() alone", ("d3rlpy_algorithms", "sac"), terms=flops.sac()),
     Candidate(
-        "d3rlpy-sac-sampling", "SAC with its sampling", ("d3rlpy_algorithms.py", "sac", "--sampling"), terms=flops.sac()
+        "d3rlpy-sac-sampling", "SAC with its sampling", ("d3rlpy_algorithms", "sac", "--sampling"), terms=flops.sac()
     ),
-    Candidate("d3rlpy-iql", "IQL, update() alone", ("d3rlpy_algorithms.py", "iql")),
+    Candidate("d3rlpy-iql", "IQL, update() alone", ("d3rlpy_algorithms", "iql")),
     Candidate(
         "d3rlpy-cql",
         "CQL over 3 x 10 sampled actions, update() alone",
-        ("d3rlpy_algorithms.py", "cql"),
+        ("d3rlpy_algorithms", "cql"),
         terms=flops.sac_cql(),
     ),
-    Candidate("d3rlpy-bc", "BC, update() alone", ("d3rlpy_algorithms.py", "bc"), terms=flops.bc()),
+    Candidate("d3rlpy-bc", "BC, update() alone", ("d3rlpy_algorithms", "bc"), terms=flops.bc()),
     Candidate(
-        "d3rlpy-bc-sampling", "BC with its sampling", ("d3rlpy_algorithms.py", "bc", "--sampling"), terms=flops.bc()
+        "d3rlpy-bc-sampling", "BC with its sampling", ("d3rlpy_algorithms", "bc", "--sampling"), terms=flops.bc()
     ),
-    Candidate("imitation-bc", "BC, train() with its data loader", ("imitation_bc.py",), "imitation"),
+    Candidate("imitation-bc", "BC, train() with its data loader", ("imitation_bc",), "imitation"),
 )
 
 COMPARISONS = (

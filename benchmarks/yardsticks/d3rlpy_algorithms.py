@@ -1,5 +1,4 @@
-#!/usr/bin/env python3
-"""d3rlpy's algorithms through their public API: d3rlpy_algorithms.py sac|iql|cql|bc [--sampling].
+"""d3rlpy's algorithms through their public API: d3rlpy_algorithms sac|iql|cql|bc [--sampling].
 
 Updates alone: `update()` on mini-batches that d3rlpy's own buffer sampled beforehand. With --sampling, a mini-batch is
 sampled for each update, as `fit` does; `fit`'s logging and progress bar are left out either way. Networks are
@@ -8,8 +7,8 @@ d3rlpy's defaults, 256x256 ReLU.
 
 import argparse
 
-from synthetic import BATCH, CQL_ACTIONS, STEPS, continuous_episodes
-from worker import Measure, counted, serve
+from .synthetic import BATCH, CQL_ACTIONS, STEPS, continuous_episodes
+from .worker import Measure, counted, serve
 
 AT_ONCE = 4
 SAMPLED_BEFORE = 64

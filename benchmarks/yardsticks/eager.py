@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """A plain baseline, as a newcomer writes it: modules, torch.optim.Adam's defaults, loops over parameters.
 
-eager.py iq | discrete. The mathematics are ours: chi-squared IQ-Learn with the expert's value term (`iq`: clipped
+eager iq | discrete. The mathematics are ours: chi-squared IQ-Learn with the expert's value term (`iq`: clipped
 Gaussian actor of fixed width, two critics, slow targets; `discrete`: one soft Q-function, gradient through V(s')).
 """
 
@@ -10,7 +9,9 @@ import sys
 from collections.abc import Callable
 
 import torch
-from synthetic import (
+from torch import Tensor, nn
+
+from .synthetic import (
     ACTION,
     BATCH,
     HIDDEN,
@@ -23,8 +24,7 @@ from synthetic import (
     continuous_episodes,
     discrete_episodes,
 )
-from torch import Tensor, nn
-from worker import Measure, counted, serve
+from .worker import Measure, counted, serve
 
 GAMMA, CHI, TAU = 0.99, 0.5, 0.005
 STD = 0.135

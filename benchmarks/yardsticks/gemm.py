@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
 """This machine's limit: single-precision matrix products of torch on one thread, at the shapes that an update has."""
 
 import time
 
-from worker import Measure, Reply, serve
+from .worker import Measure, Reply, serve
 
 SHAPES = {
     "512x256x256": (512, 256, 256),

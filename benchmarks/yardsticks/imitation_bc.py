@@ -1,12 +1,11 @@
-#!/usr/bin/env python3
 """Behavioural cloning of `imitation`, in its own environment: `BC.train`, its data loader included.
 
 The policy is stable-baselines3's ActorCriticPolicy with 256x256 ReLU networks; its value network, which cloning does
 not need, is evaluated by the library all the same.
 """
 
-from synthetic import ACTION, BATCH, HIDDEN, OBSERVATION, continuous_episodes
-from worker import Measure, counted, serve
+from .synthetic import ACTION, BATCH, HIDDEN, OBSERVATION, continuous_episodes
+from .worker import Measure, counted, serve
 
 AT_ONCE = 20
 

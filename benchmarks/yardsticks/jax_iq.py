@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
 """A straightforward JAX version of the same IQ-Learn update: many of them in one `lax.scan`. Needs jax and numpy.
 
 Chi-squared IQ-Learn with the expert's value term; clipped Gaussian actor of fixed width, two ReLU critics, the lesser
 of their slow targets as V(s'), Adam; the critics move first, the actor against the moved critics, then the targets.
-jax_iq.py measures; jax_iq.py FROM TO makes updates from given weights, batches and noise, for check.py.
+jax_iq measures; jax_iq FROM TO makes updates from given weights, batches and noise, for `speed check`.
 """
 
 import itertools
@@ -13,8 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from synthetic import ACTION, BATCH, HIDDEN, OBSERVATION, continuous_episodes
-from worker import Measure, counted, serve
+
+from .synthetic import ACTION, BATCH, HIDDEN, OBSERVATION, continuous_episodes
+from .worker import Measure, counted, serve
 
 AT_ONCE = 50
 """Updates of one scan."""

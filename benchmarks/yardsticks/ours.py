@@ -1,5 +1,4 @@
-#!/usr/bin/env python3
-"""Our learners: ours.py iq | iq-cql | iq-default | bc | discrete [--eager] [--bfloat16]."""
+"""Our learners: ours iq | iq-cql | iq-default | bc | discrete [--eager] [--bfloat16]."""
 
 import sys
 from collections.abc import Callable
@@ -8,19 +7,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from synthetic import (
-    ACTION,
-    BATCH,
-    CQL_ACTIONS,
-    HIDDEN,
-    SMALL_ACTIONS,
-    SMALL_BATCH,
-    SMALL_HIDDEN,
-    Episodes,
-    continuous_episodes,
-    discrete_episodes,
-)
-from worker import Measure, Updates, counted, serve
 
 from iq_offline.algorithms.awr import NoEntropy
 from iq_offline.algorithms.bc import BCLearner
@@ -40,6 +26,20 @@ from iq_offline.data.table import Leaf, TransitionTable
 from iq_offline.training.batches import TransitionSampler
 from iq_offline.training.learnt import Data, build_learner
 from iq_offline.training.steps import Seconds, steps_of
+
+from .synthetic import (
+    ACTION,
+    BATCH,
+    CQL_ACTIONS,
+    HIDDEN,
+    SMALL_ACTIONS,
+    SMALL_BATCH,
+    SMALL_HIDDEN,
+    Episodes,
+    continuous_episodes,
+    discrete_episodes,
+)
+from .worker import Measure, Updates, counted, serve
 
 CPU = torch.device("cpu")
 COMPILED = Compile.OFF if "--eager" in sys.argv else Compile.ON

@@ -1,22 +1,25 @@
-"""The parent's side of a measurement: workers that stay alive, and rounds in which they take turns."""
+"""Rounds in which what is compared takes turns; and workers that stay alive between their turns."""
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from benchmarks.processes import ONE_THREAD, importable
 
 from .candidates import Candidate
 from .environments import NoEnvironment, python_of
 
-ONE_THREAD = {
-    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC"), "1"),
+QUIET = ONE_THREAD | {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
     "JAX_PLATFORMS": "cpu",
     "CUDA_VISIBLE_DEVICES": "",
 }
+T = TypeVar("T")
 Round = dict[str, dict[str, Any]]
 """Each candidate's reply in one round."""
 
@@ -30,7 +33,6 @@ class Worker:
 
     def __init__(self, candidate: Candidate, environments: Path, errors: Path) -> None:
         self.candidate = candidate
-        script = Path(__file__).with_name(candidate.command[0])
         python = sys.executable
         if candidate.environment is not None:
             try:
@@ -40,12 +42,12 @@ class Worker:
         self._errors = errors / f"{candidate.name}.txt"
         with self._errors.open("w") as errors_file:
             self._process = subprocess.Popen(
-                [python, str(script), *candidate.command[1:]],
+                [python, "-m", f"{__package__}.{candidate.command[0]}", *candidate.command[1:]],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors_file,
                 text=True,
-                env=os.environ | ONE_THREAD,
+                env=importable(os.environ) | QUIET,
             )
         self._reply()
 
@@ -72,8 +74,15 @@ class Worker:
 
 
 def measured(workers: Sequence[Worker], rounds: int, seconds: float) -> Iterator[Round]:
-    """Rounds in which every worker gets its seconds; each round begins with another worker."""
-    for k in range(rounds):
-        first = k % len(workers)
-        turn = [*workers[first:], *workers[:first]]
-        yield {worker.candidate.name: worker.go(seconds) for worker in turn}
+    """Rounds in which every worker gets its seconds."""
+    return interleaved({worker.candidate.name: partial(worker.go, seconds) for worker in workers}, rounds)
+
+
+def interleaved(works: Mapping[str, Callable[[], T]], rounds: int, *, warm_up: int = 0) -> Iterator[dict[str, T]]:
+    """Rounds that do every work once; each begins with another one. What the first `warm_up` rounds give is dropped."""
+    names = list(works)
+    for number in range(-warm_up, rounds):
+        first = number % len(names)
+        found = {name: works[name]() for name in (*names[first:], *names[:first])}
+        if number >= 0:
+            yield found

@@ -1,7 +1,10 @@
 """Rounds as Markdown: medians and ranges, ratios within a round, shares of the limit. A table without rows is ""."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
+
+from benchmarks.markdown import median_and_range, table
 
 from .candidates import COMPARISONS, FRACTION_BAR, GEMM, LIMIT_SHAPE, Candidate
 from .rounds import Round
@@ -21,10 +24,7 @@ def limit(shape: str) -> Callable[[Round], float]:
 
 def speeds(candidates: Sequence[Candidate], rounds: Sequence[Round]) -> str:
     """Updates a CPU second of each candidate, and the share of the limit that they are."""
-    lines = [
-        f"| candidate | update | updates / {HEAD}: median (least-most) | MFLOP / update | share of the GEMM limit |",
-        "|---|---|---|---|---|",
-    ]
+    rows = []
     for candidate in candidates:
         if candidate.name == GEMM:
             continue
@@ -37,44 +37,39 @@ def speeds(candidates: Sequence[Candidate], rounds: Sequence[Round]) -> str:
                 share += f"; bar {FRACTION_BAR[candidate.name]:.0%}"
         work = "-" if mflop is None else f"{mflop:.4g}"
         shown = _spread([of(found) for found in rounds], "{:.4g}")
-        lines.append(f"| `{candidate.name}` | {candidate.what} | {shown} | {work} | {share} |")
-    return _table(lines)
+        rows.append([f"`{candidate.name}`", candidate.what, shown, work, share])
+    columns = ("candidate", "update", f"updates / {HEAD}: median (least-most)", "MFLOP / update")
+    return table([*columns, "share of the GEMM limit"], rows)
 
 
 def ratios(names: Sequence[str], rounds: Sequence[Round]) -> str:
     """Ours over each peer: medians of the rounds' own ratios."""
-    lines = ["| ours | peer | work | ratio: median (least-most) | bar |", "|---|---|---|---|---|"]
+    rows = []
     for pair in COMPARISONS:
         if pair.ours in names and pair.peer in names:
             found = [rate(pair.ours)(each) / rate(pair.peer)(each) for each in rounds]
             bar = "-" if pair.bar is None else f"{pair.bar}, {'met' if median(found) >= pair.bar else 'missed'}"
-            lines.append(f"| `{pair.ours}` | `{pair.peer}` | {pair.work} | {_spread(found, '{:.2f}')} | {bar} |")
-    return _table(lines)
+            rows.append([f"`{pair.ours}`", f"`{pair.peer}`", pair.work, _spread(found, "{:.2f}"), bar])
+    return table(["ours", "peer", "work", "ratio: median (least-most)", "bar"], rows)
 
 
 def limits(rounds: Sequence[Round]) -> str:
     """This machine's matrix products."""
-    lines = [f"| rows x m x n | GFLOP / {HEAD}: median (least-most) |", "|---|---|"]
+    rows = []
     for shape in rounds[0][GEMM]["gflop_per_second"]:
         mark = " (the limit)" if shape == LIMIT_SHAPE else ""
-        lines.append(f"| {shape}{mark} | {_spread([limit(shape)(found) for found in rounds], '{:.1f}')} |")
-    return _table(lines)
+        rows.append([f"{shape}{mark}", _spread([limit(shape)(found) for found in rounds], "{:.1f}")])
+    return table(["rows x m x n", f"GFLOP / {HEAD}: median (least-most)"], rows)
 
 
 def counts(candidates: Sequence[Candidate]) -> str:
     """How the floating-point operations of an update are counted."""
-    lines = ["| update | of which | MFLOP |", "|---|---|---|"]
+    rows = []
     for candidate in candidates:
         if candidate.ours and candidate.terms is not None:
-            lines += [f"| `{candidate.name}` | {what} | {mflop:.4g} |" for what, mflop in candidate.terms.items()]
-            lines.append(f"| `{candidate.name}` | together | {candidate.mflop:.4g} |")
-    return _table(lines)
+            rows += [[f"`{candidate.name}`", what, f"{mflop:.4g}"] for what, mflop in candidate.terms.items()]
+            rows.append([f"`{candidate.name}`", "together", f"{candidate.mflop:.4g}"])
+    return table(["update", "of which", "MFLOP"], rows)
 
 
-def _table(lines: Sequence[str]) -> str:
-    return "\n".join(lines) if len(lines) > 2 else ""
-
-
-def _spread(values: Sequence[float], form: str) -> str:
-    middle, least, most = (form.format(value) for value in (median(values), min(values), max(values)))
-    return f"{middle} ({least}-{most})"
+_spread = partial(median_and_range, separator="-")

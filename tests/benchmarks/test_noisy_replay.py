@@ -1,7 +1,5 @@
 """A noisy replay: episodes of those policies, the low ones under the middle, the same from the same seed."""
 
-import importlib
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,22 +7,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from benchmarks.record import noisy_replay
 from iq_offline.algorithms.networks import DiscretePolicy
 from iq_offline.cli import app
 from iq_offline.data.table import TransitionTable, rows_of_episodes
 from iq_offline.stages.fetch import open_dataset
 from iq_offline.training.run_folder import RunFolder
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def replay(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    threads = torch.get_num_threads()
-    yield importlib.import_module("noisy_replay")
-    torch.set_num_threads(threads)
-    sys.modules.pop("noisy_replay")
 
 
 @pytest.fixture
@@ -35,17 +23,16 @@ def run(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return tmp_path / "run"
 
 
-def made(replay, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["noisy_replay.py", *map(str, arguments)])
-    replay.main()
+def made(*arguments: object) -> None:
+    noisy_replay.main([str(argument) for argument in arguments])
 
 
 @pytest.mark.parametrize("run", ["demo/cartpole/expert-v0", "demo/swimmer/expert-v0"], indirect=True)
-def test_replay_repeats_with_its_seed(replay, run, tmp_path, monkeypatch):
+def test_replay_repeats_with_its_seed(run, tmp_path):
     """A replay is of the run's environment, and the same from the same seed."""
 
     def table(name: str, seed: int) -> TransitionTable:
-        made(replay, monkeypatch, run, f"{run}:0.5", "--steps", 150, "--seed", seed, "--out", tmp_path / name)
+        made(run, f"{run}:0.5", "--steps", 150, "--seed", seed, "--out", tmp_path / name)
         return open_dataset(str(tmp_path / name))
 
     first, again, other = table("a.hdf5", 0), table("b.hdf5", 0), table("c.hdf5", 1)
@@ -58,21 +45,21 @@ def test_replay_repeats_with_its_seed(replay, run, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("run", ["demo/cartpole/expert-v0"], indirect=True)
-def test_low_episodes_earn_up_to_the_middle(replay, run, tmp_path, monkeypatch):
+def test_low_episodes_earn_up_to_the_middle(run, tmp_path):
     """Low episodes earn up to the middle between the random and the expert return."""
     out = ("--out", tmp_path / "all.hdf5", "--low", tmp_path / "low.hdf5")
-    made(replay, monkeypatch, run, "--steps", 400, *out, "--expert-return", 30, "--random-return", 10)
+    made(run, "--steps", 400, *out, "--expert-return", 30, "--random-return", 10)
     everything, low = (open_dataset(str(tmp_path / name)).episodes["return"] for name in ("all.hdf5", "low.hdf5"))
     assert low.max() <= 20 < everything.max()
     assert sorted(low) == sorted(value for value in everything if value <= 20)
 
 
-def test_each_episode_has_its_share_of_noise(replay):
+def test_each_episode_has_its_share_of_noise():
     """Discrete actions are replaced in up to half of the steps; the share is drawn for each episode."""
     random, policy = np.random.default_rng(0), torch.nn.Module.__new__(DiscretePolicy)
     shares = []
     for _ in range(40):
-        noise = replay.noise_of(policy, 1000, random)
+        noise = noisy_replay.noise_of(policy, 1000, random)
         shares.append(np.mean([noise(-1) != -1 for _ in range(300)]))
     assert max(shares) < 0.6
     assert min(shares) < 0.1

@@ -1,31 +1,22 @@
 """The point maze is what its page says: the barrier blocks, the expert walks round it, maps are of free places."""
 
 import argparse
-import importlib
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-import torch
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from benchmarks import point_maze
+
 TINY = ("--seeds", "0", "--episodes", "2", "--updates", "5", "--set", "prior.updates=20", "--set", "hidden_sizes=[8]")
 
 
 @pytest.fixture
 def maze(monkeypatch: pytest.MonkeyPatch):
-    """`point_maze`, on a coarse grid; its modules are forgotten afterwards."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    found = importlib.import_module("point_maze")
-    monkeypatch.setattr(found, "SPACING", 0.1)
-    monkeypatch.setattr(found, "VALUE_STEPS", 30)
-    threads = torch.get_num_threads()
-    yield found
-    torch.set_num_threads(threads)
-    for name in ("point_maze", "point_maze_env"):
-        sys.modules.pop(name)
+    """`point_maze`, on a coarse grid."""
+    monkeypatch.setattr(point_maze, "SPACING", 0.1)
+    monkeypatch.setattr(point_maze, "VALUE_STEPS", 30)
+    return point_maze
 
 
 def pushed(maze: ModuleType, start: tuple[float, float], push: tuple[float, float]) -> np.ndarray:

@@ -1,40 +1,19 @@
 """The speed benchmark measures like with like: the yardsticks compute what ours computes, and the counts add up."""
 
-import importlib
 import json
 import subprocess
 import sys
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SCRIPTS = ("check", "eager", "environments", "ours", "synthetic", "worker")
+from benchmarks.processes import importable
+from benchmarks.speed import check
+from benchmarks.yardsticks import eager, flops, tables
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch):
-    """Modules beside the worker scripts, imported as those import each other; forgotten afterwards."""
-    monkeypatch.syspath_prepend(BENCHMARKS / "yardsticks")
-    yield importlib.import_module
-    for name in SCRIPTS:
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def parent(monkeypatch: pytest.MonkeyPatch):
-    """Modules of the parent's side."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    yield lambda name: importlib.import_module(f"yardsticks.{name}")
-    for name in [name for name in sys.modules if name.partition(".")[0] == "yardsticks"]:
-        sys.modules.pop(name)
-
-
-def test_plain_loops_make_our_updates(script):
+def test_plain_loops_make_our_updates():
     """From the same weights, batches and noise, the plain loops make our updates."""
-    check: ModuleType = script("check")
     with check.double_precision():
         own, plain, given = check.continuous_updates()
         discrete = check.discrete_updates()
@@ -46,17 +25,15 @@ def test_plain_loops_make_our_updates(script):
     assert torch.get_default_dtype() is torch.float32
 
 
-def test_another_width_of_the_policy_is_another_update(script, monkeypatch):
-    check, eager = script("check"), script("eager")
+def test_another_width_of_the_policy_is_another_update(monkeypatch):
     monkeypatch.setattr(eager, "STD", 0.14)
     with check.double_precision():
         own, plain, _ = check.continuous_updates()
     assert check.difference(own, plain) > 1e-5
 
 
-def test_operations_of_an_update_by_hand(parent):
+def test_operations_of_an_update_by_hand():
     """The operations of an update are those counted by hand."""
-    flops = parent("flops")
     critic, actor = 2 * (23 * 256 + 256 * 256 + 256), 2 * (17 * 256 + 256 * 256 + 256 * 6)
     hidden, to_action = 2 * (256 * 256 + 256), 2 * 6 * 256
     expected = 2 * 512 * (2 * critic + hidden) + 2 * 256 * critic + 512 * actor
@@ -65,9 +42,8 @@ def test_operations_of_an_update_by_hand(parent):
     assert sum(flops.bc().values()) == pytest.approx(256 * (2 * actor + 2 * (256 * 256 + 256 * 6)) / 1e6)
 
 
-def test_ratio_is_the_median_over_rounds(parent):
+def test_ratio_is_the_median_over_rounds():
     """A ratio is the median of the rounds' own ratios."""
-    tables = parent("tables")
     speeds = [(10, 1), (30, 10), (1, 1)]
     rounds = [
         {
@@ -83,7 +59,7 @@ def test_ratio_is_the_median_over_rounds(parent):
 def test_worker_answers_in_json():
     """A worker answers in JSON, whatever else is printed."""
     code = (
-        "from worker import counted, serve\n"
+        "from benchmarks.yardsticks.worker import counted, serve\n"
         "def updates(count):\n"
         "    print('a greeting', count, flush=True)\n"
         "    return 0.5\n"
@@ -92,7 +68,7 @@ def test_worker_answers_in_json():
     result = subprocess.run(
         [sys.executable, "-c", code],
         input="go 0\n",
-        env={"PYTHONPATH": str(BENCHMARKS / "yardsticks")},
+        env=importable({}),
         capture_output=True,
         text=True,
         check=True,

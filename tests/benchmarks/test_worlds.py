@@ -1,34 +1,23 @@
 """The worlds' experts reach their goals, and what Minari's DataCollector records of them trains and evaluates."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.record import worlds
 from iq_offline.data.catalogue import Located
 from iq_offline.data.environments import UNCHECKED, make_environment
 from iq_offline.data.table import open_table
 from iq_offline.stages.run import RunRequest, run_pipeline
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def worlds(monkeypatch: pytest.MonkeyPatch):
-    """The script, forgotten afterwards."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    yield importlib.import_module("worlds")
-    sys.modules.pop("worlds")
 
 
 @pytest.mark.parametrize(
     ("name", "package", "least"),
     [("point-maze", "gymnasium_robotics", 1.0), ("minigrid", "minigrid", 0.95), ("kitchen", "gymnasium_robotics", 1.0)],
 )
-def test_scripted_expert_reaches_the_goal(worlds, name: str, package: str, least: float):
+def test_scripted_expert_reaches_the_goal(name: str, package: str, least: float):
     """A scripted expert solves its task from every start that is tried."""
     pytest.importorskip(package, reason=f"needs {package}")
     world = worlds.WORLDS[name]
@@ -46,7 +35,7 @@ def test_scripted_expert_reaches_the_goal(worlds, name: str, package: str, least
     environment.close()
 
 
-def test_search_finds_what_earns_more(worlds):
+def test_search_finds_what_earns_more():
     """The searched policy earns more than the one that it starts from, which does nothing."""
     environment = make_environment("Pendulum-v1", {})
 
@@ -63,7 +52,7 @@ def test_search_finds_what_earns_more(worlds):
 
 
 @pytest.fixture
-def recorded(worlds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a few episodes of MiniGrid's shortest ways, as Minari's DataCollector records them."""
     pytest.importorskip("minigrid", reason="needs minigrid")
     pytest.importorskip("jax", reason="Minari's DataCollector needs jax: pip install 'minari[create]'")

@@ -1,7 +1,4 @@
-#!/usr/bin/env python3
-"""Datasets to training-ready, conversions and batches, beside d3rlpy and Minari: processor seconds and peak memory.
-
-Usage: datasets.py [--steps 1000000] [--rounds 5] [--folder DIR]
+"""Datasets to training-ready, conversions, batches, beside d3rlpy and Minari: seconds and memory.
 
 Synthetic episodes of 1,000 steps (17 observation and 6 action numbers, 32 bits), in D4RL's layout and in Minari's.
 Each measurement runs in a process of its own, with its imports done before the clock starts and one thread; peers
@@ -9,21 +6,23 @@ take turns, round by round. `first pass` touches every row once, as the first ep
 written past the page cache, so its first reading comes from the disk. Prints Markdown: medians, and ratios to the peer.
 """
 
-import argparse
-import json
 import os
-import resource
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.arguments import Parser
+from benchmarks.markdown import median_and_range, table
+from benchmarks.processes import ONE_THREAD, apart, peak_megabytes
+from benchmarks.results import result_file
+from benchmarks.yardsticks.rounds import interleaved
 
 EPISODE = 1000
 OBSERVATION, ACTION = 17, 6
@@ -32,32 +31,29 @@ BATCH = 256
 Result = dict[str, float]
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Make the data, run all measurements in turn, print the table."""
-    options = arguments()
-    if options.only:
-        print(json.dumps(MEASUREMENTS[options.only](options.folder)))
-        return
-    folder = Path(tempfile.mkdtemp(dir=options.folder))
-    try:
-        make_data(folder, options.steps)
-        results: dict[str, list[Result]] = {name: [] for name in MEASUREMENTS}
-        for _ in range(options.rounds):
-            for name in MEASUREMENTS:
-                results[name].append(in_its_own_process(name, folder))
-        show(results, 4 * (OBSERVATION + ACTION + 2) * (options.steps + options.steps // EPISODE))
-    finally:
-        shutil.rmtree(folder)
-
-
-def arguments() -> argparse.Namespace:
-    """The command's options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where to work (default: the system's temporary folder)")
-    parser.add_argument("--only", choices=MEASUREMENTS, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    parser.add_json()
+    options = parser.parse(arguments)
+    folder = Path(tempfile.mkdtemp(dir=options.folder))
+    try:
+        with result_file(options) as rows:
+            make_data(folder, options.steps)
+            works = {name: partial(in_its_own_process, name, folder) for name in MEASUREMENTS}
+            rounds = list(interleaved(works, options.rounds))
+            rows += [
+                {"measurement": name, "round": number, **result}
+                for number, found in enumerate(rounds)
+                for name, result in found.items()
+            ]
+        results = {name: [found[name] for found in rounds] for name in MEASUREMENTS}
+        show(results, 4 * (OBSERVATION + ACTION + 2) * (options.steps + options.steps // EPISODE))
+    finally:
+        shutil.rmtree(folder)
 
 
 def make_data(folder: Path, steps: int) -> None:
@@ -89,18 +85,17 @@ def in_its_own_process(name: str, folder: Path) -> Result:
     places = {"IQ_OFFLINE_HOME": str(home / "home"), "MINARI_DATASETS_PATH": str(folder)}
     if name.startswith("minari: create"):
         places["MINARI_DATASETS_PATH"] = str(folder / "made")
-    command = [sys.executable, __file__, "--only", name, "--folder", str(folder)]
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     try:
-        out = subprocess.run(command, env=os.environ | places | threads, capture_output=True, text=True, check=True)
-    except subprocess.CalledProcessError as error:
-        raise SystemExit(f"{name} failed:\n{error.stderr}") from None
+        result: Result = apart(_measured, name, folder, environment=places | ONE_THREAD)
     finally:
         shutil.rmtree(home)
         if (folder / "benchmark").exists():
             shutil.rmtree(folder / "made", ignore_errors=True)
-    result: Result = json.loads(out.stdout.splitlines()[-1])
     return result
+
+
+def _measured(name: str, folder: Path) -> Result:
+    return MEASUREMENTS[name](folder)
 
 
 def measured(work: Callable[[], Any]) -> tuple[Any, Result]:
@@ -119,11 +114,6 @@ def seconds_each(work: Callable[[], Any], times: int) -> float:
     for _ in range(times):
         work()
     return (time.process_time() - started) / times
-
-
-def peak_megabytes() -> float:
-    """Peak resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def ours_open(name: str) -> Callable[[Path], Result]:
@@ -272,13 +262,17 @@ def show(results: dict[str, list[Result]], packed_bytes: int) -> None:
     def median(name: str, key: str) -> float:
         return statistics.median(result[key] for result in results[name])
 
-    print("| measurement | processor s, median (min to max) | wall s | peak memory MB |\n|---|---|---|---|")
-    for name, rounds in results.items():
-        if name == "ours: batches":
-            continue
-        spent = sorted(result["processor"] for result in rounds)
-        row = f"{statistics.median(spent):.3f} ({spent[0]:.3f} to {spent[-1]:.3f})"
-        print(f"| {name} | {row} | {median(name, 'wall'):.3f} | {median(name, 'megabytes'):.0f} |")
+    rows = [
+        [
+            name,
+            median_and_range([result["processor"] for result in rounds], "{:.3f}"),
+            f"{median(name, 'wall'):.3f}",
+            f"{median(name, 'megabytes'):.0f}",
+        ]
+        for name, rounds in results.items()
+        if name != "ours: batches"
+    ]
+    print(table(["measurement", "processor s, median (min to max)", "wall s", "peak memory MB"], rows))
     cold, nexts, minari = "ours: D4RL HDF5", "ours: D4RL HDF5 with next observations", "minari: load and iterate"
     peer = median("d3rlpy: MDPDataset", "processor")
     print()
@@ -308,7 +302,3 @@ def show(results: dict[str, list[Result]], packed_bytes: int) -> None:
     print(
         f"{create / median('ours: convert to Minari', 'processor'):.2f} times with reading back, hashes and the table"
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,11 @@
-"""Kill -9 a training run at random moments, go on with --resume, and compare with an unbroken run.
+"""Kill -9 a training run, go on with --resume, and compare with an unbroken run.
 
-python benchmarks/kill_training.py --kills 20
+python -m benchmarks kill training --kills 20
 
 A snapshot is written at every logged update, so that kills fall into writes of snapshots too. Prints where each kill
 came; exits 1 where the run did not go on, or its tensors or metrics differ in a single bit.
 """
 
-import argparse
 import json
 import random
 import signal
@@ -17,6 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.arguments import Parser
+
 OPTIONS = [
     *("--dataset", "demo/swimmer/expert-v0", "--method", "iq", "--demos", "5", "--device", "cpu"),
     *("--set", "prior.updates=3000", "--set", "updates=3000", "--set", "hidden_sizes=[16]"),
@@ -24,12 +25,12 @@ OPTIONS = [
 ]
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Train once whole, then in pieces, as many runs as the kills take."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    options = parser.parse_args()
+    options = parser.parse(arguments)
     moments = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole"
@@ -85,7 +86,3 @@ def _last(out: Path) -> str:
 def _told(out: Path) -> tuple[str, bytes]:
     manifest = json.loads((out / "manifest.json").read_text())
     return manifest["checkpoint_sha256"], (out / "metrics.parquet").read_bytes()
-
-
-if __name__ == "__main__":
-    main()

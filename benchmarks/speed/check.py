@@ -1,13 +1,9 @@
-#!/usr/bin/env python3
-"""That the yardsticks compute what ours computes: the same updates from the same weights, batches and noise.
-
-Usage: check.py [--environments DIR] [--without-jax]
+"""Check that the yardsticks make our updates, from the same weights, batches and noise.
 
 In double precision, so that only the mathematics can differ. Prints the largest difference of any loss or weight after
 UPDATES updates, and exits with 1 where one is above TOLERANCE.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -18,12 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from eager import Minibatch, PlainIQ, PlainSoftQ, sampler
-from environments import DEFAULT_FOLDER, python_of
-from ours import CONFIGS, data_of, learner_of
-from synthetic import ACTION, BATCH, SMALL_BATCH, continuous_episodes, discrete_episodes
 from torch import Tensor, nn
 
+from benchmarks.arguments import Parser
+from benchmarks.processes import importable
+from benchmarks.yardsticks.eager import Minibatch, PlainIQ, PlainSoftQ, sampler
+from benchmarks.yardsticks.environments import DEFAULT_FOLDER, python_of
+from benchmarks.yardsticks.ours import CONFIGS, data_of, learner_of
+from benchmarks.yardsticks.synthetic import ACTION, BATCH, SMALL_BATCH, continuous_episodes, discrete_episodes
 from iq_offline.algorithms.learner import Learner
 from iq_offline.algorithms.noise import Stream, generator
 from iq_offline.batch import Batch
@@ -35,17 +33,17 @@ Found = dict[str, Tensor]
 """Losses (UPDATES,) and the weights after the updates, by name."""
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Check what the options say."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("--environments", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--without-jax", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse(arguments)
     with double_precision():
         own, plain, given = continuous_updates()
-        worst = {"eager.py iq": difference(own, plain), "eager.py discrete": difference(*discrete_updates())}
+        worst = {"eager iq": difference(own, plain), "eager discrete": difference(*discrete_updates())}
     if not options.without_jax:
-        worst["jax_iq.py"] = difference(own, jax_updates(given, python_of("jax", options.environments)))
+        worst["jax_iq"] = difference(own, jax_updates(given, python_of("jax", options.environments)))
     for name, largest in worst.items():
         print(f"{name}: largest difference from ours after {UPDATES} updates {largest:.1e} (at most {TOLERANCE:g})")
     if max(worst.values()) > TOLERANCE:
@@ -106,9 +104,8 @@ def jax_updates(given: Found, python: Path) -> Found:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "given.npz"), Path(folder, "after.npz")
         np.savez(source, **{name: tensor.numpy() for name, tensor in given.items()})
-        script = Path(__file__).with_name("jax_iq.py")
-        environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-        command = [str(python), str(script), str(source), str(target)]
+        environment = importable(os.environ) | {"JAX_PLATFORMS": "cpu"}
+        command = [str(python), "-m", "benchmarks.yardsticks.jax_iq", str(source), str(target)]
         subprocess.run(command, env=environment, check=True, stdout=sys.stderr)
         with np.load(target) as after:
             return {name: torch.from_numpy(after[name]) for name in after.files}
@@ -155,7 +152,3 @@ def _layers(prefix: str, module: nn.Module) -> Found:
     linear = [layer for layer in module if isinstance(layer, nn.Linear)]
     weights = {f"{prefix}.weights.{k}": layer.weight.detach().T.clone() for k, layer in enumerate(linear)}
     return weights | {f"{prefix}.biases.{k}": layer.bias.detach().clone() for k, layer in enumerate(linear)}
-
-
-if __name__ == "__main__":
-    main()

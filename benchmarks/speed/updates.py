@@ -1,7 +1,4 @@
-#!/usr/bin/env python3
 """Gradient updates a CPU second: ours and the peers' in turn, each in a process of its own, on one thread.
-
-Usage: speed.py [--rounds 7] [--seconds 3] [--only NAME...] [--environments DIR] [--log FILE]
 
 Every round gives each candidate some CPU seconds; medians are over rounds, and a ratio is the median of the rounds' own
 ratios. JAX and `imitation` get environments of their own, made when absent. Prints Markdown; what cannot be run here is
@@ -9,69 +6,55 @@ named with its reason. docs/experiments/speed.md says what equals what.
 """
 
 import argparse
-import json
 import math
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
-from yardsticks import tables
-from yardsticks.candidates import CANDIDATES, GEMM, Candidate
-from yardsticks.environments import DEFAULT_FOLDER
-from yardsticks.rounds import NotRun, Round, Worker, measured
+from benchmarks.arguments import Parser
+from benchmarks.results import machine, result_file, versions
+from benchmarks.yardsticks import tables
+from benchmarks.yardsticks.candidates import CANDIDATES, GEMM, Candidate
+from benchmarks.yardsticks.environments import DEFAULT_FOLDER
+from benchmarks.yardsticks.rounds import NotRun, Round, Worker, measured
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Start the workers, run the rounds, print the tables."""
-    options = arguments()
+    options = options_of(arguments)
     chosen = [candidate for candidate in CANDIDATES if not options.only or candidate.name in options.only]
-    with tempfile.TemporaryDirectory() as errors:
+    with tempfile.TemporaryDirectory() as errors, result_file(options) as rows:
         workers, left_out = started(chosen, options.environments, Path(errors))
         if not workers:
             raise SystemExit("nothing can be run here: " + "; ".join(f"{k}: {v}" for k, v in left_out.items()))
         rounds = []
         for found in measured(workers, options.rounds, options.seconds):
             rounds.append(found)
+            rows += [{"candidate": name, "round": len(rounds), **reply} for name, reply in found.items()]
             print(
                 f"round {len(rounds)} of {options.rounds}, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True
             )
+        rows += [{"candidate": name, "not_run": reason} for name, reason in left_out.items()]
         for worker in workers:
             worker.stop()
-    if options.log:
-        options.log.write_text(json.dumps({"machine": machine(), "left_out": left_out, "rounds": rounds}, indent=1))
     show(rounds, left_out, options)
     if any(name.startswith("ours") for name in left_out):
         raise SystemExit(1)
 
 
-def arguments() -> argparse.Namespace:
+def options_of(arguments: list[str]) -> argparse.Namespace:
     """The command's options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=3.0, help="CPU seconds of a candidate in a round")
     names = [candidate.name for candidate in CANDIDATES]
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--environments", type=Path, default=DEFAULT_FOLDER, help="where the peers' own ones lie")
-    parser.add_argument("--log", type=Path, help="write every round to this file, as JSON")
-    return parser.parse_args()
-
-
-def machine() -> dict[str, str]:
-    """Processor, cores, and versions of ours."""
-    cpuinfo = Path("/proc/cpuinfo")
-    models = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-    found = {"processor": models[0] if models else platform.processor(), "cores": str(os.cpu_count())}
-    found |= {"python": platform.python_version()}
-    for package in ("torch", "d3rlpy"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "absent"
-    return found
+    parser.add_json()
+    options: argparse.Namespace = parser.parse(arguments)
+    return options
 
 
 def started(chosen: Sequence[Candidate], environments: Path, errors: Path) -> tuple[list[Worker], dict[str, str]]:
@@ -88,7 +71,8 @@ def started(chosen: Sequence[Candidate], environments: Path, errors: Path) -> tu
 
 def show(rounds: Sequence[Round], left_out: dict[str, str], options: argparse.Namespace) -> None:
     """The tables, and what is not in them."""
-    here = ", ".join(f"{what} {value}" for what, value in machine().items())
+    known = machine() | versions()
+    here = ", ".join(f"{what} {known[what]}" for what in ("processor", "cores", "python", "torch", "d3rlpy"))
     print(f"{options.rounds} rounds of {options.seconds:g} CPU seconds a candidate; {here}.\n")
     measured_ones = [candidate for candidate in CANDIDATES if candidate.name in rounds[0]]
     names = [candidate.name for candidate in measured_ones]
@@ -101,7 +85,3 @@ def show(rounds: Sequence[Round], left_out: dict[str, str], options: argparse.Na
     for name in names:
         if not all(math.isfinite(found[name]["loss"]) for found in rounds):
             print(f"\nnot to be trusted: {name}: its loss is not finite")
-
-
-if __name__ == "__main__":
-    main()

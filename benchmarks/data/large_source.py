@@ -1,15 +1,10 @@
-#!/usr/bin/env python3
 """Peak memory of converting a large D4RL HDF5 file to Minari, read back and all.
-
-Usage: large_source.py [--steps 100000000] [--folder DIR]
 
 Random episodes of 1,000 steps (17 observation and 6 action numbers, 32 bits): 98 bytes a step, so that 100 million
 steps are 9.8 GB; three times that is needed on the disk. Prints one line.
 """
 
-import argparse
 import os
-import resource
 import shutil
 import tempfile
 import time
@@ -18,16 +13,21 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from benchmarks.arguments import Parser
+from benchmarks.processes import peak_megabytes
+from benchmarks.results import result_file
+
 CHUNK = 250_000
 EPISODE = 1000
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Make the file, convert it, print what it took."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("--steps", type=int, default=100_000_000)
     parser.add_argument("--folder", type=Path, help="where to work (default: the system's temporary folder)")
-    options = parser.parse_args()
+    parser.add_json()
+    options = parser.parse(arguments)
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     os.environ["IQ_OFFLINE_HOME"] = str(folder / "home")
     try:
@@ -37,8 +37,10 @@ def main() -> None:
         started = time.perf_counter()
         record = convert_dataset(str(source), folder / "x-v0", ConvertRequest())
         seconds = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        size = source.stat().st_size / 1e9
+        peak, size = peak_megabytes(), source.stat().st_size / 1e9
+        found = {"gigabytes": size, "steps": record["read"]["steps"], "seconds": seconds, "peak_megabytes": peak}
+        with result_file(options) as rows:
+            rows.append(found)
         print(f"{size:.1f} GB, {record['read']['steps']:,} steps: {seconds:.0f} s, peak memory {peak:.0f} MB")
     finally:
         shutil.rmtree(folder)
@@ -61,7 +63,3 @@ def make_source(path: Path, steps: int) -> Path:
             rewards[rows], terminals[rows] = 1.0, False
             timeouts[rows] = np.arange(first, rows.stop) % EPISODE == EPISODE - 1
     return path
-
-
-if __name__ == "__main__":
-    main()

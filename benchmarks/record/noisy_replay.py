@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
-"""Make a replay set: several policies, one an episode, each under noise of its own. D4RL's HDF5 layout.
+"""Several policies, one an episode, each under noise of its own, in D4RL's HDF5 layout.
 
-python benchmarks/noisy_replay.py RUN[:SHAKE]... --steps 80000 --out FILE [--low FILE] [--seed 0]
+python -m benchmarks record noisy-replay RUN[:SHAKE]... --steps 80000 --out FILE [--low FILE] [--seed 0]
 
 RUN is a finished run; SHAKE, a number, disturbs its weights by so many of each layer's own deviations, anew for each
 episode: many policies like it and worse. With continuous actions an episode's noise is Gaussian with a deviation of
@@ -10,7 +9,6 @@ environment is the runs' own. `--low` is those of its episodes that have up to t
 `--expert-return`. Prints episodes and returns by policy.
 """
 
-import argparse
 import copy
 import hashlib
 from collections.abc import Callable
@@ -22,6 +20,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.arguments import Parser
+from benchmarks.record import episodes as recording
 from iq_offline.algorithms.networks import ContinuousPolicy, Policy
 from iq_offline.data.environments import RawEnvironment, make_raw_environment
 from iq_offline.data.episodes import DatasetInfo, Episode, EpisodeSource
@@ -37,9 +37,9 @@ MOST_UNIFORM_DISCRETE = 0.5
 Noise = Callable[[Any], Any]
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Policies in turn until there are enough steps."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("policies", nargs="+")
     parser.add_argument("--steps", type=int, default=80_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--low", type=Path)
     parser.add_argument("--expert-return", type=float)
     parser.add_argument("--random-return", type=float, default=0.0)
-    options = parser.parse_args()
+    options = parser.parse(arguments)
     if options.low and options.expert_return is None:
         parser.error("--low needs --expert-return")
     torch.set_num_threads(1)
@@ -115,24 +115,14 @@ def episode_of(
 ) -> Episode:
     """One episode under that noise."""
     observation, _ = environment.reset(seed=int(random.integers(2**31)))
-    observations, actions, rewards = [observation], [], []
-    terminated, truncated = False, False
-    while not (terminated or truncated):
-        with torch.no_grad():
-            chosen = policy.act(torch.from_numpy(np.asarray(observation, dtype=np.float32))[None])[0].numpy()
-        action = disturbed(chosen)
-        observation, reward, terminated, truncated, _ = environment.step(action)
-        observations.append(observation)
-        actions.append(action)
-        rewards.append(reward)
-        truncated = truncated or (environment.step_limit is not None and len(actions) >= environment.step_limit)
-    return Episode(
-        index,
-        np.array(observations, dtype=np.float32),
-        np.array(actions),
-        np.array(rewards),
-        terminated=bool(terminated),
-        truncated=bool(truncated and not terminated),
+
+    @torch.no_grad()
+    def act(observation: Any) -> Any:
+        row = torch.from_numpy(np.asarray(observation, dtype=np.float32))[None]
+        return disturbed(policy.act(row)[0].numpy())
+
+    return recording.episode_of(
+        environment, observation, act, index, most_steps=environment.step_limit, dtype=np.float32
     )
 
 
@@ -143,7 +133,3 @@ def write(episodes: list[Episode], path: Path, about: DatasetInfo) -> None:
         steps.update(episode.actions.tobytes())
     about = replace(about, name=path.stem, path=str(path), origin_sha256=steps.hexdigest())
     d4rl.write(EpisodeSource(about, episodes), path)
-
-
-if __name__ == "__main__":
-    main()

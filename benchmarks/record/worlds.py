@@ -1,7 +1,4 @@
-#!/usr/bin/env python3
-"""Demonstrations of one environment of each family, recorded by Minari's DataCollector: the data of the table `worlds`.
-
-Usage: worlds.py FOLDER [--worlds point-maze,minigrid] [--episodes N] [--iterations 8]
+"""One environment of each family, by Minari's DataCollector: the data of the table `worlds`.
 
 Writes FOLDER/NAME/expert-v0, a Minari dataset each that is not there yet, and prints a Markdown row for it; then
 `iq-offline run worlds --data FOLDER` trains, evaluates and reports. Point maze, MiniGrid, kitchen and Pong have a
@@ -10,7 +7,6 @@ better than rest. Episode n starts from the environment's seed 10000 + n, which 
 `environments` and, for the DataCollector, `pip install 'minari[create]'`; a few minutes of one core.
 """
 
-import argparse
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,10 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.arguments import Parser, names_of
+from benchmarks.markdown import print_header, print_row
+from benchmarks.record.episodes import FIRST_SEED
 from iq_offline.data.environments import UNCHECKED, make_environment
 from iq_offline.data.observations import joined
 
-FIRST_SEED = 10_000
 Floats = NDArray[np.float64]
 Policy = Callable[[Any], Any]
 Cell = tuple[int, int]
@@ -229,25 +227,20 @@ def record(name: str, folder: Path, most: int | None, iterations: int) -> list[f
     return returns
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Record the worlds and print what was recorded."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--worlds", type=lambda text: text.split(","), default=list(WORLDS))
+    parser.add_argument("--worlds", type=names_of, default=list(WORLDS), help=f"of {', '.join(WORLDS)} (default: all)")
     parser.add_argument("--episodes", type=int, help="at most so many of each world")
     parser.add_argument("--iterations", type=int, default=8, help="of the search for a policy")
-    options = parser.parse_args()
+    options = parser.parse(arguments)
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    print("| world | environment | episodes | mean return | least | most |")
-    print("|---|---|" + "---|" * 4)
+    print_header("world", "environment", "episodes", "mean return", "least", "most")
     for name in options.worlds:
         if (folder / name / "expert-v0").exists():  # recorded by an earlier call
             continue
         returns = record(name, folder, options.episodes, options.iterations)
-        numbers = f"{np.mean(returns):.2f} | {min(returns):.2f} | {max(returns):.2f}"
-        print(f"| {name} | {WORLDS[name].env_id} | {len(returns)} | {numbers} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        numbers = (f"{value:.2f}" for value in (np.mean(returns), min(returns), max(returns)))
+        print_row(name, WORLDS[name].env_id, len(returns), *numbers)

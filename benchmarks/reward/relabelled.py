@@ -1,6 +1,6 @@
-"""Offline reinforcement learning on a recovered reward: relabel, train, simulate, beside other rewards and cloning.
+"""Relabel with a recovered reward, train by offline RL, simulate, beside other rewards and cloning.
 
-python benchmarks/relabelled.py FOLDER --tasks hopper,walker2d,halfcheetah --demos 3 --subsample 20 --seeds 0-1
+python -m benchmarks reward relabelled FOLDER --tasks hopper,walker2d,halfcheetah --demos 3 --subsample 20 --seeds 0-1
 
 Learns a reward from the demonstrations alone (`iq --preset reward`), relabels them and TASK-replay.hdf5 with it, and
 trains d3rlpy's algorithms on the relabelled sets. Beside them: the same on true rewards (an oracle), on SEABO's and
@@ -11,17 +11,18 @@ rewards as IQL's authors do. The log keeps every run; those that it holds are no
 """
 
 import argparse
-import json
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from run_log import is_logged, runs_of
-from seeds import seeds_of
 
+from benchmarks.arguments import Parser, names_of
+from benchmarks.markdown import listed, table
+from benchmarks.run_log import Run, run_once, runs_of
 from iq_offline.baselines.fit import fit_baseline
 from iq_offline.baselines.sources import PeerData
 from iq_offline.config.baselines import ContinuousCloneAllConfig, ContinuousFilteredBCConfig, RewardLabelledConfig
@@ -40,35 +41,34 @@ OURS = {"linear": "linear", "normalised": "normalised", "distilled": "distilled"
 METHODS = "bc,bc-all,filtered-bc,linear-td3bc,seabo-td3bc,otr-td3bc,true-td3bc"
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Run what the log lacks, then print a row a task and method."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--tasks", default="hopper,walker2d,halfcheetah")
-    parser.add_argument("--methods", default=METHODS)
+    parser.add_argument("--tasks", type=names_of, default="hopper,walker2d,halfcheetah")
+    parser.add_argument("--methods", type=names_of, default=METHODS)
     parser.add_argument("--supplementary", default="replay", help="a kind, as in TASK-replay.hdf5")
-    parser.add_argument("--demos", type=int, default=3)
-    parser.add_argument("--subsample", type=int, default=20)
-    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-1"))
+    parser.add_demonstrations(demos=3, subsample=20, seeds="0-1")
     parser.add_argument("--updates", type=int, default=10_000, help="of d3rlpy's algorithms")
     parser.add_argument("--return-range", type=float, help="of the replay episodes' sums of rewards; 1000 is IQL's")
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--log", type=Path, default=Path("relabelled.jsonl"))
-    options = parser.parse_args()
+    options = parser.parse(arguments)
     torch.set_num_threads(1)
     for seed in options.seeds:
-        for task in options.tasks.split(","):
-            for method in options.methods.split(","):
+        for task in options.tasks:
+            for method in options.methods:
                 key = {"task": task, "method": method, "seed": seed, "supplementary": options.supplementary}
                 key |= {"demos": options.demos, "subsample": options.subsample, "updates": options.updates}
                 key |= {"return_range": options.return_range}
-                if not is_logged(options.log, key):
-                    started = time.process_time()
-                    percent = _percent(options, task, method, seed)
-                    found = {"percent": percent, "cpu_seconds": round(time.process_time() - started, 1)}
-                    with options.log.open("a") as log:
-                        log.write(json.dumps(key | found) + "\n")
+                run_once(options.log, key, partial(_timed, options, task, method, seed))
     _print(options.log)
+
+
+def _timed(options: argparse.Namespace, task: str, method: str, seed: int) -> Run:
+    started = time.process_time()
+    percent = _percent(options, task, method, seed)
+    return {"percent": percent, "cpu_seconds": round(time.process_time() - started, 1)}
 
 
 def _percent(options: argparse.Namespace, task: str, method: str, seed: int) -> float:
@@ -122,19 +122,15 @@ def _trained(options: argparse.Namespace, files: tuple[str, str], method: str, s
 
 def _print(log: Path) -> None:
     runs = runs_of(log)
-    print("| task | method | seeds | percent by seed | mean | CPU seconds |\n|---|---|---|---|---|---|")
+    rows = []
     for task, method in dict.fromkeys((run["task"], _named(run)) for run in runs):
         own = [run for run in runs if (run["task"], _named(run)) == (task, method)]
         percents = [run["percent"] for run in own]
         seconds = np.mean([run["cpu_seconds"] for run in own])
-        listed = ", ".join(f"{percent:.0f}" for percent in percents)
-        print(f"| {task} | {method} | {len(own)} | {listed} | {np.mean(percents):.0f} | {seconds:.0f} |")
+        rows.append([task, method, len(own), listed(percents, "{:.0f}"), f"{np.mean(percents):.0f}", f"{seconds:.0f}"])
+    print(table(["task", "method", "seeds", "percent by seed", "mean", "CPU seconds"], rows))
 
 
 def _named(run: dict[str, Any]) -> str:
     name = f"{run['method']}, {run['updates']:,}"
     return name if run.get("return_range") is None else f"{name}, range {run['return_range']:g}"
-
-
-if __name__ == "__main__":
-    main()

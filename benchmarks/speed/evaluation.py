@@ -1,7 +1,4 @@
-#!/usr/bin/env python3
-"""Evaluation beside d3rlpy's and beside the bare environment: environment steps per processor second, on one thread.
-
-Usage: evaluation_speed.py [--env HalfCheetah-v5] [--steps 500] [--rounds 9]
+"""Environment steps of an evaluation a CPU second, beside d3rlpy's and bare environments.
 
 One policy for all, the mean of d3rlpy's SAC actor (256 x 256), whose weights our policy takes over; its last layer is
 enlarged, so that the body moves. Each round runs every candidate once, in this process, in another order each round; a
@@ -11,19 +8,20 @@ lock-step, whose memory does not fit a small cache. Only stepping is timed, not 
 episodes all have the same length. Prints the processor and a Markdown table.
 """
 
-import argparse
 import os
-import platform
-import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from benchmarks.arguments import Parser
+from benchmarks.markdown import median_and_range, table
+from benchmarks.results import processor, result_file
+from benchmarks.yardsticks.rounds import interleaved
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, Standardiser
 from iq_offline.config.base import ActionHead, Activation
 from iq_offline.data.environments import make_environment, make_raw_environment
@@ -36,14 +34,6 @@ ENLARGED = 10.0
 
 Candidate = Callable[[], int]
 """Steps environments, and says how many steps it made."""
-
-
-def processor() -> str:
-    """The processor's name, as the system tells it."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
 
 
 def peer(environment: Any) -> Any:
@@ -153,37 +143,34 @@ def speed(candidate: Candidate) -> float:
     return steps / (time.process_time() - start)
 
 
-def measure(measured: dict[str, Candidate], rounds: int) -> list[dict[str, float]]:
-    """The speeds of each round, after one round to warm up."""
-    names = list(measured)
-    found = []
-    for number in range(rounds + 1):
-        turn = number % len(names)
-        found.append({name: speed(measured[name]) for name in names[turn:] + names[:turn]})
-    return found[1:]
-
-
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("--env", default="HalfCheetah-v5")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=9)
-    options = parser.parse_args()
+    parser.add_json()
+    options = parser.parse(arguments)
     torch.set_num_threads(1)
     measured = candidates(options.env, {"max_episode_steps": options.steps})
-    with threadpool_limits(limits=1):
-        found = measure(measured, options.rounds)
+    works = {name: partial(speed, candidate) for name, candidate in measured.items()}
+    with threadpool_limits(limits=1), result_file(options) as rows:
+        found = list(interleaved(works, options.rounds, warm_up=1))
+        rows += [
+            {"candidate": name, "round": number, "steps_a_cpu_second": turn[name]}
+            for number, turn in enumerate(found)
+            for name in turn
+        ]
     ours = next(iter(measured))
-    print(f"{processor()}; load {os.getloadavg()[0]:.1f}; one thread; {options.env}, {options.rounds} rounds\n")
-    print("| | environment steps per processor second: median (min to max) | lock-step to it: median (min to max) |")
-    print("|---|---|---|")
-    for name in measured:
-        speeds = [turn[name] for turn in found]
-        ratios = [turn[ours] / turn[name] for turn in found]
-        told = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"| {name} | {statistics.median(speeds):,.0f} ({min(speeds):,.0f} to {max(speeds):,.0f}) | {told} |")
-
-
-if __name__ == "__main__":
-    main()
+    here = f"{processor()}, {os.cpu_count()} cores; load {os.getloadavg()[0]:.1f}"
+    print(f"{here}; one thread; {options.env}, {options.rounds} rounds\n")
+    columns = ("steps per processor second: median (min to max)", "lock-step to it: median (min to max)")
+    shown = [
+        [
+            name,
+            median_and_range([turn[name] for turn in found], "{:,.0f}"),
+            median_and_range([turn[ours] / turn[name] for turn in found]),
+        ]
+        for name in measured
+    ]
+    print(table(["", *columns], shown))

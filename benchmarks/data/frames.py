@@ -1,7 +1,4 @@
-#!/usr/bin/env python3
-"""What pictures cost: conversion's memory, sampling's speed, and training's speed and memory beside bare PyTorch.
-
-Usage: frames.py convert [--steps 20000] | sample [--frames 10000 100000] | train [--frames 20000] [--updates 40]
+"""What pictures cost: to convert, to sample, and to train on, beside a loop of bare PyTorch.
 
 convert: one raw episode of that many steps, 210 x 160 x 3 bytes each, becomes 84 x 84 gray frames; prints the peak
 memory. sample: a table's size on disk and the time to open it; stacks of 4 frames drawn from it a second, as bytes, the
@@ -13,14 +10,13 @@ One thread. Seconds are the process's own, so that other load counts for little.
 OpenCV.
 """
 
-import argparse
 import json
-import multiprocessing
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +24,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.arguments import Parser
+from benchmarks.markdown import print_header, print_row
+from benchmarks.markdown import table as markdown
+from benchmarks.processes import ONE_THREAD, apart, peak_megabytes
+from benchmarks.results import Row, result_file
+from benchmarks.yardsticks.rounds import interleaved
 from iq_offline.data.catalogue import Located
 from iq_offline.data.episodes import DatasetInfo, End, Episode, EpisodeSource, Segment
 from iq_offline.data.formats import minari
@@ -39,39 +41,41 @@ from iq_offline.data.table import TransitionTable, load
 
 EPISODE, ACTIONS, STACK, BATCH = 2000, 6, 4, 64
 ROUNDS = 5
+SAMPLED = ("frames", "GB", "ms to open", "stacks a second, first", "again", "of batches, floats", "peak MB")
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("what", choices=("convert", "sample", "train"))
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--frames", type=int, nargs="*")
     parser.add_argument("--updates", type=int, default=40)
-    options = parser.parse_args()
+    parser.add_json()
+    options = parser.parse(arguments)
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, result_file(options) as rows:
         os.environ["IQ_OFFLINE_HOME"] = folder
         if options.what == "convert":
-            convert(Path(folder), options.steps)
+            rows.append(convert(Path(folder), options.steps))
         elif options.what == "sample":
-            print("| frames | GB | ms to open | stacks a second, first | again | of batches, floats | peak MB |")
-            print("|---|---|---|---|---|---|---|")
+            print_header(*SAMPLED)
             for frames in options.frames or [10_000, 100_000, 1_000_000]:
-                sample(Path(folder), frames)
+                rows.append(sample(Path(folder), frames))
         else:
             for frames in options.frames or [20_000]:
-                train(Path(folder), frames, options.updates)
+                rows += train(Path(folder), frames, options.updates)
 
 
-def convert(folder: Path, steps: int) -> None:
+def convert(folder: Path, steps: int) -> Row:
     """Peak memory and seconds of one long raw episode."""
     raw = folder / "raw-v0"
     write_raw(raw, steps)
-    converted = apart(_convert, raw, folder / "frames-v0")
+    seconds, peak = apart(_convert, raw, folder / "frames-v0", environment=ONE_THREAD)
     size = steps * 210 * 160 * 3 / 1e9
-    print("| raw GB | steps | seconds | peak MB |\n|---|---|---|---|")
-    print(f"| {size:.1f} | {steps:,} | {converted[0]:.0f} | {converted[1]:.0f} |")
+    row = [f"{size:.1f}", f"{steps:,}", f"{seconds:.0f}", f"{peak:.0f}"]
+    print(markdown(["raw GB", "steps", "seconds", "peak MB"], [row]))
+    return {"raw_gigabytes": size, "steps": steps, "cpu_seconds": seconds, "peak_megabytes": peak}
 
 
 def _convert(raw: Path, destination: Path) -> tuple[float, float]:
@@ -129,15 +133,17 @@ def segments(frames: int) -> Iterator[Segment]:
         yield Segment({"": pictures[:-1]}, actions, np.zeros(steps), end)
 
 
-def sample(folder: Path, frames: int) -> None:
+def sample(folder: Path, frames: int) -> Row:
     """What a table of so many frames costs: to open, and to sample, in a process of its own."""
     made(folder, frames)
     place = folder / f"table-{frames}"
     size = sum(file.stat().st_size for file in place.iterdir()) / 1e9
-    opening, first, again, widened, memory = apart(_sample, place)
+    opening, first, again, widened, memory = apart(_sample, place, environment=ONE_THREAD)
     shutil.rmtree(place)
-    speeds = " | ".join(f"{found:,.0f}" for found in (first, again, widened, memory))
-    print(f"| {frames:,} | {size:.2f} | {opening * 1000:.1f} | {speeds} |", flush=True)
+    speeds = (f"{found:,.0f}" for found in (first, again, widened, memory))
+    print_row(f"{frames:,}", f"{size:.2f}", f"{opening * 1000:.1f}", *speeds)
+    stacks = {"stacks_a_second": first, "again_a_second": again, "of_batches_a_second": widened}
+    return {"frames": frames, "gigabytes": size, "opening_seconds": opening, **stacks, "peak_megabytes": memory}
 
 
 def _sample(place: Path) -> tuple[float, ...]:
@@ -219,25 +225,38 @@ def our_updates(table: TransitionTable, method: str) -> Iterator[None]:
         yield
 
 
-def train(folder: Path, frames: int, updates: int) -> None:
+def train(folder: Path, frames: int, updates: int) -> list[Row]:
     """Updates a second of each in turn, and the peak memory of each in a process of its own."""
     table = made(folder, frames)
     loops = {"plain loop": plain_updates(table), "bc": our_updates(table, "bc"), "iq": our_updates(table, "iq")}
-    seconds = {name: [] for name in loops}
-    for number in range(ROUNDS + 1):
-        for name, loop in loops.items():
-            started = time.process_time()
-            for _ in range(max(1, updates // ROUNDS)):
-                next(loop)
-            if number:
-                seconds[name].append((time.process_time() - started) / max(1, updates // ROUNDS))
-    place = folder / f"table-{frames}"
-    print("| frames | GB | loop | updates a second | of the plain loop | peak MB |\n|---|---|---|---|---|---|")
-    base = float(np.median(seconds["plain loop"]))
-    for name, found in seconds.items():
-        middle = float(np.median(found))
-        peak = "-" if name == "plain loop" else f"{apart(_peak, place, name):,.0f}"
-        print(f"| {frames:,} | {frames * 7056 / 1e9:.2f} | {name} | {1 / middle:.2f} | {base / middle:.2f} | {peak} |")
+    works = {name: partial(_seconds_of, loop, max(1, updates // ROUNDS)) for name, loop in loops.items()}
+    rounds = list(interleaved(works, ROUNDS, warm_up=1))
+    middle = {name: float(np.median([found[name] for found in rounds])) for name in loops}
+    place, measured = folder / f"table-{frames}", []
+    for name in loops:
+        peak = None if name == "plain loop" else apart(_peak, place, name, environment=ONE_THREAD)
+        measured.append({"frames": frames, "loop": name, "updates_a_second": 1 / middle[name], "peak_megabytes": peak})
+    shown = [
+        [
+            f"{frames:,}",
+            f"{frames * 7056 / 1e9:.2f}",
+            row["loop"],
+            f"{row['updates_a_second']:.2f}",
+            f"{row['updates_a_second'] * middle['plain loop']:.2f}",
+            "-" if row["peak_megabytes"] is None else f"{row['peak_megabytes']:,.0f}",
+        ]
+        for row in measured
+    ]
+    print(markdown(["frames", "GB", "loop", "updates a second", "of the plain loop", "peak MB"], shown))
+    return measured
+
+
+def _seconds_of(loop: Iterator[None], updates: int) -> float:
+    """CPU seconds of one update, the mean of so many."""
+    started = time.process_time()
+    for _ in range(updates):
+        next(loop)
+    return (time.process_time() - started) / updates
 
 
 def _peak(place: Path, method: str) -> float:
@@ -246,19 +265,3 @@ def _peak(place: Path, method: str) -> float:
     for _ in range(20):
         next(loop)
     return peak_megabytes()
-
-
-def peak_megabytes() -> float:
-    """Of this process, mapped frames that it has read among them; `ru_maxrss` would count what forked it, too."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
-def apart(function: Any, *arguments: Any) -> Any:
-    """The function's answer, from a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,4 @@
-#!/usr/bin/env python3
-"""Demonstrations of Atari games that anyone can make: scripted experts that read the console's memory.
-
-Usage: atari_demonstrations.py FOLDER [--games pong,breakout] [--episodes 20] [--sticky 0.0] [--score]
+"""Scripted experts of Atari games, which read the console's memory, as pictures.
 
 Writes FOLDER/GAME-scripted-v0, a Minari dataset of gray 84 x 84 frames, recorded through Gymnasium's
 AtariPreprocessing: one action lasts four frames, up to 30 no-ops begin an episode. `iq-offline convert --stack 4`
@@ -15,22 +12,19 @@ the ball flies away, the paddle wanders at random now and then: without that, ep
 cloned from them fails wherever another start leads.
 """
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ale_py
 import gymnasium
 import numpy as np
 from gymnasium.wrappers import AtariPreprocessing
-from numpy.typing import NDArray
 
+from benchmarks.arguments import Parser, names_of
+from benchmarks.record.episodes import FIRST_SEED, episode_of
 from iq_offline.data.episodes import DatasetInfo, Episode, EpisodeSource
 from iq_offline.data.formats import minari
 
-gymnasium.register_envs(ale_py)
-FIRST_SEED = 10_000
 FRAME_SKIP, NO_OPS = 4, 30
 NOOP, FIRE, RIGHT, LEFT = range(4)
 DECISIONS_AHEAD = 100
@@ -162,40 +156,29 @@ def reflected(place: float, low: int, high: int) -> float:
 
 def played(game: Game, number: int, sticky: float) -> Episode:
     """One episode of the expert."""
+    import ale_py
+
+    gymnasium.register_envs(ale_py)
     made = gymnasium.make(game.env_id, frameskip=1, repeat_action_probability=sticky)
     environment = AtariPreprocessing(made, **PREPROCESSING)
-    observations: list[NDArray[np.uint8]] = [environment.reset(seed=FIRST_SEED + number)[0]]
-    expert = Expert(game, environment.ale, np.random.default_rng(FIRST_SEED + number))
-    actions: list[int] = []
-    rewards: list[float] = []
-    terminated = truncated = False
-    while not (terminated or truncated):
-        actions.append(expert.act())
-        observation, reward, terminated, truncated, _ = environment.step(actions[-1])
-        observations.append(observation)
-        rewards.append(float(reward))
-        truncated = truncated or len(actions) == game.steps
-    return Episode(
-        number,
-        np.array(observations),
-        np.array(actions),
-        np.array(rewards),
-        terminated=bool(terminated),
-        truncated=bool(truncated),
-        seed=FIRST_SEED + number,
+    seed = FIRST_SEED + number
+    observation, _ = environment.reset(seed=seed)
+    expert = Expert(game, environment.ale, np.random.default_rng(seed))
+    return episode_of(
+        environment, observation, lambda _: expert.act(), number, most_steps=game.steps, dtype=np.uint8, seed=seed
     )
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Parse the arguments, play, write, and print a line an episode."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--games", default=",".join(GAMES))
+    parser.add_argument("--games", type=names_of, default=list(GAMES), help="pong, breakout (default: both)")
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--sticky", type=float, default=0.0, help="probability that the emulator repeats an action")
     parser.add_argument("--score", action="store_true", help="play only")
-    options = parser.parse_args()
-    for name in options.games.split(","):
+    options = parser.parse(arguments)
+    for name in options.games:
         game, returns = GAMES[name], []
 
         def episodes(game: Game = game, returns: list[float] = returns) -> Any:
@@ -215,7 +198,3 @@ def main() -> None:
             info = DatasetInfo(f"{name}-scripted-v0", "script", "script", game.env_id, kwargs, origin_sha256="0" * 64)
             minari.write(EpisodeSource(info, episodes()), options.folder / f"{name}-scripted-v0")
         print(f"{game.env_id}, sticky {options.sticky}: {np.mean(returns):.1f} ± {np.std(returns):.1f}, {returns}")
-
-
-if __name__ == "__main__":
-    main()

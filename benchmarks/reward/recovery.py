@@ -1,6 +1,6 @@
-"""How good is a recovered reward? Trains, recovers, and correlates with true rewards that training never saw.
+"""Train, recover the reward, and correlate it with true rewards that training never saw.
 
-python benchmarks/reward_recovery.py FOLDER --tasks hopper,walker2d,halfcheetah --recipes iq,reward --seeds 0-4
+python -m benchmarks reward recovery FOLDER --tasks hopper,walker2d,halfcheetah --recipes iq,reward --seeds 0-4
 
 FOLDER holds TASK-expert.hdf5, TASK-medium.hdf5, TASK-random.hdf5 and TASK-replay.hdf5. Learns from 5 whole
 demonstrations of the expert alone (with `--supplementary replay`, from that too, rewards unread). Judged on the mix of
@@ -11,16 +11,15 @@ every run; those that it holds are not made again. No simulator is asked.
 """
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
-from run_log import is_logged, runs_of
-from seeds import seeds_of
 
+from benchmarks.arguments import Parser, names_of
+from benchmarks.markdown import mean_and_worst, table
+from benchmarks.run_log import append, is_logged, runs_of
 from iq_offline.evaluation.correlation import reward_report
 from iq_offline.stages.distil import DistilRequest, distil_reward
 from iq_offline.stages.reward import RewardRequest, recover_reward
@@ -46,29 +45,29 @@ FIGURES = {
 }
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Run what the log lacks, then print means over seeds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--tasks", default="hopper,walker2d,halfcheetah")
-    parser.add_argument("--recipes", default="iq,reward")
-    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-4"))
+    parser.add_argument("--tasks", type=names_of, default="hopper,walker2d,halfcheetah")
+    parser.add_argument("--recipes", type=names_of, default="iq,reward")
+    parser.add_seeds("0-4")
     parser.add_argument("--demos", type=int, default=5)
-    parser.add_argument("--forms", default="linear,normalised", help="of the reward of each run, as above")
+    parser.add_argument(
+        "--forms", type=names_of, default="linear,normalised", help="of the reward of each run, as above"
+    )
     parser.add_argument("--supplementary", action="append", default=[], help="a kind, as in replay")
     parser.add_argument("--set", action="append", default=[], help="key=value, for all runs")
     parser.add_argument("--log", type=Path, default=Path("reward_recovery.jsonl"))
-    options = parser.parse_args()
-    seeds = options.seeds
-    for seed in seeds:
-        for task in options.tasks.split(","):
-            for recipe in options.recipes.split(","):
+    options = parser.parse(arguments)
+    for seed in options.seeds:
+        for task in options.tasks:
+            for recipe in options.recipes:
                 key = {"task": task, "recipe": recipe, "seed": seed, "demos": options.demos}
                 key |= {"supplementary": options.supplementary, "set": options.set}
-                forms = [form for form in options.forms.split(",") if not is_logged(options.log, key | {"form": form})]
+                forms = [form for form in options.forms if not is_logged(options.log, key | {"form": form})]
                 for form, found in (_run(options, task, recipe, seed, forms) if forms else {}).items():
-                    with options.log.open("a") as log:
-                        log.write(json.dumps(key | {"form": form} | found) + "\n")
+                    append(options.log, key | {"form": form} | found)
     _print(options.log)
 
 
@@ -117,13 +116,13 @@ def _recovered(run: RunFolder, sources: tuple[str, ...], named: str, others: dic
 
 def _print(log: Path) -> None:
     runs = runs_of(log)
-    print(f"| task | recipe | seeds | {' | '.join(FIGURES)} |")
-    print("|---|---|---|" + "---|" * len(FIGURES))
+    rows = []
     for task, recipe, form, beside, changed in dict.fromkeys(_group(run) for run in runs):
         own = [run for run in runs if _group(run) == (task, recipe, form, beside, changed)]
         label = " ".join([recipe, *([form] if form != "linear" else []), *([f"+ {beside}"] if beside else []), changed])
-        cells = [_cell([_at(run, path) for run in own]) for path in FIGURES.values()]
-        print(f"| {task} | {label.strip()} | {len(own)} | {' | '.join(cells)} |")
+        cells = [mean_and_worst(_at(run, path) for run in own) for path in FIGURES.values()]
+        rows.append([task, label.strip(), len(own), *cells])
+    print(table(["task", "recipe", "seeds", *FIGURES], rows))
 
 
 def _group(run: dict[str, Any]) -> tuple[str, str, str, str, str]:
@@ -134,13 +133,3 @@ def _at(found: Any, path: tuple[str, ...]) -> float | None:
     for name in path:
         found = None if found is None else found.get(name)
     return found
-
-
-def _cell(values: list[float | None]) -> str:
-    """Mean, and the least in brackets."""
-    present = [value for value in values if value is not None]
-    return f"{np.mean(present):.2f} ({min(present):.2f})" if present else "-"
-
-
-if __name__ == "__main__":
-    main()

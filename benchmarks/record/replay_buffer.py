@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
-"""Make the replay buffer of a policy that learns: all its experience, in order. D4RL's HDF5 layout.
+"""All the experience of a policy that learns, in order, in D4RL's HDF5 layout.
 
-python benchmarks/replay_buffers.py agent DATASET --steps 200000 --out FILE [--seed 0]
-python benchmarks/replay_buffers.py clone DATASET --steps 80000 --out FILE [--demos 5] [--noise 0.2] [--seed 0]
+python -m benchmarks record replay-buffer agent DATASET --steps 200000 --out FILE [--seed 0]
+python -m benchmarks record replay-buffer clone DATASET --steps 80000 --out FILE [--demos 5] [--noise 0.2] [--seed 0]
 
 `agent`: reinforcement learning from the environment's rewards and from scratch, in the environment of DATASET: SAC
 [SAC18] for continuous actions, double DQN for discrete ones, by d3rlpy. SAC's first `--random-steps` are uniform; DQN
@@ -25,8 +24,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from noisy_replay import episode_of, write
 
+from benchmarks.arguments import Parser
+from benchmarks.record.noisy_replay import episode_of, write
 from iq_offline.algorithms.build import actions_of
 from iq_offline.algorithms.networks import ContinuousPolicy, Policy
 from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
@@ -45,9 +45,9 @@ PARTS = 8
 """Parts of the steps whose mean returns are printed."""
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Act, learn, and write what was experienced."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("learner", choices=("agent", "clone"))
     parser.add_argument("dataset")
     parser.add_argument("--steps", type=int, required=True)
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--random-steps", type=int, default=5000)
     parser.add_argument("--demos", type=int, default=5)
     parser.add_argument("--noise", type=float, default=0.2)
-    options = parser.parse_args()
+    options = parser.parse(arguments)
     torch.set_num_threads(1)
     table = open_dataset(options.dataset)
     if table.info.env_id is None:
@@ -166,7 +166,3 @@ def agent_episodes(table: TransitionTable, options: argparse.Namespace) -> list[
     )
     environment.close_episode(terminated=False)
     return environment.episodes
-
-
-if __name__ == "__main__":
-    main()

@@ -1,14 +1,10 @@
-#!/usr/bin/env python3
-"""Kill fetches and conversions at random moments: nothing that passes for whole and is not, and the next run completes.
-
-Usage: kill.py [--times 50] [--seed 0]
+"""Kill fetches and conversions: nothing broken passes for whole, and the next run completes.
 
 A server on this machine sends 8 MB slowly; a D4RL file of 400,000 steps is converted to Minari. Each time the command
 starts afresh, is killed (SIGKILL) after a random pause, and what lies under the final name is compared with the truth;
 after the last kill one more run must complete. Prints one Markdown row a command.
 """
 
-import argparse
 import http.server
 import os
 import random
@@ -24,6 +20,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+
+from benchmarks.arguments import Parser
+from benchmarks.markdown import print_header, print_row
 
 CONTENT = np.random.default_rng(0).bytes(8_000_000)
 SECONDS = 1.0
@@ -56,21 +55,19 @@ class Slow(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Run both and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse(arguments)
     random.seed(options.seed)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     folder = Path(tempfile.mkdtemp())
     os.environ["IQ_OFFLINE_HOME"] = str(folder / "home")
-    print(
-        "| command | killed | finished before | whole under its name | broken under its name | last run |\n"
-        "|---|---|---|---|---|---|"
-    )
+    under = ("whole under its name", "broken under its name")
+    print_header("command", "killed", "finished before", *under, "last run")
     try:
         url = f"http://127.0.0.1:{server.server_address[1]}/x.hdf5"
         fetched = folder / "home" / "datasets" / "url"
@@ -102,7 +99,7 @@ def trial(name: str, times: int, arguments: list[str], state: Callable[[], str],
             remove()
     done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
     last = f"exit {done.returncode}, {state()}"
-    print(f"| {name} | {counts['killed']} | {counts['finished']} | {counts['whole']} | {counts['broken']} | {last} |")
+    print_row(name, *(counts[key] for key in ("killed", "finished", "whole", "broken")), last)
 
 
 def duration(command: list[str]) -> float:
@@ -140,7 +137,3 @@ def state_of_conversion(target: Path) -> str:
     except (OSError, KeyError):
         return "broken"
     return "whole" if steps == 400_000 and (target / "provenance.json").is_file() else "broken"
-
-
-if __name__ == "__main__":
-    main()

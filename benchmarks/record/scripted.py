@@ -1,14 +1,10 @@
-#!/usr/bin/env python3
-"""Demonstrations that anyone can make: scripted experts of Gymnasium's tasks, recorded in D4RL's HDF5 layout.
-
-Usage: scripted_experts.py FOLDER [--tasks pendulum,reacher] [--episodes 40]
+"""Scripted experts of Gymnasium's tasks, in D4RL's HDF5 layout.
 
 Writes FOLDER/TASK-scripted.hdf5 and prints a Markdown row a task; `iq-offline inspect` tells more of a file. Episode n
 starts from the environment's seed 10000 + n, which no evaluation uses. The landers need Box2D, and are Gymnasium's own
 heuristic.
 """
 
-import argparse
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +15,12 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.arguments import Parser, names_of
+from benchmarks.markdown import print_header, print_row
+from benchmarks.record.episodes import FIRST_SEED, episode_of
 from iq_offline.data.episodes import DatasetInfo, Episode, EpisodeSource
 from iq_offline.data.formats import d4rl
 
-FIRST_SEED = 10_000
 Vector = NDArray[np.float64]
 Policy = Callable[[Vector], Any]
 
@@ -99,24 +97,15 @@ TASKS = {
 def record(environment: gymnasium.Env[Any, Any], policy: Policy, seed: int) -> Episode:
     """One episode of a scripted expert; continuous actions as executed, within their bounds."""
     observation, _ = environment.reset(seed=seed)
-    observations, actions, rewards = [observation], [], []
-    terminated = truncated = False
-    while not (terminated or truncated):
+    space = environment.action_space
+
+    def act(observation: Vector) -> Any:
         action = policy(observation.astype(np.float64))
-        if isinstance(environment.action_space, gymnasium.spaces.Box):
-            action = np.clip(action, environment.action_space.low, environment.action_space.high).astype(np.float32)
-        observation, reward, terminated, truncated, _ = environment.step(action)
-        observations.append(observation)
-        actions.append(action)
-        rewards.append(float(reward))
-    return Episode(
-        seed - FIRST_SEED,
-        np.array(observations),
-        np.array(actions),
-        np.array(rewards),
-        terminated=terminated,
-        truncated=truncated,
-    )
+        if isinstance(space, gymnasium.spaces.Box):
+            action = np.clip(action, space.low, space.high).astype(np.float32)
+        return action
+
+    return episode_of(environment, observation, act, seed - FIRST_SEED)
 
 
 def write(name: str, folder: Path, episodes: int) -> tuple[Path, list[Episode]]:
@@ -136,23 +125,18 @@ def write(name: str, folder: Path, episodes: int) -> tuple[Path, list[Episode]]:
     return path, recorded
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Record the tasks and print what was recorded."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--tasks", type=lambda text: text.split(","), default=list(TASKS))
+    parser.add_argument("--tasks", type=names_of, default=list(TASKS), help=f"of {', '.join(TASKS)} (default: all)")
     parser.add_argument("--episodes", type=int, default=40)
-    options = parser.parse_args()
+    options = parser.parse(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
-    print("| dataset | episodes | steps | mean return | least | most |")
-    print("|---|" + "---|" * 5)
+    print_header("dataset", "episodes", "steps", "mean return", "least", "most")
     for name in options.tasks:
         path, recorded = write(name, options.folder, options.episodes)
         returns = [episode.rewards.sum() for episode in recorded]
         steps = sum(len(episode.actions) for episode in recorded)
-        numbers = f"{np.mean(returns):.1f} | {min(returns):.1f} | {max(returns):.1f}"
-        print(f"| {path.stem} | {len(recorded)} | {steps} | {numbers} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        numbers = (f"{value:.1f}" for value in (np.mean(returns), min(returns), max(returns)))
+        print_row(path.stem, len(recorded), steps, *numbers)

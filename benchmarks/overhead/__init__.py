@@ -1,0 +1,3 @@
+"""What pipelines and MLflow cost beyond computing."""
+
+PARTS = ("pipeline", "tracking")

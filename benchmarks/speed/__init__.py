@@ -1,0 +1,3 @@
+"""Updates and evaluation a CPU second, beside peers."""
+
+PARTS = ("updates", "evaluation", "check")
