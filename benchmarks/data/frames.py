@@ -30,6 +30,11 @@ from benchmarks.markdown import table as markdown
 from benchmarks.processes import ONE_THREAD, apart, peak_megabytes
 from benchmarks.results import Row, result_file
 from benchmarks.yardsticks.rounds import interleaved
+from iq_offline.algorithms.bc import BCLearner
+from iq_offline.algorithms.build import clone_policy
+from iq_offline.algorithms.learner import OwnLearner
+from iq_offline.batch import Batch
+from iq_offline.config.train import algorithm_config
 from iq_offline.data.catalogue import Located
 from iq_offline.data.episodes import DatasetInfo, End, Episode, EpisodeSource, Segment
 from iq_offline.data.formats import minari
@@ -38,9 +43,12 @@ from iq_offline.data.packing import pack
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.strict_json import sealed
 from iq_offline.data.table import TransitionTable, load
+from iq_offline.training.batches import TransitionSampler
+from iq_offline.training.learnt import Data, build_learner
 
 EPISODE, ACTIONS, STACK, BATCH = 2000, 6, 4, 64
 ROUNDS = 5
+CPU = torch.device("cpu")
 SAMPLED = ("frames", "GB", "ms to open", "stacks a second, first", "again", "of batches, floats", "peak MB")
 
 
@@ -148,8 +156,6 @@ def sample(folder: Path, frames: int) -> Row:
 
 def _sample(place: Path) -> tuple[float, ...]:
     """Seconds to open; stacks a second as bytes, the same again, and as those of batches; peak megabytes."""
-    from iq_offline.training.batches import TransitionSampler
-
     torch.set_num_threads(1)
     started = time.process_time()
     table = load(place, Located(name="frames", path=place / "source"))
@@ -205,22 +211,22 @@ def plain_updates(table: TransitionTable) -> Iterator[None]:
         yield
 
 
-def our_updates(table: TransitionTable, method: str) -> Iterator[None]:
-    """Updates of the learner that `train` makes, on its batches."""
-    from iq_offline.algorithms.bc import BCLearner
-    from iq_offline.algorithms.build import clone_policy
-    from iq_offline.config.train import algorithm_config
-    from iq_offline.training.batches import TransitionSampler
-    from iq_offline.training.learnt import Data, build_learner
-
+def our_learner(table: TransitionTable, method: str, device: torch.device = CPU) -> tuple[OwnLearner, Iterator[Batch]]:
+    """The learner that `train` makes, its prior untrained, and its batches."""
     config: Any = algorithm_config(method, discrete=True, overrides=[f"batch_size={BATCH}"])
-    sampler = TransitionSampler(table, table.transition_rows, torch.device("cpu"))
-    spec = Data(sampler, table.action_space, torch.device("cpu")).spec(0)
+    sampler = TransitionSampler(table, table.transition_rows, device)
+    spec = Data(sampler, table.action_space, device).spec(0)
     if method == "bc":
         learner: Any = BCLearner(config, clone_policy(config, spec))
     else:
         learner = build_learner(config, spec, clone_policy(config.prior, spec))
-    for batch in sampler.batches(BATCH, torch.Generator().manual_seed(0)):
+    return learner, sampler.batches(BATCH, torch.Generator().manual_seed(0))
+
+
+def our_updates(table: TransitionTable, method: str) -> Iterator[None]:
+    """Its updates, one after the other."""
+    learner, batches = our_learner(table, method)
+    for batch in batches:
         learner.update(batch)
         yield
 

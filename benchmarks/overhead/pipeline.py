@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.arguments import Parser
-from benchmarks.overhead.watching import STAGES, stages_of, watched
+from benchmarks.overhead.watching import STAGES, lines_of, watched
 from benchmarks.processes import ROOT
 from benchmarks.results import Row, result_file
 
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
         folder = Path(temporary)
         whole = _cpu_of_pipeline(folder, options)
         idle = _cpu_of_pipeline(folder, options)
-        rows += _show(whole, idle, stages_of(folder))
+        rows += _show(whole, idle, lines_of(folder, "stage"))
 
 
 def _cpu_of_pipeline(folder: Path, options: argparse.Namespace) -> float:

@@ -1,11 +1,13 @@
-"""Floating-point operations that one update needs, in its matrix products: counted layer by layer.
+"""What one update needs: the operations of its matrix products, counted layer by layer, and the bytes moved.
 
 A product of (B, m) by (m, n) is 2 B m n. A layer costs that forward, again for its weights' gradient, and again for
 its input's. Counted is what the mathematics needs: the policy acts once at s, its actor's loss differentiates Q by
 the action alone, and weights that no optimiser moves get no gradient. Elementwise work is not counted.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from .synthetic import (
     ACTION,
@@ -20,7 +22,19 @@ from .synthetic import (
 )
 
 Terms = dict[str, float]
-"""MFLOP by what it is for."""
+"""MFLOP, or megabytes, by what they are for."""
+Cost = Callable[[int, int, int], float]
+"""Of a product of (rows, m) by (m, n)."""
+
+
+def mflop(rows: int, m: int, n: int) -> float:
+    """Its operations."""
+    return 2e-6 * rows * m * n
+
+
+def megabytes(rows: int, m: int, n: int) -> float:
+    """What it moves at least, in 32 bits: each operand is read once, and the result written once."""
+    return 4e-6 * (rows * m + m * n + rows * n)
 
 
 @dataclass(frozen=True)
@@ -29,21 +43,28 @@ class Network:
 
     sizes: tuple[int, ...]
 
+    cost: Cost = mflop
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases."""
+        return sum((m + 1) * n for m, n in pairwise(self.sizes))
+
     def forward(self, rows: int) -> float:
-        """MFLOP of a forward pass; the weights' gradients cost as much."""
-        return sum(2e-6 * rows * m * n for m, n in zip(self.sizes[:-1], self.sizes[1:], strict=True))
+        """The cost of a forward pass; the weights' gradients cost as much."""
+        return sum(self.cost(rows, m, n) for m, n in pairwise(self.sizes))
 
     def weights(self, rows: int) -> float:
-        """MFLOP of the weights' gradients."""
+        """That of the weights' gradients."""
         return self.forward(rows)
 
     def inside(self, rows: int, inputs: int = 0) -> float:
-        """MFLOP of the gradients of hidden units, and of so many of the network's inputs."""
-        hidden = Network(self.sizes[1:]).forward(rows)
-        return hidden + 2e-6 * rows * inputs * self.sizes[1]
+        """That of the gradients of hidden units, and of so many of the network's inputs."""
+        hidden = Network(self.sizes[1:], self.cost).forward(rows)
+        return hidden + (self.cost(rows, inputs, self.sizes[1]) if inputs else 0.0)
 
     def learnt(self, rows: int) -> float:
-        """MFLOP forward and backward, where the weights learn."""
+        """That of forward and backward, where the weights learn."""
         return self.forward(rows) + self.weights(rows) + self.inside(rows)
 
 
@@ -52,15 +73,24 @@ CRITIC = Network((OBSERVATION + ACTION, *HIDDEN, 1))
 SMALL_Q = Network((SMALL_OBSERVATION, *SMALL_HIDDEN, SMALL_ACTIONS))
 
 
-def iq(critics: int = 2) -> Terms:
+def state_megabytes(learnt: Sequence[Network], slow: Sequence[Network] = ()) -> float:
+    """What the optimiser and the slow targets move: Adam reads a weight, its gradient and two moments and writes three.
+
+    A slow target is read and written, and what it follows is read.
+    """
+    return 4e-6 * (7 * sum(one.parameters for one in learnt) + 3 * sum(one.parameters for one in slow))
+
+
+def iq(critics: int = 2, cost: Cost = mflop) -> Terms:
     """IQ-Learn with an actor: critics at (s, a) and (s, policy), their targets at s', then the actor."""
+    actor, critic = replace(ACTOR, cost=cost), replace(CRITIC, cost=cost)
     return {
-        "critics at (s, a) and (s, policy), forward and backward": critics * CRITIC.learnt(2 * BATCH),
-        "target critics at (s', policy)": critics * CRITIC.forward(BATCH),
-        "actor at s and s'": ACTOR.forward(2 * BATCH),
+        "critics at (s, a) and (s, policy), forward and backward": critics * critic.learnt(2 * BATCH),
+        "target critics at (s', policy)": critics * critic.forward(BATCH),
+        "actor at s and s'": actor.forward(2 * BATCH),
         "critics at (s, policy) for the actor, back to the action": critics
-        * (CRITIC.forward(BATCH) + CRITIC.inside(BATCH, ACTION)),
-        "actor, backward": ACTOR.weights(BATCH) + ACTOR.inside(BATCH),
+        * (critic.forward(BATCH) + critic.inside(BATCH, ACTION)),
+        "actor, backward": actor.weights(BATCH) + actor.inside(BATCH),
     }
 
 
@@ -71,22 +101,23 @@ def iq_cql() -> Terms:
     }
 
 
-def iq_default() -> Terms:
+def iq_default(cost: Cost = mflop) -> Terms:
     """The default: one critic, a prior at s and s', and the gradient of |dQ/da|^2 between a and the policy's."""
-    return iq(critics=1) | {
-        "prior at s and s'": ACTOR.forward(2 * BATCH),
-        "Q between the actions, dQ/da, and its gradient": CRITIC.forward(BATCH) + 3 * CRITIC.inside(BATCH, ACTION),
+    actor, critic = replace(ACTOR, cost=cost), replace(CRITIC, cost=cost)
+    return iq(1, cost) | {
+        "prior at s and s'": actor.forward(2 * BATCH),
+        "Q between the actions, dQ/da, and its gradient": critic.forward(BATCH) + 3 * critic.inside(BATCH, ACTION),
     }
 
 
-def bc() -> Terms:
+def bc(cost: Cost = mflop) -> Terms:
     """Cloning."""
-    return {"actor, forward and backward": ACTOR.learnt(BATCH)}
+    return {"actor, forward and backward": replace(ACTOR, cost=cost).learnt(BATCH)}
 
 
-def discrete() -> Terms:
+def discrete(cost: Cost = mflop) -> Terms:
     """Soft Q-learning's inverse with a gradient through V(s')."""
-    return {"Q at s and s', forward and backward": SMALL_Q.learnt(2 * SMALL_BATCH)}
+    return {"Q at s and s', forward and backward": replace(SMALL_Q, cost=cost).learnt(2 * SMALL_BATCH)}
 
 
 def sac() -> Terms:

@@ -87,16 +87,16 @@ def ours(config: Config, data: Data) -> Updates:
     return updates
 
 
-def learner_of(config: Config, data: Data) -> Learner:
-    """A learner with the initial weights of seed 0; a prior, where there is one, is not trained first."""
-    spec = data.spec(0)
+def learner_of(config: Config, data: Data, seed: int = 0) -> Learner:
+    """A learner with the initial weights of a seed; a prior, where there is one, is not trained first."""
+    spec = data.spec(seed)
     if isinstance(config, BCConfig):
         return BCLearner(config, clone_policy(config, spec))
     if isinstance(config, DiscreteIQPaperConfig):
         return build_learner(config, spec, None)
     if config.action_gradient is not None:
         return build_learner(config, spec, clone_policy(config.prior, spec))
-    networks, noise = actor_and_critics(config, spec), generator(0, Stream.ACTIONS)
+    networks, noise = actor_and_critics(config, spec), generator(seed, Stream.ACTIONS, data.device)
     phi = ChiSquared(config.reward_penalty).phi
     regularisers = regularisers_of(config)
     return IQLearner(config, *networks, noise, NoEntropy(), regularisers, phi=phi, value_term=expert_value)
@@ -104,11 +104,17 @@ def learner_of(config: Config, data: Data) -> Learner:
 
 def data_of(config: Config) -> Data:
     """The synthetic data as training holds them."""
-    if isinstance(config, DiscreteIQPaperConfig):
+    return synthetic_data(discrete=isinstance(config, DiscreteIQPaperConfig), device=CPU)
+
+
+def synthetic_data(*, discrete: bool, device: torch.device) -> Data:
+    """The synthetic data of that kind of actions, on a device."""
+    if discrete:
         table = table_of(discrete_episodes(), DiscreteActions(SMALL_ACTIONS))
     else:
         table = table_of(continuous_episodes(), ContinuousActions((-1.0,) * ACTION, (1.0,) * ACTION, "unit"))
-    return Data(TransitionSampler(table, table.transition_rows, CPU), table.action_space, CPU)
+    starts = table.episodes["start_row"].to_numpy()
+    return Data(TransitionSampler(table, table.transition_rows, device, starts), table.action_space, device)
 
 
 def table_of(episodes: Episodes, space: ActionSpace) -> TransitionTable:
