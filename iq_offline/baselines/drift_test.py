@@ -40,7 +40,7 @@ def drift_p_value(
     fold = np.arange(len(episodes)) % config.folds
     width = inputs[0].shape[1]
     grams, products = np.zeros((config.folds, width, width)), np.zeros((config.folds, width, targets.shape[1]))
-    for part, known, target in zip(fold, inputs, wanted, strict=True):
+    for part, known, target in zip(fold.tolist(), inputs, wanted, strict=True):
         grams[part] += known.T @ known
         products[part] += known.T @ target
     gains = np.zeros(len(episodes))
