@@ -1,7 +1,8 @@
 """Whether held-out demonstrations say that cloning supplementary episodes helps.
 
-One Markdown row a pair and seed: how many episodes pass the residual test, the error on held-out demonstrations without
-and with the candidates, the p-value, and whether they are accepted. No reward is read, and nothing is simulated.
+One Markdown row a pair and seed: how many episodes pass the residual test, the p-value of the drift test, the error on
+held-out demonstrations without and with the candidates, its p-value, and whether they are accepted. No reward is
+read, and nothing is simulated.
 """
 
 import argparse
@@ -31,14 +32,14 @@ def row(pair: str, seed: int, options: argparse.Namespace) -> list[str]:
     assert CONFIG is not None
     metrics = more_demonstrations(CONFIG, ContinuousBCConfig(), seed, PeerData(table, split, (other,)), sampler).metrics
     without, with_episodes = (metrics.get(f"cross_validation_error_{name}") for name in ("without", "with"))
-    p_value = metrics.get("cross_validation_p_value")
+    p_value, drift = metrics.get("cross_validation_p_value"), metrics.get("drift_p_value")
     return [
         f"{table.info.name}, {options.demos}, every {options.subsample}",
         other.info.name,
         str(seed),
         f"{metrics.get('residual_test_passed', 0):.0f} of {len(other.episodes)}",
-        *("-" if value is None else f"{value:.2g}" for value in (without, with_episodes, p_value)),
-        "yes" if metrics["cross_validation_accepted"] else "no",
+        *("-" if value is None else f"{value:.2g}" for value in (drift, without, with_episodes, p_value)),
+        "yes" if metrics.get("cross_validation_accepted") else "no",
     ]
 
 
@@ -49,7 +50,7 @@ def main(arguments: list[str]) -> None:
     parser.add_demonstrations(subsample=20)
     options = parser.parse(arguments)
     torch.set_num_threads(1)
-    errors = ("error without", "error with", "p-value")
+    errors = ("drift", "error without", "error with", "p-value")
     print_header("demonstrations", "supplementary", "seed", "pass", *errors, "accepted")
     for pair in options.pairs:
         for seed in options.seeds:

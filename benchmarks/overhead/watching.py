@@ -105,8 +105,9 @@ def _watch_imports() -> None:
                     for kind, functions in (("computing", COMPUTING), ("compiling", COMPILING)):
                         for function in functions.get(name, ()):
                             _time(module, function, kind)
-                    if name.startswith("iq_offline.stages."):
-                        _time_stage(module, name.rpartition(".")[2])
+                    stage = name.removeprefix("iq_offline.stages.")
+                    if stage in STAGES:
+                        _time_stage(module, stage)
 
                 spec.loader.exec_module = execute_and_time  # type: ignore[method-assign]
             return spec
