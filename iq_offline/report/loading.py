@@ -29,6 +29,7 @@ from iq_offline.training.run_folder import (
     RunFolder,
     folders_below,
     holds_run_files,
+    with_listed,
 )
 from iq_offline.training.tensor_files import AGAIN
 
@@ -141,7 +142,7 @@ def load_runs(folders: Sequence[Path]) -> tuple[list[RunResult], list[Failure]]:
 
 def _run_folders(folders: Sequence[Path]) -> list[Path]:
     found: dict[Path, None] = {}
-    for folder in folders:
+    for folder in with_listed(folders):
         if not folder.is_dir():
             what = "is a file" if folder.exists() else "does not exist"
             raise RunError(f"{folder} {what}", WRITTEN_BY_TRAIN)
