@@ -3,8 +3,9 @@
 
 Usage: whose_episodes.py EXPERT:SUPPLEMENTARY... [--demos 5] [--subsample 20] [--seeds 0-2]
 
-One Markdown row a pair and seed: how many episodes pass the residual test, the error on held-out demonstrations without
-and with the candidates, the p-value, and whether they are accepted. No reward is read, and nothing is simulated.
+One Markdown row a pair and seed: how many episodes pass the residual test, the p-value of the drift test, the error on
+held-out demonstrations without and with the candidates, its p-value, and whether they are accepted. No reward is
+read, and nothing is simulated.
 """
 
 import argparse
@@ -33,14 +34,14 @@ def row(pair: str, seed: int, options: argparse.Namespace) -> str:
     assert CONFIG is not None
     metrics = more_demonstrations(CONFIG, ContinuousBCConfig(), seed, PeerData(table, split, (other,)), sampler).metrics
     without, with_episodes = (metrics.get(f"cross_validation_error_{name}") for name in ("without", "with"))
-    p_value = metrics.get("cross_validation_p_value")
+    p_value, drift = metrics.get("cross_validation_p_value"), metrics.get("drift_p_value")
     cells = [
         f"{table.info.name}, {options.demos}, every {options.subsample}",
         other.info.name,
         str(seed),
         f"{metrics.get('residual_test_passed', 0):.0f} of {len(other.episodes)}",
-        *("-" if value is None else f"{value:.2g}" for value in (without, with_episodes, p_value)),
-        "yes" if metrics["cross_validation_accepted"] else "no",
+        *("-" if value is None else f"{value:.2g}" for value in (drift, without, with_episodes, p_value)),
+        "yes" if metrics.get("cross_validation_accepted") else "no",
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -54,8 +55,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=seeds_of, default=seeds_of("0-2"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print("| demonstrations | supplementary | seed | pass | error without | error with | p-value | accepted |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| demonstrations | supplementary | seed | pass | drift | error without | error with | p-value | accepted |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for pair in options.pairs:
         for seed in options.seeds:
             print(row(pair, seed, options), flush=True)

@@ -151,9 +151,7 @@ METHODS: dict[str, Method] = _methods(
     Method(
         "iq-mixture",
         "IQ-Learn [IQ21] with value term and penalty over demonstrations and supplementary data.",
-        discrete=ActionKind(
-            "iq_offline.config.iq_mixture:IQMixtureConfig", "iq_offline.algorithms.iq_mixture:IQMixtureLearner"
-        ),
+        *_both_kinds("iq_mixture", "IQMixture"),
     ),
     _peer("bc-all", "Behavioural cloning of expert and supplementary transitions alike.", "CloneAllConfig"),
     _peer(

@@ -19,16 +19,16 @@ from iq_offline.algorithms.noise import Noise, Stream, generator
 from iq_offline.algorithms.regularisers import DISCRETE, chosen, q_of_actions, regularisers_of
 from iq_offline.algorithms.soft_q import SoftQ, SoftQLearner
 from iq_offline.batch import Batch
-from iq_offline.config.recoil import DiscreteReCOILConfig, ReCOILConfig
+from iq_offline.config.recoil import DiscreteReCOILConfig, InSampleConfig
 
 
 class ReCOILLearner(ActorCritic):
     """Each update moves the in-sample value, then the critics, then the actor, then the target critics."""
 
-    config: ReCOILConfig
+    config: InSampleConfig
     recovery_absorbing_value = None
 
-    def __init__(self, config: ReCOILConfig, spec: NetworkSpec) -> None:
+    def __init__(self, config: InSampleConfig, spec: NetworkSpec) -> None:
         noise = generator(spec.seed, Stream.ACTIONS, spec.device)
         super().__init__(config, *actor_and_critics(config, spec), noise, NoEntropy(), regularisers_of(config))
         norm = config.critic_layer_norm
@@ -52,7 +52,7 @@ class ReCOILLearner(ActorCritic):
         metrics |= self.descend_critics(loss, batch, actions, expert.q, None)
 
         weights = [self._weights(source) for source in sources]
-        errors = [cloning_errors(self.policy, source) for source in sources]
+        errors = [cloning_errors(self.policy, source, self.config.cloning_loss) for source in sources]
         loss = _mixed([weighted_cloning(*pair) for pair in zip(errors, weights, strict=True)])
         metrics |= self.descend_actor(loss, batch) | mean_weights(weights)
 
@@ -148,13 +148,13 @@ def gumbel_loss(v: Tensor, q: Tensor, temperature: float, largest: float) -> Ten
     return (torch.exp(inside) * (1 + z - inside) - z - 1).mean()
 
 
-def lowest_value(config: ReCOILConfig | DiscreteReCOILConfig) -> float:
+def lowest_value(config: InSampleConfig | DiscreteReCOILConfig) -> float:
     """The value after a termination in training: the lowest there is."""
     return config.fixed_rewards[1] / (1 - config.gamma) if config.target_bound is None else -config.target_bound
 
 
 def fixed_reward_error(
-    config: ReCOILConfig | DiscreteReCOILConfig, expert: TransitionValues, others: list[TransitionValues]
+    config: InSampleConfig | DiscreteReCOILConfig, expert: TransitionValues, others: list[TransitionValues]
 ) -> Tensor:
     """E[(Q - r_expert / (1 - gamma))^2] / 2 on the expert, the Bellman error at r_other on supplementary data, ()."""
     best, worst = config.fixed_rewards

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from iq_offline.algorithms.bc import cloning_errors
 from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Policy
 from iq_offline.baselines.distances import Floats, Scaling, nearest_similarities
+from iq_offline.baselines.drift_test import drift_p_value, features_and_residuals, recorded_order
 from iq_offline.baselines.residual_test import residual_sizes, residuals
 from iq_offline.baselines.sources import Parts, PeerData, Recorded, recorded, samplers_of
-from iq_offline.config.baselines import CrossValidationConfig, EpisodeFilterConfig, ResidualTestConfig
+from iq_offline.config.baselines import CrossValidationConfig, DriftTestConfig, EpisodeFilterConfig, ResidualTestConfig
 from iq_offline.config.cloning import ContinuousBCConfig, DiscreteBCConfig
 from iq_offline.data.spaces import DiscreteActions
 from iq_offline.data.table import TransitionTable
@@ -180,9 +181,16 @@ class _Search:
                 raise
             metrics["cross_validation_accepted"] = 0.0
             return rejected
+        clone: Policy | None = None
         if config.residual_test is not None:
-            weights, passed = self._residual_test(config.residual_test, weights)
+            clone = self._cloned(self._robust, self._beside(weights), config.residual_test.updates)
+            weights, passed = self._residual_test(config.residual_test, continuous(clone), weights)
             metrics["residual_test_passed"] = float(passed)
+        if config.drift_test is not None:
+            clone = clone or self._cloned(self._robust, self._beside(weights), config.drift_test.updates)
+            metrics["drift_p_value"] = self._drift(config.drift_test, clone, weights > 0)
+            if metrics["drift_p_value"] < config.drift_test.level:
+                return rejected
         selection = Selection.of(weights, self.other, self.parts)
         if config.cross_validation is not None:
             metrics |= self._cross_validation(config.cross_validation, selection)
@@ -196,12 +204,18 @@ class _Search:
     def _beside(self, weights: Floats) -> DemonstrationMixture:
         return Selection.of(weights, self.other, self.parts).beside(self.expert, self.config.expert_share)
 
-    def _residual_test(self, test: ResidualTestConfig, similar: Floats) -> tuple[Floats, int]:
+    def _residual_test(self, test: ResidualTestConfig, clone: ContinuousPolicy, similar: Floats) -> tuple[Floats, int]:
         """Weights of the episodes that pass (the similar ones where none does), and how many pass."""
-        clone = self._cloned(self._robust, self._beside(similar), test.updates)
-        found = residuals(test, continuous(clone), self.other)
+        found = residuals(test, clone, self.other)
         passed = found.passed(test)
         return found.weights(passed) if passed.any() else similar, int(passed.sum())
+
+    def _drift(self, test: DriftTestConfig, clone: Policy, chosen: NDArray[np.bool_]) -> float:
+        """p-value of the hypothesis that the policy behind the chosen episodes, (E,), did not change."""
+        negligible = (self.config.residual_test or ResidualTestConfig()).negligible_residual
+        features, residuals_ = features_and_residuals(clone, self.other, negligible)
+        counts = [len(np.unique(table.episode_numbers(rows))) for table, rows in self.parts]
+        return drift_p_value(test, features, residuals_, recorded_order(chosen, self.other.episode_slices(), counts))
 
     def _cross_validation(self, test: CrossValidationConfig, selection: Selection) -> dict[str, float]:
         """Clone each fold's demonstrations with and without the episodes; compare errors on those left out.

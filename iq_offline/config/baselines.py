@@ -96,6 +96,19 @@ class ResidualTestConfig(FrozenModel):
     """Shorter episodes say too little, and are left out."""
 
 
+class DriftTestConfig(FrozenModel):
+    """Reject episodes if the policy behind them changed while they were recorded, as a learning agent's does."""
+
+    level: float = Field(0.01, gt=0, lt=0.5)
+    """Probability of rejecting episodes of one policy."""
+    folds: int = Field(5, ge=2)
+    """Parts of the episodes, each left out once by the regressions that are compared."""
+    min_episodes: int = Field(10, ge=2)
+    """Fewer episodes are not tested: they say too little."""
+    updates: int = Field(2000, ge=1)
+    """Of the clone whose residuals are tested, where the residual test has trained none."""
+
+
 class EpisodeFilterConfig(FrozenModel):
     """Which supplementary episodes serve as more demonstrations: those most similar to the ones there are."""
 
@@ -114,6 +127,8 @@ class EpisodeFilterConfig(FrozenModel):
 
     Continuous actions. Where no episode passes, the most similar ones are used.
     """
+    drift_test: DriftTestConfig | None = None
+    """Reject all of them if their policy changed from episode to episode; None: never."""
     cross_validation: CrossValidationConfig | None = None
     """Reject all of them unless held-out demonstrations are predicted better with them; None: never."""
     loss: CloningLoss | None = None

@@ -6,7 +6,12 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from iq_offline.config.base import ActionHead, Activation, HiddenSizes
-from iq_offline.config.baselines import CrossValidationConfig, EpisodeFilterConfig, ResidualTestConfig
+from iq_offline.config.baselines import (
+    CrossValidationConfig,
+    DriftTestConfig,
+    EpisodeFilterConfig,
+    ResidualTestConfig,
+)
 from iq_offline.config.cloning import CloningLoss, ContinuousBCConfig, DiscreteBCConfig
 from iq_offline.config.q_learning import ActorCriticConfig, EnsembleConfig, QLearningConfig
 from iq_offline.config.regularisers import ActionGradientConfig, ContinuousRegularisers, DiscreteRegularisers
@@ -99,6 +104,7 @@ class IQConfig(InverseObjectiveConfig, ContinuousRegularisers, ActorCriticConfig
     """The behavioural clone that initialises the actor and anchors the soft value."""
     accept_episodes: EpisodeFilterConfig | None = EpisodeFilterConfig(
         residual_test=ResidualTestConfig(),
+        drift_test=DriftTestConfig(),
         cross_validation=CrossValidationConfig(),
         loss=CloningLoss.ABSOLUTE,
         update_factors=(1, 4),
@@ -138,7 +144,9 @@ class DiscreteIQConfig(InverseObjectiveConfig, SoftQConfig):
     name: Literal["iq-discrete"] = "iq-discrete"
     prior: DiscreteBCConfig = DiscreteBCConfig()
     """The behavioural clone that initialises the policy."""
-    accept_episodes: EpisodeFilterConfig | None = EpisodeFilterConfig(cross_validation=CrossValidationConfig())
+    accept_episodes: EpisodeFilterConfig | None = EpisodeFilterConfig(
+        drift_test=DriftTestConfig(), cross_validation=CrossValidationConfig()
+    )
     """Clone supplementary episodes that pass this test, too; the objective keeps to the given demonstrations."""
 
     @model_validator(mode="after")

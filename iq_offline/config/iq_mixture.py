@@ -5,11 +5,23 @@ from typing import Literal
 from pydantic import Field
 
 from iq_offline.config.base import HiddenSizes
+from iq_offline.config.cloning import CloningLoss
+from iq_offline.config.recoil import InSampleConfig
 from iq_offline.config.regularisers import DiscreteRegularisers
 from iq_offline.config.soft_q import SoftQConfig
 
 
-class IQMixtureConfig(DiscreteRegularisers, SoftQConfig):
+class IQMixtureConfig(InSampleConfig):
+    """IQ-Learn over the mixture, for continuous actions: an in-sample value and an advantage-weighted actor."""
+
+    name: Literal["iq-mixture-continuous"] = "iq-mixture-continuous"
+    advantage_temperature: float = Field(2.0, gt=0)
+    """Advantages are divided by it: the smaller, the fewer actions count."""
+    cloning_loss: CloningLoss = CloningLoss.ABSOLUTE
+    """Of recorded actions, weighted by their advantage: the median of noisy actions is the policy's own."""
+
+
+class DiscreteIQMixtureConfig(DiscreteRegularisers, SoftQConfig):
     """IQ-Learn over the mixture, for discrete actions: one Q-network, a gradient through V(s')."""
 
     remedy = "set polyak_rate=0.005, target_bound=100 or a smaller learning_rate"

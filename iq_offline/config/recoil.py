@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from iq_offline.config.awr import AdvantageWeightsConfig
+from iq_offline.config.cloning import CloningLoss
 from iq_offline.config.ls_iq import GIVEN_REWARDS_REMEDY, FixedRewardsConfig
 from iq_offline.config.q_learning import ActorCriticConfig
 from iq_offline.config.regularisers import ContinuousRegularisers, DiscreteRegularisers
@@ -24,14 +25,13 @@ class InSampleValueConfig(AdvantageWeightsConfig):
     """Advantages are divided by it: the smaller, the fewer actions count."""
 
 
-class ReCOILConfig(
+class InSampleConfig(
     InSampleValueConfig, FixedRewardsConfig, AdvantageWeightsConfig, ContinuousRegularisers, ActorCriticConfig
 ):
-    """ReCOIL for continuous actions."""
+    """Fixed rewards, an in-sample value and an advantage-weighted actor, for continuous actions."""
 
     remedy = GIVEN_REWARDS_REMEDY
 
-    name: Literal["recoil-continuous"] = "recoil-continuous"
     updates: int = Field(10_000, ge=0)
     """Updates of value, critics and actor; all learning rates fall to zero along a cosine."""
     actor_learning_rate: float = Field(1e-3, gt=0)
@@ -40,6 +40,14 @@ class ReCOILConfig(
     """Decoupled (AdamW)."""
     policy_std: float = Field(0.135, gt=0)
     """Standard deviation of the policy, in scaled actions."""
+    cloning_loss: CloningLoss = CloningLoss.CENSORED
+    """Of recorded actions, which their advantages weigh."""
+
+
+class ReCOILConfig(InSampleConfig):
+    """ReCOIL for continuous actions."""
+
+    name: Literal["recoil-continuous"] = "recoil-continuous"
 
 
 class DiscreteReCOILConfig(

@@ -168,8 +168,8 @@ def training_steps(
         config = config.model_copy(update={"algorithm": algorithm.model_copy(update={"prior": found.cloning})})
     if found is not None and found.demonstrations is sampler and found.metrics:
         warn(
-            "no supplementary episode is cloned as a demonstration: held-out demonstrations are not predicted better "
-            f"with them{_p_value(found.metrics)}; {config.method} trains as without them"
+            f"no supplementary episode is cloned as a demonstration: {_why_rejected(found.metrics)}; "
+            f"{config.method} trains as without them"
         )
     others = [TransitionSampler(table, rows_with_successors(table), device) for table in data.supplementary]
     supplementary = SupplementarySampler(others) if others else None
@@ -178,9 +178,12 @@ def training_steps(
     yield from with_metrics(steps, found.metrics, found.accepted_episodes) if found else steps
 
 
-def _p_value(metrics: dict[str, float]) -> str:
+def _why_rejected(metrics: dict[str, float]) -> str:
+    if "cross_validation_accepted" not in metrics:
+        return f"the policy behind them changes over their file (p = {metrics['drift_p_value']:.2g})"
     found = metrics.get("cross_validation_p_value")
-    return ", or there are too few to tell" if found is None else f" (p = {found:.2g})"
+    told = ", or there are too few to tell" if found is None else f" (p = {found:.2g})"
+    return f"held-out demonstrations are not predicted better with them{told}"
 
 
 def filter_of(config: TrainConfig) -> EpisodeFilterConfig | None:

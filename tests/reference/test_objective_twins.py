@@ -234,13 +234,16 @@ def test_least_squares_equals_its_twin(discrete: bool, critics: int):
         assert loss_of(learner, expert, beside) == pytest.approx(twin, rel=1e-6)
 
 
-@KINDS
-def test_recoil_objective_equals_its_twin(discrete: bool, critics: int):
+@pytest.mark.parametrize(
+    ("method", "discrete", "critics"),
+    [("recoil", True, 1), ("recoil", False, 1), ("recoil", False, 2), ("iq-mixture", False, 1)],
+)
+def test_recoil_objective_equals_its_twin(method: str, discrete: bool, critics: int):
     """The expert's Q is drawn to its reward for ever, supplementary Q to its bootstrapped target."""
     expert, other = both(8, critics)
     own = mean([(q - 1.5 / (1 - GAMMA)) ** 2 / 2 for q in expert.q.ravel()])
     for beside, twin in ((None, own), (other, (own + mean(twin_bellman(other, -0.5))) / 2)):
-        learner = learner_of("recoil", discrete, critics, fixed_rewards=(1.5, -0.5))
+        learner = learner_of(method, discrete, critics, fixed_rewards=(1.5, -0.5))
         close(loss_of(learner, expert, beside), twin)
 
 

@@ -20,14 +20,13 @@ from tests_support import linear_arrays, requested, tasks, write_hdf5
 from iq_offline.stages.train import train_run
 
 RECORD = Path(__file__).with_name("recipe_tensors.json")
-RECIPES = ("bc", "iq", "iq-paper", "iq-cql", "iq-awr", "ls-iq", "csil", "recoil", "sprinql")
-DISCRETE_RECIPES = ("iq-mixture",)
+RECIPES = ("bc", "iq", "iq-paper", "iq-cql", "iq-awr", "ls-iq", "csil", "recoil", "sprinql", "iq-mixture")
 CASES = [
     (recipe, discrete, beside)
-    for recipe in (*RECIPES, "iq+reward", *DISCRETE_RECIPES)
+    for recipe in (*RECIPES, "iq+reward")
     for discrete in (False, True)
     for beside in (False, True)
-    if not (recipe == "iq+reward" and discrete) and (discrete or recipe not in DISCRETE_RECIPES)
+    if not (recipe == "iq+reward" and discrete)
 ]
 
 QUICK = {("bc", False, False), ("iq", False, False), ("iq", False, True), ("iq", True, True)}

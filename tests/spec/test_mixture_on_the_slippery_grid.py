@@ -8,10 +8,10 @@ import torch
 
 from iq_offline.algorithms.build import NetworkSpec
 from iq_offline.algorithms.encoders import ObservationLayout
-from iq_offline.algorithms.iq_mixture import IQMixtureLearner
+from iq_offline.algorithms.iq_mixture import DiscreteIQMixtureLearner
 from iq_offline.algorithms.networks import Standardiser
 from iq_offline.batch import Batch
-from iq_offline.config.iq_mixture import IQMixtureConfig
+from iq_offline.config.iq_mixture import DiscreteIQMixtureConfig
 from iq_offline.tabular.gridworld import (
     ACTIONS,
     cell,
@@ -101,7 +101,7 @@ def batch_of(rows: Rows) -> Batch:
 
 def learnt_policy(data: Recorded) -> Floats:
     """Of the project's learner with a table for Q: one-hot observations and no hidden layer."""
-    config = IQMixtureConfig(
+    config = DiscreteIQMixtureConfig(
         temperature=TEMPERATURE,
         reward_penalty=COEFFICIENT,
         gamma=GAMMA,
@@ -112,7 +112,7 @@ def learnt_policy(data: Recorded) -> Floats:
         polyak_rate=None,
     )
     spec = NetworkSpec(ObservationLayout(STATES), Standardiser(torch.zeros(STATES), torch.ones(STATES)), len(ACTIONS))
-    learner = IQMixtureLearner(config, spec)
+    learner = DiscreteIQMixtureLearner(config, spec)
     batch = replace(batch_of(data.expert), supplementary=batch_of(data.supplementary))
     for _ in range(config.updates):
         learner.update(batch)

@@ -27,9 +27,8 @@ from iq_offline.training.loop import fit
 from iq_offline.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-IQ_METHODS = ["iq", "iq-paper", "iq-cql", "iq-awr", "ls-iq", "csil", "recoil", "sprinql"]
+IQ_METHODS = ["iq", "iq-paper", "iq-cql", "iq-awr", "ls-iq", "csil", "recoil", "sprinql", "iq-mixture"]
 PEERS = ["bc-all", "weighted-bc", "filtered-bc", "recovery-bc", "seabo-iql", "otr-td3bc", "uds-td3bc", "oracle-td3bc"]
-DISCRETE_METHODS = ["iq-mixture"]
 SMALL = {"batch_size": 32, "hidden_sizes": [16, 16]}
 
 
@@ -93,7 +92,7 @@ EVERY_METHOD = pytest.mark.parametrize(
     ("method", "task"),
     [
         *(pytest.param(name, continuous_task, id=f"{name}-continuous") for name in IQ_METHODS),
-        *(pytest.param(name, discrete_task, id=f"{name}-discrete") for name in IQ_METHODS + DISCRETE_METHODS),
+        *(pytest.param(name, discrete_task, id=f"{name}-discrete") for name in IQ_METHODS),
     ],
 )
 

@@ -136,6 +136,22 @@ def test_refused_data_leave_no_trace(tmp_path: Path):
     assert "(p = " in warnings[0]
 
 
+def test_learning_behaviour_is_rejected(tmp_path: Path):
+    """Episodes of an ever better policy change no bit of `iq`, and the warning says why."""
+    learning = an_episode_file(tmp_path / "learner.hdf5", lambda actions: noisy(growing(actions)))
+    warnings: list[str] = []
+    beside = trained(tmp_path / "beside", learning, overrides=(ALL_PASS,), warnings=warnings)
+    assert last_metrics(beside)["drift_p_value"] < 0.01
+    assert "cross_validation_accepted" not in last_metrics(beside)
+    assert beside.manifest["checkpoint_sha256"] == trained(tmp_path / "alone").manifest["checkpoint_sha256"]
+    assert ["the policy behind them changes over their file" in warning for warning in warnings] == [True]
+
+
+def growing(actions: np.ndarray) -> np.ndarray:
+    """Actions that grow from a tenth to their whole size."""
+    return np.asarray(actions * np.linspace(0.1, 1, len(actions))[:, None])
+
+
 @pytest.mark.slow
 def test_objective_keeps_to_the_demonstrations(
     tmp_path: Path, more_of_the_expert: str, monkeypatch: pytest.MonkeyPatch
