@@ -25,7 +25,10 @@ Form = Annotated[
     ),
 ]
 Run = Annotated[Path, Argument(metavar="RUN", help="A run folder, or a folder that holds exactly one, at any depth.")]
-Runs = Annotated[list[Path], Argument(metavar="RUN", help="Run folders, or folders that hold runs at any depth.")]
+Runs = Annotated[
+    list[Path],
+    Argument(metavar="RUN", help="Run folders, folders that hold runs at any depth, or .txt files that list them."),
+]
 
 
 def bring(*datasets: str, known_defects: bool = False) -> None:

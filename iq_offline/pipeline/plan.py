@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from iq_offline.config.train import SubsampleFrom, algorithm_class, updates_key,
 from iq_offline.credentials import public_name
 from iq_offline.errors import ConfigError, did_you_mean
 from iq_offline.methods import METHODS
-from iq_offline.pipeline.schema import MOST_RUNS, DatasetEntry, Demos, PerRun, ResultsTable, Settings, Where
+from iq_offline.pipeline.schema import MOST_RUNS, DatasetEntry, Demos, End, PerRun, ResultsTable, Settings, Where
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,22 @@ class Plan:
             raise ConfigError(f"table {table.name} has no run left", "skip fewer of them")
         return cls(table, runs, _sources(table))
 
+    @property
+    def jobs(self) -> dict[str, int]:
+        """The number of jobs by stage where nothing has been made yet."""
+        runs = self.runs.values()
+        read = {name for run in runs for name in self.sources_of(run)}
+        if self.table.ends_in is End.OUTCOMES:
+            return {"fetch": len(read), "convert": len(read), "outcome": len(runs), "outcomes": 1}
+        measured = [run for run in runs if run.recovers_reward]
+        judged = {self.source_of(dataset) for run in measured for dataset in self.rewards_on(run)}
+        counts = {"fetch": len(read | judged), "convert": len(read), "train": len(runs), "eval": len(runs)}
+        return counts | ({"reward": len(measured)} if measured else {}) | {"report": 1}
+
+    def sources_of(self, run: PlannedRun) -> list[str]:
+        """The names under `sources` of what a run learns from: the expert's data, then supplementary ones."""
+        return [run.dataset, *map(self.source_of, run.supplementary_datasets)]
+
     def source_of(self, dataset: str) -> str:
         """The name under `sources` of a dataset."""
         return next(name for name, found in self.sources.items() if found == dataset)
@@ -176,9 +193,17 @@ def _check_methods(table: ResultsTable) -> None:
             )
 
 
+@cache
+def _setting_keys(method: str) -> frozenset[str]:
+    """Of a method, for discrete or for continuous actions."""
+    return frozenset(
+        key for discrete in (True, False) for key in valid_keys(algorithm_class(method, discrete=discrete))
+    )
+
+
 def _check_settings(run: PlannedRun) -> None:
     """Raises ConfigError for a setting that the method has neither for discrete nor for continuous actions."""
-    keys = {key for discrete in (True, False) for key in valid_keys(algorithm_class(run.trained_by, discrete=discrete))}
+    keys = _setting_keys(run.trained_by)
     for setting in run.settings:
         key = setting.partition("=")[0]
         if key not in keys:

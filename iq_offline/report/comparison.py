@@ -8,7 +8,6 @@ from iq_offline.evaluation.statistics import Estimate, mean, probability_of_impr
 from iq_offline.report.groups import Group
 from iq_offline.report.loading import RunResult, environment
 from iq_offline.training.greedy_actions import percent_different
-from iq_offline.training.run_folder import ACTIONS
 
 BASELINE = "bc"
 PERCENT = "% data"
@@ -181,7 +180,7 @@ def action_difference(groups: Iterable[Group], others: Sequence[Variant]) -> flo
     for group in groups:
         cloned = baseline.groups.get(task_of(group))
         by_seed = {} if cloned is None or cloned is group else {run.seed: run for run in cloned.runs}
-        tables = [(run.table(ACTIONS), by_seed[run.seed].table(ACTIONS)) for run in group.runs if run.seed in by_seed]
+        tables = [(run.actions, by_seed[run.seed].actions) for run in group.runs if run.seed in by_seed]
         found += [percent_different(own, other) for own, other in tables if own is not None and other is not None]
     known = [value for value in found if value is not None]
     return sum(known) / len(known) if known else None

@@ -9,7 +9,7 @@ import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from iq_offline.data.strict_json import first_line, read_toml
 from iq_offline.errors import RunError
 from iq_offline.methods import METHODS
 from iq_offline.training.run_folder import (
+    ACTIONS,
     CONFIG,
     EVALUATION,
     MANIFEST,
@@ -29,6 +30,7 @@ from iq_offline.training.run_folder import (
     RunFolder,
     folders_below,
     holds_run_files,
+    with_listed,
 )
 from iq_offline.training.tensor_files import AGAIN
 
@@ -106,6 +108,11 @@ class RunResult(RunRecords):
         """Whether a table of that file name is there and can be read."""
         return table not in self.unreadable and (self.folder / table).is_file()
 
+    @cached_property
+    def actions(self) -> pl.DataFrame | None:
+        """ACTIONS (a row an observation), a small table that each comparison reads."""
+        return self.table(ACTIONS)
+
     def table(self, name: str) -> pl.DataFrame | None:
         """METRICS (a row an update), RETURNS (a row an episode) or REWARDS (a row a transition); None without it."""
         return pl.read_parquet(self.folder / name, glob=False) if self.has(name) else None
@@ -141,7 +148,7 @@ def load_runs(folders: Sequence[Path]) -> tuple[list[RunResult], list[Failure]]:
 
 def _run_folders(folders: Sequence[Path]) -> list[Path]:
     found: dict[Path, None] = {}
-    for folder in folders:
+    for folder in with_listed(folders):
         if not folder.is_dir():
             what = "is a file" if folder.exists() else "does not exist"
             raise RunError(f"{folder} {what}", WRITTEN_BY_TRAIN)
@@ -192,6 +199,8 @@ def _result(run: RunFolder) -> RunResult:
             failures[_failure(folder, error)] = None
             return None
 
+    there = [name for name in NUMBERS if os.path.lexists(folder / name)]
+    tables = {name: attempt(partial(run.table, name)) for name in there}
     result = RunResult(
         folder=folder,
         dataset=_dataset_name(run.manifest["dataset"]),
@@ -199,11 +208,9 @@ def _result(run: RunFolder) -> RunResult:
         evaluation=attempt(partial(run.read_optional, EVALUATION)),
         reward=attempt(partial(run.read_optional, REWARD)),
         config=attempt(partial(_config, run)) or {},
-        unreadable=frozenset(
-            name for name in NUMBERS if os.path.lexists(folder / name) and attempt(partial(run.table, name)) is None
-        ),
+        unreadable=frozenset(name for name, table in tables.items() if table is None),
     )
-    if divergence := _divergence(result.table(METRICS)):
+    if divergence := _divergence(tables.get(METRICS)):
         failures[Failure(folder, f"diverged: {divergence}", "see the method's page on what holds it")] = None
     return replace(result, failures=tuple(failures))
 

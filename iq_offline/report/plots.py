@@ -66,7 +66,7 @@ DEMONSTRATIONS_CAPTION = (
     "The interquartile mean of the seeds' mean returns, and its 95 % bootstrap interval over seeds. A line's runs "
     "differ in nothing but the number of demonstrations."
 )
-LEARNING_CURVES_CAPTION = "One line a seed.{shaded} Offline quantities only: none of them chose a checkpoint."
+LEARNING_CURVES_CAPTION = "One line a seed.{some}{shaded} Offline quantities only: none of them chose a checkpoint."
 SHADED = " Shaded: behavioural cloning, which comes before the method itself."
 INTERACTION_CAPTION = (
     "Mean return of the deterministic policy in the evaluations that training was told to make, over the steps that it "
@@ -97,6 +97,8 @@ DECADES = 100.0
 """A loss that falls by more than this factor is drawn on a logarithmic axis."""
 MOST_LINES = 24
 """Learning curves that a legend still tells apart."""
+MOST_SEEDS = 50
+"""Learning curves of one row that are drawn: more hide each other."""
 CONSTANT = 1e-6
 """Values that differ by less, relative to 1 or to the largest, are drawn as constant: in single precision they are."""
 EPISODE_MARK: dict[str, Any] = {"s": 9, "alpha": 0.4, "linewidths": 0}
@@ -196,9 +198,10 @@ def _of_dataset(dataset: str, name: str, groups: Sequence[Group]) -> list[Pictur
     if any(map(evaluations_of, (run for group in groups for run in group.runs))):
         title, file_name = f"{dataset}: returns over environment steps", f"{name}-interaction.png"
         found.append(Picture.of(file_name, title, INTERACTION_CAPTION, interaction_plot, groups))
-    if logged := [table for group in groups for run in group.runs if (table := run.table(METRICS)) is not None]:
-        title, cloned = f"{dataset}: learning curves", any(CLONING + "loss" in table for table in logged)
-        caption = LEARNING_CURVES_CAPTION.format(shaded=SHADED if cloned else "")
+    if logged := logged_runs(groups):
+        title, cloned = f"{dataset}: learning curves", any(CLONING + "loss" in metrics for *_, metrics in logged)
+        some = f" The first {MOST_SEEDS} of each row." if any(len(group.runs) > MOST_SEEDS for group in groups) else ""
+        caption = LEARNING_CURVES_CAPTION.format(some=some, shaded=SHADED if cloned else "")
         found.append(Picture.of(f"{name}-curves.png", title, caption, curves_plot, groups))
     if runs := runs_in_turn(groups):
         some = f" {MAX_PANELS} of {len(runs)} runs." if len(runs) > MAX_PANELS else ""
@@ -377,14 +380,11 @@ def _draw_groups(axes: Axes, groups: Sequence[Group], width: float = WIDTH_INCHE
 def _draw_returns(axes: Axes, place: int, group: Group, scaled: Callable[..., Any]) -> None:
     colour = colour_of(place)
     random = np.random.default_rng(JITTER_SEED)
-    for run in group.runs:
-        returns = run.table(RETURNS)
-        if returns is not None:
-            heights, values = (
-                place + random.uniform(-JITTER, JITTER, len(returns)),
-                scaled(returns["return"].to_numpy()),
-            )
-            axes.scatter(values, heights, **EPISODE_MARK, color=colour)
+    found = [table["return"] for run in group.runs if (table := run.table(RETURNS)) is not None]
+    if found:
+        heights = [place + random.uniform(-JITTER, JITTER, len(returns)) for returns in found]
+        values = scaled(pl.concat(found).to_numpy())
+        axes.scatter(values, np.concatenate(heights), **EPISODE_MARK, color=colour)
     remark: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "color": GREY}
     if group.iqm is None:
         axes.annotate("not evaluated", (0.5, place), ha="center", **remark)
@@ -441,7 +441,7 @@ class Curve:
 
 def evaluations_of(run: RunResult) -> list[tuple[float, float]]:
     """Environment steps and mean return of a run's evaluations while it trained; empty where it made none."""
-    metrics = run.table(METRICS)
+    metrics = run.table(METRICS) if took_steps(run) else None
     if metrics is None or not {"environment_steps", "evaluation_return"} <= set(metrics.columns):
         return []
     return metrics.select("environment_steps", "evaluation_return").drop_nulls().rows()
@@ -476,11 +476,15 @@ def took_steps(run: RunResult) -> bool:
     return bool(run.manifest.get("environment_steps"))
 
 
+def logged_runs(groups: Sequence[Group]) -> list[tuple[Group, RunResult, pl.DataFrame]]:
+    """The runs whose learning curves are drawn, at most MOST_SEEDS a row, with their metrics."""
+    shown = [(group, run) for group in groups for run in group.runs[:MOST_SEEDS]]
+    return [(group, run, metrics) for group, run in shown if (metrics := run.table(METRICS)) is not None]
+
+
 def curves_plot(groups: Sequence[Group], width: float = WIDTH_INCHES) -> bytes:
     """Learning curves of one dataset's groups: a panel a method and metric, one line a seed, colours by group."""
-    logged = [
-        (group, run, metrics) for group in groups for run in group.runs if (metrics := run.table(METRICS)) is not None
-    ]
+    logged = logged_runs(groups)
     names = dict(zip([group.label for group in groups], short_labels(groups), strict=True))
     colours = {name: colour_of(place) for place, name in enumerate(names.values())}
     seeds = sorted({run.seed for _, run, _ in logged})
@@ -549,14 +553,16 @@ def limit_values(axes: Axes, values: NDArray[np.floating[Any]]) -> None:
 
 def transition_plot(groups: Sequence[Group], runs: Sequence[RunResult], width: float = WIDTH_INCHES) -> bytes:
     """Recovered against true reward, a dot a recorded transition (at most 4000 a run), a panel a run of the groups."""
-    panels = [(title, _scatter(sampled(rewards))) for title, rewards in _recoveries(groups, runs, "transition")]
-    return _panels(panels, "true reward", "recovered reward", width)
+    shown = _recoveries(groups, runs[:MAX_PANELS], "transition")
+    panels = [(title, _scatter(sampled(rewards))) for title, rewards in shown]
+    return _panels(panels, "true reward", "recovered reward", width, total=len(runs))
 
 
 def episode_plot(groups: Sequence[Group], runs: Sequence[RunResult], width: float = WIDTH_INCHES) -> bytes:
     """An episode's recovered against its true reward, each summed over its recorded steps, a panel a run."""
-    panels = [(title, _scatter(episode_sums(rewards))) for title, rewards in _recoveries(groups, runs, "episode")]
-    return _panels(panels, "true, summed", "recovered, summed", width)
+    shown = _recoveries(groups, runs[:MAX_PANELS], "episode")
+    panels = [(title, _scatter(episode_sums(rewards))) for title, rewards in shown]
+    return _panels(panels, "true, summed", "recovered, summed", width, total=len(runs))
 
 
 def _recoveries(groups: Sequence[Group], runs: Sequence[RunResult], level: str) -> list[tuple[str, pl.DataFrame]]:
@@ -591,10 +597,19 @@ def _scatter(points: pl.DataFrame) -> Draw:
 
 
 def _panels(
-    panels: Sequence[tuple[str, Draw]], x: str, y: str, width: float, height: float = 2.7, legend: bool = False
+    panels: Sequence[tuple[str, Draw]],
+    x: str,
+    y: str,
+    width: float,
+    height: float = 2.7,
+    legend: bool = False,
+    total: int = 0,
 ) -> bytes:
-    """The first MAX_PANELS panels, two in a row; says how many there are if that is not all. One `legend` of all."""
-    shown = panels[:MAX_PANELS]
+    """The first MAX_PANELS panels, two in a row; says how many there are if that is not all. One `legend` of all.
+
+    `total`: how many there are, where no more than the first are given.
+    """
+    shown, total = panels[:MAX_PANELS], max(total, len(panels))
     columns = 1 if is_narrow(width) else min(2, max(1, len(shown)))
     rows = -(-max(1, len(shown)) // columns)
     with encoded_figure(height * rows + 0.3, width) as (figure, png):
@@ -605,8 +620,8 @@ def _panels(
             draw(axes)
             axes.set_title(title, fontsize="small")
             axes.set(xlabel=x, ylabel=y)
-        if len(panels) > len(shown):
-            figure.suptitle(f"{len(shown)} of {len(panels)} panels shown", fontsize="small")
+        if total > len(shown):
+            figure.suptitle(f"{len(shown)} of {total} panels shown", fontsize="small")
         if legend:
             legend_below(figure, list(grid[: len(shown)]))
     return png.getvalue()

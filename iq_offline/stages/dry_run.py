@@ -1,8 +1,8 @@
 """run --dry-run: the jobs of a table by stage, and about how long they take."""
 
 import json
-import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,9 @@ CLONING_SPEED, METHOD_SPEED = 1000.0, 150.0
 """Typical updates a second on one core, in networks of the default sizes."""
 TRAINING = ("train", "outcome")
 ORDER = ("fetch", "convert", *TRAINING, "eval", "reward", "report", "outcomes")
-COUNT = re.compile(r"^(\w+) +(\d+)$", flags=re.MULTILINE)
+ENDS = ("report", "outcomes")
+"""Stages with one job, whatever the number of files that it writes."""
+PENDING = "update pending"
 
 
 @dataclass(frozen=True)
@@ -32,21 +34,30 @@ class StageJobs:
     seconds: float
 
 
-def planned_jobs(command: Sequence[str], plan: Plan, finished: Iterable[Path]) -> list[StageJobs]:
+def planned_jobs(command: Sequence[str], plan: Plan, folder: Path, finished: Iterable[Path]) -> list[StageJobs]:
     """The stages with jobs to do, in their order. `command`: Snakemake's; `finished`: run folders, of any table.
 
-    Where there are finished runs of a method, their speed is taken, else a typical one. Raises ConfigError where
-    Snakemake cannot plan the table.
+    In a folder without results these are all jobs of the plan; else Snakemake says which are left. Where there are
+    finished runs of a method, their speed is taken, else a typical one. Raises ConfigError where Snakemake cannot
+    plan the table.
     """
-    listed = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=False)
-    if listed.returncode:
-        said = (listed.stderr or listed.stdout).strip().splitlines() or ["no reason"]
-        raise ConfigError(f"Snakemake cannot plan this table: {said[-1]}", "mend the table, or its folder")
-    counts = {rule: int(count) for rule, count in COUNT.findall(listed.stdout + listed.stderr)}
+    begun = any(not path.name.startswith(".") for path in folder.glob("*"))
+    counts = _jobs_left(command) if begun else plan.jobs
     speeds = _speeds(finished)
     trained = [_training_seconds(run, speeds) for run in plan.runs.values()]
     each = SECONDS | dict.fromkeys(TRAINING, sum(trained) / len(trained))
     return [StageJobs(rule, counts[rule], counts[rule] * each[rule]) for rule in ORDER if rule in counts]
+
+
+def _jobs_left(command: Sequence[str]) -> dict[str, int]:
+    """The number of jobs by stage that Snakemake would run. It lists files, which takes it half as long as jobs."""
+    listed = subprocess.run([*command, "--summary"], capture_output=True, text=True, check=False)
+    if listed.returncode:
+        said = (listed.stderr or listed.stdout).strip().splitlines() or ["no reason"]
+        raise ConfigError(f"Snakemake cannot plan this table: {said[-1]}", "mend the table, or its folder")
+    files = (line.split("\t") for line in listed.stdout.splitlines())
+    counts = Counter(columns[2] for columns in files if columns[-1] == PENDING)
+    return {rule: min(count, 1) if rule in ENDS else count for rule, count in counts.items()}
 
 
 def _speeds(finished: Iterable[Path]) -> dict[str, float]:

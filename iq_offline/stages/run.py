@@ -94,7 +94,7 @@ def run_pipeline(
     command = _command(file, folder, request)
     if request.dry_run:
         finished = [run for place in (folder, paths.home()) for run in sorted((place / "runs").glob("*"))]
-        return Finished(0, folder, None, tuple(planned_jobs(command, plan, finished)))
+        return Finished(0, folder, None, tuple(planned_jobs(command, plan, folder, finished)))
     with held(folder, table.name, tell) as hold:
         if hold.is_locked_by_the_dead():
             dead = hold.left or "unknown"

@@ -70,6 +70,8 @@ FILES = frozenset({MANIFEST, REWARD_PLOT, *WRITTEN_BY, *STAGE_RECORDS})
 """All that this tool writes into a run folder."""
 COPIES = frozenset({"artifacts", "mlruns"})
 """Folders in which MLflow keeps copies of run folders' files."""
+LIST_SUFFIX = ".txt"
+"""Of a file that lists run folders."""
 NAMED_RUNS = 3
 """Of a folder with several runs, so many are named in a message."""
 FEWEST_FILES = 4
@@ -281,12 +283,31 @@ def find_run(path: Path) -> RunFolder:
 def run_paths(paths: Sequence[Path]) -> list[Path]:
     """Where the run folders are that are named, or lie below the folders named at any depth, each once."""
     found: dict[Path, None] = {}
-    for path in paths:
+    for path in with_listed(paths):
         try:
             found |= dict.fromkeys(folder.resolve() for folder in folders_below(path, _holds_manifest) or [path])
         except (OSError, ValueError, RuntimeError) as error:
             raise RunError(f"{path} is no folder's name: {first_line(error)}", "name a run folder") from None
     return list(found)
+
+
+def with_listed(paths: Sequence[Path]) -> list[Path]:
+    """The paths, and in place of each text file (`.txt`) the paths that it lists, one a line, as if they were named."""
+    found: list[Path] = []
+    for path in paths:
+        if path.suffix != LIST_SUFFIX or not path.is_file():
+            found.append(path)
+            continue
+        try:
+            listed = [Path(line.strip()) for line in path.read_text().splitlines() if line.strip()]
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{path} cannot be read: {first_line(error)}", "list run folders in it, one a line"
+            ) from None
+        if not listed:
+            raise RunError(f"{path} lists no run", "list run folders in it, one a line")
+        found += listed
+    return found
 
 
 def folders_below(path: Path, is_wanted: Callable[[Path], bool]) -> list[Path]:

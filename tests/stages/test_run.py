@@ -142,22 +142,59 @@ def test_shipped_pipelines_are_listed_by_dry_run(tmp_path):
     assert planned("quick", "--out", tmp_path / "w") == {
         **{"fetch": 2, "convert": 2, "train": 4, "eval": 4, "reward": 2, "report": 1}
     }
-    assert [path.name for path in (tmp_path / "w").iterdir()] == [".snakemake"]
+    assert not (tmp_path / "w").exists()
 
 
 def test_dry_run_estimates_from_finished_runs(tmp_path, table):
     """The speed of finished runs of a method counts; without any, a typical one."""
     plan = Plan.of(load_table(table))
-    listed = [sys.executable, "-c", "print('Job stats:\\ntrain   3\\nall   1\\ntotal   4')"]
-    (unknown,) = planned_jobs(listed, plan, [])
+    (tmp_path / "begun").mkdir()
+    files = ["runs/a\t-\ttrain\tl\tmissing\tupdate pending", "runs/b\t-\ttrain\tl\tok\tno update"]
+    listed = [sys.executable, "-c", "import sys; print(*sys.argv[1:], sep='\\n')", *files, files[0], files[0]]
+    (unknown,) = planned_jobs(listed, plan, tmp_path, [])
     assert (unknown.stage, unknown.jobs, unknown.seconds) == ("train", 3, pytest.approx(3 * 20 / CLONING_SPEED))
     run = tmp_path / "run"
     run.mkdir()
     (run / "manifest.json").write_text(json.dumps({"method": "bc", "updates": 100, "seconds": 50.0}))
-    (known,) = planned_jobs(listed, plan, [run, tmp_path / "none"])
+    (known,) = planned_jobs(listed, plan, tmp_path, [run, tmp_path / "none"])
     assert known.seconds == pytest.approx(3 * 20 / 2)
     with pytest.raises(UserError, match="cannot plan this table: no idea"):
-        planned_jobs([sys.executable, "-c", "import sys; sys.exit('no idea')"], plan, [])
+        planned_jobs([sys.executable, "-c", "import sys; sys.exit('no idea')"], plan, tmp_path, [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ends_in", ["report", "outcomes"])
+def test_fresh_plan_agrees_with_snakemake(ends_in, tmp_path, linear_task):
+    """In a folder without results the plan's own count is Snakemake's: by stage, also of data that only judge."""
+    datasets = {"linear": {"dataset": str(linear_task), "reward_on": ["demo/swimmer/mixed-v0"]}}
+    supplementary = {"alone": [], "others": ["demo/swimmer/random-v0"]}
+    changes = {"methods": ["bc", "iq"], "set": {}, "seeds": "0-2", "supplementary": supplementary}
+    file = written(tmp_path, datasets=datasets, ends_in=ends_in, **changes)
+    by_plan = planned(file, "--out", tmp_path / "w")
+    (tmp_path / "w").mkdir(exist_ok=True)
+    (tmp_path / "w" / "note").touch()
+    assert planned(file, "--out", tmp_path / "w") == by_plan
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ends_in", ["report", "outcomes"])
+def test_commands_stay_short_in_long_tables(ends_in, tmp_path, linear_task):
+    """No command of a table grows with its number of runs: Linux takes 128 KiB an argument, about 4,800 paths."""
+
+    def longest(seeds: int) -> int:
+        names = list(range(100, 100 + seeds))
+        file = written(tmp_path / str(seeds), datasets={"linear": str(linear_task)}, ends_in=ends_in, seeds=names)
+        snakemake = run_stage._command(file, tmp_path / "w", run_stage.RunRequest(str(file)))
+        planned = [*snakemake, "--dry-run", "--printshellcmds", "--quiet", "host"]
+        listed = subprocess.run(planned, capture_output=True, text=True, check=True)
+        lines = (listed.stdout + listed.stderr).splitlines()
+        ends = [line for line in lines if "--out report" in line or "xargs" in line]
+        commands = [line for line in lines if f"{sys.executable} -m iq_offline" in line]
+        assert len(ends) == 1
+        assert len(commands) >= seeds
+        return max(map(len, [*ends, *commands]))
+
+    assert longest(2) == longest(200)
 
 
 def test_dry_run_prints_a_table(tmp_path):

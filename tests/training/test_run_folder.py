@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from iq_offline.cli import app
 from iq_offline.errors import RunError, UserError
+from iq_offline.report.loading import load_runs
 from iq_offline.stages.eval import EvalRequest, evaluate_run
 from iq_offline.stages.train import train_run
 from iq_offline.stages.verify import verify_run
@@ -390,3 +391,21 @@ def test_runs_are_found_at_any_depth(tmp_path: Path):
     with pytest.raises(RunError, match="holds 3 runs, and one is needed"):
         find_run(tmp_path / "runs")
     assert run_paths([tmp_path / "nowhere"]) == [tmp_path / "nowhere"]
+
+
+def test_text_files_list_runs(run: Path, sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A text file stands for the runs that it lists, one a line, seen from the working folder; empty lines pass."""
+    monkeypatch.chdir(run.parent)
+    listed = tmp_path / "some.txt"
+    listed.write_text(f"{run.name}\n\n{sound}\n")
+    assert run_paths([listed]) == [run.resolve(), sound.resolve()]
+    results, failures = load_runs([listed])
+    assert [result.folder for result in results] == [run.resolve(), sound.resolve()]
+    assert not failures
+    listed.write_text("nowhere\n")
+    with pytest.raises(RunError, match="nowhere does not exist"):
+        load_runs([listed])
+    for content, told in ((b"\n", "lists no run"), (b"\xff", "cannot be read")):
+        listed.write_bytes(content)
+        with pytest.raises(RunError, match=told):
+            run_paths([listed])
