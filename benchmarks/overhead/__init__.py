@@ -1,3 +1,3 @@
 """What pipelines and MLflow cost beyond computing."""
 
-PARTS = ("pipeline", "tracking")
+PARTS = ("pipeline", "tracking", "many-runs")

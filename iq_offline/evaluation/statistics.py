@@ -101,7 +101,7 @@ def _share_of_wins(x: Floats, y: Floats) -> Floats:
     # Among all rows' keys: those of earlier rows are smaller, and are counted in both.
     both = np.searchsorted(ordered, sought, "left") + np.searchsorted(ordered, sought, "right")
     wins = 0.5 * both.sum(axis=-1) - n * m * np.arange(len(ranks))
-    return (wins / (n * m)).reshape(rows)
+    return np.asarray((wins / (n * m)).reshape(rows))
 
 
 def _estimate(samples: Sequence[Floats], statistic: Callable[..., Any]) -> Estimate:

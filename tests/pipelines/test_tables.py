@@ -204,7 +204,7 @@ def test_shipped_tables_keep_their_runs():
         "whole-demonstrations": 48,
         "supplementary-ant": 12,
         "supplementary-discrete": 45,
-        "mixture": 48,
+        "mixture": 155,
         "atari": 54,
         "replay-kinds": 264,
         "stability": 180,

@@ -4,13 +4,11 @@ Two runs on the bundled CartPole demonstrations, of `bc` and of `iq`, are traine
 that differ in seed and returns stand for the others: reading them costs what real ones cost. Each command is timed as
 a user starts it, in a process of its own, with its peak memory.
 
-    python benchmarks/many_runs.py [--runs 5000] [--mirrored 1000] [--json FILE]
+    python -m benchmarks overhead many-runs [--runs 5000] [--mirrored 1000] [--json FILE]
 """
 
-import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -20,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from benchmarks.arguments import Parser
+from benchmarks.results import result_file
 from iq_offline.data.strict_json import read_json
 from iq_offline.training.run_folder import CONFIG, EVALUATION, MANIFEST, RETURNS, REWARD, TRACKING, seal_record
 
@@ -103,24 +103,17 @@ def measure(runs: int, mirrored: int, folder: Path) -> dict[str, dict[str, float
     return {name: {"runs": count} | costs for name, (count, costs) in commands.items()}
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Measure, and print a line a command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__name__, __doc__)
     parser.add_argument("--runs", type=int, default=5000)
     parser.add_argument("--mirrored", type=int, default=1000)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="Write the numbers and the machine there too.")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="iq-offline-many-") as temporary:
-        costs = measure(options.runs, options.mirrored, Path(temporary))
-    for name, of_command in costs.items():
-        print(
-            f"{name:<16} {of_command['runs']:>6,} runs  {of_command['seconds']:8.1f} s  "
-            f"{of_command['cpu_seconds']:8.1f} CPU s  {of_command['peak_mb']:7,.0f} MB at most"
-        )
-    if options.json:
-        machine = {"platform": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()}
-        options.json.write_text(json.dumps({"machine": machine, "commands": costs}, indent=1))
-
-
-if __name__ == "__main__":
-    main()
+    parser.add_json()
+    options = parser.parse(arguments)
+    with tempfile.TemporaryDirectory(prefix="iq-offline-many-") as temporary, result_file(options) as rows:
+        for name, costs in measure(options.runs, options.mirrored, Path(temporary)).items():
+            rows.append({"command": name, **costs})
+            print(
+                f"{name:<16} {costs['runs']:>6,} runs  {costs['seconds']:8.1f} s  {costs['cpu_seconds']:8.1f} CPU s  "
+                f"{costs['peak_mb']:7,.0f} MB at most"
+            )
