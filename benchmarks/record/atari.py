@@ -7,12 +7,15 @@ evaluation uses. Needs ale-py and OpenCV.
 
 The expert predicts by rules where the ball will cross the paddle's line, and steers there. Where on the paddle it
 meets the ball decides where the ball goes next. Once an approach, the expert therefore lets the emulator run ahead with
-one place after another, restores it, and takes the first place that scores, else the first that loses nothing. While
-the ball flies away, the paddle wanders at random now and then: without that, episodes repeat each other, and what is
-cloned from them fails wherever another start leads.
+one place after another, restores it, and takes the first place that scores, else the first that loses nothing. In Pong
+the places beside it must lose nothing either, so that a policy which imitates it need not be exact. While the ball is
+far, the paddle moves at random now and then: without that, episodes repeat each other, and what is cloned from them
+fails wherever another start leads.
 """
 
+import itertools
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,12 @@ DEAD_ZONE = 8
 """A paddle whose middle will come so near to where the ball crosses is left alone."""
 WANDER, LONGEST_WANDERING = 0.05, 10
 """Probability, at each action, that a paddle from which the ball flies away begins to wander, and its most actions."""
+TREMBLE, FAR = 0.1, 24
+"""Probability of a random action in Pong while the ball flies away, or needs more than so many frames to the paddle."""
+PLANNED = 3
+"""Actions that are planned in Pong; after them the paddle is left alone."""
+TOLERATED, COST_OF_MOVE = 3.0, 0.7
+"""A plan costs its distance from the place, as far as that is not tolerated, and so much for each move."""
 PREPROCESSING = {"noop_max": NO_OPS, "frame_skip": FRAME_SKIP, "screen_size": 84, "grayscale_obs": True}
 
 
@@ -43,7 +52,8 @@ class Game:
     along: the place of the ball on the paddle's line, between the walls `low` and `high`; across: its place on the
     other axis, growing towards the paddle, which is at `line`. `places`: the ball's place less the paddle's where they
     meet, in the order in which they are tried. `more`, `less`: the actions that move the paddle. `steps`: of the
-    longest episode.
+    longest episode. `moved`: how far a paddle that coasts has moved 0, 1, 2... frames after a move of four frames
+    began, the mean of odd and even frames; empty for one that stops.
     """
 
     env_id: str
@@ -57,10 +67,14 @@ class Game:
     less: int
     places: tuple[int, ...]
     steps: int
+    moved: tuple[float, ...] = ()
 
 
 GAMES = {
-    "pong": Game("ALE/Pong-v5", 51, 54, 49, 186, 46, 203, LEFT, RIGHT, (0, 6, -6, 9, -9, 3, -3), 5000),
+    "pong": Game(
+        *("ALE/Pong-v5", 51, 54, 49, 188, 46, 203, LEFT, RIGHT, (7, 9, 5, 11, 3, 13, 1, 15, -1), 27_000),
+        moved=(0, 0, 1.2, 4, 7.5, 12, 15.5, 17.5, 19, 20, 21, 21.5, 22, 22.5),
+    ),
     "breakout": Game("ALE/Breakout-v5", 72, 99, 101, 177, 57, 200, RIGHT, LEFT, (12, 8, 16, 5, 19), 2000),
 }
 
@@ -148,6 +162,73 @@ class Expert:
         return -1.0 if lost else scored
 
 
+class PongExpert(Expert):
+    """Plans its moves: a paddle coasts 22 units in all after a move of four frames, more than its own length."""
+
+    def __init__(self, game: Game, ale: Any, random: np.random.Generator) -> None:
+        super().__init__(game, ale, random)
+        self._moves = [0] * PLANNED
+        plans = itertools.product((1, -1, 0), repeat=PLANNED)
+        self._plans = np.array(sorted(plans, key=lambda plan: (sum(map(abs, plan)), *(-abs(move) for move in plan))))
+        """Those with few moves first, and of these the early ones, so that there is time to correct them."""
+
+    def act(self) -> int:
+        """The action for the next four frames."""
+        now, before = self._look(), self._before
+        self._before, frames = now, self._frames_left(now, before)
+        if before is None or frames is None:
+            self._place = None
+        elif self._place is None:
+            self._place = self._best(now, before)
+        action = self._steered(now, before, self._place or 0)
+        if (frames is None or frames > FAR) and self._random.random() < TREMBLE:
+            self._moves[-1] = int(self._random.integers(-1, 2))
+            action = self._action(self._moves[-1])
+        return action
+
+    def _frames_left(self, now: Look, before: Look | None) -> float | None:
+        """Until the ball meets the paddle's line; None while it flies away or is not there."""
+        if before is None or not 0 < before.across < now.across < self._game.line:
+            return None
+        return FRAME_SKIP * (self._game.line - now.across) / (now.across - before.across)
+
+    def _steered(self, now: Look, before: Look | None, place: int) -> int:
+        """The first action of the plan that costs least."""
+        frames, move = self._frames_left(now, before), 0
+        if before is not None and frames is not None:
+            crossing = now.along + (now.along - before.along) * frames / FRAME_SKIP
+            ages = FRAME_SKIP * np.arange(PLANNED, 0, -1)
+            coasted = (self._moved(frames + ages) - self._moved(ages)) @ self._moves
+            planned = self._plans @ self._moved(frames - FRAME_SKIP * np.arange(PLANNED))
+            missed = reflected(crossing, self._game.low, self._game.high) - place - (now.paddle + coasted + planned)
+            costs = np.maximum(np.abs(missed) - TOLERATED, 0) + COST_OF_MOVE * np.abs(self._plans).sum(axis=1)
+            move = int(self._plans[costs.argmin(), 0])
+        self._moves = [*self._moves[1:], move]
+        return self._action(move)
+
+    def _action(self, move: int) -> int:
+        return (NOOP, self._game.more, self._game.less)[move]
+
+    def _moved(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How far the paddle has moved so many frames after a move began."""
+        return np.interp(frames, np.arange(len(self._game.moved)), self._game.moved)
+
+    def _best(self, now: Look, before: Look) -> int:
+        """The first place that scores while those beside it lose nothing; else the middle of the paddle."""
+        places, outcome = self._game.places, cache(lambda place: self._outcome(place, now, before))
+        for place in places:
+            beside = {place - 2, place + 2}.intersection(places)
+            if outcome(place) > 0 and all(outcome(other) >= 0 for other in beside):
+                return place
+        return places[0]
+
+    def _outcome(self, place: int, now: Look, before: Look) -> float:
+        moves = self._moves
+        outcome = super()._outcome(place, now, before)
+        self._moves = moves
+        return outcome
+
+
 def reflected(place: float, low: int, high: int) -> float:
     """Where a ball is that flies straight to `place` between two walls."""
     beyond = (place - low) % (2 * (high - low))
@@ -163,7 +244,8 @@ def played(game: Game, number: int, sticky: float) -> Episode:
     environment = AtariPreprocessing(made, **PREPROCESSING)
     seed = FIRST_SEED + number
     observation, _ = environment.reset(seed=seed)
-    expert = Expert(game, environment.ale, np.random.default_rng(seed))
+    kind = PongExpert if game.moved else Expert
+    expert = kind(game, environment.ale, np.random.default_rng(seed))
     return episode_of(
         environment, observation, lambda _: expert.act(), number, most_steps=game.steps, dtype=np.uint8, seed=seed
     )

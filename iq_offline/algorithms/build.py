@@ -121,17 +121,32 @@ def actor_and_critics(
 
 
 def soft_q_function(
-    config: SoftQConfig, spec: NetworkSpec, start: DiscretePolicy | None = None, *, separate_value: bool = True
+    config: SoftQConfig,
+    spec: NetworkSpec,
+    start: DiscretePolicy | None = None,
+    *,
+    separate_value: bool = True,
+    shared_encoder: bool = False,
 ) -> SoftQ:
-    """A Q-function whose logits start as a copy of `start`, with a network of its own for V."""
+    """A Q-function whose logits start as a copy of `start`, with a network of its own for V.
+
+    `shared_encoder`: where observations have pictures, that of `start` serves all networks, and is trained no more.
+    """
+    encoder = None
+    if shared_encoder and start is not None and spec.layout.pictures:
+        encoder = start.encoder
     if start is None:
         logits = discrete_policy(config.hidden_sizes, config.activation, spec, norm=config.layer_norm)
     else:
-        logits = copy.deepcopy(start).requires_grad_(True)
+        logits = copy.deepcopy(start, {id(encoder): encoder}).requires_grad_(True)
     value = None
     if separate_value:
         value = value_network(config.hidden_sizes, config.activation, spec, norm=config.layer_norm)
-    return SoftQ(logits, config.temperature, value)
+    if encoder is not None:
+        encoder.requires_grad_(False)
+        if value is not None:
+            value.encoder = encoder
+    return SoftQ(logits, config.temperature, value, encoder=encoder)
 
 
 def q_with_actor(config: SoftQConfig, spec: NetworkSpec) -> QWithActor:

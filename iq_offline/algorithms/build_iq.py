@@ -47,7 +47,13 @@ def build_discrete(
     """Started from the prior where there is one, with a network of its own for V."""
     return DiscreteIQLearner(
         config,
-        soft_q_function(config, spec, prior, separate_value=isinstance(config, DiscreteIQConfig)),
+        soft_q_function(
+            config,
+            spec,
+            prior,
+            separate_value=isinstance(config, DiscreteIQConfig),
+            shared_encoder=isinstance(config, DiscreteIQConfig) and config.shared_encoder,
+        ),
         chosen(DISCRETE, config),
         phi=phi_of(config),
         value_term=VALUE_TERMS[config.value_term],

@@ -35,7 +35,8 @@ class Pictures(Encoder):
         vector, *flat = observations.split_with_sizes(sizes, dim=-1)
         parts = [vector]
         for network, pixels, shape in zip(self.convolutions, flat, self._layout.pictures, strict=True):
-            parts.append(network(_planes(pixels, shape)))
+            planes = _planes(pixels, shape)
+            parts.append(network(planes.contiguous(memory_format=torch.channels_last)))  # a quarter less time on a CPU
         return torch.cat(parts, dim=-1)
 
 

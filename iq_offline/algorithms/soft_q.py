@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from iq_offline.algorithms.actor_critic import TransitionValues
 from iq_offline.algorithms.adam import Adam, Changed, SlowCopy, descend
+from iq_offline.algorithms.encoders import Encoder
 from iq_offline.algorithms.losses import (
     Metrics,
     Regulariser,
@@ -42,6 +43,8 @@ class SoftQ:
     temperature: float
     value: ValueNetwork | None = None
     prior: DiscretePolicy | None = None
+    encoder: Encoder | None = None
+    """The one that `logits`, `value` and every copy of them share, and that is not trained; None: each has its own."""
 
     @property
     def policy(self) -> DiscretePolicy:
@@ -50,18 +53,33 @@ class SoftQ:
 
     @property
     def networks(self) -> list[nn.Module]:
-        """The networks that Q is computed from and that are trained."""
+        """The networks that Q is computed from."""
         return [self.logits] if self.value is None else [self.logits, self.value]
+
+    @property
+    def trained(self) -> list[nn.Module]:
+        """What of them is trained: all but a shared encoder."""
+        networks = [self.logits, *([] if self.value is None else [self.value])]
+        return [network if self.encoder is None else network.network for network in networks]
 
     def q(self, observations: Tensor) -> Tensor:
         """Q of all actions at raw observations, (B, D) -> (B, actions)."""
-        outputs: Tensor = self.logits(observations)
-        if self.value is not None:
-            v = self.value(self.logits.standardise(observations)).unsqueeze(-1)
-            outputs = torch.log_softmax(outputs, dim=-1) + v / self.temperature
+        outputs, v = self._outputs(observations)
+        if v is not None:
+            outputs = torch.log_softmax(outputs, dim=-1) + v.unsqueeze(-1) / self.temperature
         if self.prior is None:
             return outputs * self.temperature
         return (outputs - torch.log_softmax(self.prior(observations), dim=-1)) * self.temperature
+
+    def _outputs(self, observations: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits, and V's output where there is such a network; a shared encoder computes once for both."""
+        if self.value is None:
+            return self.logits(observations), None
+        standardised = self.logits.standardise(observations)
+        if self.encoder is None:
+            return self.logits(observations), self.value(standardised)
+        features = self.encoder(standardised)
+        return self.logits.network(features), self.value.network(features).squeeze(-1)
 
     def v(self, q: Tensor, observations: Tensor) -> Tensor:
         """V(s), the maximum over policies in closed form, from Q of all actions at s, (B, actions) -> (B,)."""
@@ -78,8 +96,8 @@ class SoftQ:
             return torch.softmax(logits, dim=-1)
 
     def frozen_copy(self) -> Self:
-        """A target: copies of `logits` and `value` without gradients. It shares the prior and the actor, if any."""
-        logits, value = copy.deepcopy((self.logits, self.value))
+        """A target: copies of `logits` and `value` without gradients. It shares all else, and a shared encoder."""
+        logits, value = copy.deepcopy((self.logits, self.value), {id(self.encoder): self.encoder})
         for network in (logits, value):
             if network is not None:
                 network.requires_grad_(False)
@@ -146,8 +164,8 @@ class SoftQLearner(ABC):
             self.target_function = function.frozen_copy()
             names = ("target", "target_state_value")
             self.modules |= dict(zip(names, self.target_function.networks, strict=False))
-            self.target = SlowCopy(self.target_function.networks, function.networks, config.polyak_rate)
-        self.adams = [Adam(function.networks, config.learning_rate, config.weight_decay, config.updates)]
+            self.target = SlowCopy(self.target_function.trained, function.trained, config.polyak_rate)
+        self.adams = [Adam(function.trained, config.learning_rate, config.weight_decay, config.updates)]
 
     @property
     def changed(self) -> list[Changed]:

@@ -144,6 +144,8 @@ class DiscreteIQConfig(InverseObjectiveConfig, SoftQConfig):
     name: Literal["iq-discrete"] = "iq-discrete"
     prior: DiscreteBCConfig = DiscreteBCConfig()
     """The behavioural clone that initialises the policy."""
+    shared_encoder: bool = True
+    """Of pictures: policy, V and targets share the clone's encoder, trained by cloning alone; else each has its own."""
     accept_episodes: EpisodeFilterConfig | None = EpisodeFilterConfig(
         drift_test=DriftTestConfig(), cross_validation=CrossValidationConfig()
     )

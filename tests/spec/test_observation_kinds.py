@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from gymnasium.spaces import Box, Dict, Discrete
 from tests_support import requested
 
@@ -20,6 +21,7 @@ from iq_offline.stages.reward import RewardRequest, recover_reward
 from iq_offline.stages.train import train_run
 from iq_offline.tracking.mirror import Tracker
 from iq_offline.training.run_folder import RunFolder
+from iq_offline.training.tensor_files import part
 
 STEPS, EPISODES = 10, 8
 
@@ -147,6 +149,11 @@ def test_pictures_train_are_rewarded_and_act(tmp_path: Path):
         tmp_path, file, "updates=5", "prior.updates=15", "batch_size=16", "hidden_sizes=[16]", "prior.hidden_sizes=[16]"
     )
     check_reward(run, report)
+    networks = {name.partition(".")[0] for name in run.checkpoint()}
+    assert len(networks) == 5
+    encoders = [{k: v for k, v in part(run.checkpoint(), name).items() if "encoder" in k} for name in sorted(networks)]
+    for encoder in encoders[1:]:
+        assert all(torch.equal(encoder[name], tensor) for name, tensor in encoders[0].items())
     assert len(run.policy().observation_mean) == 7 * 7 * 3
     assert evaluation["return_mean"] > 0.9 * STEPS  # a coin: 0.5
 

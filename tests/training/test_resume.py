@@ -7,6 +7,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -64,6 +66,26 @@ def test_interrupted_run_ends_as_an_unbroken_one(method: str, at: int, tmp_path:
     again = train_run(*request(tmp_path / "cut", linear_task, method, resume=True), lambda _: None, lambda _: None)
     assert_the_same(whole, again)
     assert not SnapshotFolder.of(tmp_path / "cut").path.exists()
+
+
+@pytest.mark.parametrize(("at", "overrides"), [(30, ()), (50, ()), (50, ("shared_encoder=false",))])
+def test_pictures_resume_as_vectors_do(at: int, overrides: tuple[str, ...], tmp_path: Path):
+    """From pictures too, moved at random, whether or not the networks share an encoder."""
+    rows, random = 60, np.random.default_rng(0)
+    with h5py.File(tmp_path / "pictures.hdf5", "w") as file:
+        for key in ("observations", "next_observations"):
+            file[key] = random.integers(0, 256, (rows, 7, 7, 3), np.uint8)
+        file["actions"], file["rewards"] = random.integers(0, 3, rows), np.zeros(rows)
+        file["terminals"], file["timeouts"] = np.zeros(rows, bool), np.arange(1, rows + 1) % 10 == 0
+    small = ("updates=40", "prior.updates=30", "prior.hidden_sizes=[8]", "hidden_sizes=[8]", "batch_size=16")
+
+    def asked(name: str, **more: Any) -> Requested:
+        changes = {"overrides": (*small, *overrides), "shift": 1, "device": "cpu", "out": tmp_path / name}
+        return requested(str(tmp_path / "pictures.hdf5"), "iq", **changes, **more)
+
+    whole = train_run(*asked("whole"), lambda _: None, lambda _: None)
+    cut_off(asked("cut"), at)
+    assert_the_same(whole, train_run(*asked("cut", resume=True), lambda _: None, lambda _: None))
 
 
 def test_runs_can_be_interrupted_repeatedly(tmp_path: Path, linear_task: Path):
