@@ -22,6 +22,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.wrappers import AtariPreprocessing
+from numpy.typing import NDArray
 
 from benchmarks.arguments import Parser, names_of
 from benchmarks.record.episodes import FIRST_SEED, episode_of

@@ -59,8 +59,9 @@ class SoftQ:
     @property
     def trained(self) -> list[nn.Module]:
         """What of them is trained: all but a shared encoder."""
-        networks = [self.logits, *([] if self.value is None else [self.value])]
-        return [network if self.encoder is None else network.network for network in networks]
+        if self.encoder is None:
+            return self.networks
+        return [self.logits.network, *([] if self.value is None else [self.value.network])]
 
     def q(self, observations: Tensor) -> Tensor:
         """Q of all actions at raw observations, (B, D) -> (B, actions)."""
