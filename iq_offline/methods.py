@@ -151,7 +151,11 @@ METHODS: dict[str, Method] = _methods(
     Method(
         "iq-mixture",
         "IQ-Learn [IQ21] with value term and penalty over demonstrations and supplementary data.",
-        *_both_kinds("iq_mixture", "IQMixture"),
+        ActionKind("iq_offline.config.iq_mixture:IQMixtureConfig", "iq_offline.algorithms.recoil:ReCOILLearner"),
+        ActionKind(
+            "iq_offline.config.iq_mixture:DiscreteIQMixtureConfig",
+            "iq_offline.algorithms.iq_mixture:DiscreteIQMixtureLearner",
+        ),
     ),
     _peer("bc-all", "Behavioural cloning of expert and supplementary transitions alike.", "CloneAllConfig"),
     _peer(

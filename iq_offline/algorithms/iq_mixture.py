@@ -12,7 +12,7 @@ With continuous ones V is fitted in-sample, the last term has no gradient to Q, 
     (E_expert[(r - 2c)^2] + E_supplementary[(r + 2c)^2]) / (8c) + constant
 
 As in [LSIQ23], the expert's reward goes on for ever: V(s') is 2c / (1 - gamma) behind a demonstrated transition. With
-that the critics' loss is ReCOIL's with rewards of 2c and -2c; what differs is how actions are cloned.
+that the critics' loss is ReCOIL's with rewards of 2c and -2c, and its learner is used; its settings clone otherwise.
 """
 
 from torch import Tensor
@@ -21,15 +21,10 @@ from iq_offline.algorithms.actor_critic import TransitionValues
 from iq_offline.algorithms.build import NetworkSpec, soft_q_function
 from iq_offline.algorithms.iq import mixture_value
 from iq_offline.algorithms.losses import Metrics, mixed, reward_penalty
-from iq_offline.algorithms.recoil import ReCOILLearner
 from iq_offline.algorithms.regularisers import DISCRETE, chosen
 from iq_offline.algorithms.soft_q import SoftQLearner
 from iq_offline.batch import Batch
 from iq_offline.config.iq_mixture import DiscreteIQMixtureConfig
-
-
-class IQMixtureLearner(ReCOILLearner):
-    """Each update moves the in-sample value, then the critics, then the actor, then the target critics."""
 
 
 class DiscreteIQMixtureLearner(SoftQLearner):

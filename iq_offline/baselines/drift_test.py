@@ -10,17 +10,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from iq_offline.algorithms.networks import ContinuousPolicy, Policy
 from iq_offline.baselines.distances import Floats
-from iq_offline.baselines.residual_test import CHUNK, RIDGE, soft_signs
+from iq_offline.baselines.residual_test import CHUNK, RIDGE, scaled, soft_signs
 from iq_offline.baselines.sources import Recorded
 from iq_offline.config.baselines import DriftTestConfig
 
 
 def drift_p_value(
-    config: DriftTestConfig, features: Floats, targets: Floats, files: Sequence[Sequence[slice]]
+    config: DriftTestConfig, features: Floats, targets: Floats, slices: Sequence[slice], counts: Sequence[int]
 ) -> float:
     """p-value of the hypothesis that the episodes do not drift; 1 where there are too few.
 
@@ -28,13 +27,15 @@ def drift_p_value(
     the features and their products with time. Time runs from -1 to 1 over the episodes of each file. A one-sided
     t-test asks whether the second predicts the episodes of the left-out parts better. Useless products make it
     predict worse, so the level is an upper bound.
-    Shapes: features (N, F), targets (N, A); files: for each the slices of its episodes, in recorded order.
+    Shapes: features (N, F), targets (N, A); slices: where each episode lies, in recorded order; counts: how many of
+    them each file has.
     """
     from scipy.stats import ttest_1samp
 
-    episodes = [(here, time) for file in files for here, time in zip(file, np.linspace(-1, 1, len(file)), strict=True)]
-    if len(episodes) < config.min_episodes:
+    if len(slices) < config.min_episodes:
         return 1.0
+    times = np.concatenate([np.linspace(-1, 1, count) for count in counts])
+    episodes = list(zip(slices, times.tolist(), strict=True))
     inputs = [_with_time(features[here], time) for here, time in episodes]
     wanted = [targets[here] for here, _ in episodes]
     fold = np.arange(len(episodes)) % config.folds
@@ -76,20 +77,12 @@ def features_and_residuals(clone: Policy, other: Recorded, negligible: float) ->
     soft signs, which noise of any strength leaves in proportion; with discrete ones, features have the clone's
     probabilities, and a residual is the recorded action, one-hot, less these.
     """
-    observations, actions = torch.from_numpy(other.observations), torch.from_numpy(other.actions)
-    seen = clone.standardise(observations).flatten(1).double().numpy()
-    parts = torch.split(observations, CHUNK)
     if isinstance(clone, ContinuousPolicy):
-        acted = clone.scale_actions(torch.cat([clone.act(part) for part in parts])).double().numpy()
-        residuals = soft_signs(clone.scale_actions(actions).double().numpy(), acted, negligible)
-    else:
-        acted = torch.cat([torch.softmax(clone(part), dim=-1) for part in parts]).double().numpy()
-        residuals = np.eye(acted.shape[1])[actions.long().flatten().numpy()] - acted
-    return np.concatenate([seen, acted], axis=1), residuals
-
-
-def recorded_order(chosen: NDArray[np.bool_], slices: Sequence[slice], counts: Sequence[int]) -> list[list[slice]]:
-    """The slices of the chosen episodes, file by file; `counts`: how many episodes each file has."""
-    ends = np.cumsum(counts)
-    starts = ends - np.asarray(counts)
-    return [[slices[i] for i in range(start, end) if chosen[i]] for start, end in zip(starts, ends, strict=True)]
+        seen, actions, acted = scaled(clone, other)
+        return np.concatenate([seen, acted], axis=1), soft_signs(actions, acted, negligible)
+    observations = torch.from_numpy(other.observations)
+    seen = clone.standardise(observations).double().numpy()
+    parts = torch.split(observations, CHUNK)
+    acted = torch.cat([torch.softmax(clone(part), dim=-1) for part in parts]).double().numpy()
+    taken = np.eye(acted.shape[1])[other.actions[:, 0].astype(np.int64)]
+    return np.concatenate([seen, acted], axis=1), taken - acted

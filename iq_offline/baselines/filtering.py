@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from iq_offline.algorithms.bc import cloning_errors
 from iq_offline.algorithms.networks import ContinuousPolicy, DiscretePolicy, Policy
 from iq_offline.baselines.distances import Floats, Scaling, nearest_similarities
-from iq_offline.baselines.drift_test import drift_p_value, features_and_residuals, recorded_order
+from iq_offline.baselines.drift_test import drift_p_value, features_and_residuals
 from iq_offline.baselines.residual_test import residual_sizes, residuals
 from iq_offline.baselines.sources import Parts, PeerData, Recorded, recorded, samplers_of
 from iq_offline.config.baselines import CrossValidationConfig, DriftTestConfig, EpisodeFilterConfig, ResidualTestConfig
@@ -186,12 +186,13 @@ class _Search:
             clone = self._cloned(self._robust, self._beside(weights), config.residual_test.updates)
             weights, passed = self._residual_test(config.residual_test, continuous(clone), weights)
             metrics["residual_test_passed"] = float(passed)
+        selection = Selection.of(weights, self.other, self.parts)
         if config.drift_test is not None:
-            clone = clone or self._cloned(self._robust, self._beside(weights), config.drift_test.updates)
-            metrics["drift_p_value"] = self._drift(config.drift_test, clone, weights > 0)
+            beside = selection.beside(self.expert, config.expert_share)
+            clone = clone or self._cloned(self._robust, beside, config.drift_test.updates)
+            metrics["drift_p_value"] = self._drift(config.drift_test, clone, selection.parts)
             if metrics["drift_p_value"] < config.drift_test.level:
                 return rejected
-        selection = Selection.of(weights, self.other, self.parts)
         if config.cross_validation is not None:
             metrics |= self._cross_validation(config.cross_validation, selection)
             if not metrics["cross_validation_accepted"]:
@@ -210,12 +211,13 @@ class _Search:
         passed = found.passed(test)
         return found.weights(passed) if passed.any() else similar, int(passed.sum())
 
-    def _drift(self, test: DriftTestConfig, clone: Policy, chosen: NDArray[np.bool_]) -> float:
-        """p-value of the hypothesis that the policy behind the chosen episodes, (E,), did not change."""
+    def _drift(self, test: DriftTestConfig, clone: Policy, chosen: Parts) -> float:
+        """p-value of the hypothesis that the policy behind the chosen episodes did not change."""
         negligible = (self.config.residual_test or ResidualTestConfig()).negligible_residual
-        features, residuals_ = features_and_residuals(clone, self.other, negligible)
-        counts = [len(np.unique(table.episode_numbers(rows))) for table, rows in self.parts]
-        return drift_p_value(test, features, residuals_, recorded_order(chosen, self.other.episode_slices(), counts))
+        episodes = recorded(chosen)
+        counts = [len(np.unique(table.episode_numbers(rows))) for table, rows in chosen]
+        found = features_and_residuals(clone, episodes, negligible)
+        return drift_p_value(test, *found, episodes.episode_slices(), counts)
 
     def _cross_validation(self, test: CrossValidationConfig, selection: Selection) -> dict[str, float]:
         """Clone each fold's demonstrations with and without the episodes; compare errors on those left out.

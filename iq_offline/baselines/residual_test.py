@@ -86,13 +86,13 @@ def _gain(inputs: Floats, targets: Floats, least: float = -np.inf) -> float:
 
 def residual_sizes(clone: ContinuousPolicy, other: Recorded) -> Floats:
     """Mean absolute residual of each episode of `other`, in scaled actions, (E,)."""
-    _, actions, cloned = _scaled(clone, other)
+    _, actions, cloned = scaled(clone, other)
     return _sizes(actions, cloned, other)
 
 
 def residuals(config: ResidualTestConfig, clone: ContinuousPolicy, other: Recorded) -> Residuals:
     """Residuals of each episode of `other` under `clone`."""
-    features, actions, cloned = _scaled(clone, other)
+    features, actions, cloned = scaled(clone, other)
     negligible = config.negligible_residual
     signs, bounds = soft_signs(actions, cloned, negligible), bounds_reached(cloned, negligible)
     slices = other.episode_slices()
@@ -108,7 +108,7 @@ def _sizes(actions: Floats, cloned: Floats, other: Recorded) -> Floats:
 
 
 @torch.no_grad()
-def _scaled(clone: ContinuousPolicy, other: Recorded) -> tuple[Floats, Floats, Floats]:
+def scaled(clone: ContinuousPolicy, other: Recorded) -> tuple[Floats, Floats, Floats]:
     """Standardised observations (N, D); scaled actions, recorded and the clone's (N, A)."""
     observations = torch.from_numpy(other.observations)
     acted = torch.cat([clone.act(part) for part in torch.split(observations, CHUNK)])

@@ -163,12 +163,9 @@ class TrainConfig(FrozenModel):
         content: dict[str, Any] = {"sha256": sha256}
         elsewhere = {"dataset", "supplementary", "start_from", "device", "threads", "compile"}
         content |= self.model_dump(mode="json", exclude=elsewhere)
-        algorithm, fields = content["algorithm"], type(self.algorithm).model_fields
-        for name in ("encoder", "shift"):  # a run from vectors has the hash that it had without these settings
+        for name in ("encoder", "shift"):  # a run from vectors has the hash that it had without them
             if content[name] == type(self).model_fields[name].default:
                 del content[name]
-        if "shared_encoder" in algorithm and algorithm["shared_encoder"] == fields["shared_encoder"].default:
-            del algorithm["shared_encoder"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

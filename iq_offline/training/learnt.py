@@ -87,6 +87,9 @@ def learner_of(run: RunFolder) -> QLearner:
     learner = _new_learner(config, spec, _prior(config, spec))
     for name, module in learner.modules.items():
         _fill(module, part(tensors, name))
+    held = learner.tensors()
+    if lost := [name for name in held if name in tensors and not torch.equal(held[name], tensors[name])]:
+        raise _other_networks(f"{lost[0]} is shared with another network")
     return learner
 
 
@@ -113,11 +116,13 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
-        raise RunError(
-            f"{CHECKPOINT} does not hold the networks that {CONFIG} describes: {first_line(error)}", AGAIN
-        ) from None
+        raise _other_networks(first_line(error)) from None
     module.eval()
     module.requires_grad_(False)
+
+
+def _other_networks(why: str) -> RunError:
+    return RunError(f"{CHECKPOINT} does not hold the networks that {CONFIG} describes: {why}", AGAIN)
 
 
 def _of_all_observations(function: Callable[[Tensor], Tensor], batch: Batch) -> Batch:

@@ -1,7 +1,10 @@
 """One encoder of pictures for policy, value and targets."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 import torch
 
 from iq_offline.algorithms.bc import BCLearner
@@ -13,6 +16,8 @@ from iq_offline.algorithms.networks import DiscretePolicy, Standardiser
 from iq_offline.batch import Batch
 from iq_offline.config.cloning import DiscreteBCConfig
 from iq_offline.config.iq import DiscreteIQConfig
+from iq_offline.errors import RunError
+from iq_offline.training.learnt import learner_of
 
 LAYOUT = ObservationLayout(2, ((6, 6),))
 SPEC = NetworkSpec(LAYOUT, Standardiser(torch.zeros(LAYOUT.size), torch.full((LAYOUT.size,), 255.0)), 3)
@@ -91,3 +96,20 @@ def test_vectors_train_alike_with_either():
         results.append(learner.tensors())
     for name, tensor in results[0].items():
         assert torch.equal(tensor, results[1][name])
+
+
+def as_run(learner: DiscreteIQLearner) -> Any:
+    """A finished run whose settings say that the networks share one encoder."""
+    config = SimpleNamespace(algorithm=CONFIG)
+    return SimpleNamespace(config=config, checkpoint=learner.tensors, policy=lambda: learner.policy)
+
+
+def test_checkpoints_of_separate_encoders_are_refused():
+    """Where the settings say that networks share one, a checkpoint with several is no checkpoint of theirs."""
+    shared, apart = (learner_from(cloned(), shared_encoder=setting) for setting in (True, False))
+    shared.update(batch())
+    apart.update(batch())
+    found = learner_of(as_run(shared)).tensors()
+    assert all(torch.equal(found[name], tensor) for name, tensor in shared.tensors().items())
+    with pytest.raises(RunError, match="does not hold the networks"):
+        learner_of(as_run(apart))

@@ -6,7 +6,7 @@ import torch
 
 from iq_offline.algorithms.encoders import initialise
 from iq_offline.algorithms.networks import ActionScale, ContinuousPolicy, DiscretePolicy, Standardiser
-from iq_offline.baselines.drift_test import drift_p_value, features_and_residuals, recorded_order
+from iq_offline.baselines.drift_test import drift_p_value, features_and_residuals
 from iq_offline.baselines.sources import Recorded
 from iq_offline.config.base import Activation
 from iq_offline.config.baselines import DriftTestConfig
@@ -29,19 +29,18 @@ def residuals_of(random: np.random.Generator, slopes: np.ndarray) -> tuple[np.nd
 def test_level_holds_for_one_policy():
     """Of 300 sets of episodes of one policy, no more are rejected at 0.05 than the level and its error allow."""
     random = np.random.default_rng(0)
-    files = [slices_of(20)]
-    p_values = [drift_p_value(TEST, *residuals_of(random, np.full(20, 0.3)), files) for _ in range(300)]
+    p_values = [drift_p_value(TEST, *residuals_of(random, np.full(20, 0.3)), slices_of(20), [20]) for _ in range(300)]
     assert np.mean(np.array(p_values) < 0.05) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300)
 
 
 def test_steady_change_is_found():
     random = np.random.default_rng(0)
-    assert drift_p_value(TEST, *residuals_of(random, np.linspace(-0.5, 0.5, 30)), [slices_of(30)]) < 1e-4
+    assert drift_p_value(TEST, *residuals_of(random, np.linspace(-0.5, 0.5, 30)), slices_of(30), [30]) < 1e-4
 
 
 def test_policies_in_turn_do_not_drift():
     random = np.random.default_rng(0)
-    assert drift_p_value(TEST, *residuals_of(random, np.tile([-0.5, 0.5, 0.0], 10)), [slices_of(30)]) > 0.1
+    assert drift_p_value(TEST, *residuals_of(random, np.tile([-0.5, 0.5, 0.0], 10)), slices_of(30), [30]) > 0.1
 
 
 def test_each_file_has_its_own_time():
@@ -49,27 +48,21 @@ def test_each_file_has_its_own_time():
     random = np.random.default_rng(0)
     found = residuals_of(random, np.repeat([-0.5, 0.5], 15))
     both = slices_of(30)
-    assert drift_p_value(TEST, *found, [both[:15], both[15:]]) > 0.1
-    assert drift_p_value(TEST, *found, [both]) < 1e-4
+    assert drift_p_value(TEST, *found, both, [15, 15]) > 0.1
+    assert drift_p_value(TEST, *found, both, [30]) < 1e-4
 
 
 def test_few_episodes_are_not_tested():
     random = np.random.default_rng(0)
     found = residuals_of(random, np.linspace(-2, 2, 9))
-    assert drift_p_value(TEST, *found, [slices_of(9)]) == 1
-    assert drift_p_value(TEST.model_copy(update={"min_episodes": 9}), *found, [slices_of(9)]) < 0.05
-    assert drift_p_value(TEST, np.zeros((0, 3)), np.zeros((0, 2)), [[]]) == 1
+    assert drift_p_value(TEST, *found, slices_of(9), [9]) == 1
+    assert drift_p_value(TEST.model_copy(update={"min_episodes": 9}), *found, slices_of(9), [9]) < 0.05
+    assert drift_p_value(TEST, np.zeros((0, 3)), np.zeros((0, 2)), [], []) == 1
 
 
 def test_zero_residuals_do_not_drift():
     features = np.random.default_rng(0).normal(size=(STEPS * 12, 3))
-    assert drift_p_value(TEST, features, np.zeros((len(features), 2)), [slices_of(12)]) == 1
-
-
-def test_order_is_that_of_each_file():
-    slices = slices_of(5)
-    chosen = np.array([True, False, True, True, False])
-    assert recorded_order(chosen, slices, [2, 3]) == [[slices[0]], [slices[2], slices[3]]]
+    assert drift_p_value(TEST, features, np.zeros((len(features), 2)), slices_of(12), [12]) == 1
 
 
 def a_clone(discrete: bool) -> ContinuousPolicy | DiscretePolicy:
@@ -107,4 +100,4 @@ def test_change_of_recorded_actions_is_found(discrete: bool):
     for shift, drifts in ((np.zeros(40), False), (np.linspace(-1, 1, 40), True)):
         features, residuals = features_and_residuals(clone, recorded_by(clone, shift), 0.1)
         assert features.shape == (STEPS * 40, 3 + (4 if discrete else 1))
-        assert (drift_p_value(TEST, features, residuals, [slices_of(40)]) < TEST.level) is drifts
+        assert (drift_p_value(TEST, features, residuals, slices_of(40), [40]) < TEST.level) is drifts
